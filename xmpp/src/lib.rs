@@ -1,1 +1,2 @@
 //! xmpp
+pub mod sasl;
