@@ -1,0 +1,145 @@
+//! `apply`: the one place where a partition's state changes.
+//!
+//! Invariants: it reads only this partition's state and the entry; it is deterministic; every admitted proposal gets
+//! exactly one answer; a proposal of an ended incarnation or epoch changes nothing.
+
+use crate::command::{Answer, Batch, Command, Entry, Proposal};
+use crate::effect::{Effect, UserEffect};
+use crate::link_record::{Admission, LinkOrigin, LinkRecord};
+use crate::outbox::{OnRefusal, OutboxEntry};
+use crate::slot::{PartitionId, PartitionTable};
+use crate::state::State;
+
+/// What a command may use besides the state.
+pub struct Context<'a> {
+    /// The log index of the entry.
+    pub index: u64,
+    /// This partition.
+    pub partition: PartitionId,
+    /// The pool's partition table.
+    pub table: &'a PartitionTable,
+    /// The pool's fixed settings and secrets; the same on every replica.
+    pub pool: &'a PoolConstants,
+    /// The batch's time, ms since 1970; never falls within a partition.
+    pub time_ms: u64,
+    /// What is to be done.
+    pub effects: &'a mut Vec<Effect>,
+}
+
+/// What is fixed when the pool is created and the same on every replica: limits that change how commands are
+/// applied live here, never in a node's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PoolConstants {
+    /// Key of opaque ids (archive ids) and occupant ids; never rotated, part of a backup.
+    pub id_key: [u8; 16],
+    /// The user domain, `localhost`.
+    pub domain: String,
+    /// The rooms' domain, `conference.localhost`.
+    pub rooms_domain: String,
+    /// Contacts a user may have.
+    pub contacts_max: u32,
+    /// Occupants a room may have.
+    pub occupants_max: u32,
+    /// Rooms a user may own.
+    pub rooms_owned_max: u32,
+}
+
+impl Context<'_> {
+    /// Asks for something to be done.
+    pub fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// Asks for something to be done for a user's sessions.
+    pub fn user_effect(&mut self, user: &xmpp::jid::BareJid, effect: UserEffect) {
+        self.effects.push(Effect::User(user.clone(), effect));
+    }
+
+    /// Puts an effect on another key into the outbox.
+    pub fn outbox(&mut self, state: &mut State, entry: OutboxEntry) {
+        let key = state.push_outbox(self.table, entry.clone());
+        self.effects.push(Effect::Outbox { key, entry: std::sync::Arc::new(entry) });
+    }
+}
+
+/// The surroundings of one partition that don't change from entry to entry.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// This partition.
+    pub partition: PartitionId,
+    /// The pool's partition table.
+    pub table: PartitionTable,
+    /// The pool's constants.
+    pub pool: PoolConstants,
+}
+
+/// Applies one entry of the log.
+pub fn apply(state: &mut State, surroundings: &Surroundings, index: u64, entry: Entry) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    match entry {
+        Entry::OwnerBegin { node, incarnation: _, time_ms } => {
+            let record = state.partition.get_or_insert_with(&(), Default::default);
+            record.epoch = index;
+            record.owner = node;
+            record.time_ms = record.time_ms.max(time_ms);
+        }
+        Entry::Batch(batch) => apply_batch(state, surroundings, index, batch, &mut effects),
+    }
+    effects
+}
+
+fn apply_batch(state: &mut State, surroundings: &Surroundings, index: u64, batch: Batch, effects: &mut Vec<Effect>) {
+    let record = state.partition.get_or_insert_with(&(), Default::default);
+    if batch.epoch != record.epoch {
+        // Made by an owner that is none any more: its origins resend to the new one.
+        return;
+    }
+    record.time_ms = record.time_ms.max(batch.time_ms);
+    let mut ctx = Context {
+        index,
+        partition: surroundings.partition,
+        table: &surroundings.table,
+        pool: &surroundings.pool,
+        time_ms: record.time_ms,
+        effects,
+    };
+    for proposal in batch.proposals {
+        apply_proposal(state, &mut ctx, proposal);
+    }
+}
+
+fn apply_proposal(state: &mut State, ctx: &mut Context<'_>, proposal: Proposal) {
+    let Proposal { origin, incarnation, sequence, command } = proposal;
+    let link = state.links.get_or_insert_with(&origin, LinkRecord::default);
+    let answer = match link.admit(incarnation, sequence) {
+        Admission::Refused => return,
+        Admission::Again(answer) => answer,
+        Admission::Next => {
+            let answer = apply_command(state, ctx, command);
+            state.links.get_or_insert_with(&origin, LinkRecord::default).record(answer.clone());
+            Some(answer)
+        }
+    };
+    if let Some(answer) = answer
+        && origin != LinkOrigin::Owner
+    {
+        ctx.effect(Effect::Answer { origin, incarnation, sequence, answer });
+    }
+}
+
+fn apply_command(state: &mut State, ctx: &mut Context<'_>, command: Command) -> Answer {
+    match command {
+        Command::Nothing => Answer::Done { seq: 0 },
+        Command::Room(command) => crate::room::apply(state, ctx, command),
+        Command::OutboxAnswered { partition, sequence, refused } => {
+            if let Some(entry) = state.outbox.remove(&(partition, sequence))
+                && let (Some(error), OnRefusal::Bounce { sender, stanza }) = (refused, entry.on_refusal)
+                && let Some(stanza) = error.reply_to(&stanza)
+            {
+                ctx.user_effect(&sender.bare(), UserEffect::Bounce { session: sender, stanza });
+            }
+            Answer::Done { seq: 0 }
+        }
+        command => crate::user::apply(state, ctx, command),
+    }
+}

@@ -1,0 +1,224 @@
+//! What may be asked of a partition: the entries of its log.
+//!
+//! Each command goes to one partition, and [`crate::apply`] is its only validator. What apply may not know (time,
+//! randomness, policy, another key's state) the owner or the session's node has put into the command or its batch.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use xmpp::jid::{BareJid, FullJid, Jid};
+use xmpp::sasl::StoredCredentials;
+use xmpp::stanza::Stanza;
+use xmpp::stanza_error::StanzaError;
+
+use crate::link_record::LinkOrigin;
+use crate::room::command::RoomCommand;
+
+/// One entry of a partition's log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Entry {
+    /// The leader of this term begins to own the partition; the entry's log index is the epoch.
+    OwnerBegin {
+        /// The owner.
+        node: u64,
+        /// Its incarnation.
+        incarnation: u64,
+        /// The owner's clock, ms since 1970.
+        time_ms: u64,
+    },
+    /// Proposals that the owner put together.
+    Batch(Batch),
+}
+
+/// Proposals in the order in which they are applied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The epoch in which the batch was made; a batch of another epoch is not applied.
+    pub epoch: u64,
+    /// The owner's clock, ms since 1970; the state never lets time fall.
+    pub time_ms: u64,
+    /// The proposals.
+    pub proposals: Vec<Proposal>,
+}
+
+/// A numbered command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Who numbered it.
+    pub origin: LinkOrigin,
+    /// The origin's incarnation, 0 for a partition.
+    pub incarnation: u64,
+    /// Its number, from 1, without holes.
+    pub sequence: u64,
+    /// What is asked.
+    pub command: Command,
+}
+
+/// What is asked of one key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Nothing: keeps a number's place when its sender took the request back.
+    Nothing,
+    /// Creates an account; refused with `conflict` where it exists.
+    CreateAccount {
+        /// The account.
+        user: BareJid,
+        /// Its credentials.
+        credentials: StoredCredentials,
+    },
+    /// Replaces an account's credentials; `item-not-found` where there is none.
+    SetCredentials {
+        /// The account.
+        user: BareJid,
+        /// Its credentials.
+        credentials: StoredCredentials,
+    },
+    /// Removes an account with everything in it: contacts get `unsubscribe` and `unsubscribed`.
+    RemoveAccount {
+        /// The account.
+        user: BareJid,
+    },
+    /// A durable message of a session: filed in the sender's archive, then on its way through the outbox.
+    SendMessage(SendMessage),
+    /// A durable message for a user, out of another key's outbox.
+    ReceiveMessage(ReceiveMessage),
+    /// A copy for the archive of somebody who sent through a room (private messages).
+    FileSent {
+        /// The sender's account.
+        user: BareJid,
+        /// The message, with `to` the occupant JID.
+        stanza: Stanza,
+    },
+    /// RFC 6121 §2.3: adds or changes a contact.
+    SetContact {
+        /// Whose roster.
+        user: BareJid,
+        /// The contact.
+        contact: BareJid,
+        /// Its name, if any.
+        name: Option<String>,
+        /// Its groups.
+        groups: Vec<String>,
+    },
+    /// RFC 6121 §2.5: removes a contact; ends subscriptions both ways.
+    RemoveContact {
+        /// Whose roster.
+        user: BareJid,
+        /// The contact.
+        contact: BareJid,
+    },
+    /// RFC 6121 §3: a user's subscription stanza (subscribe, subscribed, unsubscribe, unsubscribed).
+    SendSubscription {
+        /// The sender's account.
+        user: BareJid,
+        /// Whom it is for.
+        contact: BareJid,
+        /// The stanza; `from` is the bare JID.
+        stanza: Stanza,
+    },
+    /// A subscription stanza that arrives at a user.
+    ReceiveSubscription {
+        /// The recipient's account.
+        user: BareJid,
+        /// Who sent it.
+        contact: BareJid,
+        /// The stanza.
+        stanza: Stanza,
+    },
+    /// XEP-0191: blocks.
+    Block {
+        /// Whose list.
+        user: BareJid,
+        /// Whom.
+        items: Vec<Jid>,
+    },
+    /// XEP-0191: unblocks; no items: everybody.
+    Unblock {
+        /// Whose list.
+        user: BareJid,
+        /// Whom.
+        items: Vec<Jid>,
+    },
+    /// XEP-0049: puts one private element.
+    SetPrivate {
+        /// Whose.
+        user: BareJid,
+        /// Its `{namespace}name`.
+        name: String,
+        /// The element, canonical.
+        element: Bytes,
+    },
+    /// XEP-0054: puts the vCard.
+    SetVcard {
+        /// Whose.
+        user: BareJid,
+        /// The `<vCard/>` element, canonical.
+        element: Bytes,
+    },
+    /// Moves a user's delivery cursor forward, never back.
+    AdvanceCursor {
+        /// Whose.
+        user: BareJid,
+        /// Every row up to this sequence is delivered.
+        delivered: u64,
+    },
+    /// Lazily: these sessions are up (with node and incarnation), these are gone.
+    NoteSessions {
+        /// Up: session, node, incarnation.
+        up: Vec<(FullJid, u64, u64)>,
+        /// Gone.
+        down: Vec<FullJid>,
+    },
+    /// A command of XEP-0045.
+    Room(RoomCommand),
+    /// The target of an outbox entry has answered: the entry goes, a refusal bounces.
+    OutboxAnswered {
+        /// The target partition.
+        partition: u16,
+        /// The entry's sequence on that way.
+        sequence: u64,
+        /// `None`: done.
+        refused: Option<Box<StanzaError>>,
+    },
+}
+
+/// A durable message of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendMessage {
+    /// The session.
+    pub sender: FullJid,
+    /// Whom it is for: a user's bare or full JID (rooms have [`RoomCommand`]).
+    pub to: Jid,
+    /// The client's origin-id or, without one, nothing: then a retry isn't recognised.
+    pub origin_id: Option<String>,
+    /// The message, canonical, stripped of what only servers say; `from` is the session.
+    pub stanza: Stanza,
+    /// Whether `to`'s domain is served here; if not the message is refused with remote-server-not-found.
+    pub local: bool,
+}
+
+/// A durable message for a user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiveMessage {
+    /// The recipient's account.
+    pub user: BareJid,
+    /// The message as it goes to the recipient: `from` the sender (or a room or occupant), `to` bare or full.
+    pub stanza: Stanza,
+    /// The key whose partition sends it, for blocking: a user or a room.
+    pub sender: BareJid,
+    /// When the sender's partition committed it, ms since 1970.
+    pub time_ms: u64,
+}
+
+/// The outcome of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// Done and committed. `seq`: the row that holds it, 0 if none.
+    Done {
+        /// The sequence in the key's log.
+        seq: u64,
+    },
+    /// Done, and this is the payload of the iq result.
+    Reply(Bytes),
+    /// Surely not done.
+    Refused(Box<StanzaError>),
+}

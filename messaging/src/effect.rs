@@ -1,0 +1,97 @@
+//! What must be done after a command was applied. Every replica files [`Effect::Archive`]; the rest is the owner's.
+//!
+//! Effects carry all that their execution needs as of their place in the log, so that an actor that runs behind the
+//! log still does the right thing (the occupants of an event are those of that moment).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use xmpp::jid::{BareJid, FullJid};
+use xmpp::stanza::Stanza;
+
+use crate::archive::ArchiveRow;
+use crate::command::Answer;
+use crate::link_record::LinkOrigin;
+use crate::outbox::{OutboxEntry, OutboxKey};
+use crate::room::effect::RoomEffect;
+use crate::user::roster::RosterItem;
+
+/// One thing to do.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// File a row; on every replica, before anything else of the chunk is shown.
+    Archive(Arc<ArchiveRow>),
+    /// Drop a key's archive (a removed account, a destroyed room).
+    DropArchive(BareJid),
+    /// Tell the origin its proposal's outcome.
+    Answer {
+        /// Who asked.
+        origin: LinkOrigin,
+        /// Its incarnation.
+        incarnation: u64,
+        /// Its number.
+        sequence: u64,
+        /// The outcome.
+        answer: Answer,
+    },
+    /// A new outbox entry to send.
+    Outbox {
+        /// Its key.
+        key: OutboxKey,
+        /// The entry.
+        entry: Arc<OutboxEntry>,
+    },
+    /// For a user's sessions.
+    User(BareJid, UserEffect),
+    /// For a room's occupants.
+    Room(BareJid, RoomEffect),
+}
+
+/// Something to do for the sessions of one user.
+#[derive(Clone, Debug)]
+pub enum UserEffect {
+    /// A row was added to the user's log; delivery (and carbons) by its route.
+    Logged {
+        /// The sequence of the row before.
+        previous: u64,
+        /// The row.
+        row: Arc<ArchiveRow>,
+        /// The session that sent it, for rows that the user sent: it gets no carbon.
+        sender: Option<FullJid>,
+    },
+    /// RFC 6121 §2.1.6: a roster push to interested sessions.
+    RosterPush {
+        /// The contact.
+        contact: BareJid,
+        /// The item; `None`: removed.
+        item: Option<RosterItem>,
+        /// The new roster version.
+        version: u64,
+    },
+    /// XEP-0191 §3.3–3.4: a push to sessions that asked for the list; presence follows the change.
+    BlocklistPush {
+        /// The `<block/>` or `<unblock/>` element.
+        payload: Bytes,
+        /// Newly blocked: they get unavailable.
+        blocked: Vec<xmpp::jid::Jid>,
+        /// Newly unblocked: they get the current presence.
+        unblocked: Vec<xmpp::jid::Jid>,
+    },
+    /// A subscription stanza for the sessions that are available (or, type subscribe, interested).
+    Subscription(Stanza),
+    /// The contact may now see the user: send the current presence of each session.
+    PresenceTo(BareJid),
+    /// The contact may no longer see the user: send unavailable from each session.
+    UnavailableTo(BareJid),
+    /// The user may now see the contact: ask for its presence.
+    ProbeTo(BareJid),
+    /// An error for one of the user's sessions.
+    Bounce {
+        /// The session that sent what was refused.
+        session: FullJid,
+        /// The error stanza.
+        stanza: Stanza,
+    },
+    /// The password changed or the account is gone: end the sessions (`not-authorized` / `conflict` by the shell).
+    AccountRemoved,
+}

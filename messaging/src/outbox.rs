@@ -1,0 +1,55 @@
+//! Effects on other keys, kept in the replicated state until the other key's partition has answered.
+//!
+//! The owner sends an entry to the target's partition under (this partition, its sequence on that way); it is at least
+//! once on the wire and exactly once in effect, since the target's [`crate::link_record`] admits each sequence once.
+//! The entry goes when [`crate::command::Command::OutboxAnswered`] is applied.
+//!
+//! Sequences are per way (this partition → that partition) and start at 1 without holes. Even an effect on a key
+//! of the same partition takes this road, so that there is one.
+
+use serde::{Deserialize, Serialize};
+use xmpp::jid::{BareJid, FullJid};
+
+use crate::command::Command;
+use crate::slot::PartitionTable;
+use crate::state::State;
+
+/// (target partition, sequence on that way).
+pub type OutboxKey = (u16, u64);
+
+/// One effect that waits for its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxEntry {
+    /// The key in whose partition the command is to be applied.
+    pub target: BareJid,
+    /// What is to be applied there.
+    pub command: Command,
+    /// What to do when the answer is a refusal.
+    pub on_refusal: OnRefusal,
+}
+
+/// What the origin does when the target refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnRefusal {
+    /// Nothing: the effect was a courtesy.
+    Ignore,
+    /// Send the error to this session of this partition's user, with the id of the stanza it answers.
+    Bounce {
+        /// Who sent the stanza.
+        sender: FullJid,
+        /// The refused stanza without payload: enough for the error's addresses, type and id.
+        stanza: Box<xmpp::stanza::Stanza>,
+    },
+}
+
+impl State {
+    /// Appends an entry and returns its key. `table` is the pool's partition table.
+    pub fn push_outbox(&mut self, table: &PartitionTable, entry: OutboxEntry) -> OutboxKey {
+        let partition = table.partition_of(&entry.target).0;
+        let next = self.outbox_next.get_or_insert_with(&partition, || 1);
+        let key = (partition, *next);
+        *next += 1;
+        self.outbox.insert(key, entry);
+        key
+    }
+}

@@ -1,0 +1,141 @@
+//! What may be asked of a room.
+
+use serde::{Deserialize, Serialize};
+use xmpp::jid::{BareJid, FullJid, Jid};
+use xmpp::stanza::Stanza;
+
+use super::state::{Affiliation, Role};
+
+/// A command on a room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomCommand {
+    /// Which room.
+    pub room: BareJid,
+    /// Who asks: the session's full JID (its resource is empty-safe: services use the domain).
+    pub by: FullJid,
+    /// What.
+    pub action: RoomAction,
+}
+
+/// What is asked of a room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RoomAction {
+    /// §7.2: enter; creates the room (§10.1) where there is none. The presence carries what others see.
+    Join {
+        /// The nickname.
+        nick: String,
+        /// The presence, stripped of `muc` and server-owned elements.
+        presence: Stanza,
+        /// §7.2.5.
+        password: Option<String>,
+        /// §7.2.14.
+        history: HistoryRequest,
+        /// The node that holds the session.
+        node: u64,
+        /// Its incarnation.
+        incarnation: u64,
+    },
+    /// §7.6–7.7: new nickname or new presence of an occupant. From a non-occupant: not-acceptable.
+    Presence {
+        /// The nickname in `to`.
+        nick: String,
+        /// The presence.
+        presence: Stanza,
+    },
+    /// §7.14: leave.
+    Leave {
+        /// The unavailable presence.
+        presence: Stanza,
+    },
+    /// §7.4 and §8.1: a groupchat message with a body, or a subject change.
+    Message {
+        /// The message.
+        stanza: Stanza,
+        /// The client's origin-id, if any.
+        origin_id: Option<String>,
+    },
+    /// §7.5: a message to one occupant.
+    PrivateMessage {
+        /// To whom.
+        nick: String,
+        /// The message.
+        stanza: Stanza,
+        /// The client's origin-id, if any.
+        origin_id: Option<String>,
+    },
+    /// §7.8.2: mediated invitations.
+    Invite {
+        /// Whom, with their reasons.
+        invitees: Vec<(Jid, Option<String>)>,
+    },
+    /// §7.8.2: an invitation declined.
+    Decline {
+        /// Who had invited.
+        inviter: BareJid,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// §7.13: a visitor asks for voice.
+    RequestVoice,
+    /// §8.6: a moderator's answer to a request for voice.
+    GrantVoice {
+        /// The visitor's nickname.
+        nick: String,
+        /// Granted or not.
+        allow: bool,
+    },
+    /// §8–10: changes of roles (by nickname) and affiliations (by JID), all or nothing.
+    Admin {
+        /// The changes.
+        items: Vec<AdminItem>,
+    },
+    /// §10.1–10.2: the configuration form, submitted. An empty form makes an instant room.
+    Configure {
+        /// (var, values) pairs.
+        fields: Vec<(String, Vec<String>)>,
+    },
+    /// §10.1.3: the configuration form, cancelled: a locked new room goes.
+    CancelConfiguration,
+    /// §10.9: destroy.
+    Destroy {
+        /// Another room to go to.
+        alternate: Option<Jid>,
+        /// Why.
+        reason: Option<String>,
+        /// The other room's password.
+        password: Option<String>,
+    },
+    /// By the owner: these occupants' nodes are gone and nobody has claimed them (status 333).
+    RemoveUnclaimed {
+        /// Which; those that have joined again from another node and incarnation stay.
+        occupants: Vec<(FullJid, u64, u64)>,
+    },
+}
+
+/// How much history a joining occupant wants. §7.2.14.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryRequest {
+    /// At most so many characters.
+    pub maxchars: Option<u32>,
+    /// At most so many messages.
+    pub maxstanzas: Option<u32>,
+    /// Only of the last so many seconds.
+    pub seconds: Option<u32>,
+    /// Only since, ms since 1970.
+    pub since_ms: Option<u64>,
+}
+
+/// One change of a role or an affiliation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminItem {
+    /// By nickname (roles, or an affiliation of an occupant).
+    pub nick: Option<String>,
+    /// By JID (affiliations).
+    pub jid: Option<Jid>,
+    /// The new role.
+    pub role: Option<Role>,
+    /// The new affiliation.
+    pub affiliation: Option<Affiliation>,
+    /// Why.
+    pub reason: Option<String>,
+}

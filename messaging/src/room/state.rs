@@ -1,0 +1,137 @@
+//! What is remembered of a room: configuration, affiliations, occupants, subject.
+
+use serde::{Deserialize, Serialize};
+use xmpp::jid::FullJid;
+use xmpp::stanza::Stanza;
+
+/// XEP-0045 §5.2, in rising order of rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Affiliation {
+    /// Banned.
+    Outcast,
+    /// Nothing special.
+    None,
+    /// May enter a members-only room.
+    Member,
+    /// May ban and edit members.
+    Admin,
+    /// May do everything.
+    Owner,
+}
+
+/// XEP-0045 §5.1, in rising order of rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// Not in the room.
+    None,
+    /// May read.
+    Visitor,
+    /// May write.
+    Participant,
+    /// May kick and grant voice.
+    Moderator,
+}
+
+/// A room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomRecord {
+    /// When it was made, ms since 1970.
+    pub created_ms: u64,
+    /// New and not yet configured: nobody else gets in. §10.1.
+    pub locked: bool,
+    /// The configuration.
+    pub config: RoomConfig,
+    /// The subject's row: its sequence, who set it, the text; empty text at first.
+    pub subject: Subject,
+    /// The sequence of the newest row.
+    pub head: u64,
+}
+
+/// A room's subject.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// The nickname that set it.
+    pub nick: String,
+    /// The message with the `<subject/>`; `None` while it was never set.
+    pub stanza: Option<Stanza>,
+    /// When, ms since 1970.
+    pub time_ms: u64,
+}
+
+/// What owners configure. §10.2; defaults by `Default`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomConfig {
+    /// `muc#roomconfig_roomname`
+    pub name: String,
+    /// `muc#roomconfig_roomdesc`
+    pub description: String,
+    /// `muc#roomconfig_lang`
+    pub lang: String,
+    /// `muc#roomconfig_persistentroom`: outlives its last occupant.
+    pub persistent: bool,
+    /// `muc#roomconfig_publicroom`: listed (else hidden).
+    pub public: bool,
+    /// `muc#roomconfig_membersonly`
+    pub members_only: bool,
+    /// `muc#roomconfig_moderatedroom`
+    pub moderated: bool,
+    /// `muc#roomconfig_passwordprotectedroom` with `muc#roomconfig_roomsecret`
+    pub password: Option<String>,
+    /// `muc#roomconfig_whois`: `true`: everybody sees real JIDs (non-anonymous); else moderators only.
+    pub non_anonymous: bool,
+    /// `muc#roomconfig_changesubject`: participants may.
+    pub change_subject: bool,
+    /// `muc#roomconfig_allowinvites`: members may invite into a members-only room.
+    pub allow_invites: bool,
+    /// `muc#roomconfig_allowpm`: who may send private messages.
+    pub private_messages: PrivateMessages,
+    /// `muc#maxhistoryfetch`: messages shown on joining at most.
+    pub history_max: u32,
+    /// `muc#roomconfig_maxusers`; 0: the pool's limit.
+    pub occupants_max: u32,
+    /// `muc#roomconfig_enablelogging`: messages are archived.
+    pub archived: bool,
+}
+
+/// `muc#roomconfig_allowpm`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PrivateMessages {
+    /// Everybody.
+    Anyone,
+    /// Those who may write.
+    Participants,
+    /// Moderators.
+    Moderators,
+    /// Nobody.
+    None,
+}
+
+/// An affiliation on the list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AffiliationRecord {
+    /// Which; never [`Affiliation::None`].
+    pub affiliation: Affiliation,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// Somebody in a room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Occupant {
+    /// The session.
+    pub jid: FullJid,
+    /// The nickname; several sessions of one bare JID may share it.
+    pub nick: String,
+    /// The role.
+    pub role: Role,
+    /// The affiliation at the time.
+    pub affiliation: Affiliation,
+    /// The last presence, without addresses.
+    pub presence: Stanza,
+    /// The sequence of the join: earlier rows are not this occupant's.
+    pub joined: u64,
+    /// The node that holds the session.
+    pub node: u64,
+    /// That node's incarnation.
+    pub incarnation: u64,
+}
