@@ -94,6 +94,19 @@ pub enum SessionEvent {
     },
 }
 
+impl SessionEvent {
+    /// Which session it is about.
+    pub fn key(&self) -> &SessionKey {
+        match self {
+            SessionEvent::Flags { key, .. }
+            | SessionEvent::Presence { key, .. }
+            | SessionEvent::Directed { key, .. }
+            | SessionEvent::Acknowledged { key, .. }
+            | SessionEvent::Down { key, .. } => key,
+        }
+    }
+}
+
 /// What the owner must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublicationAction {
