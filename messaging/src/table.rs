@@ -4,8 +4,9 @@
 //! that change often within a checkpoint are written once.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeBounds;
+use std::ops::{Bound, RangeBounds};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -43,7 +44,10 @@ pub struct Table<K, V> {
 
 impl<K: Ord, V> Default for Table<K, V> {
     fn default() -> Self {
-        Table { rows: BTreeMap::new(), changed: BTreeSet::new() }
+        Table {
+            rows: BTreeMap::new(),
+            changed: BTreeSet::new(),
+        }
     }
 }
 
@@ -111,6 +115,77 @@ impl<K: Ord + Clone, V> Table<K, V> {
     }
 }
 
+impl<A: Ord, B: Ord, V> Table<(A, B), V> {
+    /// The rows of one owner, in the order of the second part of their keys; costs nothing for other owners' rows.
+    pub fn rows_of<'a>(
+        &'a self,
+        owner: &'a A,
+    ) -> impl Iterator<Item = (&'a B, &'a V)> + use<'a, A, B, V> {
+        let start = RowsOf(owner);
+        let start: &dyn PairKey<A, B> = &start;
+        self.rows
+            .range::<dyn PairKey<A, B> + '_, _>((Bound::Included(start), Bound::Unbounded))
+            .take_while(move |((first, _), _)| first == owner)
+            .map(|((_, second), row)| (second, row))
+    }
+}
+
+/// A pair as a key, or the place before every pair with this first part: a range over one owner's rows can begin
+/// there although the smallest second part is not known.
+trait PairKey<A, B> {
+    fn first(&self) -> &A;
+    fn second(&self) -> Option<&B>;
+}
+
+impl<A, B> PairKey<A, B> for (A, B) {
+    fn first(&self) -> &A {
+        &self.0
+    }
+    fn second(&self) -> Option<&B> {
+        Some(&self.1)
+    }
+}
+
+struct RowsOf<'a, A>(&'a A);
+
+impl<A, B> PairKey<A, B> for RowsOf<'_, A> {
+    fn first(&self) -> &A {
+        self.0
+    }
+    fn second(&self) -> Option<&B> {
+        None
+    }
+}
+
+// The order of pairs: `None` comes before every `Some`.
+impl<A: Ord, B: Ord> Ord for dyn PairKey<A, B> + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.first()
+            .cmp(other.first())
+            .then_with(|| self.second().cmp(&other.second()))
+    }
+}
+
+impl<A: Ord, B: Ord> PartialOrd for dyn PairKey<A, B> + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<A: Ord, B: Ord> PartialEq for dyn PairKey<A, B> + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl<A: Ord, B: Ord> Eq for dyn PairKey<A, B> + '_ {}
+
+impl<'a, A: Ord + 'a, B: Ord + 'a> Borrow<dyn PairKey<A, B> + 'a> for (A, B) {
+    fn borrow(&self) -> &(dyn PairKey<A, B> + 'a) {
+        self
+    }
+}
+
 impl<K, V> Table<K, V>
 where
     K: Ord + Clone + Serialize + DeserializeOwned,
@@ -120,12 +195,21 @@ where
     pub fn drain_changes<C: RowCodec>(&mut self, table: u8, codec: &C, out: &mut Vec<RowChange>) {
         for key in std::mem::take(&mut self.changed) {
             let value = self.rows.get(&key).map(|row| codec.encode(row));
-            out.push(RowChange { table, key: codec.encode(&key), value });
+            out.push(RowChange {
+                table,
+                key: codec.encode(&key),
+                value,
+            });
         }
     }
 
     /// Shows every row encoded, in key order: for snapshots and hashes.
-    pub fn visit<C: RowCodec>(&self, table: u8, codec: &C, visit: &mut dyn FnMut(u8, &[u8], &[u8])) {
+    pub fn visit<C: RowCodec>(
+        &self,
+        table: u8,
+        codec: &C,
+        visit: &mut dyn FnMut(u8, &[u8], &[u8]),
+    ) {
         for (key, row) in &self.rows {
             visit(table, &codec.encode(key), &codec.encode(row));
         }
@@ -135,8 +219,36 @@ where
     ///
     /// # Errors
     /// When key or value can't be decoded.
-    pub fn load<C: RowCodec>(&mut self, codec: &C, key: &[u8], value: &[u8]) -> Result<(), C::Error> {
+    pub fn load<C: RowCodec>(
+        &mut self,
+        codec: &C,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), C::Error> {
         self.rows.insert(codec.decode(key)?, codec.decode(value)?);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_one_owner_are_found_in_order() {
+        let mut table = Table::default();
+        for key in [("b", 2), ("a", 9), ("c", 0), ("b", 1), ("ba", 5)] {
+            table.insert(key, key.1 * 10);
+        }
+        let rows = |owner| {
+            table
+                .rows_of(&owner)
+                .map(|(key, row)| (*key, *row))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(rows("b"), [(1, 10), (2, 20)]);
+        assert_eq!(rows("a"), [(9, 90)]);
+        assert_eq!(rows("d"), []);
+        assert_eq!(rows(""), []);
     }
 }
