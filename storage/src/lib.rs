@@ -1,1 +1,12 @@
-//! storage
+//! What a node keeps on disk: the only crate that knows the disk, fjall, sled and bincode.
+//!
+//! | module | holds | if it is lost |
+//! |---|---|---|
+//! | [`state_store`] | a partition's mutable state as rows | rebuilt from snapshot and log |
+//!
+//! [`codec`] fixes the bytes of every stored or sent struct.
+
+mod durable;
+
+pub mod codec;
+pub mod state_store;
