@@ -34,6 +34,11 @@ impl ClusterTls {
         ClusterTls { ca, chain, key }
     }
 
+    /// Trusts other CA certificates from now on, as while the pool's CA is being replaced.
+    pub fn replace_ca(&mut self, ca: Vec<CertificateDer<'static>>) {
+        self.ca = ca;
+    }
+
     /// From the contents of PEM files.
     pub fn from_pem(ca: &[u8], chain: &[u8], key: &[u8]) -> Result<ClusterTls, TransportError> {
         Ok(ClusterTls {
