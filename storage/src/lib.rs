@@ -2,11 +2,13 @@
 //!
 //! | module | holds | if it is lost |
 //! |---|---|---|
+//! | [`archive`] | every message and event, as (key, sequence) → record | fetched from another replica |
 //! | [`state_store`] | a partition's mutable state as rows | rebuilt from snapshot and log |
 //!
 //! [`codec`] fixes the bytes of every stored or sent struct.
 
 mod durable;
 
+pub mod archive;
 pub mod codec;
 pub mod state_store;
