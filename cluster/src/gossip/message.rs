@@ -1,0 +1,274 @@
+//! Gossip's messages and their wire form: a version octet, then LEB128 numbers throughout.
+//!
+//! Small numbers dominate (versions, node ids, epochs of a young pool), so a node with 64 partitions stays
+//! well below [`NODE_BYTES_MAX`](super::NODE_BYTES_MAX).
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::{GossipKey, GossipValue};
+use crate::node_id::{Epoch, Incarnation, NodeId, PartitionId};
+
+const FORMAT: u8 = 1;
+/// A message about more nodes than this is not of our pools (at most 64 nodes a cell).
+const NODES_MAX: u64 = 1024;
+const ENTRIES_MAX: u64 = 1024;
+/// Most that a delta takes besides its entries: six numbers.
+pub(crate) const DELTA_HEAD_BYTES_MAX: usize = 6 * 10;
+
+/// Where in an exchange a message stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// "This is what I know."
+    Digest,
+    /// "You lack this; and this is what I know."
+    Answer,
+    /// "You lack this."
+    Delta,
+}
+
+/// How much of one node the sender knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DigestRow {
+    /// The node.
+    pub node: NodeId,
+    /// Its process life.
+    pub generation: Incarnation,
+    /// Its heartbeat in that life.
+    pub heartbeat: u64,
+    /// All changes up to this version are known.
+    pub version: u64,
+}
+
+/// A value with the version at which its node set it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The node's version counter when it was set.
+    pub version: u64,
+    /// The value.
+    pub value: GossipValue,
+}
+
+/// Changes of one node: all after version `from` up to and including `to`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeDelta {
+    /// The node.
+    pub node: NodeId,
+    /// Its process life.
+    pub generation: Incarnation,
+    /// Its heartbeat in that life.
+    pub heartbeat: u64,
+    /// The receiver must know everything up to here.
+    pub from: u64,
+    /// Then it knows everything up to here.
+    pub to: u64,
+    /// The changes; overwritten ones are left out.
+    pub entries: Vec<(GossipKey, Entry)>,
+}
+
+/// One gossip message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GossipMessage {
+    /// Where in the exchange it stands.
+    pub step: Step,
+    /// What the sender knows; empty in a [`Step::Delta`].
+    pub digest: Vec<DigestRow>,
+    /// What the receiver lacks; empty in a [`Step::Digest`].
+    pub deltas: Vec<NodeDelta>,
+}
+
+/// The bytes are no gossip message of this format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum GossipMessageError {
+    /// Written in a format this build doesn't know.
+    #[error("gossip of format {0}")]
+    Format(u8),
+    /// Cut short, too long, or an unknown tag.
+    #[error("malformed gossip")]
+    Malformed,
+}
+
+use GossipMessageError::Malformed;
+
+impl GossipMessage {
+    /// The wire form.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(256);
+        out.put_u8(FORMAT);
+        out.put_u8(match self.step {
+            Step::Digest => 0,
+            Step::Answer => 1,
+            Step::Delta => 2,
+        });
+        put(&mut out, self.digest.len() as u64);
+        for row in &self.digest {
+            for number in [row.node.0, row.generation.0, row.heartbeat, row.version] {
+                put(&mut out, number);
+            }
+        }
+        put(&mut out, self.deltas.len() as u64);
+        for delta in &self.deltas {
+            let count = delta.entries.len() as u64;
+            for number in [
+                delta.node.0,
+                delta.generation.0,
+                delta.heartbeat,
+                delta.from,
+                delta.to,
+                count,
+            ] {
+                put(&mut out, number);
+            }
+            for (key, entry) in &delta.entries {
+                put_entry(&mut out, *key, entry);
+            }
+        }
+        out.freeze()
+    }
+
+    /// Reads the wire form. What it allocates is bounded by what it is given.
+    pub fn decode(mut bytes: &[u8]) -> Result<GossipMessage, GossipMessageError> {
+        let input = &mut bytes;
+        let format = input.try_get_u8().map_err(|_| Malformed)?;
+        if format != FORMAT {
+            return Err(GossipMessageError::Format(format));
+        }
+        let step = match input.try_get_u8() {
+            Ok(0) => Step::Digest,
+            Ok(1) => Step::Answer,
+            Ok(2) => Step::Delta,
+            _ => return Err(Malformed),
+        };
+        let mut digest = Vec::new();
+        for _ in 0..count(input, NODES_MAX)? {
+            digest.push(DigestRow {
+                node: NodeId(get(input)?),
+                generation: Incarnation(get(input)?),
+                heartbeat: get(input)?,
+                version: get(input)?,
+            });
+        }
+        let mut deltas = Vec::new();
+        for _ in 0..count(input, NODES_MAX)? {
+            deltas.push(get_delta(input)?);
+        }
+        if !input.is_empty() {
+            return Err(Malformed);
+        }
+        Ok(GossipMessage {
+            step,
+            digest,
+            deltas,
+        })
+    }
+}
+
+/// Bytes an entry takes on the wire.
+pub(crate) fn entry_bytes(key: GossipKey, entry: &Entry) -> usize {
+    let mut counted = BytesMut::with_capacity(64);
+    put_entry(&mut counted, key, entry);
+    counted.len()
+}
+
+fn put_entry(out: &mut BytesMut, key: GossipKey, entry: &Entry) {
+    match key {
+        GossipKey::Owner(partition) => {
+            out.put_u8(0);
+            put(out, u64::from(partition.0));
+        }
+        GossipKey::Reaches => out.put_u8(1),
+        GossipKey::Load => out.put_u8(2),
+    }
+    put(out, entry.version);
+    match &entry.value {
+        GossipValue::Owner(node, epoch) => {
+            out.put_u8(0);
+            put(out, node.0);
+            put(out, epoch.0);
+        }
+        GossipValue::Reaches(nodes) => {
+            out.put_u8(1);
+            put(out, nodes.len() as u64);
+            nodes.iter().for_each(|node| put(out, node.0));
+        }
+        GossipValue::Load(load) => {
+            out.put_u8(2);
+            put(out, u64::from(*load));
+        }
+        GossipValue::Withdrawn => out.put_u8(3),
+    }
+}
+
+fn get_delta(input: &mut &[u8]) -> Result<NodeDelta, GossipMessageError> {
+    let mut delta = NodeDelta {
+        node: NodeId(get(input)?),
+        generation: Incarnation(get(input)?),
+        heartbeat: get(input)?,
+        from: get(input)?,
+        to: get(input)?,
+        entries: Vec::new(),
+    };
+    for _ in 0..count(input, ENTRIES_MAX)? {
+        delta.entries.push(get_entry(input)?);
+    }
+    Ok(delta)
+}
+
+fn get_entry(input: &mut &[u8]) -> Result<(GossipKey, Entry), GossipMessageError> {
+    let key = match input.try_get_u8() {
+        Ok(0) => GossipKey::Owner(PartitionId(
+            u16::try_from(get(input)?).map_err(|_| Malformed)?,
+        )),
+        Ok(1) => GossipKey::Reaches,
+        Ok(2) => GossipKey::Load,
+        _ => return Err(Malformed),
+    };
+    let version = get(input)?;
+    let value = match input.try_get_u8() {
+        Ok(0) => GossipValue::Owner(NodeId(get(input)?), Epoch(get(input)?)),
+        Ok(1) => {
+            let mut nodes = Vec::new();
+            for _ in 0..count(input, NODES_MAX)? {
+                nodes.push(NodeId(get(input)?));
+            }
+            GossipValue::Reaches(nodes)
+        }
+        Ok(2) => GossipValue::Load(u32::try_from(get(input)?).map_err(|_| Malformed)?),
+        Ok(3) => GossipValue::Withdrawn,
+        _ => return Err(Malformed),
+    };
+    Ok((key, Entry { version, value }))
+}
+
+fn count(input: &mut &[u8], max: u64) -> Result<u64, GossipMessageError> {
+    get(input).and_then(|count| {
+        if count <= max {
+            Ok(count)
+        } else {
+            Err(Malformed)
+        }
+    })
+}
+
+fn put(out: &mut BytesMut, mut number: u64) {
+    while number >= 0x80 {
+        out.put_u8((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    out.put_u8(number as u8);
+}
+
+fn get(input: &mut &[u8]) -> Result<u64, GossipMessageError> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = input.try_get_u8().map_err(|_| Malformed)?;
+        // The tenth octet has room for one bit.
+        if shift == 63 && byte > 1 {
+            return Err(Malformed);
+        }
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(number);
+        }
+    }
+    Err(Malformed)
+}

@@ -1,0 +1,197 @@
+//! Runs the gossip core over the transport's GOSSIP lane: a clock, random numbers, and frames.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::message::GossipMessage;
+use super::{Gossip, GossipFull, GossipKey, GossipValue, Liveness, TICK_INTERVAL};
+use crate::node_id::{Epoch, Incarnation, NodeId, PartitionId};
+use crate::transport::{Frame, Lane, SendError, Transport};
+
+/// The `kind` of gossip's frames on the GOSSIP lane.
+pub const FRAME_KIND: u8 = 1;
+
+/// The core behind a lock that is held for one step of it, never over an await.
+pub struct Gossiper {
+    core: Mutex<Gossip>,
+    start: Instant,
+    transport: OnceLock<Transport>,
+}
+
+impl Gossiper {
+    /// A node that knows only itself. Make it before the transport, whose handler feeds it.
+    pub fn new(own: NodeId, generation: Incarnation) -> Gossiper {
+        Gossiper {
+            core: Mutex::new(Gossip::new(own, generation)),
+            start: Instant::now(),
+            transport: OnceLock::new(),
+        }
+    }
+
+    /// Gossips with the nodes `peers` names, until the future is dropped. Call it once.
+    pub async fn run(&self, transport: Transport, peers: impl Fn() -> Vec<NodeId>) {
+        let transport = self.transport.get_or_init(|| transport);
+        let mut ticks = tokio::time::interval(TICK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let peers = peers();
+            let messages = self.lock().tick(self.now(), &peers, rand::random());
+            for (peer, message) in messages {
+                send(transport, peer, &message);
+            }
+        }
+    }
+
+    /// Feeds a frame of the GOSSIP lane; call it from the transport's handler. It never waits.
+    pub fn on_frame(&self, from: NodeId, frame: &Frame) {
+        if frame.kind != FRAME_KIND {
+            return;
+        }
+        match GossipMessage::decode(&frame.body) {
+            Ok(message) => {
+                let answer = self.lock().handle(from, message, self.now());
+                if let (Some(answer), Some(transport)) = (answer, self.transport.get()) {
+                    send(transport, from, &answer);
+                }
+            }
+            Err(error) => tracing::debug!(%from, %error, "gossip was not understood"),
+        }
+    }
+
+    /// Tells everybody a value.
+    pub fn set(&self, key: GossipKey, value: GossipValue) -> Result<(), GossipFull> {
+        self.lock().set(key, value)
+    }
+
+    /// Our incarnation became known.
+    pub fn renew(&self, generation: Incarnation) {
+        self.lock().renew(generation);
+    }
+
+    /// The owner with the highest epoch that anybody told of.
+    pub fn owner_hint(&self, partition: PartitionId) -> Option<(NodeId, Epoch)> {
+        self.lock().owner_hint(partition)
+    }
+
+    /// How fresh a node's heartbeat is; one never heard of is dead.
+    pub fn liveness(&self, node: NodeId) -> Liveness {
+        let now = self.now();
+        self.lock()
+            .view()
+            .get(&node)
+            .map_or(Liveness::Dead, |view| view.liveness(now))
+    }
+
+    /// Reads several things at once. Keep it short: senders and the lane's reader wait meanwhile.
+    pub fn with_core<T>(&self, read: impl FnOnce(&Gossip, Duration) -> T) -> T {
+        let now = self.now();
+        read(&self.lock(), now)
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Gossip> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A message that can't be sent is as good as lost: the next tick tells the same.
+fn send(transport: &Transport, to: NodeId, message: &GossipMessage) {
+    match transport.send(to, Lane::Gossip, Frame::new(FRAME_KIND, message.encode())) {
+        Ok(()) | Err(SendError::Disconnected | SendError::NoPeer(_)) => {}
+        Err(error) => tracing::debug!(%to, %error, "gossip was not sent"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+    use super::*;
+    use crate::transport::{
+        ClusterTls, FrameHandler, PeerEvent, ProtocolRange, Reply, TransportConfig,
+        TransportLimits, certificate_name,
+    };
+
+    struct Handler(Arc<Gossiper>);
+
+    impl FrameHandler for Handler {
+        fn on_frame(&self, from: NodeId, lane: Lane, frame: Frame, _: Option<Reply>) {
+            assert_eq!(lane, Lane::Gossip);
+            self.0.on_frame(from, &frame);
+        }
+
+        fn on_peer(&self, _: PeerEvent) {}
+
+        fn is_member(&self, _: NodeId) -> bool {
+            true
+        }
+    }
+
+    async fn node(ca: &CertifiedIssuer<'static, KeyPair>, id: u64) -> (Arc<Gossiper>, Transport) {
+        let pool: crate::PoolId = "test".parse().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![certificate_name(NodeId(id), &pool)]).unwrap();
+        let certificate = params.signed_by(&key, ca).unwrap();
+        let tls = ClusterTls::from_pem(
+            ca.pem().as_bytes(),
+            certificate.pem().as_bytes(),
+            key.serialize_pem().as_bytes(),
+        );
+        let gossiper = Arc::new(Gossiper::new(NodeId(id), Incarnation(id)));
+        let config = TransportConfig {
+            node: NodeId(id),
+            pool_id: pool,
+            incarnation: Incarnation(id),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            tls: tls.unwrap(),
+            protocol: ProtocolRange::CURRENT,
+            limits: TransportLimits::default(),
+        };
+        let transport = Transport::start(config, Arc::new(Handler(gossiper.clone())))
+            .await
+            .unwrap();
+        (gossiper, transport)
+    }
+
+    #[tokio::test]
+    async fn hints_travel_over_the_gossip_lane() {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let ((one, to_one), (two, to_two)) = (node(&ca, 1).await, node(&ca, 2).await);
+        let members = [
+            (NodeId(1), to_one.local_addr().to_string()),
+            (NodeId(2), to_two.local_addr().to_string()),
+        ];
+        to_one.set_peers(&members);
+        to_two.set_peers(&members);
+        let partition = PartitionId(4);
+        one.set(
+            GossipKey::Owner(partition),
+            GossipValue::Owner(NodeId(1), Epoch(77)),
+        )
+        .unwrap();
+        assert_eq!(two.liveness(NodeId(1)), Liveness::Dead, "nothing heard yet");
+        let ids = || vec![NodeId(1), NodeId(2)];
+        let arrives = async {
+            while two.owner_hint(partition).is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = one.run(to_one.clone(), ids) => {}
+            () = two.run(to_two.clone(), ids) => {}
+            arrived = tokio::time::timeout(Duration::from_secs(20), arrives) => arrived.unwrap(),
+        }
+        assert_eq!(two.owner_hint(partition), Some((NodeId(1), Epoch(77))));
+        assert_eq!(two.liveness(NodeId(1)), Liveness::Alive);
+    }
+}
