@@ -25,6 +25,10 @@ pub struct ArchiveRow {
 }
 
 /// What a row holds.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "rows are built once and shared behind an `Arc`"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ArchiveRecord {
     /// A 1:1 message in a user's log.
@@ -81,7 +85,9 @@ const GENERATION: u64 = 1;
 impl ArchiveIds {
     /// With the pool's id key.
     pub fn new(key: &[u8; 16]) -> ArchiveIds {
-        ArchiveIds { cipher: Aes128::new(key.into()) }
+        ArchiveIds {
+            cipher: Aes128::new(key.into()),
+        }
     }
 
     /// The id of a row.
@@ -109,7 +115,9 @@ impl ArchiveIds {
         self.cipher.decrypt_block(&mut block);
         let (generation, seq) = block.split_at(8);
         let generation = u64::from_be_bytes(generation.try_into().ok()?);
-        (generation == GENERATION).then(|| seq.try_into().ok().map(u64::from_be_bytes)).flatten()
+        (generation == GENERATION)
+            .then(|| seq.try_into().ok().map(u64::from_be_bytes))
+            .flatten()
     }
 }
 

@@ -92,6 +92,6 @@ pub enum UserEffect {
         /// The error stanza.
         stanza: Stanza,
     },
-    /// The password changed or the account is gone: end the sessions (`not-authorized` / `conflict` by the shell).
+    /// The account is gone: end the sessions (`not-authorized` by the shell).
     AccountRemoved,
 }

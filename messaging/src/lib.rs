@@ -13,7 +13,7 @@
 //! - [`apply`]: the only validator; [`link_record`]: exactly-once bookkeeping; [`outbox`]: effects on other keys.
 //! - [`archive`]: what a row of a user's or a room's log holds, and the opaque ids it is known by outside.
 //! - [`user`]: accounts, rosters, subscriptions, 1:1 messages, blocking, private data, presence publications.
-//! - [`room`]: XEP-0045.
+//! - [`room`]: rooms, XEP-0045.
 
 pub mod slot;
 
@@ -26,6 +26,8 @@ pub mod link_record;
 pub mod outbox;
 pub mod state;
 pub mod table;
+
+mod refusal;
 
 pub mod archive;
 pub mod room;

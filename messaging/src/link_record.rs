@@ -49,7 +49,11 @@ impl LinkRecord {
     /// Judges a sequence; a newer incarnation starts again at 1.
     pub fn admit(&mut self, incarnation: u64, sequence: u64) -> Admission {
         if incarnation > self.incarnation {
-            *self = LinkRecord { incarnation, last: 0, answers: VecDeque::new() };
+            *self = LinkRecord {
+                incarnation,
+                last: 0,
+                answers: VecDeque::new(),
+            };
         }
         if incarnation < self.incarnation || sequence > self.last + 1 || sequence == 0 {
             return Admission::Refused;
@@ -88,8 +92,14 @@ mod tests {
             assert_eq!(record.admit(7, sequence), Admission::Next);
             record.record(Answer::Done { seq: sequence });
         }
-        assert_eq!(record.admit(7, 2_000), Admission::Again(Some(Answer::Done { seq: 2_000 })));
-        assert_eq!(record.admit(7, 977), Admission::Again(Some(Answer::Done { seq: 977 })));
+        assert_eq!(
+            record.admit(7, 2_000),
+            Admission::Again(Some(Answer::Done { seq: 2_000 }))
+        );
+        assert_eq!(
+            record.admit(7, 977),
+            Admission::Again(Some(Answer::Done { seq: 977 }))
+        );
         assert_eq!(record.admit(7, 976), Admission::Again(None));
         assert_eq!(record.admit(7, 2_002), Admission::Refused);
         assert_eq!(record.admit(6, 2_001), Admission::Refused);

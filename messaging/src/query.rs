@@ -4,9 +4,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::sasl::StoredCredentials;
-use xmpp::stanza_error::StanzaError;
+use xmpp::stanza_error::{Condition, StanzaError};
 
 use crate::room::query::RoomQuery;
+use crate::room::state::{Affiliation, Role};
 use crate::state::State;
 
 /// A question about one key (or, for lists, about one partition).
@@ -52,6 +53,13 @@ pub enum Query {
     },
     /// XEP-0313 at an account or a room; rows are read from the archive by the shell.
     Archive(ArchiveQuery),
+    /// XEP-0313 §5: the first and the last message of an archive; rows are read by the shell.
+    ArchiveMetadata {
+        /// Whose archive: a user's or a room's.
+        key: BareJid,
+        /// Who asks.
+        asker: FullJid,
+    },
     /// All accounts of this partition, for operators.
     Accounts {
         /// Only those after this one.
@@ -80,10 +88,18 @@ pub struct ArchiveQuery {
     pub after: Option<u64>,
     /// Only before this sequence (RSM `<before/>` and `before-id`).
     pub before: Option<u64>,
+    /// Only these sequences, in rising order; empty: all.
+    pub ids: Vec<u64>,
+    /// Every sequence that the client named by its id: one that isn't in the archive means item-not-found.
+    pub named: Vec<u64>,
     /// From the end: `<before/>`, empty or with an id.
     pub backward: bool,
     /// Rows a page, already capped.
     pub max: u32,
+    /// `<flip-page/>`: the page's messages are sent newest first.
+    pub flip: bool,
+    /// The client's `queryid`, repeated in every result.
+    pub query_id: Option<String>,
 }
 
 /// What a question is answered with.
@@ -96,7 +112,10 @@ pub enum Reply {
     /// JIDs.
     Jids(Vec<BareJid>),
     /// The asker may read the archive; the shell reads the rows.
-    ArchiveAllowed,
+    ArchiveAllowed {
+        /// Whether the asker may see who is behind a room's nicknames.
+        real_jids: bool,
+    },
     /// Several messages in order and then the payload of the iq result (a page of an archive).
     Page {
         /// The messages, complete stanzas.
@@ -112,6 +131,36 @@ pub enum Reply {
 pub fn answer(state: &State, query: &Query) -> Reply {
     match query {
         Query::Room(query) => crate::room::query::answer(state, query),
+        Query::Archive(ArchiveQuery { key, asker, .. }) | Query::ArchiveMetadata { key, asker }
+            if state.rooms.contains(key) =>
+        {
+            room_archive(state, key, asker)
+        }
         other => crate::user::query::answer(state, other),
     }
+}
+
+/// XEP-0313 §5.1.2: who may enter a room may read its archive.
+fn room_archive(state: &State, room: &BareJid, asker: &FullJid) -> Reply {
+    let refused = |condition| Reply::Refused(Box::new(StanzaError::new(condition)));
+    let Some(record) = state.rooms.get(room) else {
+        return refused(Condition::ItemNotFound);
+    };
+    let listed = state.affiliations.get(&(room.clone(), asker.bare()));
+    let affiliation = listed.map_or(Affiliation::None, |listed| listed.affiliation);
+    let occupant = state.occupants.get(&(room.clone(), asker.clone()));
+    let config = &record.config;
+    let closed = config.members_only || config.password.is_some();
+    if affiliation == Affiliation::Outcast
+        || (closed && affiliation < Affiliation::Member && occupant.is_none())
+        || (record.locked && affiliation < Affiliation::Owner)
+    {
+        return refused(Condition::Forbidden);
+    }
+    if !config.archived {
+        return refused(Condition::ServiceUnavailable);
+    }
+    let moderates = occupant.is_some_and(|occupant| occupant.role == Role::Moderator);
+    let real_jids = config.non_anonymous || moderates || affiliation >= Affiliation::Admin;
+    Reply::ArchiveAllowed { real_jids }
 }

@@ -24,6 +24,9 @@ pub trait RowCodec {
     fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Self::Error>;
 }
 
+/// Is shown the number of a table, and the encoded key and value of a row.
+pub type RowVisitor<'a> = &'a mut dyn FnMut(u8, &[u8], &[u8]);
+
 /// A row that is new, has changed, or (`value: None`) is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowChange {
@@ -204,12 +207,7 @@ where
     }
 
     /// Shows every row encoded, in key order: for snapshots and hashes.
-    pub fn visit<C: RowCodec>(
-        &self,
-        table: u8,
-        codec: &C,
-        visit: &mut dyn FnMut(u8, &[u8], &[u8]),
-    ) {
+    pub fn visit<C: RowCodec>(&self, table: u8, codec: &C, visit: RowVisitor<'_>) {
         for (key, row) in &self.rows {
             visit(table, &codec.encode(key), &codec.encode(row));
         }

@@ -2,11 +2,20 @@
 //!
 //! Key (sender bare JID, target bare JID, origin-id), kept 24 h, at most 1,024 a sender. Bytes are never compared:
 //! clients add `<delay/>` to what they resend.
+//!
+//! Only a 128-bit digest of target and origin id is kept: it bounds the memory whatever a client sends. It isn't
+//! cryptographic; somebody who makes two ids collide suppresses nobody's messages but their own.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use xmpp::jid::BareJid;
+
+/// How long an id is remembered.
+const KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// How many ids of one sender are remembered.
+const IDS_MAX: usize = 1_024;
 
 /// The origin ids one sender used lately, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,8 +25,97 @@ pub struct SentIds {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct SentId {
-    target: BareJid,
-    origin_id: String,
+    digest: u128,
     seq: u64,
     time_ms: u64,
+}
+
+impl SentIds {
+    /// The row that an earlier message with this id made, if it is remembered.
+    pub fn lookup(&self, target: &BareJid, origin_id: &str, now_ms: u64) -> Option<u64> {
+        let digest = digest(target, origin_id);
+        // A retry is usually about a recent message: newest first.
+        let id = self.ids.iter().rev().find(|id| id.digest == digest)?;
+        is_kept(id, now_ms).then_some(id.seq)
+    }
+
+    /// Remembers the row that a message with this id made; forgets what is too old or too much.
+    pub fn record(&mut self, target: &BareJid, origin_id: &str, seq: u64, now_ms: u64) {
+        while self.ids.len() >= IDS_MAX || self.ids.front().is_some_and(|id| !is_kept(id, now_ms)) {
+            self.ids.pop_front();
+        }
+        self.ids.push_back(SentId {
+            digest: digest(target, origin_id),
+            seq,
+            time_ms: now_ms,
+        });
+    }
+}
+
+fn is_kept(id: &SentId, now_ms: u64) -> bool {
+    now_ms.saturating_sub(id.time_ms) < KEPT_MS
+}
+
+/// FNV-1a over target, a separator that no JID contains, and the id. It must never change: it is stored.
+fn digest(target: &BareJid, origin_id: &str) -> u128 {
+    let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    for byte in target.as_str().bytes().chain([0]).chain(origin_id.bytes()) {
+        hash ^= u128::from(byte);
+        hash = hash.wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jid(text: &str) -> BareJid {
+        BareJid::parse(text).unwrap()
+    }
+
+    #[test]
+    fn an_id_is_known_for_its_target_only() {
+        let mut ids = SentIds::default();
+        ids.record(&jid("bob@localhost"), "1", 7, 0);
+        assert_eq!(ids.lookup(&jid("bob@localhost"), "1", 5), Some(7));
+        assert_eq!(ids.lookup(&jid("bob@localhost"), "2", 5), None);
+        assert_eq!(ids.lookup(&jid("carol@localhost"), "1", 5), None);
+        assert_eq!(ids.lookup(&jid("bob@localhost1"), "", 5), None);
+    }
+
+    #[test]
+    fn ids_are_forgotten_after_a_day() {
+        let mut ids = SentIds::default();
+        ids.record(&jid("bob@localhost"), "1", 7, 1_000);
+        assert_eq!(
+            ids.lookup(&jid("bob@localhost"), "1", 1_000 + KEPT_MS - 1),
+            Some(7)
+        );
+        assert_eq!(
+            ids.lookup(&jid("bob@localhost"), "1", 1_000 + KEPT_MS),
+            None
+        );
+        ids.record(&jid("bob@localhost"), "2", 8, 1_000 + KEPT_MS);
+        assert_eq!(ids.ids.len(), 1);
+    }
+
+    #[test]
+    fn the_newest_1024_ids_are_remembered() {
+        let mut ids = SentIds::default();
+        for n in 0..2_000 {
+            ids.record(&jid("bob@localhost"), &n.to_string(), n, 0);
+        }
+        assert_eq!(ids.ids.len(), IDS_MAX);
+        assert_eq!(ids.lookup(&jid("bob@localhost"), "975", 0), None);
+        assert_eq!(ids.lookup(&jid("bob@localhost"), "976", 0), Some(976));
+        assert_eq!(ids.lookup(&jid("bob@localhost"), "1999", 0), Some(1_999));
+    }
+
+    #[test]
+    fn the_digest_never_changes() {
+        assert_eq!(digest(&jid("bob@localhost"), "abc"), DIGEST_OF_BOB_ABC);
+    }
+
+    const DIGEST_OF_BOB_ABC: u128 = 0x007d_8f39_b0d4_acc1_5777_ab20_ffc3_df9d;
 }

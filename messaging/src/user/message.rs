@@ -1,1 +1,205 @@
-//! message
+//! 1:1 messages: from the sender's log through the outbox into the recipient's log.
+//!
+//! ```text
+//!  session ─► SendMessage: row in the sender's log + outbox entry (this commit is the ack)
+//!                 │
+//!                 └─► ReceiveMessage in the recipient's partition: row + delivery, or a refusal that bounces
+//! ```
+//!
+//! A message to oneself is one row with `sent: false`: it is yet to be delivered.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use xmpp::jid::{BareJid, FullJid, Jid};
+use xmpp::ns;
+use xmpp::stanza::Stanza;
+use xmpp::stanza_error::Condition;
+use xmpp::write::XmlWriter;
+
+use super::dedup::SentIds;
+use super::{blocking, log};
+use crate::apply::Context;
+use crate::archive::{ArchiveIds, ArchiveRecord, ArchiveRow, MessageRecord};
+use crate::command::{Answer, Command, ReceiveMessage, SendMessage};
+use crate::outbox::{OnRefusal, OutboxEntry};
+use crate::refusal::{refuse, refuse_blocked};
+use crate::state::State;
+
+/// [`Command::SendMessage`].
+pub(crate) fn send(state: &mut State, ctx: &mut Context<'_>, message: SendMessage) -> Answer {
+    let SendMessage {
+        sender,
+        to,
+        origin_id,
+        mut stanza,
+        local,
+    } = message;
+    let user = sender.bare();
+    let target = to.bare();
+    if !state.accounts.contains(&user) {
+        return refuse(Condition::NotAuthorized);
+    }
+    // Before every other rule: a retry gets the outcome of the first attempt, whatever has changed since.
+    if let Some(origin_id) = &origin_id
+        && let Some(ids) = state.sent_ids.get(&user)
+        && let Some(seq) = ids.lookup(&target, origin_id, ctx.time_ms)
+    {
+        return Answer::Done { seq };
+    }
+    if blocking::is_blocked(state, &user, &to) {
+        return refuse_blocked();
+    }
+    if !local {
+        return refuse(Condition::RemoteServerNotFound);
+    }
+    stanza.from = Some(sender.clone().into());
+    stanza.to = Some(to.clone());
+    let to_oneself = target == user;
+    let record = MessageRecord {
+        sent: !to_oneself,
+        peer: to,
+        sender: Some(sender.clone()),
+        stanza: stanza.clone(),
+    };
+    let seq = log::append(state, ctx, &user, record, Some(sender.clone()));
+    if !to_oneself {
+        let on_refusal = OnRefusal::Bounce {
+            sender,
+            stanza: Box::new(without_payload(&stanza)),
+        };
+        let time_ms = ctx.time_ms;
+        let command = Command::ReceiveMessage(ReceiveMessage {
+            user: target.clone(),
+            stanza,
+            sender: user.clone(),
+            time_ms,
+        });
+        ctx.outbox(
+            state,
+            OutboxEntry {
+                target: target.clone(),
+                command,
+                on_refusal,
+            },
+        );
+    }
+    if let Some(origin_id) = origin_id {
+        let ids = state.sent_ids.get_or_insert_with(&user, SentIds::default);
+        ids.record(&target, &origin_id, seq, ctx.time_ms);
+    }
+    Answer::Done { seq }
+}
+
+/// [`Command::ReceiveMessage`]. RFC 6121 §8.5.1 and XEP-0191 §3.2: no account and a block look the same.
+pub(crate) fn receive(state: &mut State, ctx: &mut Context<'_>, message: ReceiveMessage) -> Answer {
+    let ReceiveMessage {
+        user,
+        stanza,
+        sender,
+        time_ms: _,
+    } = message;
+    let from = stanza.from.clone().unwrap_or_else(|| sender.clone().into());
+    if !state.accounts.contains(&user)
+        || blocking::is_blocked(state, &user, &from)
+        || blocking::is_blocked(state, &user, &Jid::from(sender))
+    {
+        return refuse(Condition::ServiceUnavailable);
+    }
+    let record = MessageRecord {
+        sent: false,
+        peer: from,
+        sender: None,
+        stanza,
+    };
+    Answer::Done {
+        seq: log::append(state, ctx, &user, record, None),
+    }
+}
+
+/// [`Command::FileSent`]: a copy for the archive of somebody who sent through a room.
+pub(crate) fn file_sent(
+    state: &mut State,
+    ctx: &mut Context<'_>,
+    user: BareJid,
+    stanza: Stanza,
+) -> Answer {
+    let Some(peer) = stanza.to.clone() else {
+        return refuse(Condition::BadRequest);
+    };
+    if !state.accounts.contains(&user) {
+        return refuse(Condition::ItemNotFound);
+    }
+    let sender: Option<FullJid> = stanza.from.as_ref().and_then(Jid::to_full);
+    let record = MessageRecord {
+        sent: true,
+        peer,
+        sender: sender.clone(),
+        stanza,
+    };
+    Answer::Done {
+        seq: log::append(state, ctx, &user, record, sender),
+    }
+}
+
+/// The message of a user's row as its user may see it, with the archive's `<stanza-id/>` (XEP-0359 §3.2, XEP-0313 §3.2).
+///
+/// `None` for a row of a room.
+pub fn with_stanza_id(row: &ArchiveRow, ids: &ArchiveIds) -> Option<Stanza> {
+    let ArchiveRecord::Message(record) = &row.record else {
+        return None;
+    };
+    let mut stanza = record.stanza.clone();
+    stanza.payload = payload_with_stanza_id(&stanza, row.key.as_str(), &ids.id(row.seq));
+    Some(stanza)
+}
+
+/// A stanza's payload with one `<stanza-id/>` by this archive; those that claim to be by it are left out.
+pub fn payload_with_stanza_id(stanza: &Stanza, by: &str, id: &str) -> Bytes {
+    let mut own = XmlWriter::new(ns::CLIENT);
+    own.start_ns("stanza-id", ns::STANZA_ID)
+        .attr("by", by)
+        .attr("id", id)
+        .end();
+    let own = own.finish();
+    let kept = without_stanza_ids_by(stanza, by);
+    let mut payload = BytesMut::with_capacity(kept.len() + own.len());
+    payload.put_slice(&kept);
+    payload.put_slice(&own);
+    payload.freeze()
+}
+
+/// XEP-0359 §5: nobody but the archive itself says what its ids are.
+fn without_stanza_ids_by(stanza: &Stanza, by: &str) -> Bytes {
+    let payload = &stanza.payload;
+    // The payload is canonical: the namespace stands there as it is, so most messages need no second look.
+    let named = payload
+        .windows(ns::STANZA_ID.len())
+        .any(|window| window == ns::STANZA_ID.as_bytes());
+    if !named {
+        return payload.clone();
+    }
+    let Ok(document) = stanza.payload_document() else {
+        return payload.clone();
+    };
+    let is_own = |element: &xmpp::scan::Element<'_>| {
+        element.is("stanza-id", ns::STANZA_ID)
+            && element.attr("by").is_some_and(|value| {
+                Jid::parse(&value).map_or(*value == *by, |jid| jid.as_str() == by)
+            })
+    };
+    if !document.roots().any(|element| is_own(&element)) {
+        return payload.clone();
+    }
+    let mut out = XmlWriter::new(ns::CLIENT);
+    for element in document.roots().filter(|element| !is_own(element)) {
+        out.element(element);
+    }
+    out.finish()
+}
+
+/// Enough of a stanza for an error that answers it: addresses, type and id.
+fn without_payload(stanza: &Stanza) -> Stanza {
+    Stanza {
+        payload: Bytes::new(),
+        ..stanza.clone()
+    }
+}

@@ -4,6 +4,7 @@
 //! of a user who is online.
 
 pub mod account;
+pub mod archive_page;
 pub mod blocking;
 pub mod dedup;
 pub mod delivery;
@@ -15,12 +16,72 @@ pub mod query;
 pub mod roster;
 pub mod subscription;
 
+use xmpp::jid::FullJid;
+use xmpp::stanza_error::Condition;
+
 use crate::apply::Context;
 use crate::command::{Answer, Command};
-use crate::state::State;
+use crate::refusal::refuse;
+use crate::state::{OnlineRecord, State};
 
 /// Applies a command on a user's key.
 pub fn apply(state: &mut State, ctx: &mut Context<'_>, command: Command) -> Answer {
-    let _ = (state, ctx, command);
+    match command {
+        Command::CreateAccount { user, credentials } => {
+            account::create(state, ctx, user, credentials)
+        }
+        Command::SetCredentials { user, credentials } => {
+            account::set_credentials(state, user, credentials)
+        }
+        Command::RemoveAccount { user } => account::remove(state, ctx, user),
+        Command::SendMessage(message) => message::send(state, ctx, message),
+        Command::ReceiveMessage(message) => message::receive(state, ctx, message),
+        Command::FileSent { user, stanza } => message::file_sent(state, ctx, user, stanza),
+        Command::SetContact {
+            user,
+            contact,
+            name,
+            groups,
+        } => roster::set(state, ctx, user, contact, name, groups),
+        Command::RemoveContact { user, contact } => roster::remove(state, ctx, user, contact),
+        Command::SendSubscription {
+            user,
+            contact,
+            stanza,
+        } => subscription::send(state, ctx, user, contact, stanza),
+        Command::ReceiveSubscription {
+            user,
+            contact,
+            stanza,
+        } => subscription::receive(state, ctx, user, contact, stanza),
+        Command::Block { user, items } => blocking::block(state, ctx, user, items),
+        Command::Unblock { user, items } => blocking::unblock(state, ctx, user, items),
+        Command::SetPrivate {
+            user,
+            name,
+            element,
+        } => private::set_private(state, user, name, element),
+        Command::SetVcard { user, element } => private::set_vcard(state, user, element),
+        Command::AdvanceCursor { user, delivered } => log::advance_cursor(state, &user, delivered),
+        Command::NoteSessions { up, down } => note_sessions(state, up, down),
+        // `crate::apply` keeps these for itself and for rooms.
+        Command::Nothing | Command::Room(_) | Command::OutboxAnswered { .. } => {
+            refuse(Condition::BadRequest)
+        }
+    }
+}
+
+/// [`Command::NoteSessions`]: for the owner that comes next. Sessions of an account that is gone aren't expected.
+fn note_sessions(state: &mut State, up: Vec<(FullJid, u64, u64)>, down: Vec<FullJid>) -> Answer {
+    for session in down {
+        state.online.remove(&session);
+    }
+    for (session, node, incarnation) in up {
+        if state.accounts.contains(&session.bare()) {
+            state
+                .online
+                .insert(session, OnlineRecord { node, incarnation });
+        }
+    }
     Answer::Done { seq: 0 }
 }

@@ -1,0 +1,22 @@
+//! How a rule refuses: from the condition to the answer that the session turns into an error reply.
+
+use xmpp::ns;
+use xmpp::stanza_error::{Condition, StanzaError, StanzaErrorType};
+
+use crate::command::Answer;
+
+/// Refused with this condition and its usual type (RFC 6120 §8.3.3).
+pub(crate) fn refuse(condition: Condition) -> Answer {
+    Answer::Refused(Box::new(StanzaError::new(condition)))
+}
+
+/// Refused with this condition and a sentence for people.
+pub(crate) fn refuse_because(condition: Condition, text: &str) -> Answer {
+    Answer::Refused(Box::new(StanzaError::new(condition).with_text(text)))
+}
+
+/// XEP-0191 §3.2: the user has blocked whom the stanza is for.
+pub(crate) fn refuse_blocked() -> Answer {
+    let error = StanzaError::new(Condition::NotAcceptable).with_kind(StanzaErrorType::Cancel);
+    Answer::Refused(Box::new(error.with_app("blocked", ns::BLOCKING_ERRORS)))
+}
