@@ -82,6 +82,8 @@ async fn run(shared: &Arc<Shared>, peer: &Peer, lane: Lane, opened: Opened) {
     let generation = shared.next_generation();
     let outgoing = Arc::new(Outgoing::new(&shared.limits, lane, generation));
     let node = peer.node;
+    // Before the event, so that the handler may send from within it.
+    peer.set_outgoing(lane, Some(outgoing.clone()));
     shared.emit(PeerEvent::Up {
         node,
         lane,
@@ -90,7 +92,6 @@ async fn run(shared: &Arc<Shared>, peer: &Peer, lane: Lane, opened: Opened) {
         generation,
         protocol: opened.protocol,
     });
-    peer.set_outgoing(lane, Some(outgoing.clone()));
     // Whoever stopped the peer or changed the incarnation before this point did not see the connection.
     if let Some(reason) = peer.stopped() {
         outgoing.queue.finish(reason);

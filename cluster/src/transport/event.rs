@@ -16,7 +16,8 @@ pub enum Direction {
 /// A connection began or ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PeerEvent {
-    /// The connection is authenticated and ready. For an incoming one no frame of any earlier connection
+    /// The connection is authenticated and ready. An outgoing one takes frames already while the handler
+    /// hears of it. For an incoming one no frame of any earlier connection
     /// of this node and lane is delivered after this.
     Up {
         /// The peer.

@@ -123,7 +123,7 @@ impl Frame {
         HEADER_BYTES + self.body.len()
     }
 
-    /// Writes the header; the body must have passed [`Header::check`]'s limit before.
+    /// Writes the header; the body must be within its lane's limit.
     pub(crate) fn put_header(&self, out: &mut BytesMut) {
         // Lane limits are far below 4 GiB and checked before a frame is queued.
         out.put_u32(

@@ -1,8 +1,8 @@
 //! The transport between nodes: mutual TLS 1.3 over TCP, four lanes a peer, ordered frames and calls.
 //!
 //! Every ordered pair of nodes has its own connections: A opens four to B for what A sends, B's replies
-//! return on them; B opens four more for its own. Each connection starts with TLS ([`tls`]), then a hello
-//! both ways ([`hello`]), then frames ([`frame`]). What waits for a connection's writer is bounded in bytes;
+//! return on them; B opens four more for its own. Each connection starts with TLS (`tls`), then a hello
+//! both ways (`hello`), then frames (`frame`). What waits for a connection's writer is bounded in bytes;
 //! a full or missing connection is an error at once, never a wait. While a lane is connected its frames
 //! arrive in order; when the connection ends, what was queued is dropped and calls in flight end with
 //! [`CallError::Lost`]. Layers above that need more (links) number their frames and resend.

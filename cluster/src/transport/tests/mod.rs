@@ -194,7 +194,6 @@ impl Node {
     async fn wait_connected(&mut self, peer: u64) {
         for lane in Lane::ALL {
             let all = async {
-                // `Up` comes just before the lane takes frames.
                 while !self.transport.connected(NodeId(peer), lane) {
                     tokio::task::yield_now().await;
                 }
