@@ -1,0 +1,372 @@
+//! The sending half: remembers what was sent until the peer says that it has it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// The knobs of [`Outbound`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboundLimits {
+    /// Stanzas not acknowledged; a client with more is detached. Default 2,048.
+    pub unacked_max: usize,
+    /// Their bytes. Default 4 MiB.
+    pub unacked_bytes_max: usize,
+    /// Stanzas after which an acknowledgement is requested at once. Default 32.
+    pub request_after: usize,
+    /// How long the last stanzas of a burst wait for their request. Default 500 ms.
+    pub request_within: Duration,
+    /// How long the answer may take before the peer counts as gone. Default 60 s.
+    pub answer_within: Duration,
+}
+
+impl Default for OutboundLimits {
+    fn default() -> OutboundLimits {
+        OutboundLimits {
+            unacked_max: 2048,
+            unacked_bytes_max: 4 << 20,
+            request_after: 32,
+            request_within: Duration::from_millis(500),
+            answer_within: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The client does not acknowledge fast enough; the stanza is handed back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too much is sent and not acknowledged")]
+pub struct OutboundFull<T>(pub T);
+
+/// The peer acknowledges what it was never sent (XEP-0198 §6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{h} stanzas acknowledged, {send_count} sent")]
+pub struct HandledCountTooHigh {
+    /// What the peer claims.
+    pub h: u32,
+    /// What was sent, modulo 2^32.
+    pub send_count: u32,
+}
+
+/// What the passing of time asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutboundTimeout {
+    /// Nothing is due.
+    Nothing,
+    /// Send `<r/>` now.
+    RequestAck,
+    /// The peer did not answer `<r/>`: end the stream with connection-timeout.
+    PeerSilent,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Asking {
+    /// Nothing is out, or all of it was asked about before the last answer.
+    No,
+    /// Something is out; ask at this time at the latest.
+    Soon(Instant),
+    /// `<r/>` is out; the answer is due at this time.
+    Asked(Instant),
+}
+
+/// The queue of unacknowledged stanzas. `T` is what the caller wants back when one is acknowledged or has to
+/// be sent again: bytes, an archive position, both.
+#[derive(Clone, Debug)]
+pub struct Outbound<T> {
+    limits: OutboundLimits,
+    /// The count of stanzas acknowledged.
+    acked: u64,
+    queue: VecDeque<(T, usize)>,
+    bytes: usize,
+    asking: Asking,
+    /// Stanzas sent since the last `<r/>`.
+    unasked: usize,
+}
+
+impl<T> Outbound<T> {
+    /// Starts counting: `<enabled/>` has just been sent.
+    pub fn new(limits: OutboundLimits) -> Outbound<T> {
+        Outbound {
+            limits,
+            acked: 0,
+            queue: VecDeque::new(),
+            bytes: 0,
+            asking: Asking::No,
+            unasked: 0,
+        }
+    }
+
+    /// The count of stanzas sent.
+    pub fn sent_count(&self) -> u64 {
+        self.acked + self.queue.len() as u64
+    }
+
+    /// A stanza of so many bytes goes out. `true`: send `<r/>` behind it.
+    pub fn sent(&mut self, item: T, bytes: usize, now: Instant) -> Result<bool, OutboundFull<T>> {
+        let limits = &self.limits;
+        let fits = self.queue.len() < limits.unacked_max
+            && (self.queue.is_empty()
+                || self.bytes.saturating_add(bytes) <= limits.unacked_bytes_max);
+        if !fits {
+            return Err(OutboundFull(item));
+        }
+        self.queue.push_back((item, bytes));
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.unasked += 1;
+        Ok(match self.asking {
+            Asking::Asked(_) => false,
+            _ if self.unasked >= self.limits.request_after => {
+                self.ask(now);
+                true
+            }
+            Asking::Soon(_) => false,
+            Asking::No => {
+                self.asking = Asking::Soon(now + self.limits.request_within);
+                false
+            }
+        })
+    }
+
+    /// `<a h='…'/>` came in (or the `h` of `<resume/>`): returns what it acknowledges, oldest first.
+    ///
+    /// An `h` below an earlier one says nothing new and is ignored.
+    pub fn acked(
+        &mut self,
+        h: u32,
+        now: Instant,
+    ) -> Result<impl ExactSizeIterator<Item = T> + '_, HandledCountTooHigh> {
+        let sent = self.sent_count();
+        let send_count = sent as u32;
+        let too_high = HandledCountTooHigh { h, send_count };
+        // The newest position that this `h` can mean, counted modulo 2^32.
+        let behind = u64::from(send_count.wrapping_sub(h));
+        let position = sent.checked_sub(behind).ok_or(too_high)?;
+        let newly = match position.checked_sub(self.acked) {
+            Some(newly) => newly,
+            // Far below the last one is no late acknowledgement but a count ahead of ours.
+            None if self.acked - position > u64::from(u32::MAX / 2) => return Err(too_high),
+            None => 0,
+        };
+        // `position` lies between `acked` and `sent`, so this is at most the queue's length.
+        let newly = usize::try_from(newly)
+            .unwrap_or(usize::MAX)
+            .min(self.queue.len());
+        self.acked += newly as u64;
+        self.bytes -= self
+            .queue
+            .iter()
+            .take(newly)
+            .map(|(_, bytes)| bytes)
+            .sum::<usize>();
+        self.asking = if self.queue.len() == newly {
+            Asking::No
+        } else {
+            Asking::Soon(now + self.limits.request_within)
+        };
+        Ok(self.queue.drain(..newly).map(|(item, _)| item))
+    }
+
+    /// What is not acknowledged, oldest first: to be sent again after resumption, or routed elsewhere.
+    pub fn unacked(&self) -> impl ExactSizeIterator<Item = &T> {
+        self.queue.iter().map(|(item, _)| item)
+    }
+
+    /// Gives up the queue when the session ends.
+    pub fn into_unacked(self) -> impl ExactSizeIterator<Item = T> {
+        self.queue.into_iter().map(|(item, _)| item)
+    }
+
+    /// Bytes not acknowledged.
+    pub fn unacked_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// When [`Outbound::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.asking {
+            Asking::No => None,
+            Asking::Soon(at) | Asking::Asked(at) => Some(at),
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) -> OutboundTimeout {
+        match self.asking {
+            Asking::Soon(at) if at <= now => {
+                self.ask(now);
+                OutboundTimeout::RequestAck
+            }
+            Asking::Asked(at) if at <= now => OutboundTimeout::PeerSilent,
+            _ => OutboundTimeout::Nothing,
+        }
+    }
+
+    /// Asks outside the usual rhythm, say to probe a silent connection: the caller sends `<r/>`.
+    pub fn ask(&mut self, now: Instant) {
+        self.unasked = 0;
+        self.asking = Asking::Asked(now + self.limits.answer_within);
+    }
+
+    /// The session moved to a new connection: nothing is asked there yet.
+    pub fn reconnected(&mut self, now: Instant) {
+        self.unasked = self.queue.len();
+        self.asking = if self.queue.is_empty() {
+            Asking::No
+        } else {
+            Asking::Soon(now + self.limits.request_within)
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn outbound(sent: u64) -> Outbound<u64> {
+        let mut outbound = Outbound::new(OutboundLimits::default());
+        for item in 1..=sent {
+            outbound.sent(item, 10, Instant::now()).unwrap();
+        }
+        outbound
+    }
+
+    fn ack(outbound: &mut Outbound<u64>, h: u32) -> Result<Vec<u64>, HandledCountTooHigh> {
+        outbound.acked(h, Instant::now()).map(Iterator::collect)
+    }
+
+    #[test]
+    fn acknowledgements_drain_in_order() {
+        let mut outbound = outbound(5);
+        assert_eq!(ack(&mut outbound, 2), Ok(vec![1, 2]));
+        assert_eq!(ack(&mut outbound, 2), Ok(vec![]));
+        assert_eq!(ack(&mut outbound, 1), Ok(vec![]));
+        assert_eq!(outbound.unacked_bytes(), 30);
+        assert_eq!(ack(&mut outbound, 5), Ok(vec![3, 4, 5]));
+        assert_eq!(outbound.unacked_bytes(), 0);
+    }
+
+    #[test]
+    fn a_count_that_was_never_sent_is_refused() {
+        let check = |sent: u64, acked: u32, h: u32| {
+            let mut outbound = outbound(sent);
+            ack(&mut outbound, acked).unwrap();
+            let send_count = sent as u32;
+            assert_eq!(
+                ack(&mut outbound, h),
+                Err(HandledCountTooHigh { h, send_count })
+            );
+            let left = sent - u64::from(acked);
+            assert_eq!(outbound.unacked().len() as u64, left, "nothing is drained");
+        };
+        check(8, 0, 10);
+        check(0, 0, 1);
+        check(3, 2, 4);
+        check(3, 0, u32::MAX);
+        check(3, 3, 1 << 31);
+    }
+
+    #[test]
+    fn the_count_wraps_at_two_to_the_32() {
+        let mut outbound = Outbound::new(OutboundLimits::default());
+        outbound.acked = u64::from(u32::MAX) - 1;
+        for item in 1..=4 {
+            outbound.sent(item, 1, Instant::now()).unwrap();
+        }
+        assert_eq!(ack(&mut outbound, u32::MAX), Ok(vec![1]));
+        assert_eq!(ack(&mut outbound, 1), Ok(vec![2, 3]));
+        assert_eq!(ack(&mut outbound, u32::MAX), Ok(vec![]));
+        let send_count = 2;
+        assert_eq!(
+            ack(&mut outbound, 3),
+            Err(HandledCountTooHigh { h: 3, send_count })
+        );
+        assert_eq!(ack(&mut outbound, 2), Ok(vec![4]));
+    }
+
+    #[test]
+    fn the_queue_is_bounded_by_count_and_bytes() {
+        let now = Instant::now();
+        let limits = OutboundLimits {
+            unacked_max: 3,
+            unacked_bytes_max: 100,
+            ..OutboundLimits::default()
+        };
+        let mut by_count = Outbound::new(limits.clone());
+        for item in 0..3 {
+            by_count.sent(item, 1, now).unwrap();
+        }
+        assert_eq!(by_count.sent(3, 1, now), Err(OutboundFull(3)));
+        let mut by_bytes = Outbound::new(limits);
+        by_bytes.sent(0, 500, now).unwrap(); // one always fits
+        assert_eq!(by_bytes.sent(1, 1, now), Err(OutboundFull(1)));
+    }
+
+    #[test]
+    fn a_burst_asks_once_and_a_lone_stanza_soon() {
+        let now = Instant::now();
+        let mut outbound = Outbound::new(OutboundLimits::default());
+        let asked: Vec<bool> = (0..100)
+            .map(|item| outbound.sent(item, 1, now).unwrap())
+            .collect();
+        assert_eq!(asked.iter().filter(|asked| **asked).count(), 1);
+        assert!(asked[31]);
+        assert_eq!(outbound.acked(32, now).unwrap().len(), 32);
+        assert_eq!(
+            outbound.handle_timeout(now + 499 * MS),
+            OutboundTimeout::Nothing
+        );
+        assert_eq!(
+            outbound.handle_timeout(now + 500 * MS),
+            OutboundTimeout::RequestAck
+        );
+        assert_eq!(
+            outbound.handle_timeout(now + 500 * MS),
+            OutboundTimeout::Nothing
+        );
+        assert_eq!(outbound.acked(100, now + 600 * MS).unwrap().len(), 68);
+        assert_eq!(outbound.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_silent_peer_is_noticed() {
+        let now = Instant::now();
+        let mut outbound = outbound(1);
+        outbound.ask(now);
+        assert_eq!(
+            outbound.handle_timeout(now + 59_999 * MS),
+            OutboundTimeout::Nothing
+        );
+        assert_eq!(
+            outbound.handle_timeout(now + 60_000 * MS),
+            OutboundTimeout::PeerSilent
+        );
+        outbound.reconnected(now);
+        assert_eq!(
+            outbound.handle_timeout(now + 500 * MS),
+            OutboundTimeout::RequestAck
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_item_comes_back_once_and_in_order(start in prop_oneof![Just(0_u64), Just(u64::from(u32::MAX) - 20)], steps in proptest::collection::vec((0..8_u64, 0..12_u64), 1..40)) {
+            let now = Instant::now();
+            let mut outbound = Outbound::new(OutboundLimits::default());
+            outbound.acked = start;
+            let (mut sent, mut drained) = (start, Vec::new());
+            for (send, ack) in steps {
+                for _ in 0..send {
+                    sent += 1;
+                    outbound.sent(sent, 1, now).unwrap();
+                }
+                let position = start + drained.len() as u64 + ack;
+                match outbound.acked(position as u32, now) {
+                    Ok(items) => drained.extend(items),
+                    Err(_) => prop_assert!(position > sent),
+                }
+            }
+            drained.extend(outbound.into_unacked());
+            prop_assert_eq!(drained, (start + 1..=sent).collect::<Vec<_>>());
+        }
+    }
+}
