@@ -4,11 +4,14 @@
 //! |---|---|---|
 //! | [`archive`] | every message and event, as (key, sequence) → record | fetched from another replica |
 //! | [`state_store`] | a partition's mutable state as rows | rebuilt from snapshot and log |
+//! | [`snapshot`] | a partition's state at one index, as one file | fetched from another replica |
 //!
-//! [`codec`] fixes the bytes of every stored or sent struct.
+//! [`codec`] fixes the bytes of every stored or sent struct; [`data_dir`] says where all of it lies and whose it is.
 
 mod durable;
 
 pub mod archive;
 pub mod codec;
+pub mod data_dir;
+pub mod snapshot;
 pub mod state_store;
