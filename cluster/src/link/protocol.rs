@@ -227,6 +227,19 @@ pub struct Delivery {
     pub place: Option<Place>,
     /// The stanzas.
     pub items: Vec<DeliveryItem>,
+    /// Sessions of this node that are now in the room, or no longer, as of this place.
+    pub notes: Vec<OccupantNote>,
+}
+
+/// A session of the node has entered or left the delivery's room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OccupantNote {
+    /// The session.
+    pub session: FullJid,
+    /// In the room from here on, or out of it.
+    pub inside: bool,
+    /// The nickname, `room/nick`'s resource, when inside.
+    pub nick: String,
 }
 
 /// A place in a key's log.
