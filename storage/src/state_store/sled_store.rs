@@ -209,3 +209,34 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("without a message").to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AppliedMark, BootId, Engine, RebuildReason, Table};
+    use super::*;
+
+    #[test]
+    fn a_panic_inside_sled_costs_the_store_and_not_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let boot_id = BootId::from_text("boot-1");
+        let options = StateStoreOptions {
+            dir: dir.path().to_owned(),
+            engine: Engine::Sled,
+            cache_bytes: 1 << 20,
+            boot_id,
+        };
+        let (mut store, _) = SledStateStore::open(&options).unwrap();
+        let mut batch = StateBatch::new();
+        batch.put(Table(1), "key", "value");
+        batch.mark(AppliedMark(Bytes::from_static(b"mark")));
+        store.write(batch.clone()).unwrap();
+        let panicked = store.guarded::<()>(|_| panic!("as sled does"));
+        assert!(matches!(panicked, Err(StateStoreError::Panicked(text)) if text == "as sled does"));
+        assert!(matches!(store.write(batch), Err(StateStoreError::Failed)));
+        assert!(matches!(store.flush(), Err(StateStoreError::Failed)));
+        drop(store);
+        let (store, opened) = SledStateStore::open(&options).unwrap();
+        assert_eq!(opened, Opened::Rebuild(RebuildReason::MarkerUnknown));
+        assert_eq!(store.applied(), None);
+    }
+}
