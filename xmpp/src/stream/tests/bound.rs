@@ -254,3 +254,41 @@ fn an_unfinished_stream_is_not_closed_in_xml() {
     assert_eq!(peer.closed, Some(CloseReason::Unfinished));
     assert!(peer.core.is_closed());
 }
+
+#[test]
+fn an_idle_bound_stream_is_small() {
+    let peer = Peer::tls_at(Stage::Bound);
+    assert!(peer.core.negotiation.is_none());
+    assert!(
+        size_of::<StreamCore>() <= 640,
+        "{}",
+        size_of::<StreamCore>()
+    );
+    let queue = peer.core.effects.capacity() * size_of::<StreamEffect>();
+    assert!(queue <= 1536, "{queue}");
+}
+
+#[test]
+fn debug_output_shows_no_password() {
+    let mut peer = Peer::at(
+        Stage::Header,
+        StreamConfig {
+            registration: true,
+            ..config()
+        },
+    );
+    peer.answers = false;
+    peer.send("<iq type='set' id='r'><query xmlns='jabber:iq:register'><username>a</username><password>opensesame</password></query></iq>");
+    assert_contains(&format!("{:?}", peer.core), "Registration");
+    assert!(!format!("{:?}", peer.core).contains("opensesame"));
+    let mut peer = Peer::tls_at(Stage::Header);
+    peer.answers = false;
+    peer.core.push_bytes(PLAIN.as_bytes(), peer.now);
+    let shown = format!("{:?}{:?}", peer.core.poll_effect(), peer.core);
+    assert_contains(&shown, "romeo");
+    assert!(!shown.contains("secret\""), "{shown}");
+    let mut peer = Peer::tls_at(Stage::Bound);
+    peer.core
+        .push_bytes(b"<message><body>opensesame</body></message>", peer.now);
+    assert!(!format!("{:?}", peer.core.poll_effect()).contains("opensesame"));
+}
