@@ -217,7 +217,7 @@ impl StreamCore {
                         PasswordCheck::decoy(message.password, decoy)
                     }
                 };
-                self.effect(StreamEffect::CheckPassword(check));
+                self.effect(StreamEffect::CheckPassword(Box::new(check)));
                 AuthStep::PasswordCheck(account)
             }
         }

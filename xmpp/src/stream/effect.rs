@@ -58,7 +58,7 @@ pub enum StreamEffect {
         account: BareJid,
     },
     /// Run this where it blocks nobody.
-    CheckPassword(PasswordCheck),
+    CheckPassword(Box<PasswordCheck>),
     /// The client has proved to own this account. A new header comes next.
     Authenticated {
         /// The account.

@@ -265,7 +265,7 @@ fn an_idle_bound_stream_is_small() {
         size_of::<StreamCore>()
     );
     let queue = peer.core.effects.capacity() * size_of::<StreamEffect>();
-    assert!(queue <= 1536, "{queue}");
+    assert!(queue <= 1024, "{queue}");
 }
 
 #[test]
