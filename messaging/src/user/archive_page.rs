@@ -422,3 +422,6 @@ fn parse_time(text: &str) -> Result<u64, StanzaError> {
     // Before 1970 there is nothing.
     Ok(u64::try_from(ms.max(0)).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

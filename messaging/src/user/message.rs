@@ -170,10 +170,9 @@ pub fn payload_with_stanza_id(stanza: &Stanza, by: &str, id: &str) -> Bytes {
 /// XEP-0359 §5: nobody but the archive itself says what its ids are.
 fn without_stanza_ids_by(stanza: &Stanza, by: &str) -> Bytes {
     let payload = &stanza.payload;
-    // The payload is canonical: the namespace stands there as it is, so most messages need no second look.
-    let named = payload
-        .windows(ns::STANZA_ID.len())
-        .any(|window| window == ns::STANZA_ID.as_bytes());
+    // Canonical names have no prefix, so most messages need no second look.
+    const NAME: &[u8] = b"<stanza-id";
+    let named = payload.windows(NAME.len()).any(|window| window == NAME);
     if !named {
         return payload.clone();
     }
@@ -201,5 +200,64 @@ fn without_payload(stanza: &Stanza) -> Stanza {
     Stanza {
         payload: Bytes::new(),
         ..stanza.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xmpp::stanza::StanzaKind;
+
+    fn check(payload: &'static str, expect: &str) {
+        let stanza = Stanza {
+            payload: Bytes::from_static(payload.as_bytes()),
+            ..Stanza::new(StanzaKind::Message)
+        };
+        let with_id = payload_with_stanza_id(&stanza, "bob@localhost", "7");
+        assert_eq!(std::str::from_utf8(&with_id).unwrap(), expect);
+    }
+
+    #[test]
+    fn only_the_archives_own_id_speaks_for_it() {
+        let own = "<stanza-id xmlns='urn:xmpp:sid:0' by='bob@localhost' id='7'/>";
+        check("<body>hi</body>", &format!("<body>hi</body>{own}"));
+        check(
+            "<stanza-id xmlns='urn:xmpp:sid:0' by='bob@localhost' id='forged'/><body>hi</body>",
+            &format!("<body>hi</body>{own}"),
+        );
+        check(
+            "<stanza-id xmlns='urn:xmpp:sid:0' by='BOB@localhost' id='forged'/><body>hi</body>",
+            &format!("<body>hi</body>{own}"),
+        );
+        let room = "<stanza-id xmlns='urn:xmpp:sid:0' by='den@conference.localhost' id='1'/><body>hi</body>";
+        check(room, &format!("{room}{own}"));
+        let inside =
+            "<x xmlns='y'><stanza-id xmlns='urn:xmpp:sid:0' by='bob@localhost' id='1'/></x>";
+        check(inside, &format!("{inside}{own}"));
+        check("", own);
+    }
+
+    #[test]
+    fn a_row_is_shown_with_its_archive_id() {
+        let ids = ArchiveIds::new(&[1; 16]);
+        let record = MessageRecord {
+            sent: false,
+            peer: Jid::parse("alice@localhost/a").unwrap(),
+            sender: None,
+            stanza: Stanza::new(StanzaKind::Message),
+        };
+        let key = BareJid::parse("bob@localhost").unwrap();
+        let row = ArchiveRow {
+            key,
+            seq: 5,
+            time_ms: 0,
+            record: ArchiveRecord::Message(record),
+        };
+        let shown = with_stanza_id(&row, &ids).unwrap();
+        let expect = format!(
+            "<stanza-id xmlns='urn:xmpp:sid:0' by='bob@localhost' id='{}'/>",
+            ids.id(5)
+        );
+        assert_eq!(std::str::from_utf8(&shown.payload).unwrap(), expect);
     }
 }
