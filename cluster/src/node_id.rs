@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+pub use messaging::slot::PartitionId;
 use serde::{Deserialize, Serialize};
 
 /// A member of the pool. Ids are given out by the meta group and never used twice, not even after a wipe.
@@ -14,13 +15,6 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(transparent)]
 pub struct NodeId(pub u64);
-
-/// One share of the key space; each partition is replicated by one Raft group.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
-)]
-#[serde(transparent)]
-pub struct PartitionId(pub u16);
 
 /// The reign of one owner over a partition: the log index of its `OwnerBegin` entry. Zero means none yet.
 #[derive(
@@ -69,12 +63,6 @@ impl From<PartitionId> for Group {
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "node {}", self.0)
-    }
-}
-
-impl fmt::Display for PartitionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "partition {}", self.0)
     }
 }
 

@@ -12,12 +12,13 @@ pub const SLOTS: u16 = 16_384;
 pub const PARTITIONS_MAX: u16 = 64;
 
 /// One Raft group's share of the key space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct PartitionId(pub u16);
 
 impl std::fmt::Display for PartitionId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "p{}", self.0)
+        write!(f, "partition {}", self.0)
     }
 }
 

@@ -175,6 +175,16 @@ pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
         .map_err(CodecError::Body)
 }
 
+/// The bytes of a row of the replicated state: the body alone, since the table fixes its struct.
+///
+/// # Errors
+/// [`CodecError::Body`] if a field refuses to be serialised.
+pub fn row_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    layout(RECORD_BYTES_MAX)
+        .serialize(value)
+        .map_err(CodecError::Body)
+}
+
 fn read_body<T: Record>(version: u8, bytes: &[u8], limit: u64) -> Result<T, CodecError> {
     if version != T::VERSION {
         return T::upgrade(version, bytes);

@@ -1,0 +1,341 @@
+//! A partition's replica: the state, its archive and its store, moved forward by the log.
+//!
+//! ```text
+//!  committed entries ─► messaging::apply ─► rows of the archive (fjall), first
+//!                                        ─► changed rows of the state ─► checkpoint (sled), with the applied mark
+//!                                        ─► effects ─► the owner's actor, if this node is the owner
+//! ```
+//!
+//! Invariants: an archive row is written before the state shows that it exists; the state store never holds a mark that
+//! its rows don't match; what the state store lacks is in the log. Readers share the state under a lock that is never
+//! held over anything slow but the writing of a chunk's archive rows.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use bytes::Bytes;
+use messaging::apply::{Surroundings, apply};
+use messaging::archive::{ArchiveIds, ArchiveRow};
+use messaging::command::Entry;
+use messaging::effect::Effect;
+use messaging::state::State;
+use storage::archive::{Archive, ArchiveRow as StoredArchiveRow, RowKind};
+use storage::snapshot::{SnapshotHead, SnapshotReader, SnapshotWriter};
+use storage::state_store::{AppliedMark, StateBatch, StateStore, Table};
+
+use crate::effect_queue::{EffectQueue, OwnerNews};
+use crate::node_id::{Epoch, Group, NodeId};
+use crate::raft::{CommittedEntry, Machine, MachineError, SnapshotFile, mark_place};
+use crate::records::{StateRows, decode_entry, encode_archive_row};
+
+/// What readers share with the machine.
+#[derive(Debug)]
+pub struct Replica {
+    /// Partition, partition table and the pool's constants.
+    pub surroundings: Surroundings,
+    /// The archive of the node.
+    pub archive: Archive,
+    /// Opaque ids of archive rows.
+    pub ids: ArchiveIds,
+    /// News for the owner's actor.
+    pub news: EffectQueue,
+    state: RwLock<State>,
+    applied_index: AtomicU64,
+}
+
+impl Replica {
+    /// An empty replica.
+    pub fn new(surroundings: Surroundings, archive: Archive) -> Replica {
+        let ids = ArchiveIds::new(&surroundings.pool.id_key);
+        Replica {
+            surroundings,
+            archive,
+            ids,
+            news: EffectQueue::default(),
+            state: RwLock::default(),
+            applied_index: AtomicU64::new(0),
+        }
+    }
+
+    /// The state as of the last applied entry. Hold it briefly: the apply task waits.
+    pub fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The log index of the last applied entry.
+    pub fn applied_index(&self) -> u64 {
+        self.applied_index.load(Ordering::Acquire)
+    }
+}
+
+/// How often and when the state store is brought up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointPolicy {
+    /// After so many entries. Default 512.
+    pub entries_max: u64,
+    /// After so many bytes of entries. Default 4 MiB.
+    pub bytes_max: u64,
+}
+
+impl Default for CheckpointPolicy {
+    fn default() -> Self {
+        CheckpointPolicy { entries_max: 512, bytes_max: 4 << 20 }
+    }
+}
+
+/// The writer of one replica, owned by its Raft group.
+pub struct PartitionMachine {
+    replica: Arc<Replica>,
+    store: Option<Box<dyn StateStore>>,
+    policy: CheckpointPolicy,
+    snapshots: PathBuf,
+    node: NodeId,
+    /// This life of the node; 0 while it isn't known, and then the node owns nothing.
+    incarnation: Arc<AtomicU64>,
+    reigning: bool,
+    /// The mark of the last applied chunk, and of the last checkpoint.
+    mark: Option<Bytes>,
+    entries_since: u64,
+    bytes_since: u64,
+}
+
+/// Where and as whom a machine runs.
+pub struct MachineSettings {
+    /// When the state store is written.
+    pub policy: CheckpointPolicy,
+    /// The folder of the partition's snapshots.
+    pub snapshots: PathBuf,
+    /// This node.
+    pub node: NodeId,
+    /// This life of the node, filled in when its start entry is committed.
+    pub incarnation: Arc<AtomicU64>,
+}
+
+impl PartitionMachine {
+    /// Loads the state from its store; what the store lacks is replayed from the log.
+    ///
+    /// # Errors
+    /// When a row can't be read: the store must be wiped and the state rebuilt.
+    pub fn load(
+        replica: Arc<Replica>,
+        mut store: Box<dyn StateStore>,
+        settings: MachineSettings,
+    ) -> Result<PartitionMachine, MachineError> {
+        let mut state = State::default();
+        let mut failed = None;
+        store
+            .load(&mut |table, key, value| match state.load(&StateRows, table.0, key, value) {
+                Ok(true) => {}
+                Ok(false) => failed = Some(format!("table {} is not known", table.0)),
+                Err(error) => failed = Some(error.to_string()),
+            })
+            .map_err(|error| MachineError::caused("the state store does not load", error))?;
+        if let Some(reason) = failed {
+            return Err(MachineError::new(format!("a row of the state store does not read: {reason}")));
+        }
+        let mark = store.applied();
+        *replica.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        let MachineSettings { policy, snapshots, node, incarnation } = settings;
+        Ok(PartitionMachine {
+            replica,
+            store: Some(store),
+            policy,
+            snapshots,
+            node,
+            incarnation,
+            reigning: false,
+            mark,
+            entries_since: 0,
+            bytes_since: 0,
+        })
+    }
+
+    /// Fills an empty store from a snapshot, for a store that had to be deleted. The log goes on behind it.
+    ///
+    /// # Errors
+    /// When the snapshot is damaged or the store takes no rows.
+    pub fn refill(store: &mut dyn StateStore, snapshot: &std::path::Path) -> Result<(), MachineError> {
+        let damaged = |error| MachineError::caused("a snapshot does not read", error);
+        let refused = |error| MachineError::caused("the state store takes no rows", error);
+        let reader = SnapshotReader::open(snapshot).map_err(damaged)?;
+        let mark = reader.snapshot().manifest.head.applied.clone();
+        store.wipe().map_err(refused)?;
+        let mut batch = StateBatch::new();
+        for row in reader {
+            let row = row.map_err(damaged)?;
+            batch.put(row.table, row.key, row.value);
+            if batch.len() >= 1_024 {
+                store.write(std::mem::take(&mut batch)).map_err(refused)?;
+            }
+        }
+        batch.mark(mark);
+        store.write(batch).map_err(refused)
+    }
+
+    fn apply_chunk(&mut self, entries: Vec<CommittedEntry>) -> Result<(), MachineError> {
+        let replica = Arc::clone(&self.replica);
+        let mut rows = Vec::new();
+        let mut news = Vec::new();
+        let mut applied = 0;
+        let mut state = replica.state.write().unwrap_or_else(PoisonError::into_inner);
+        for CommittedEntry { index, payload, .. } in entries {
+            applied = index;
+            let Some(payload) = payload else { continue };
+            self.entries_since += 1;
+            self.bytes_since += payload.len() as u64;
+            let entry = decode_entry(&payload).map_err(|error| MachineError::caused("an entry does not read", error))?;
+            self.note_reign(index, &entry, &mut news);
+            let mut effects = apply(&mut state, &replica.surroundings, index, entry);
+            self.file_rows(&mut effects, &mut rows)?;
+            if self.reigning && !effects.is_empty() {
+                news.push(OwnerNews::Effects(effects));
+            }
+        }
+        self.write_rows(&rows)?;
+        replica.applied_index.fetch_max(applied, Ordering::AcqRel);
+        // Under the lock: whoever holds it finds the news of all that the state shows.
+        news.into_iter().for_each(|news| replica.news.push(news));
+        drop(state);
+        Ok(())
+    }
+
+    fn note_reign(&mut self, index: u64, entry: &Entry, news: &mut Vec<OwnerNews>) {
+        let Entry::OwnerBegin { node, incarnation, .. } = entry else { return };
+        let mine = *node == self.node.0 && *incarnation == self.incarnation.load(Ordering::Acquire);
+        if mine {
+            news.push(OwnerNews::Began { epoch: Epoch(index) });
+        } else if self.reigning {
+            news.push(OwnerNews::Ended);
+        }
+        self.reigning = mine;
+    }
+
+    fn file_rows(&self, effects: &mut Vec<Effect>, rows: &mut Vec<StoredArchiveRow>) -> Result<(), MachineError> {
+        let mut failed = None;
+        effects.retain(|effect| match effect {
+            Effect::Archive(row) => {
+                match stored_row(row) {
+                    Ok(row) => rows.push(row),
+                    Err(error) => failed = Some(error),
+                }
+                false
+            }
+            Effect::DropArchive(key) => {
+                // In log order: what came before goes with it.
+                rows.retain(|row| &*row.key != key.as_str());
+                let partition = storage::archive::PartitionId(self.replica.surroundings.partition.0);
+                if let Err(error) = self.replica.archive.delete_key(partition, key.as_str()) {
+                    failed = Some(MachineError::caused("an archive could not be dropped", error));
+                }
+                false
+            }
+            _ => true,
+        });
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn write_rows(&self, rows: &[StoredArchiveRow]) -> Result<(), MachineError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let partition = storage::archive::PartitionId(self.replica.surroundings.partition.0);
+        self.replica
+            .archive
+            .append(partition, rows)
+            .map_err(|error| MachineError::caused("the archive takes no rows", error))
+    }
+
+    fn group(&self) -> u32 {
+        Group::of(self.replica.surroundings.partition).0
+    }
+
+    /// Writes the changed rows with the mark they stand at.
+    fn checkpoint(&mut self) -> Result<(), MachineError> {
+        let changes = {
+            let mut state = self.replica.state.write().unwrap_or_else(PoisonError::into_inner);
+            state.drain_changes(&StateRows)
+        };
+        let mut batch = StateBatch::new();
+        for change in changes {
+            match change.value {
+                Some(value) => batch.put(Table(change.table), change.key, value),
+                None => batch.delete(Table(change.table), change.key),
+            }
+        }
+        if let Some(mark) = &self.mark {
+            batch.mark(AppliedMark(mark.clone()));
+        }
+        if let Some(store) = &mut self.store {
+            store.write(batch).map_err(|error| MachineError::caused("the state store takes no rows", error))?;
+        }
+        self.entries_since = 0;
+        self.bytes_since = 0;
+        Ok(())
+    }
+}
+
+fn stored_row(row: &ArchiveRow) -> Result<StoredArchiveRow, MachineError> {
+    Ok(StoredArchiveRow {
+        key: Arc::from(row.key.as_str()),
+        kind: if row.is_message() { RowKind::Message } else { RowKind::Event },
+        seq: row.seq,
+        time: row.time_ms,
+        peer: row.peer().map(|peer| Arc::from(peer.bare().as_str())),
+        record: encode_archive_row(row).map_err(|error| MachineError::caused("an archive row is too large", error))?,
+    })
+}
+
+impl Machine for PartitionMachine {
+    fn applied(&self) -> Option<Bytes> {
+        self.mark.clone()
+    }
+
+    fn apply(&mut self, entries: Vec<CommittedEntry>, mark: Bytes) -> Result<(), MachineError> {
+        self.apply_chunk(entries)?;
+        self.mark = Some(mark);
+        if self.entries_since >= self.policy.entries_max || self.bytes_since >= self.policy.bytes_max {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    fn write_snapshot(&mut self, mark: Bytes) -> Result<SnapshotFile, MachineError> {
+        let failed = |error| MachineError::caused("a snapshot could not be written", error);
+        // The log is purged up to a snapshot, so what it stands on must be on disk for good.
+        self.replica.archive.sync().map_err(|error| MachineError::caused("the archive could not be synced", error))?;
+        let (_, index) = mark_place(&mark)?;
+        let head = SnapshotHead { group: self.group(), index, applied: AppliedMark(mark) };
+        let mut writer = SnapshotWriter::create(&self.snapshots, head).map_err(failed)?;
+        let mut result = Ok(());
+        self.replica.state().visit(&StateRows, &mut |table, key, value| {
+            if result.is_ok() {
+                result = writer.row(Table(table), key, value);
+            }
+        });
+        result.map_err(failed)?;
+        let snapshot = writer.finish().map_err(failed)?;
+        Ok(SnapshotFile { path: snapshot.path, id: index.to_string() })
+    }
+
+    fn snapshot(&self) -> Option<(Bytes, PathBuf)> {
+        let found = storage::snapshot::latest(&self.snapshots, self.group());
+        let snapshot = found.inspect_err(|error| tracing::warn!(%error, "snapshots can't be listed")).ok()??;
+        Some((snapshot.manifest.head.applied.0, snapshot.path))
+    }
+}
+
+impl Drop for PartitionMachine {
+    /// A clean stop leaves the store up to date, so that the next start replays nothing.
+    fn drop(&mut self) {
+        if let Err(error) = self.checkpoint() {
+            tracing::warn!(%error, "the last checkpoint failed; the next start replays the log");
+            return;
+        }
+        if let Some(store) = self.store.take()
+            && let Err(error) = store.close()
+        {
+            tracing::warn!(%error, "the state store did not close cleanly; the next start may rebuild it");
+        }
+    }
+}
