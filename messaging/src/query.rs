@@ -123,6 +123,13 @@ pub enum Reply {
         /// The `<fin/>`.
         fin: Bytes,
     },
+    /// An iq to an occupant goes to this session, from this occupant's nickname.
+    Occupant {
+        /// The session behind the nickname.
+        session: FullJid,
+        /// The nickname under which the asker is in the room.
+        asker_nick: String,
+    },
     /// Refused.
     Refused(Box<StanzaError>),
 }

@@ -9,6 +9,7 @@ use xmpp::jid::{BareJid, FullJid, Jid};
 use crate::link_record::{LinkOrigin, LinkRecord};
 use crate::outbox::{OutboxEntry, OutboxKey};
 use crate::room::state::{AffiliationRecord, Occupant, RoomRecord};
+use crate::room::views::RoomViews;
 use crate::table::{RowChange, RowCodec, Table};
 use crate::user::account::Account;
 use crate::user::dedup::SentIds;
@@ -43,6 +44,8 @@ macro_rules! tables {
         #[derive(Clone, Debug, Default)]
         pub struct State {
             $($(#[$doc])* pub $name: Table<$key, $value>,)*
+            /// Pictures of who is in each room, made from `occupants`; neither replicated nor stored.
+            pub room_views: RoomViews,
         }
 
         impl State {

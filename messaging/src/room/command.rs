@@ -1,10 +1,12 @@
 //! What may be asked of a room.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::stanza::Stanza;
 
-use super::state::{Affiliation, Role};
+use super::state::{Affiliation, Role, Secret};
 
 /// A command on a room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +29,7 @@ pub enum RoomAction {
         /// The presence, stripped of `muc` and server-owned elements.
         presence: Stanza,
         /// §7.2.5.
-        password: Option<String>,
+        password: Option<Secret>,
         /// §7.2.14.
         history: HistoryRequest,
         /// The node that holds the session.
@@ -53,6 +55,8 @@ pub enum RoomAction {
         stanza: Stanza,
         /// The client's origin-id, if any.
         origin_id: Option<String>,
+        /// §8.1: it has a `<subject/>` and neither `<body/>` nor `<thread/>`.
+        changes_subject: bool,
     },
     /// §7.5: a message to one occupant.
     PrivateMessage {
@@ -65,8 +69,10 @@ pub enum RoomAction {
     },
     /// §7.8.2: mediated invitations.
     Invite {
-        /// Whom, with their reasons.
-        invitees: Vec<(Jid, Option<String>)>,
+        /// Whom.
+        invitees: Vec<Invitee>,
+        /// The message's id, for the errors of invitees that don't exist.
+        id: Option<Arc<str>>,
     },
     /// §7.8.2: an invitation declined.
     Decline {
@@ -91,8 +97,8 @@ pub enum RoomAction {
     },
     /// §10.1–10.2: the configuration form, submitted. An empty form makes an instant room.
     Configure {
-        /// (var, values) pairs.
-        fields: Vec<(String, Vec<String>)>,
+        /// What was filled in.
+        fields: FormFields,
     },
     /// §10.1.3: the configuration form, cancelled: a locked new room goes.
     CancelConfiguration,
@@ -103,13 +109,36 @@ pub enum RoomAction {
         /// Why.
         reason: Option<String>,
         /// The other room's password.
-        password: Option<String>,
+        password: Option<Secret>,
     },
     /// By the owner: these occupants' nodes are gone and nobody has claimed them (status 333).
     RemoveUnclaimed {
         /// Which; those that have joined again from another node and incarnation stay.
         occupants: Vec<(FullJid, u64, u64)>,
     },
+}
+
+/// The fields of a submitted form: (var, values) pairs. The values may hold a password: `Debug` shows only the names.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormFields(pub Vec<(String, Vec<String>)>);
+
+impl std::fmt::Debug for FormFields {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list()
+            .entries(self.0.iter().map(|(var, _)| var))
+            .finish()
+    }
+}
+
+/// One who is invited. §7.8.2
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invitee {
+    /// Whom.
+    pub jid: Jid,
+    /// Why.
+    pub reason: Option<String>,
+    /// §7.9: the invitation goes on with a one-to-one chat: `<continue/>` with its thread (empty: none given).
+    pub continued: Option<String>,
 }
 
 /// How much history a joining occupant wants. §7.2.14.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use xmpp::jid::{FullJid, Jid};
 use xmpp::stanza::Stanza;
 
-use super::state::Occupant;
+use super::state::{Occupant, Secret};
 
 /// One event. Each has a sequence; messages and subjects are read by XEP-0313, the others are kept for replay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,8 @@ pub enum RoomEvent {
         occupant_id: String,
         /// The message without addresses.
         stanza: Stanza,
+        /// Whether the room's archive shows it (`muc#roomconfig_enablelogging` at the time).
+        archived: bool,
     },
     /// The subject changed: a message with a `<subject/>` and no body.
     Subject {
@@ -30,6 +32,8 @@ pub enum RoomEvent {
         occupant_id: String,
         /// The message without addresses.
         stanza: Stanza,
+        /// Whether the room's archive shows it (`muc#roomconfig_enablelogging` at the time).
+        archived: bool,
     },
     /// Somebody came in.
     Joined {
@@ -37,6 +41,8 @@ pub enum RoomEvent {
         occupant: Occupant,
         /// Status codes for the newcomer beyond 110 (100, 170, 201, 210).
         own_codes: Vec<u16>,
+        /// Whether the others are told: not where a lost session comes back with the presence it had.
+        announced: bool,
     },
     /// Somebody's presence, role or affiliation changed.
     Changed {
@@ -66,6 +72,8 @@ pub enum RoomEvent {
         actor: Option<String>,
         /// Why.
         reason: Option<String>,
+        /// Whether the others are told: only once where several sessions under one nickname go together.
+        announced: bool,
     },
     /// An affiliation of somebody who isn't in the room changed: told to moderators (§9.1 ff.).
     Affiliated {
@@ -90,13 +98,16 @@ pub enum RoomEvent {
         /// Why.
         reason: Option<String>,
         /// The other room's password.
-        password: Option<String>,
+        password: Option<Secret>,
     },
 }
 
 impl RoomEvent {
     /// Whether XEP-0313 shows it.
     pub fn is_message(&self) -> bool {
-        matches!(self, RoomEvent::Message { .. } | RoomEvent::Subject { .. })
+        matches!(
+            self,
+            RoomEvent::Message { archived: true, .. } | RoomEvent::Subject { archived: true, .. }
+        )
     }
 }

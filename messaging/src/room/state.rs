@@ -19,6 +19,35 @@ pub enum Affiliation {
     Owner,
 }
 
+impl Affiliation {
+    /// All of them, in rising order.
+    pub const ALL: [Affiliation; 5] = [
+        Affiliation::Outcast,
+        Affiliation::None,
+        Affiliation::Member,
+        Affiliation::Admin,
+        Affiliation::Owner,
+    ];
+
+    /// As it stands in an `<item/>`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Affiliation::Outcast => "outcast",
+            Affiliation::None => "none",
+            Affiliation::Member => "member",
+            Affiliation::Admin => "admin",
+            Affiliation::Owner => "owner",
+        }
+    }
+
+    /// From the attribute of an `<item/>`.
+    pub fn from_name(name: &str) -> Option<Affiliation> {
+        Affiliation::ALL
+            .into_iter()
+            .find(|affiliation| affiliation.name() == name)
+    }
+}
+
 /// XEP-0045 §5.1, in rising order of rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
@@ -32,6 +61,31 @@ pub enum Role {
     Moderator,
 }
 
+impl Role {
+    /// All of them, in rising order.
+    pub const ALL: [Role; 4] = [
+        Role::None,
+        Role::Visitor,
+        Role::Participant,
+        Role::Moderator,
+    ];
+
+    /// As it stands in an `<item/>`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::None => "none",
+            Role::Visitor => "visitor",
+            Role::Participant => "participant",
+            Role::Moderator => "moderator",
+        }
+    }
+
+    /// From the attribute of an `<item/>`.
+    pub fn from_name(name: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
 /// A room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoomRecord {
@@ -43,6 +97,8 @@ pub struct RoomRecord {
     pub config: RoomConfig,
     /// The subject's row: its sequence, who set it, the text; empty text at first.
     pub subject: Subject,
+    /// The sequence before the first row: rows of an earlier room of this name lie at or below it.
+    pub base: u64,
     /// The sequence of the newest row.
     pub head: u64,
 }
@@ -52,6 +108,8 @@ pub struct RoomRecord {
 pub struct Subject {
     /// The nickname that set it.
     pub nick: String,
+    /// XEP-0421: of whom set it.
+    pub occupant_id: String,
     /// The message with the `<subject/>`; `None` while it was never set.
     pub stanza: Option<Stanza>,
     /// When, ms since 1970.
@@ -76,7 +134,7 @@ pub struct RoomConfig {
     /// `muc#roomconfig_moderatedroom`
     pub moderated: bool,
     /// `muc#roomconfig_passwordprotectedroom` with `muc#roomconfig_roomsecret`
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     /// `muc#roomconfig_whois`: `true`: everybody sees real JIDs (non-anonymous); else moderators only.
     pub non_anonymous: bool,
     /// `muc#roomconfig_changesubject`: participants may.
@@ -91,6 +149,39 @@ pub struct RoomConfig {
     pub occupants_max: u32,
     /// `muc#roomconfig_enablelogging`: messages are archived.
     pub archived: bool,
+}
+
+impl Default for RoomConfig {
+    /// What an instant room is (§10.1.2): open, listed, semi-anonymous, archived, gone with its last occupant.
+    fn default() -> RoomConfig {
+        RoomConfig {
+            name: String::new(),
+            description: String::new(),
+            lang: String::new(),
+            persistent: false,
+            public: true,
+            members_only: false,
+            moderated: false,
+            password: None,
+            non_anonymous: false,
+            change_subject: false,
+            allow_invites: false,
+            private_messages: PrivateMessages::Anyone,
+            history_max: 30,
+            occupants_max: 0,
+            archived: true,
+        }
+    }
+}
+
+/// A room's password: never in logs or `Debug` output.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
 }
 
 /// `muc#roomconfig_allowpm`.

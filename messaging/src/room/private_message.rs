@@ -1,0 +1,120 @@
+//! A message to one occupant: both sides' archives get it, by the outbox. XEP-0045 §7.5.
+
+use std::sync::Arc;
+
+use xmpp::jid::Jid;
+use xmpp::stanza::{Stanza, StanzaKind};
+
+use super::message::{already_sent, remember_sent};
+use super::refusal::Refusal;
+use super::render::private_payload;
+use super::state::{Occupant, PrivateMessages, Role};
+use super::transaction::Transaction;
+use crate::command::{Command, ReceiveMessage};
+use crate::outbox::{OnRefusal, OutboxEntry};
+
+/// §7.5. The answer's sequence is the room's head at the time: private messages are no rows of the room.
+pub(super) fn send(
+    tx: &mut Transaction<'_, '_>,
+    nick: &str,
+    stanza: Stanza,
+    origin_id: Option<String>,
+) -> Result<u64, Refusal> {
+    let record = tx.unlocked()?;
+    let (base, head, allowed) = (record.base, record.head, record.config.private_messages);
+    // Under its own name, so that the id of a private message never stands for one to the room.
+    let origin_id = origin_id.map(|id| format!("/{nick}/{id}"));
+    if let Some(seq) = origin_id
+        .as_deref()
+        .and_then(|id| already_sent(tx, id, base))
+    {
+        return Ok(seq);
+    }
+    let sender = tx.sender().cloned().ok_or(Refusal::NotOccupant)?;
+    if !may_whisper(sender.role, allowed) {
+        return Err(Refusal::Forbidden);
+    }
+    // Several sessions under the nickname: to the one that joined last; the archive shows it to the others.
+    let sessions = tx.sessions_under(nick);
+    let recipient = sessions
+        .into_iter()
+        .max_by_key(|o| o.joined)
+        .ok_or(Refusal::NoSuchOccupant)?;
+    deliver(tx, &sender, &recipient, &stanza)?;
+    if let Some(origin_id) = origin_id {
+        remember_sent(tx, origin_id, head);
+    }
+    Ok(head)
+}
+
+/// `muc#roomconfig_allowpm`.
+pub(super) fn may_whisper(role: Role, allowed: PrivateMessages) -> bool {
+    match allowed {
+        PrivateMessages::Anyone => role >= Role::Visitor,
+        PrivateMessages::Participants => role >= Role::Participant,
+        PrivateMessages::Moderators => role >= Role::Moderator,
+        PrivateMessages::None => false,
+    }
+}
+
+fn deliver(
+    tx: &mut Transaction<'_, '_>,
+    sender: &Occupant,
+    recipient: &Arc<Occupant>,
+    stanza: &Stanza,
+) -> Result<(), Refusal> {
+    let from = tx
+        .room
+        .with_resource(&sender.nick)
+        .map_err(|_| Refusal::NickMalformed)?;
+    let to = tx
+        .room
+        .with_resource(&recipient.nick)
+        .map_err(|_| Refusal::NickMalformed)?;
+    let payload = private_payload(&stanza.payload, &tx.sender_id());
+    let received = Stanza {
+        from: Some(Jid::from(&from)),
+        to: Some(Jid::from(&recipient.jid)),
+        payload,
+        ..stanza.clone()
+    };
+    let refused = Stanza {
+        kind: StanzaKind::Message,
+        from: Some(Jid::from(tx.by)),
+        to: Some(Jid::from(&to)),
+        payload: bytes::Bytes::new(),
+        ..stanza.clone()
+    };
+    let sent = Stanza {
+        from: Some(Jid::from(tx.by)),
+        to: Some(Jid::from(&to)),
+        ..stanza.clone()
+    };
+    let receive = ReceiveMessage {
+        user: recipient.jid.bare(),
+        stanza: received,
+        sender: tx.room.clone(),
+        time_ms: tx.ctx.time_ms,
+    };
+    tx.ctx.outbox(
+        tx.state,
+        OutboxEntry {
+            target: recipient.jid.bare(),
+            command: Command::ReceiveMessage(receive),
+            on_refusal: OnRefusal::Bounce {
+                sender: tx.by.clone(),
+                stanza: Box::new(refused),
+            },
+        },
+    );
+    let user = tx.by.bare();
+    tx.ctx.outbox(
+        tx.state,
+        OutboxEntry {
+            target: user.clone(),
+            command: Command::FileSent { user, stanza: sent },
+            on_refusal: OnRefusal::Ignore,
+        },
+    );
+    Ok(())
+}
