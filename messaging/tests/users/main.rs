@@ -1,0 +1,7 @@
+//! Users of several partitions: conversations carried by outboxes, and replicas that must agree.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod pool;
+mod replicas;
+mod scenarios;

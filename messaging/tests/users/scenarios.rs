@@ -1,0 +1,729 @@
+//! Conversations between users of different partitions.
+
+use messaging::command::{Answer, Command, Proposal};
+use messaging::link_record::LinkOrigin;
+use messaging::query::{Query, Reply, answer};
+use messaging::state::State;
+use xmpp::jid::Jid;
+
+use super::pool::{Pool, credentials, message, presence, session, user};
+
+fn jid(text: &str) -> Jid {
+    Jid::parse(text).unwrap()
+}
+
+fn set_contact(pool: &mut Pool, name: &str, contact: &str) {
+    pool.done(
+        Command::SetContact {
+            user: user(name),
+            contact: user(contact),
+            name: None,
+            groups: vec![],
+        },
+        name,
+    );
+}
+
+fn block(name: &str, items: &[&str]) -> Command {
+    Command::Block {
+        user: user(name),
+        items: items.iter().map(|item| jid(item)).collect(),
+    }
+}
+
+/// Alice and Bob, subscribed to each other.
+fn friends() -> Pool {
+    let mut pool = Pool::with_users(&["alice", "bob"]);
+    for (from, to) in [("alice", "bob"), ("bob", "alice")] {
+        pool.done(presence("subscribe", from, to), from);
+        pool.settle(false);
+        pool.done(presence("subscribed", to, from), to);
+        pool.settle(false);
+    }
+    pool.shown();
+    pool
+}
+
+fn payload(state: &State, query: &Query) -> String {
+    match answer(state, query) {
+        Reply::Payload(payload) => String::from_utf8(payload.to_vec()).unwrap(),
+        Reply::Refused(error) => format!("{:?}", error.condition),
+        other => panic!("not a payload: {other:?}"),
+    }
+}
+
+#[test]
+fn two_users_subscribe_to_each_other() {
+    let mut pool = Pool::with_users(&["alice", "bob"]);
+    assert_ne!(pool.partition_of("alice"), pool.partition_of("bob"));
+    pool.done(presence("subscribe", "alice", "bob"), "alice");
+    assert_eq!(pool.shown(), ["alice: roster bob@localhost none asking"]);
+    pool.settle(true);
+    assert_eq!(pool.shown(), ["bob: subscribe from alice@localhost"]);
+    assert_eq!(pool.subscription("bob", "alice"), "none asked unlisted");
+    pool.done(presence("subscribed", "bob", "alice"), "bob");
+    assert_eq!(
+        pool.shown(),
+        [
+            "bob: roster alice@localhost from",
+            "bob: presence to alice@localhost"
+        ]
+    );
+    pool.settle(true);
+    assert_eq!(
+        pool.shown(),
+        [
+            "alice: roster bob@localhost to",
+            "alice: subscribed from bob@localhost",
+            "alice: probe to bob@localhost"
+        ]
+    );
+    pool.done(presence("subscribe", "bob", "alice"), "bob");
+    pool.settle(false);
+    pool.done(presence("subscribed", "alice", "bob"), "alice");
+    pool.settle(false);
+    assert_eq!(pool.subscription("alice", "bob"), "both");
+    assert_eq!(pool.subscription("bob", "alice"), "both");
+}
+
+#[test]
+fn a_request_is_denied() {
+    let mut pool = Pool::with_users(&["alice", "bob"]);
+    pool.done(presence("subscribe", "alice", "bob"), "alice");
+    pool.settle(false);
+    pool.shown();
+    pool.done(presence("unsubscribed", "bob", "alice"), "bob");
+    pool.settle(false);
+    assert_eq!(
+        pool.shown(),
+        [
+            "alice: roster bob@localhost none",
+            "alice: unsubscribed from bob@localhost"
+        ]
+    );
+    assert_eq!(pool.subscription("bob", "alice"), "absent");
+    assert_eq!(pool.subscription("alice", "bob"), "none");
+}
+
+#[test]
+fn an_approval_before_the_request_answers_it() {
+    let mut pool = Pool::with_users(&["alice", "bob"]);
+    pool.done(presence("subscribed", "bob", "alice"), "bob");
+    pool.settle(false);
+    assert_eq!(pool.shown(), ["bob: roster alice@localhost none approved"]);
+    pool.done(presence("subscribe", "alice", "bob"), "alice");
+    pool.settle(false);
+    assert_eq!(
+        pool.shown(),
+        [
+            "alice: roster bob@localhost none asking",
+            "bob: roster alice@localhost from approved",
+            "bob: presence to alice@localhost",
+            "alice: roster bob@localhost to",
+            "alice: subscribed from bob@localhost",
+            "alice: probe to bob@localhost",
+        ]
+    );
+}
+
+#[test]
+fn a_subscription_that_cannot_be_is_refused_or_ignored() {
+    let mut pool = Pool::with_users(&["alice"]);
+    pool.done(presence("subscribe", "alice", "nobody"), "alice");
+    pool.settle(false);
+    assert_eq!(pool.shown(), ["alice: roster nobody@localhost none asking"]);
+    let mut refused = |command| pool.refused(command, "alice");
+    assert_eq!(
+        refused(presence("subscribe", "alice", "x@elsewhere.example")),
+        "RemoteServerNotFound"
+    );
+    assert_eq!(
+        refused(presence("subscribe", "alice", "den@conference.localhost")),
+        "ServiceUnavailable"
+    );
+    assert_eq!(
+        refused(presence("subscribe", "alice", "alice")),
+        "NotAllowed"
+    );
+    assert_eq!(refused(presence("probe", "alice", "bob")), "BadRequest");
+    pool.done(block("alice", &["eve@localhost"]), "alice");
+    assert_eq!(
+        pool.refused(presence("subscribe", "alice", "eve"), "alice"),
+        "NotAcceptable"
+    );
+}
+
+#[test]
+fn unsubscribing_hides_presence_and_both_rosters_agree() {
+    let mut pool = friends();
+    pool.done(presence("unsubscribe", "alice", "bob"), "alice");
+    pool.settle(true);
+    assert_eq!(
+        pool.shown(),
+        [
+            "alice: roster bob@localhost from",
+            "bob: roster alice@localhost to",
+            "bob: unsubscribe from alice@localhost",
+            "bob: unavailable to alice@localhost",
+        ]
+    );
+    pool.done(presence("unsubscribed", "alice", "bob"), "alice");
+    pool.settle(true);
+    assert_eq!(
+        pool.shown(),
+        [
+            "alice: roster bob@localhost none",
+            "alice: unavailable to bob@localhost",
+            "bob: roster alice@localhost none",
+            "bob: unsubscribed from alice@localhost",
+        ]
+    );
+}
+
+#[test]
+fn removing_a_contact_ends_both_ways() {
+    let mut pool = friends();
+    pool.done(
+        Command::RemoveContact {
+            user: user("alice"),
+            contact: user("bob"),
+        },
+        "alice",
+    );
+    pool.settle(true);
+    assert_eq!(
+        pool.shown(),
+        [
+            "alice: roster without bob@localhost",
+            "alice: unavailable to bob@localhost",
+            "bob: roster alice@localhost to",
+            "bob: unsubscribe from alice@localhost",
+            "bob: unavailable to alice@localhost",
+            "bob: roster alice@localhost none",
+            "bob: unsubscribed from alice@localhost",
+        ]
+    );
+    let again = Command::RemoveContact {
+        user: user("alice"),
+        contact: user("bob"),
+    };
+    assert_eq!(pool.refused(again, "alice"), "ItemNotFound");
+}
+
+#[test]
+fn roster_errors_of_section_2_3_3() {
+    let mut pool = Pool::with_users(&["alice"]);
+    let mut check = |contact: &str, name: Option<String>, groups: &[&str], expect: &str| {
+        let groups = groups.iter().map(|&group| group.to_owned()).collect();
+        let command = Command::SetContact {
+            user: user("alice"),
+            contact: user(contact),
+            name,
+            groups,
+        };
+        assert_eq!(pool.refused(command, "alice"), expect);
+    };
+    check("alice", None, &[], "NotAllowed");
+    check("bob", Some("x".repeat(1_024)), &[], "NotAcceptable");
+    check("bob", None, &[""], "NotAcceptable");
+    check("bob", None, &[&"x".repeat(1_024)], "NotAcceptable");
+    check("bob", None, &["a", "b", "a"], "BadRequest");
+    for name in ["b", "c", "d", "e", "f"] {
+        set_contact(&mut pool, "alice", name);
+    }
+    let sixth = Command::SetContact {
+        user: user("alice"),
+        contact: user("g"),
+        name: None,
+        groups: vec![],
+    };
+    assert_eq!(pool.refused(sixth, "alice"), "ResourceConstraint");
+    assert_eq!(
+        pool.refused(presence("subscribe", "alice", "g"), "alice"),
+        "ResourceConstraint"
+    );
+    set_contact(&mut pool, "alice", "f");
+}
+
+#[test]
+fn a_roster_is_shown_with_its_version_or_not_at_all() {
+    let mut pool = Pool::with_users(&["alice"]);
+    let groups = vec!["Friends & Family".to_owned()];
+    let name = Some("Bob".to_owned());
+    pool.done(
+        Command::SetContact {
+            user: user("alice"),
+            contact: user("bob"),
+            name,
+            groups,
+        },
+        "alice",
+    );
+    let version = pool
+        .state("alice")
+        .logs
+        .get(&user("alice"))
+        .unwrap()
+        .roster_version;
+    let roster = |version: Option<String>| {
+        payload(
+            pool.state("alice"),
+            &Query::Roster {
+                user: user("alice"),
+                version,
+            },
+        )
+    };
+    let item = "<item jid='bob@localhost' name='Bob' subscription='none'><group>Friends &amp; Family</group></item>";
+    assert_eq!(
+        roster(None),
+        format!("<query xmlns='jabber:iq:roster'>{item}</query>")
+    );
+    let with_version = format!("<query xmlns='jabber:iq:roster' ver='{version}'>{item}</query>");
+    assert_eq!(roster(Some(String::new())), with_version);
+    assert_eq!(roster(Some("7".into())), with_version);
+    assert_eq!(roster(Some(version.to_string())), "");
+    let nobody = Query::Roster {
+        user: user("nobody"),
+        version: None,
+    };
+    assert_eq!(payload(pool.state("nobody"), &nobody), "ItemNotFound");
+}
+
+#[test]
+fn a_message_is_filed_on_both_sides() {
+    let mut pool = Pool::with_users(&["alice", "bob"]);
+    let seq = pool.done(message("alice", "bob", "hi", Some("o1")), "alice");
+    assert_eq!(
+        pool.state("alice").logs.get(&user("alice")).unwrap().head,
+        seq
+    );
+    assert_eq!(pool.shown(), ["alice: logged to bob@localhost: hi"]);
+    pool.settle(true);
+    assert_eq!(pool.shown(), ["bob: logged from alice@localhost/phone: hi"]);
+    assert_eq!(pool.archived("bob"), ["from alice@localhost/phone: hi"]);
+    assert!(
+        pool.partitions
+            .iter()
+            .all(|partition| partition.state.outbox.is_empty())
+    );
+}
+
+#[test]
+fn a_retry_has_no_second_effect() {
+    let mut pool = Pool::with_users(&["alice", "bob", "carol"]);
+    let first = pool.done(message("alice", "bob", "hi", Some("o1")), "alice");
+    pool.settle(false);
+    pool.shown();
+    pool.time_ms += 60_000;
+    assert_eq!(
+        pool.done(message("alice", "bob", "hi", Some("o1")), "alice"),
+        first
+    );
+    pool.done(block("alice", &["bob@localhost"]), "alice");
+    pool.shown();
+    // The retry of what was sent is answered as it was, although a new message would now be refused.
+    assert_eq!(
+        pool.done(message("alice", "bob", "hi", Some("o1")), "alice"),
+        first
+    );
+    assert_eq!(pool.shown(), Vec::<String>::new());
+    assert!(
+        pool.done(message("alice", "carol", "hi", Some("o1")), "alice") > first,
+        "another target"
+    );
+    pool.done(
+        Command::Unblock {
+            user: user("alice"),
+            items: vec![],
+        },
+        "alice",
+    );
+    pool.time_ms += 24 * 3_600_000;
+    assert!(
+        pool.done(message("alice", "bob", "hi", Some("o1")), "alice") > first,
+        "a day later"
+    );
+}
+
+#[test]
+fn a_message_to_oneself_is_one_row_to_be_delivered() {
+    let mut pool = Pool::with_users(&["alice"]);
+    pool.done(message("alice", "alice", "note", None), "alice");
+    pool.settle(false);
+    assert_eq!(pool.archived("alice"), ["from alice@localhost: note"]);
+}
+
+#[test]
+fn what_cannot_arrive_is_refused_or_bounces() {
+    let mut pool = Pool::with_users(&["alice", "bob"]);
+    assert_eq!(
+        pool.refused(message("alice", "x@elsewhere.example", "hi", None), "alice"),
+        "RemoteServerNotFound"
+    );
+    assert_eq!(
+        pool.refused(message("nobody", "bob", "hi", None), "nobody"),
+        "NotAuthorized"
+    );
+    pool.done(message("alice", "nobody", "hi", None), "alice");
+    pool.shown();
+    pool.settle(true);
+    let shown = pool.shown();
+    assert_eq!(shown.len(), 1, "{shown:?}");
+    assert!(
+        shown[0].starts_with("alice: bounce to alice@localhost/phone: "),
+        "{shown:?}"
+    );
+    assert!(shown[0].contains("service-unavailable"), "{shown:?}");
+    pool.done(block("bob", &["alice@localhost"]), "bob");
+    pool.done(message("alice", "bob", "hi", None), "alice");
+    pool.shown();
+    pool.settle(true);
+    assert_eq!(pool.shown(), shown, "a block looks like no account");
+    assert_eq!(pool.archived("bob"), Vec::<String>::new());
+}
+
+#[test]
+fn a_bounce_names_the_stanza_and_its_addresses() {
+    let mut pool = Pool::with_users(&["alice"]);
+    pool.done(message("alice", "nobody", "m1", None), "alice");
+    let partition = pool.partition_of("alice");
+    let (_, entry) = pool.partitions[partition]
+        .state
+        .outbox
+        .iter()
+        .next()
+        .unwrap();
+    let messaging::outbox::OnRefusal::Bounce { sender, stanza } = &entry.on_refusal else {
+        panic!("a message bounces");
+    };
+    assert_eq!(sender, &session("alice"));
+    assert_eq!(
+        (stanza.id.as_deref(), stanza.payload.len()),
+        (Some("m1"), 0)
+    );
+    assert_eq!(
+        stanza.to.as_ref().map(Jid::as_str),
+        Some("nobody@localhost")
+    );
+}
+
+#[test]
+fn blocking_stops_both_ways_and_is_pushed() {
+    let mut pool = friends();
+    pool.done(
+        block("bob", &["alice@localhost", "eve@evil.example"]),
+        "bob",
+    );
+    assert_eq!(
+        pool.shown(),
+        [
+            "bob: <block xmlns='urn:xmpp:blocking'><item jid='alice@localhost'/><item jid='eve@evil.example'/></block> \
+          hides from 2, shows to 0"
+        ]
+    );
+    let list = payload(pool.state("bob"), &Query::Blocklist { user: user("bob") });
+    assert_eq!(
+        list,
+        "<blocklist xmlns='urn:xmpp:blocking'><item jid='alice@localhost'/><item jid='eve@evil.example'/></blocklist>"
+    );
+    match pool.ask(message("bob", "alice", "hi", None), "bob") {
+        Answer::Refused(error) => {
+            assert_eq!(
+                format!("{:?} {:?}", error.kind, error.condition),
+                "Cancel NotAcceptable"
+            );
+            let app = error.app.expect("an application condition");
+            assert_eq!(
+                (&*app.name, &*app.ns),
+                ("blocked", "urn:xmpp:blocking:errors")
+            );
+        }
+        other => panic!("not refused: {other:?}"),
+    }
+    // Requests from the blocked are dropped; that a subscription ended is noted, without a word to the contact.
+    pool.done(presence("unsubscribe", "alice", "bob"), "alice");
+    pool.done(presence("subscribe", "alice", "bob"), "alice");
+    pool.shown();
+    pool.settle(false);
+    assert_eq!(pool.shown(), ["bob: roster alice@localhost to"]);
+    assert_eq!(pool.refused(block("bob", &[]), "bob"), "BadRequest");
+    pool.done(
+        Command::Unblock {
+            user: user("bob"),
+            items: vec![],
+        },
+        "bob",
+    );
+    assert_eq!(
+        pool.shown(),
+        ["bob: <unblock xmlns='urn:xmpp:blocking'/> hides from 0, shows to 2"]
+    );
+    pool.done(message("alice", "bob", "hi", None), "alice");
+    pool.settle(false);
+    assert_eq!(pool.archived("bob"), ["from alice@localhost/phone: hi"]);
+}
+
+#[test]
+fn accounts_are_made_once_and_removed_with_everything() {
+    let mut pool = friends();
+    let create = || Command::CreateAccount {
+        user: user("alice"),
+        credentials: credentials(),
+    };
+    assert_eq!(pool.refused(create(), "alice"), "Conflict");
+    let nobody = Command::SetCredentials {
+        user: user("nobody"),
+        credentials: credentials(),
+    };
+    assert_eq!(pool.refused(nobody, "nobody"), "ItemNotFound");
+    pool.done(message("alice", "bob", "hi", Some("o")), "alice");
+    pool.done(block("alice", &["eve@localhost"]), "alice");
+    pool.done(
+        Command::SetPrivate {
+            user: user("alice"),
+            name: "{a:b}c".into(),
+            element: "<c xmlns='a:b'/>".into(),
+        },
+        "alice",
+    );
+    pool.done(
+        Command::SetVcard {
+            user: user("alice"),
+            element: "<vCard xmlns='vcard-temp'/>".into(),
+        },
+        "alice",
+    );
+    let head = pool.state("alice").logs.get(&user("alice")).unwrap().head;
+    pool.shown();
+    pool.done(
+        Command::RemoveAccount {
+            user: user("alice"),
+        },
+        "alice",
+    );
+    pool.settle(true);
+    assert_eq!(
+        pool.shown(),
+        [
+            "alice: unavailable to bob@localhost",
+            "alice: account removed",
+            "bob: logged from alice@localhost/phone: hi",
+            "bob: roster alice@localhost to",
+            "bob: unsubscribe from alice@localhost",
+            "bob: unavailable to alice@localhost",
+            "bob: roster alice@localhost none",
+            "bob: unsubscribed from alice@localhost",
+        ]
+    );
+    let state = pool.state("alice");
+    assert_eq!(
+        [
+            state.accounts.len(),
+            state.logs.len(),
+            state.roster.len(),
+            state.blocks.len(),
+            state.sent_ids.len()
+        ],
+        [0; 5]
+    );
+    assert!(state.private.is_empty() && state.vcards.is_empty());
+    assert_eq!(pool.archived("alice"), Vec::<String>::new());
+    assert_eq!(
+        pool.refused(
+            Command::RemoveAccount {
+                user: user("alice")
+            },
+            "alice"
+        ),
+        "ItemNotFound"
+    );
+    pool.done(create(), "alice");
+    assert!(
+        pool.state("alice").logs.get(&user("alice")).unwrap().head > head,
+        "no sequence is used twice"
+    );
+}
+
+#[test]
+fn private_elements_and_vcards_come_back() {
+    let mut pool = Pool::with_users(&["alice"]);
+    let element =
+        "<storage xmlns='storage:bookmarks'><conference jid='den@conference.localhost'/></storage>";
+    let name = "{storage:bookmarks}storage";
+    let set = |name: &str, element: &str| Command::SetPrivate {
+        user: user("alice"),
+        name: name.into(),
+        element: bytes::Bytes::copy_from_slice(element.as_bytes()),
+    };
+    let get = |pool: &Pool| {
+        let empty = "<storage xmlns='storage:bookmarks'/>".into();
+        payload(
+            pool.state("alice"),
+            &Query::Private {
+                user: user("alice"),
+                name: name.into(),
+                empty,
+            },
+        )
+    };
+    assert_eq!(
+        get(&pool),
+        "<query xmlns='jabber:iq:private'><storage xmlns='storage:bookmarks'/></query>"
+    );
+    pool.done(set(name, element), "alice");
+    assert_eq!(
+        get(&pool),
+        format!("<query xmlns='jabber:iq:private'>{element}</query>")
+    );
+    assert_eq!(
+        pool.refused(set("{jabber:client}x", "<x/>"), "alice"),
+        "NotAcceptable"
+    );
+    assert_eq!(pool.refused(set("x", "<x/>"), "alice"), "NotAcceptable");
+    assert_eq!(
+        pool.refused(set("{a}b", &" ".repeat(1024 * 1024)), "alice"),
+        "ResourceConstraint"
+    );
+    let vcard = |pool: &Pool| {
+        payload(
+            pool.state("alice"),
+            &Query::Vcard {
+                user: user("alice"),
+            },
+        )
+    };
+    assert_eq!(vcard(&pool), "ItemNotFound");
+    pool.done(
+        Command::SetVcard {
+            user: user("alice"),
+            element: "<vCard xmlns='vcard-temp'/>".into(),
+        },
+        "alice",
+    );
+    assert_eq!(vcard(&pool), "<vCard xmlns='vcard-temp'/>");
+    let large = Command::SetVcard {
+        user: user("alice"),
+        element: vec![b' '; 200_000].into(),
+    };
+    assert_eq!(pool.refused(large, "alice"), "NotAcceptable");
+}
+
+#[test]
+fn only_subscribers_see_that_an_account_is_there() {
+    let mut pool = friends();
+    let check = |pool: &Pool, name: &str, asker: &str, expect: &str| {
+        let query = Query::AccountInfo {
+            user: user(name),
+            asker: jid(asker),
+        };
+        assert_eq!(
+            payload(pool.state(name), &query),
+            expect,
+            "{asker} asks about {name}"
+        );
+    };
+    check(&pool, "alice", "alice@localhost/phone", "");
+    check(&pool, "alice", "bob@localhost/phone", "");
+    check(&pool, "alice", "carol@localhost", "ServiceUnavailable");
+    check(&pool, "nobody", "carol@localhost", "ServiceUnavailable");
+    pool.done(block("alice", &["bob@localhost"]), "alice");
+    check(&pool, "alice", "bob@localhost/phone", "ServiceUnavailable");
+}
+
+#[test]
+fn an_archive_is_read_by_its_user_only() {
+    let pool = Pool::with_users(&["alice", "bob"]);
+    let ask = |key: &str, asker: &str| {
+        let query = Query::ArchiveMetadata {
+            key: user(key),
+            asker: session(asker),
+        };
+        match answer(pool.state(key), &query) {
+            Reply::ArchiveAllowed { real_jids } => format!("allowed {real_jids}"),
+            Reply::Refused(error) => format!("{:?}", error.condition),
+            other => panic!("unexpected: {other:?}"),
+        }
+    };
+    assert_eq!(ask("alice", "alice"), "allowed false");
+    assert_eq!(ask("alice", "bob"), "Forbidden");
+    assert_eq!(ask("den@conference.localhost", "bob"), "ItemNotFound");
+}
+
+#[test]
+fn accounts_are_listed_in_pages() {
+    let names = ["alice", "bob", "carol", "dave", "erin"];
+    let pool = Pool::with_users(&names);
+    let mut listed = Vec::new();
+    for partition in &pool.partitions {
+        let mut after = None;
+        loop {
+            let Reply::Jids(page) = answer(&partition.state, &Query::Accounts { after, limit: 1 })
+            else {
+                panic!("not a list");
+            };
+            let Some(last) = page.last() else { break };
+            after = Some(last.clone());
+            listed.extend(page);
+        }
+    }
+    listed.sort();
+    assert_eq!(listed, names.map(user));
+}
+
+#[test]
+fn a_cursor_moves_forward_within_the_log() {
+    let mut pool = Pool::with_users(&["alice", "bob"]);
+    let first = pool.done(message("alice", "alice", "1", None), "alice");
+    let second = pool.done(message("alice", "alice", "2", None), "alice");
+    let mut advance = |delivered| {
+        pool.done(
+            Command::AdvanceCursor {
+                user: user("alice"),
+                delivered,
+            },
+            "alice",
+        );
+        pool.state("alice")
+            .logs
+            .get(&user("alice"))
+            .unwrap()
+            .delivered
+    };
+    assert_eq!(advance(first), first);
+    assert_eq!(advance(first - 1), first);
+    assert_eq!(advance(u64::MAX), second);
+}
+
+#[test]
+fn sessions_are_noted_for_the_next_owner() {
+    let mut pool = Pool::with_users(&["alice"]);
+    let note = |up: &[&str], down: &[&str]| Command::NoteSessions {
+        up: up.iter().map(|name| (session(name), 1, 2)).collect(),
+        down: down.iter().map(|name| session(name)).collect(),
+    };
+    pool.done(note(&["alice", "nobody"], &[]), "alice");
+    assert_eq!(pool.state("alice").online.len(), 1);
+    pool.done(note(&[], &["alice"]), "alice");
+    assert!(pool.state("alice").online.is_empty());
+}
+
+#[test]
+fn a_resend_after_a_change_of_owner_gets_the_true_answer() {
+    let mut pool = Pool::with_users(&["alice", "bob"]);
+    let seq = pool.done(message("alice", "bob", "hi", None), "alice");
+    let partition = pool.partition_of("alice");
+    let sequence = 2;
+    pool.begin_owner(partition);
+    let resend = Proposal {
+        origin: LinkOrigin::Node(1),
+        incarnation: 1,
+        sequence,
+        command: message("alice", "bob", "hi", None),
+    };
+    pool.shown();
+    assert_eq!(pool.propose(partition, resend), Some(Answer::Done { seq }));
+    assert_eq!(pool.shown(), Vec::<String>::new());
+    pool.settle(true);
+    assert_eq!(pool.archived("bob").len(), 1);
+}
