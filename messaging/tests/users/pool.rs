@@ -20,7 +20,7 @@ use xmpp::stanza::{Stanza, StanzaKind};
 const PARTITIONS: u16 = 16;
 
 /// Rows as JSON: enough to compare and to load again.
-pub struct Json;
+pub(crate) struct Json;
 
 impl RowCodec for Json {
     type Error = serde_json::Error;
@@ -35,7 +35,7 @@ impl RowCodec for Json {
 }
 
 /// Every row of a state, encoded.
-pub fn rows(state: &State) -> Vec<(u8, Vec<u8>, Vec<u8>)> {
+pub(crate) fn rows(state: &State) -> Vec<(u8, Vec<u8>, Vec<u8>)> {
     let mut rows = Vec::new();
     state.visit(&Json, &mut |table, key, value| {
         rows.push((table, key.to_vec(), value.to_vec()))
@@ -45,25 +45,25 @@ pub fn rows(state: &State) -> Vec<(u8, Vec<u8>, Vec<u8>)> {
 
 /// One partition with its log.
 #[derive(Default)]
-pub struct Partition {
-    pub state: State,
-    pub log: Vec<(u64, Entry)>,
+pub(crate) struct Partition {
+    pub(crate) state: State,
+    pub(crate) log: Vec<(u64, Entry)>,
     epoch: u64,
     index: u64,
     from_node: u64,
     from_owner: u64,
 }
 
-pub struct Pool {
-    pub partitions: Vec<Partition>,
-    pub surroundings: Vec<Surroundings>,
-    pub archive: Vec<ArchiveRow>,
-    pub time_ms: u64,
+pub(crate) struct Pool {
+    pub(crate) partitions: Vec<Partition>,
+    pub(crate) surroundings: Vec<Surroundings>,
+    pub(crate) archive: Vec<ArchiveRow>,
+    pub(crate) time_ms: u64,
     lines: Vec<String>,
 }
 
 impl Pool {
-    pub fn new() -> Pool {
+    pub(crate) fn new() -> Pool {
         let table = PartitionTable::even(PARTITIONS);
         let constants = PoolConstants {
             id_key: [1; 16],
@@ -92,7 +92,7 @@ impl Pool {
     }
 
     /// With accounts under these names.
-    pub fn with_users(names: &[&str]) -> Pool {
+    pub(crate) fn with_users(names: &[&str]) -> Pool {
         let mut pool = Pool::new();
         for name in names {
             pool.done(
@@ -107,16 +107,16 @@ impl Pool {
         pool
     }
 
-    pub fn partition_of(&self, name: &str) -> usize {
+    pub(crate) fn partition_of(&self, name: &str) -> usize {
         usize::from(self.surroundings[0].table.partition_of(&user(name)).0)
     }
 
-    pub fn state(&self, name: &str) -> &State {
+    pub(crate) fn state(&self, name: &str) -> &State {
         &self.partitions[self.partition_of(name)].state
     }
 
     /// A new owner begins.
-    pub fn begin_owner(&mut self, partition: usize) {
+    pub(crate) fn begin_owner(&mut self, partition: usize) {
         let time_ms = self.time_ms;
         self.append(
             partition,
@@ -131,7 +131,7 @@ impl Pool {
     }
 
     /// A command on this user's key by the one node of the pool.
-    pub fn ask(&mut self, command: Command, name: &str) -> Answer {
+    pub(crate) fn ask(&mut self, command: Command, name: &str) -> Answer {
         let partition = self.partition_of(name);
         let target = &mut self.partitions[partition];
         target.from_node += 1;
@@ -149,7 +149,7 @@ impl Pool {
     }
 
     /// The same, and it must be done; gives the row's sequence.
-    pub fn done(&mut self, command: Command, name: &str) -> u64 {
+    pub(crate) fn done(&mut self, command: Command, name: &str) -> u64 {
         match self.ask(command, name) {
             Answer::Done { seq } => seq,
             other => panic!("not done: {other:?}"),
@@ -157,7 +157,7 @@ impl Pool {
     }
 
     /// The same, and it must be refused; gives the condition's name.
-    pub fn refused(&mut self, command: Command, name: &str) -> String {
+    pub(crate) fn refused(&mut self, command: Command, name: &str) -> String {
         match self.ask(command, name) {
             Answer::Refused(error) => format!("{:?}", error.condition),
             other => panic!("not refused: {other:?}"),
@@ -165,7 +165,7 @@ impl Pool {
     }
 
     /// Proposes and gives the answer, if there is one.
-    pub fn propose(&mut self, partition: usize, proposal: Proposal) -> Option<Answer> {
+    pub(crate) fn propose(&mut self, partition: usize, proposal: Proposal) -> Option<Answer> {
         let (epoch, time_ms) = (self.partitions[partition].epoch, self.time_ms);
         self.append(
             partition,
@@ -204,7 +204,7 @@ impl Pool {
     }
 
     /// Carries outbox entries until none waits. `again`: each is sent twice, as after a lost answer.
-    pub fn settle(&mut self, again: bool) {
+    pub(crate) fn settle(&mut self, again: bool) {
         while let Some((partition, key, command)) = self.next_outbox() {
             let from = LinkOrigin::Partition(partition as u16);
             let proposal = Proposal {
@@ -255,12 +255,12 @@ impl Pool {
     }
 
     /// What was shown since the last call.
-    pub fn shown(&mut self) -> Vec<String> {
+    pub(crate) fn shown(&mut self) -> Vec<String> {
         std::mem::take(&mut self.lines)
     }
 
     /// The bodies in a user's archive, with their direction.
-    pub fn archived(&self, name: &str) -> Vec<String> {
+    pub(crate) fn archived(&self, name: &str) -> Vec<String> {
         let key = user(name);
         self.archive
             .iter()
@@ -269,7 +269,7 @@ impl Pool {
             .collect()
     }
 
-    pub fn subscription(&self, name: &str, contact: &str) -> String {
+    pub(crate) fn subscription(&self, name: &str, contact: &str) -> String {
         match self.state(name).roster.get(&(user(name), user(contact))) {
             None => "absent".into(),
             Some(item) => {
@@ -351,7 +351,7 @@ fn line(effect: &UserEffect) -> String {
     }
 }
 
-pub fn user(name: &str) -> BareJid {
+pub(crate) fn user(name: &str) -> BareJid {
     let text = if name.contains('@') {
         name.to_owned()
     } else {
@@ -360,15 +360,15 @@ pub fn user(name: &str) -> BareJid {
     BareJid::parse(&text).unwrap()
 }
 
-pub fn session(name: &str) -> FullJid {
+pub(crate) fn session(name: &str) -> FullJid {
     user(name).with_resource("phone").unwrap()
 }
 
-pub fn credentials() -> StoredCredentials {
+pub(crate) fn credentials() -> StoredCredentials {
     DecoyKeys::new([0; 32], NonZeroU32::MIN).credentials("somebody")
 }
 
-pub fn message(from: &str, to: &str, body: &str, origin_id: Option<&str>) -> Command {
+pub(crate) fn message(from: &str, to: &str, body: &str, origin_id: Option<&str>) -> Command {
     let to: Jid = user(to).into();
     let stanza = Stanza {
         from: Some(session(from).into()),
@@ -388,7 +388,7 @@ pub fn message(from: &str, to: &str, body: &str, origin_id: Option<&str>) -> Com
     })
 }
 
-pub fn presence(type_: &str, from: &str, to: &str) -> Command {
+pub(crate) fn presence(type_: &str, from: &str, to: &str) -> Command {
     let stanza = Stanza {
         type_: Some(type_.into()),
         ..Stanza::new(StanzaKind::Presence)
@@ -400,6 +400,6 @@ pub fn presence(type_: &str, from: &str, to: &str) -> Command {
     }
 }
 
-pub fn partition_id(index: usize) -> PartitionId {
+pub(crate) fn partition_id(index: usize) -> PartitionId {
     PartitionId(index as u16)
 }

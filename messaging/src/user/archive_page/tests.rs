@@ -371,6 +371,53 @@ proptest! {
 }
 
 #[test]
+fn rooms_show_occupants_and_to_those_who_may_know_real_jids() {
+    let room = BareJid::parse("den@conference.localhost").unwrap();
+    let event = RoomEvent::Message {
+        sender: FullJid::parse("bob@localhost/b").unwrap(),
+        nick: "Bob".into(),
+        occupant_id: "o".into(),
+        stanza: Stanza {
+            type_: Some("groupchat".into()),
+            ..Stanza::new(StanzaKind::Message)
+        },
+        archived: true,
+    };
+    let row = ArchiveRow {
+        key: room.clone(),
+        seq: 1,
+        time_ms: 0,
+        record: ArchiveRecord::Room(event),
+    };
+    let query = ArchiveQuery {
+        key: room,
+        query_id: None,
+        ..everything()
+    };
+    let shown = |real_jids| {
+        let (messages, _) = parts(page(&query, vec![row.clone()], None, real_jids, &ids()));
+        let text = text(&messages[0]).to_owned();
+        text[text.find("<message xmlns").unwrap()..text.find("</message>").unwrap()].to_owned()
+    };
+    let anonymous = "<message xmlns='jabber:client' from='den@conference.localhost/Bob' type='groupchat'>\
+                     <occupant-id xmlns='urn:xmpp:occupant-id:0' id='o'/>";
+    let item = "<x xmlns='http://jabber.org/protocol/muc#user'><item jid='bob@localhost/b'/></x>";
+    assert_eq!(shown(false), anonymous);
+    assert_eq!(shown(true), format!("{anonymous}{item}"));
+    let with = |with: &str| {
+        matches(
+            &ArchiveQuery {
+                with: Some(jid(with)),
+                ..query.clone()
+            },
+            &row,
+        )
+    };
+    assert!(with("den@conference.localhost/Bob") && with("den@conference.localhost"));
+    assert!(!with("den@conference.localhost/Eve") && !with("bob@localhost"));
+}
+
+#[test]
 fn metadata_names_both_ends() {
     let (oldest, newest) = (
         row(1, "bob@localhost/b", "alice@localhost"),
