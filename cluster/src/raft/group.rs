@@ -1,0 +1,248 @@
+//! One Raft group on this node: the handle others hold, and the tasks behind it.
+//!
+//! ```text
+//!  submit ──► intake (bounded) ──► propose task ──► openraft ──► Submission
+//!  read_barrier ──► waiting reads ──► barrier task: one ReadIndex round for all that wait ──► answers
+//!  openraft's metrics ──► leadership task ──► watch::Receiver<Leadership>
+//! ```
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::raft::responder::Responder;
+use openraft::{LinearizerOption, Raft, RaftMetrics, ServerState};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::error::{ReadError, SubmitError};
+use super::machine::Replica;
+use super::shared::GroupShared;
+use super::submission::{Intake, Proposal, Submission};
+use super::type_config::{Command, TypeConfig, Vote};
+use crate::node_id::{Group, NodeId};
+use crate::transport::Transport;
+
+/// Who leads a group, as this node believes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Leadership {
+    /// The leader, if one is known in this term.
+    pub leader: Option<NodeId>,
+    /// The newest term this node has heard of.
+    pub term: u64,
+    /// Whether this node is the leader. It has then not yet applied all that its predecessors committed.
+    pub is_self: bool,
+}
+
+/// A group's parts on this node.
+pub(crate) struct GroupNode {
+    pub(crate) shared: Arc<GroupShared>,
+    pub(crate) raft: Raft<TypeConfig, Replica>,
+    pub(crate) transport: Transport,
+    intake: Intake,
+    reads: mpsc::Sender<WaitingRead>,
+    leadership: watch::Receiver<Leadership>,
+}
+
+type WaitingRead = oneshot::Sender<Result<(), ReadError>>;
+
+/// Proposals given to openraft in one go.
+const PROPOSALS_AT_ONCE: usize = 256;
+
+impl GroupNode {
+    /// Starts the group's tasks on `runtime`.
+    pub(crate) fn start(
+        shared: Arc<GroupShared>,
+        raft: Raft<TypeConfig, Replica>,
+        transport: Transport,
+        runtime: &Handle,
+    ) -> Arc<GroupNode> {
+        let settings = &shared.settings;
+        let (intake, proposals) = Intake::new(
+            settings.submissions_max,
+            settings.payload_bytes_max,
+            settings.submitted_bytes_max,
+        );
+        let (reads, waiting_reads) = mpsc::channel(settings.reads_max);
+        let (told, leadership) = watch::channel(Leadership::default());
+        runtime.spawn(propose(raft.clone(), proposals));
+        runtime.spawn(answer_reads(raft.clone(), shared.clone(), waiting_reads));
+        runtime.spawn(tell_leadership(raft.clone(), told));
+        Arc::new(GroupNode {
+            shared,
+            raft,
+            transport,
+            intake,
+            reads,
+            leadership,
+        })
+    }
+
+    pub(crate) fn metrics(&self) -> RaftMetrics<TypeConfig> {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// The vote this node has given or taken.
+    pub(crate) fn vote(&self) -> Vote {
+        self.raft.server_metrics().borrow_watched().vote
+    }
+
+    pub(crate) fn submitted_bytes(&self) -> usize {
+        self.intake.bytes_waiting()
+    }
+}
+
+/// A handle on one group. Clones share it.
+#[derive(Clone)]
+pub struct GroupHandle {
+    pub(crate) node: Arc<GroupNode>,
+}
+
+impl GroupHandle {
+    /// The group.
+    pub fn group(&self) -> Group {
+        self.node.shared.group
+    }
+
+    /// Proposes a payload. Two submissions of one caller enter the log in their order, if both do. Never waits: when too
+    /// much is under way the submission is refused.
+    pub fn submit(&self, payload: Bytes) -> Submission {
+        if !self.node.shared.log.has_room(payload.len()) {
+            return Submission::refused(SubmitError::Busy);
+        }
+        self.node.intake.submit(payload)
+    }
+
+    /// Returns when this node's machine has applied everything that was committed anywhere before the call, confirmed by
+    /// a quorum (ReadIndex, never a lease). One round serves all reads that wait at its start.
+    ///
+    /// # Errors
+    /// All of [`ReadError`]: then a read could show the past.
+    pub async fn read_barrier(&self) -> Result<(), ReadError> {
+        let (tx, rx) = oneshot::channel();
+        self.node.reads.try_send(tx).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ReadError::Busy,
+            mpsc::error::TrySendError::Closed(_) => ReadError::Stopped,
+        })?;
+        rx.await.unwrap_or(Err(ReadError::Stopped))
+    }
+
+    /// Who leads, now and whenever that changes.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.node.leadership.clone()
+    }
+}
+
+impl std::fmt::Debug for GroupHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GroupHandle({})", self.group())
+    }
+}
+
+/// Hands proposals to openraft in their order.
+async fn propose(raft: Raft<TypeConfig, Replica>, mut proposals: mpsc::Receiver<Proposal>) {
+    let mut batch = Vec::with_capacity(PROPOSALS_AT_ONCE);
+    while proposals.recv_many(&mut batch, PROPOSALS_AT_ONCE).await > 0 {
+        for Proposal { payload, answer } in batch.drain(..) {
+            if raft
+                .client_write_ff(Command(payload), Some(answer))
+                .await
+                .is_err()
+            {
+                // The group has stopped. This one's outcome is unknown, for its answer is dropped; the rest was never
+                // proposed.
+                proposals.close();
+                break;
+            }
+        }
+        if proposals.is_closed() {
+            break;
+        }
+    }
+    let mut rest = batch;
+    while let Some(proposal) = proposals.recv().await {
+        rest.push(proposal);
+    }
+    for Proposal { answer, .. } in rest {
+        answer.on_complete(Err(ClientWriteError::ForwardToLeader(
+            ForwardToLeader::empty(),
+        )));
+    }
+}
+
+/// Runs one ReadIndex round after the other, each for all reads that wait at its start.
+async fn answer_reads(
+    raft: Raft<TypeConfig, Replica>,
+    shared: Arc<GroupShared>,
+    mut reads: mpsc::Receiver<WaitingRead>,
+) {
+    let mut waiting = Vec::new();
+    while reads
+        .recv_many(&mut waiting, shared.settings.reads_max)
+        .await
+        > 0
+    {
+        let outcome = read_index(&raft, &shared).await;
+        for read in waiting.drain(..) {
+            // A read that was given up wants no answer.
+            read.send(outcome).ok();
+        }
+    }
+}
+
+async fn read_index(
+    raft: &Raft<TypeConfig, Replica>,
+    shared: &GroupShared,
+) -> Result<(), ReadError> {
+    // Zero age: only what a quorum acknowledges after this moment counts.
+    let option = LinearizerOption::new(Some(std::time::Duration::ZERO), true)
+        .with_wait_timeout(shared.settings.read_timeout);
+    let linearizer = raft
+        .get_read_linearizer(option)
+        .await
+        .map_err(|error| match error {
+            RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
+                ReadError::NotLeader {
+                    leader: forward.leader_id,
+                }
+            }
+            RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => ReadError::NoQuorum,
+            RaftError::Fatal(_) => ReadError::Stopped,
+        })?;
+    match linearizer
+        .try_await_ready(raft, Some(shared.settings.read_timeout))
+        .await
+    {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(ReadError::NoQuorum),
+        Err(_) => Err(ReadError::Stopped),
+    }
+}
+
+/// Follows openraft's metrics.
+async fn tell_leadership(raft: Raft<TypeConfig, Replica>, told: watch::Sender<Leadership>) {
+    let mut metrics = raft.server_metrics();
+    loop {
+        let now = {
+            let seen = metrics.borrow_and_update();
+            Leadership {
+                leader: seen.current_leader,
+                term: seen.vote.leader_id.term,
+                is_self: seen.state == ServerState::Leader,
+            }
+        };
+        told.send_if_modified(|before| std::mem::replace(before, now) != now);
+        if metrics.changed().await.is_err() {
+            break;
+        }
+    }
+    told.send_if_modified(|last| {
+        let stopped = Leadership {
+            leader: None,
+            is_self: false,
+            term: last.term,
+        };
+        std::mem::replace(last, stopped) != stopped
+    });
+}

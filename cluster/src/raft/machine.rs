@@ -1,0 +1,298 @@
+//! The machine a group replicates, and its adapter to openraft.
+//!
+//! ```text
+//!  log ──► entries, in log order ──► Machine::apply(chunk, mark) ──► answers to submitters
+//!                                    Machine::write_snapshot(mark)
+//! ```
+//!
+//! A machine is synchronous and is called by one caller at a time, away from the runtime's own work. With every chunk it
+//! gets a mark, bytes that it keeps atomically with its state and gives back at the next start: how far it is, and the
+//! members as of there.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{
+    ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot,
+};
+use openraft::{EntryPayload, OptionalSend, SnapshotMeta};
+use storage::codec::{decode, encode};
+
+use super::error::MachineError;
+use super::record::MarkRecord;
+use super::type_config::{self, LogId, StoredMembership, TypeConfig};
+
+/// One committed entry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CommittedEntry {
+    /// Its place in the group's log.
+    pub index: u64,
+    /// The term of the leader that proposed it.
+    pub term: u64,
+    /// What was submitted; `None` for Raft's own entries, which take a place and change nothing.
+    pub payload: Option<Bytes>,
+}
+
+// Payloads hold messages: they are never printed.
+impl std::fmt::Debug for CommittedEntry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bytes = self.payload.as_ref().map(Bytes::len);
+        write!(
+            f,
+            "CommittedEntry({}, term {}, payload bytes {bytes:?})",
+            self.index, self.term
+        )
+    }
+}
+
+/// A snapshot on this node's disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnapshotFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its name among the snapshots of the group.
+    pub id: String,
+}
+
+/// What a group replicates. An error from any method stops the group on this node.
+pub trait Machine: Send + 'static {
+    /// The mark of the last chunk that was applied, or of the snapshot the machine was rebuilt from; `None` if it is
+    /// empty. Never older than the mark of [`Machine::snapshot`].
+    fn applied(&self) -> Option<Bytes>;
+
+    /// Applies entries in log order and keeps the mark with the state, atomically. The next chunk starts right behind
+    /// the last entry; after a restart it starts behind [`Machine::applied`].
+    fn apply(&mut self, entries: Vec<CommittedEntry>, mark: Bytes) -> Result<(), MachineError>;
+
+    /// Writes the state as it is, with the mark, and returns when it is on disk for good. The log up to there may be
+    /// purged after that.
+    fn write_snapshot(&mut self, mark: Bytes) -> Result<SnapshotFile, MachineError>;
+
+    /// The newest snapshot on disk, with its mark.
+    fn snapshot(&self) -> Option<(Bytes, PathBuf)>;
+}
+
+/// The place in the log a mark stands for, as (term, index).
+///
+/// # Errors
+/// If the bytes are no mark.
+pub fn mark_place(mark: &[u8]) -> Result<(u64, u64), MachineError> {
+    let record = read_mark(mark)?;
+    Ok((record.applied.term, record.applied.index))
+}
+
+fn read_mark(mark: &[u8]) -> Result<MarkRecord, MachineError> {
+    decode(mark).map_err(|error| MachineError::caused("a machine's mark does not read", error))
+}
+
+/// Entries and payload bytes given to a machine at once.
+const CHUNK_ENTRIES: usize = 256;
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// A machine as openraft's state machine.
+pub(crate) struct Replica {
+    /// Never contended: openraft wants its state machines `Sync`, but calls them one at a time.
+    machine: Mutex<Box<dyn Machine>>,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+}
+
+impl Replica {
+    /// Takes over a machine where its mark says it is.
+    pub(crate) fn new(machine: Box<dyn Machine>) -> Result<Replica, MachineError> {
+        let (applied, membership) = match machine.applied() {
+            Some(mark) => {
+                let (applied, membership) = type_config::unmark(&read_mark(&mark)?);
+                (Some(applied), membership)
+            }
+            None => (None, StoredMembership::default()),
+        };
+        if let Some((mark, path)) = machine.snapshot() {
+            let (snapshot, _) = type_config::unmark(&read_mark(&mark)?);
+            if Some(snapshot) > applied {
+                let path = path.display();
+                return Err(MachineError::new(format!(
+                    "the state is older than its snapshot {path}: rebuild it first"
+                )));
+            }
+        }
+        Ok(Replica {
+            machine: Mutex::new(machine),
+            applied,
+            membership,
+        })
+    }
+
+    fn machine(&mut self) -> &mut dyn Machine {
+        self.machine
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut()
+    }
+
+    fn write_snapshot(&mut self) -> io::Result<Written> {
+        let applied = self
+            .applied
+            .ok_or_else(|| io::Error::other("nothing is applied yet"))?;
+        let mark = encode_mark(&applied, &self.membership)?;
+        let machine = self.machine();
+        let file = tokio::task::block_in_place(|| machine.write_snapshot(mark)).map_err(failed)?;
+        tracing::info!(index = applied.index, id = %file.id, "snapshot written");
+        let meta = SnapshotMeta {
+            last_log_id: Some(applied),
+            last_membership: self.membership.clone(),
+        };
+        Ok(Snapshot {
+            meta,
+            snapshot: file.path,
+        })
+    }
+
+    fn apply_chunk(&mut self, chunk: &mut Chunk) -> io::Result<()> {
+        let Some(applied) = chunk.last else {
+            return Ok(());
+        };
+        if let Some(membership) = chunk.membership.take() {
+            self.membership = membership;
+        }
+        let mark = encode_mark(&applied, &self.membership)?;
+        let entries = std::mem::take(&mut chunk.entries);
+        let machine = self.machine();
+        tokio::task::block_in_place(|| machine.apply(entries, mark)).map_err(failed)?;
+        self.applied = Some(applied);
+        for responder in chunk.responders.drain(..) {
+            responder.send(());
+        }
+        *chunk = Chunk::default();
+        Ok(())
+    }
+}
+
+fn encode_mark(applied: &LogId, membership: &StoredMembership) -> io::Result<Bytes> {
+    encode(&type_config::mark(applied, membership))
+        .map(Bytes::from)
+        .map_err(io::Error::other)
+}
+
+fn failed(error: MachineError) -> io::Error {
+    tracing::error!(error = %error, cause = ?error.source, "a machine failed, its group stops on this node");
+    io::Error::other(error)
+}
+
+/// Entries gathered for one call of the machine.
+#[derive(Default)]
+struct Chunk {
+    entries: Vec<CommittedEntry>,
+    bytes: usize,
+    last: Option<LogId>,
+    membership: Option<StoredMembership>,
+    responders: Vec<ApplyResponder<TypeConfig>>,
+}
+
+impl Chunk {
+    fn push(&mut self, (entry, responder): EntryResponder<TypeConfig>) {
+        let id = entry.log_id;
+        let payload = match entry.payload {
+            EntryPayload::Blank => None,
+            EntryPayload::Normal(command) => Some(command.0),
+            EntryPayload::Membership(membership) => {
+                self.membership = Some(StoredMembership::new(Some(id), membership));
+                None
+            }
+        };
+        self.bytes += payload.as_ref().map_or(0, Bytes::len);
+        self.entries.push(CommittedEntry {
+            index: id.index,
+            term: id.leader_id.term,
+            payload,
+        });
+        self.last = Some(id);
+        self.responders.extend(responder);
+    }
+
+    fn is_full(&self) -> bool {
+        self.entries.len() >= CHUNK_ENTRIES || self.bytes >= CHUNK_BYTES
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Replica {
+    type SnapshotData = PathBuf;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut chunk = Chunk::default();
+        while let Some(next) = entries.next().await {
+            chunk.push(next?);
+            if chunk.is_full() {
+                self.apply_chunk(&mut chunk)?;
+            }
+        }
+        self.apply_chunk(&mut chunk)
+    }
+
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        match self.applied {
+            None if !force => None,
+            _ => Some(self.get_snapshot_builder().await),
+        }
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            written: Some(self.write_snapshot()),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        _meta: &openraft::alias::SnapshotMetaOf<TypeConfig>,
+        _snapshot: PathBuf,
+    ) -> Result<(), io::Error> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "snapshots are not sent between nodes yet",
+        ))
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Written>, io::Error> {
+        let Some((mark, snapshot)) = self.machine().snapshot() else {
+            return Ok(None);
+        };
+        let (last, last_membership) = type_config::unmark(&read_mark(&mark).map_err(failed)?);
+        Ok(Some(Snapshot {
+            meta: SnapshotMeta {
+                last_log_id: Some(last),
+                last_membership,
+            },
+            snapshot,
+        }))
+    }
+}
+
+/// Hands over the snapshot that was written when the builder was asked for: openraft's worker does that between two
+/// chunks, so the dump, its mark and what openraft counts as applied are the same place.
+pub(crate) struct Builder {
+    written: Option<io::Result<Written>>,
+}
+
+type Written = openraft::alias::SnapshotOf<TypeConfig, PathBuf>;
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = PathBuf;
+
+    async fn build_snapshot(&mut self) -> Result<Written, io::Error> {
+        self.written
+            .take()
+            .unwrap_or_else(|| Err(io::Error::other("a builder gives one snapshot")))
+    }
+}

@@ -1,0 +1,500 @@
+//! The Raft groups of a node: meta and the partitions, on one log and one transport. The only place that knows openraft.
+//!
+//! ```text
+//!  GroupHandle::submit, read_barrier            Machine (one a group)
+//!        │                                          ▲ apply, in log order
+//!        ▼                                          │
+//!  group: tasks ──► openraft core ──► machine: Replica
+//!                     │      ▲ │
+//!          log_store  │      │ └─► network ──► Transport, RAFT lane
+//!             │       │      └──── inbound ◄── Groups::on_raft_frame
+//!             ▼       ▼
+//!        storage::log (shared by all groups)
+//!
+//!  crash: brings elections forward   upkeep: snapshots, purges, spreading leaders   quarantine: damaged logs
+//! ```
+//!
+//! Invariants: everything runs on a multi-thread runtime of its own, never inside an actor's thread. Nothing of openraft's
+//! layouts is stored or sent ([`record`]). Pre-vote is on and answered. Reads are ReadIndex, never a lease. A restarted
+//! leader is elected anew. The log is purged only up to what every member has. No snapshot is sent between nodes yet: a
+//! member that is added after a purge can't catch up.
+
+mod crash;
+mod error;
+mod group;
+mod inbound;
+mod log_store;
+mod machine;
+mod network;
+mod quarantine;
+mod record;
+mod settings;
+mod shared;
+mod status;
+mod submission;
+mod type_config;
+mod upkeep;
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use openraft::errors::{ClientWriteError, InitializeError, RaftError};
+use openraft::{Config, EmptyNode, Raft};
+use storage::log::Log;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::group::GroupNode;
+use self::log_store::GroupLog;
+use self::machine::Replica;
+use self::network::Clients;
+use self::shared::GroupShared;
+use self::type_config::TypeConfig;
+use crate::node_id::{Group, NodeId};
+use crate::transport::{Frame, Reply, Transport};
+
+pub use error::{GroupsError, MachineError, ReadError, SubmitError};
+pub use group::{GroupHandle, Leadership};
+pub use machine::{CommittedEntry, Machine, SnapshotFile, mark_place};
+pub use settings::RaftSettings;
+pub use status::{FollowerStatus, GroupStatus};
+pub use submission::Submission;
+
+/// Requests from other nodes that are worked on at once; further ones are dropped and tried again by their senders.
+const INBOUND_MAX: usize = 4096;
+
+/// How often a graceful stop looks whether leadership has gone.
+const STEP_DOWN_POLL: Duration = Duration::from_millis(20);
+
+/// How long a successor gets to take over before another is tried.
+const STEP_DOWN_TRY: Duration = Duration::from_millis(400);
+
+/// A handle on all groups of this node. Clones share it; when the last one goes, the groups stop as in a crash.
+#[derive(Clone)]
+pub struct Groups {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: NodeId,
+    settings: Arc<RaftSettings>,
+    transport: Transport,
+    groups: Vec<Arc<GroupNode>>,
+    runtime: Mutex<Option<Runtime>>,
+    handle: Handle,
+    inbound: Arc<Semaphore>,
+    crashes_in_hand: Arc<Mutex<HashSet<NodeId>>>,
+}
+
+impl Groups {
+    /// Starts groups `0..count` from what log and machines hold. `machines` is called once for each, on the caller's
+    /// thread; a machine that needs its log again is given it before this returns.
+    ///
+    /// A group that was never initialised waits for [`Groups::initialize`] or for a leader that adds this node.
+    ///
+    /// # Errors
+    /// All but [`GroupsError::NoGroup`], [`GroupsError::NotLeader`] and [`GroupsError::Membership`].
+    pub async fn start(
+        settings: RaftSettings,
+        node: NodeId,
+        log: Log,
+        transport: Transport,
+        mut machines: impl FnMut(Group) -> Result<Box<dyn Machine>, MachineError>,
+        count: u16,
+    ) -> Result<Groups, GroupsError> {
+        let config = Arc::new(settings.openraft()?);
+        let settings = Arc::new(settings);
+        let threads = Builder::new_multi_thread()
+            .worker_threads(settings.threads)
+            .thread_name("raft")
+            .enable_all()
+            .build()
+            .map_err(GroupsError::Runtime)?;
+        // From here on an early return must not drop the runtime in place: that may not be done in an async task.
+        let runtime = Owned(Some(threads));
+        let handle = runtime.handle()?;
+        let mut opening = Vec::new();
+        for number in 0..count {
+            let group = Group(u32::from(number));
+            let machine =
+                machines(group).map_err(|source| GroupsError::Machine { group, source })?;
+            let opener = Opener {
+                group,
+                number,
+                node,
+                settings: settings.clone(),
+                config: config.clone(),
+                log: log.clone(),
+                transport: transport.clone(),
+            };
+            opening.push((group, handle.spawn(opener.open(machine, handle.clone()))));
+        }
+        let mut groups = Vec::new();
+        for (group, opened) in opening {
+            let panicked = |error: tokio::task::JoinError| GroupsError::Stopped {
+                group,
+                reason: error.to_string(),
+            };
+            groups.push(opened.await.map_err(panicked)??);
+        }
+        handle.spawn(upkeep::run(groups.clone(), settings.clone()));
+        let inner = Inner {
+            node,
+            settings,
+            transport,
+            groups,
+            runtime: Mutex::new(runtime.release()),
+            handle,
+            inbound: Arc::new(Semaphore::new(INBOUND_MAX)),
+            crashes_in_hand: Arc::default(),
+        };
+        Ok(Groups {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.inner.node
+    }
+
+    /// The groups this node runs.
+    pub fn groups(&self) -> impl Iterator<Item = Group> + '_ {
+        self.inner.groups.iter().map(|node| node.shared.group)
+    }
+
+    /// Gives a new group its first voters. Idempotent: a group that has any log or vote is left as it is.
+    ///
+    /// On a fresh pool each of `voters` may call it, with the same voters: the first entry is then the same everywhere,
+    /// term 0 and index 0, and the first election decides. It must never be called with other voters on another node.
+    ///
+    /// # Errors
+    /// [`GroupsError::NoGroup`], [`GroupsError::NotAVoter`] and [`GroupsError::Stopped`].
+    pub async fn initialize(&self, group: Group, voters: &[NodeId]) -> Result<(), GroupsError> {
+        let node = self.group(group)?.clone();
+        if !voters.contains(&self.inner.node) {
+            return Err(GroupsError::NotAVoter(self.inner.node));
+        }
+        match node.raft.initialize(type_config::members(voters)).await {
+            // The preferred leader does not wait for its timer.
+            Ok(()) if status::preferred_leader(group, voters) == Some(self.inner.node) => node
+                .raft
+                .trigger()
+                .elect(true)
+                .await
+                .map_err(|fatal| GroupsError::stopped(group, &fatal)),
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(InitializeError::NotInMembers(_))) => {
+                Err(GroupsError::NotAVoter(self.inner.node))
+            }
+            Err(RaftError::Fatal(fatal)) => Err(GroupsError::stopped(group, &fatal)),
+        }
+    }
+
+    /// Returns when every group has heard what the pool has committed and has applied it. Before that a node must not
+    /// serve what it holds: it may be older than what it showed before its restart.
+    ///
+    /// # Errors
+    /// [`GroupsError::Timeout`] with the first group that isn't there within `limit`, and [`GroupsError::Stopped`].
+    pub async fn wait_for_recovery(&self, limit: Duration) -> Result<(), GroupsError> {
+        let deadline = Instant::now() + limit;
+        for node in &self.inner.groups {
+            let group = node.shared.group;
+            let rest = deadline.saturating_duration_since(Instant::now());
+            let recovered = node.raft.wait_for_recovery(Some(rest)).await;
+            recovered.map_err(|_| match node.status().failed {
+                Some(reason) => GroupsError::Stopped { group, reason },
+                None => GroupsError::Timeout { group },
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The handle on one group; `None` if this node doesn't run it.
+    pub fn handle(&self, group: Group) -> Option<GroupHandle> {
+        self.group(group)
+            .ok()
+            .map(|node| GroupHandle { node: node.clone() })
+    }
+
+    /// Takes a frame of the RAFT lane. Never blocks.
+    pub fn on_raft_frame(&self, from: NodeId, frame: Frame, reply: Reply) {
+        let Ok(node) = self.group(Group(u32::from(frame.partition.0))) else {
+            return;
+        };
+        // Dropping the reply tells the sender to try later.
+        let Ok(permit) = self.inner.inbound.clone().try_acquire_owned() else {
+            return;
+        };
+        let node = node.clone();
+        self.inner.handle.spawn(async move {
+            inbound::serve(node, from, frame, reply).await;
+            drop(permit);
+        });
+    }
+
+    /// A connection to `node` was reset or ended without a goodbye. If a probe finds nobody there, the elections of all
+    /// groups it led are brought forward. Never blocks; calls while one is in hand do nothing.
+    pub fn on_peer_lost(&self, node: NodeId) {
+        if !lock(&self.inner.crashes_in_hand).insert(node) {
+            return;
+        }
+        let (groups, transport) = (self.inner.groups.clone(), self.inner.transport.clone());
+        let (limit, in_hand) = (
+            self.inner.settings.crash_probe,
+            self.inner.crashes_in_hand.clone(),
+        );
+        self.inner.handle.spawn(async move {
+            let probe = timeout(limit, transport.probe(node, limit)).await;
+            if matches!(probe, Ok(Ok(()))) {
+                tracing::debug!(%node, "a connection was lost, but the node is there");
+            } else {
+                tracing::info!(%node, "a node has crashed");
+                let answers = groups
+                    .into_iter()
+                    .map(|group| tokio::spawn(crash::answer(group, node)));
+                for answered in answers.collect::<Vec<_>>() {
+                    if let Err(error) = answered.await {
+                        tracing::error!(%node, %error, "answering a crash failed");
+                    }
+                }
+            }
+            lock(&in_hand).remove(&node);
+        });
+    }
+
+    /// Hands every group this node leads to its most caught-up other voter, and returns when all are gone or at the limit.
+    /// Submissions are refused from the first moment on. Gives the groups it still leads: those without another voter
+    /// that is fit.
+    pub async fn step_down_all(&self, limit: Duration) -> Vec<Group> {
+        let deadline = Instant::now() + limit;
+        let mut tried: Vec<(Group, NodeId, Instant)> = Vec::new();
+        loop {
+            let mut led = Vec::new();
+            for node in &self.inner.groups {
+                let status = node.status();
+                if !status.is_leader {
+                    continue;
+                }
+                led.push(status.group);
+                let before = tried
+                    .iter()
+                    .rev()
+                    .find(|(group, ..)| *group == status.group)
+                    .copied();
+                if before.is_some_and(|(_, _, at)| at.elapsed() < STEP_DOWN_TRY) {
+                    continue;
+                }
+                let except = before.map(|(_, successor, _)| successor);
+                let heard_within = self.inner.settings.election_min;
+                let best = status
+                    .best_successor(except, heard_within)
+                    .or(status.best_successor(None, heard_within));
+                if let Some(successor) = best {
+                    tried.push((status.group, successor, Instant::now()));
+                    if let Err(error) = node.raft.trigger().transfer_leader(successor).await {
+                        tracing::warn!(group = %status.group, %error, "leadership was not handed over");
+                    }
+                }
+            }
+            if led.is_empty() || Instant::now() >= deadline {
+                return led;
+            }
+            sleep(STEP_DOWN_POLL).await;
+        }
+    }
+
+    /// Adds a member that follows without a vote. To be asked of the leader.
+    ///
+    /// # Errors
+    /// [`GroupsError::NotLeader`], [`GroupsError::Membership`], [`GroupsError::Stopped`] and [`GroupsError::NoGroup`].
+    pub async fn add_learner(&self, group: Group, learner: NodeId) -> Result<(), GroupsError> {
+        let node = self.group(group)?;
+        let added = node
+            .raft
+            .add_learner(learner, EmptyNode::new(), false)
+            .await;
+        added
+            .map(drop)
+            .map_err(|error| membership_error(group, error))
+    }
+
+    /// Makes these members the voters, by joint change; former voters leave the group. To be asked of the leader, when
+    /// those that are new have caught up.
+    ///
+    /// # Errors
+    /// As [`Groups::add_learner`].
+    pub async fn change_voters(&self, group: Group, voters: &[NodeId]) -> Result<(), GroupsError> {
+        let node = self.group(group)?;
+        let voters: BTreeSet<NodeId> = voters.iter().copied().collect();
+        let changed = node.raft.change_membership(voters, false).await;
+        changed
+            .map(drop)
+            .map_err(|error| membership_error(group, error))
+    }
+
+    /// Ends the quarantine of a group by the operator's word: what the damage took is lost, if no other voter has it.
+    ///
+    /// # Errors
+    /// [`GroupsError::NoGroup`].
+    pub async fn accept_loss(&self, group: Group) -> Result<(), GroupsError> {
+        let node = self.group(group)?;
+        tracing::warn!(%group, "the operator ends the quarantine: damaged records are given up");
+        quarantine::lift(node).await;
+        Ok(())
+    }
+
+    /// What every group looks like from here.
+    pub fn status(&self) -> Vec<GroupStatus> {
+        self.inner.groups.iter().map(|node| node.status()).collect()
+    }
+
+    /// Stops the groups one by one. Leadership should have been handed over before.
+    pub async fn shutdown(self) {
+        for node in &self.inner.groups {
+            if let Err(error) = node.raft.shutdown().await {
+                tracing::warn!(group = %node.shared.group, %error, "a group did not stop cleanly");
+            }
+        }
+        self.halt();
+    }
+
+    /// Stops at once, as a crash of the process would: nothing is handed over, nothing is answered.
+    pub fn halt(&self) {
+        if let Some(runtime) = lock(&self.inner.runtime).take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    fn group(&self, group: Group) -> Result<&Arc<GroupNode>, GroupsError> {
+        let place = usize::try_from(group.0).ok();
+        place
+            .and_then(|place| self.inner.groups.get(place))
+            .ok_or(GroupsError::NoGroup(group))
+    }
+}
+
+impl std::fmt::Debug for Groups {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Groups({}, {} groups)",
+            self.inner.node,
+            self.inner.groups.len()
+        )
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(runtime) = lock(&self.runtime).take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+// What these mutexes guard is whole at any time, even after a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A runtime that is never dropped in place, which would panic inside an async task.
+struct Owned(Option<Runtime>);
+
+impl Owned {
+    fn handle(&self) -> Result<Handle, GroupsError> {
+        let gone = || GroupsError::Runtime(std::io::Error::other("the runtime is gone"));
+        self.0
+            .as_ref()
+            .map(|runtime| runtime.handle().clone())
+            .ok_or_else(gone)
+    }
+
+    fn release(mut self) -> Option<Runtime> {
+        self.0.take()
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// All that opening one group needs.
+struct Opener {
+    group: Group,
+    number: u16,
+    node: NodeId,
+    settings: Arc<RaftSettings>,
+    config: Arc<Config>,
+    log: Log,
+    transport: Transport,
+}
+
+impl Opener {
+    async fn open(
+        self,
+        machine: Box<dyn Machine>,
+        runtime: Handle,
+    ) -> Result<Arc<GroupNode>, GroupsError> {
+        let Opener {
+            group,
+            number,
+            node,
+            settings,
+            config,
+            log,
+            transport,
+        } = self;
+        let entry_bytes_max = settings.message_bytes_max();
+        let log = GroupLog::new(log, group, settings.append_bytes_max, entry_bytes_max);
+        let unreadable = |error: std::io::Error| GroupsError::Stopped {
+            group,
+            reason: error.to_string(),
+        };
+        let shared =
+            GroupShared::new(group, number, node, settings, log.clone()).map_err(unreadable)?;
+        let shared = Arc::new(shared);
+        let replica =
+            Replica::new(machine).map_err(|source| GroupsError::Machine { group, source })?;
+        let clients = Clients {
+            group: shared.clone(),
+            transport: transport.clone(),
+        };
+        let config = if shared.is_quarantined() {
+            tracing::warn!(%group, "the log of this group is damaged: no vote until it has caught up");
+            Arc::new(Config {
+                enable_elect: false,
+                ..Config::clone(&config)
+            })
+        } else {
+            config
+        };
+        let raft: Raft<TypeConfig, Replica> = Raft::new(node, config, clients, log, replica)
+            .await
+            .map_err(|fatal| GroupsError::stopped(group, &fatal))?;
+        Ok(GroupNode::start(shared, raft, transport, &runtime))
+    }
+}
+
+fn membership_error(
+    group: Group,
+    error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
+) -> GroupsError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => GroupsError::NotLeader {
+            group,
+            leader: forward.leader_id,
+        },
+        RaftError::APIError(error) => GroupsError::Membership {
+            group,
+            reason: error.to_string(),
+        },
+        RaftError::Fatal(fatal) => GroupsError::stopped(group, &fatal),
+    }
+}

@@ -1,0 +1,95 @@
+//! What the tasks of one group share beside openraft itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::log_store::GroupLog;
+use super::settings::RaftSettings;
+use crate::node_id::{Group, NodeId};
+
+/// No index is known yet.
+const NONE: u64 = u64::MAX;
+
+/// One group on this node, as its tasks see it.
+pub(crate) struct GroupShared {
+    pub(crate) group: Group,
+    /// The group in a frame's partition field.
+    pub(crate) wire_number: u16,
+    pub(crate) node: NodeId,
+    pub(crate) settings: Arc<RaftSettings>,
+    pub(crate) log: GroupLog,
+    matched_by_all: AtomicU64,
+    quarantined: AtomicBool,
+    /// The term of the vote found at the start of a quarantine; a leader of a later term was elected without us.
+    quarantine_term: u64,
+    learnt_commit: AtomicU64,
+}
+
+impl GroupShared {
+    pub(crate) fn new(
+        group: Group,
+        wire_number: u16,
+        node: NodeId,
+        settings: Arc<RaftSettings>,
+        log: GroupLog,
+    ) -> std::io::Result<GroupShared> {
+        let quarantined = log.is_quarantined();
+        let quarantine_term = log.vote()?.map_or(0, |vote| vote.term);
+        Ok(GroupShared {
+            group,
+            wire_number,
+            node,
+            settings,
+            log,
+            matched_by_all: AtomicU64::new(NONE),
+            quarantined: AtomicBool::new(quarantined),
+            quarantine_term,
+            learnt_commit: AtomicU64::new(NONE),
+        })
+    }
+
+    /// Up to where every member is known to have the log. A leader learns it from its followers and passes it on, so that
+    /// a follower purges nothing that it might have to send as the next leader.
+    pub(crate) fn matched_by_all(&self) -> Option<u64> {
+        some(self.matched_by_all.load(Ordering::Relaxed))
+    }
+
+    /// Never falls: what every member had once, none needs again from us.
+    pub(crate) fn learn_matched_by_all(&self, index: u64) {
+        raise(&self.matched_by_all, index);
+    }
+
+    /// Whether this replica must not vote, see [`super::quarantine`].
+    pub(crate) fn is_quarantined(&self) -> bool {
+        self.quarantined.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn end_quarantine(&self) {
+        self.quarantined.store(false, Ordering::Release);
+    }
+
+    /// Whether a leader of this term was surely elected without this replica's quarantined vote.
+    pub(crate) fn is_elected_without_us(&self, term: u64) -> bool {
+        term > self.quarantine_term
+    }
+
+    /// What a leader elected without us has committed.
+    pub(crate) fn learnt_commit(&self) -> Option<u64> {
+        some(self.learnt_commit.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn learn_commit(&self, index: u64) {
+        raise(&self.learnt_commit, index);
+    }
+}
+
+fn some(index: u64) -> Option<u64> {
+    (index != NONE).then_some(index)
+}
+
+fn raise(cell: &AtomicU64, index: u64) {
+    let higher = |now| (now == NONE || now < index).then_some(index);
+    // An error means that it is that high already.
+    cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, higher)
+        .ok();
+}

@@ -1,0 +1,285 @@
+//! What a group looks like from this node, for operators and for the tasks that move leaders.
+
+use std::time::Duration;
+
+use openraft::{Instant, RaftMetrics, ServerState};
+
+use super::group::GroupNode;
+use super::type_config::TypeConfig;
+use crate::node_id::{Group, NodeId};
+
+/// One group as this node sees it.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: Group,
+    /// The newest term heard of.
+    pub term: u64,
+    /// The leader, if one is known.
+    pub leader: Option<NodeId>,
+    /// Whether this node leads.
+    pub is_leader: bool,
+    /// The voters; during a change those of both sets.
+    pub voters: Vec<NodeId>,
+    /// Members that only follow.
+    pub learners: Vec<NodeId>,
+    /// Index of the last entry in this node's log.
+    pub last_log: Option<u64>,
+    /// Up to where the pool is known to have committed.
+    pub committed: Option<u64>,
+    /// Up to where this node's machine has applied.
+    pub applied: Option<u64>,
+    /// Up to where the newest snapshot here goes.
+    pub snapshot: Option<u64>,
+    /// Up to where this node's log is purged.
+    pub purged: Option<u64>,
+    /// Up to where all members are known to have the log.
+    pub matched_by_all: Option<u64>,
+    /// The other members, when this node leads.
+    pub followers: Vec<FollowerStatus>,
+    /// When leading: how long ago what a quorum last acknowledged was sent. `None` if no quorum has yet.
+    pub quorum_age: Option<Duration>,
+    /// Whether this replica may have lost acknowledged records and therefore gives no vote.
+    pub quarantined: bool,
+    /// Payload bytes of submissions under way.
+    pub submitted_bytes: usize,
+    /// Why the group has stopped on this node, if it has.
+    pub failed: Option<String>,
+}
+
+/// Another member as its leader sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FollowerStatus {
+    /// The member.
+    pub node: NodeId,
+    /// Whether it votes.
+    pub is_voter: bool,
+    /// Up to where it has the log.
+    pub matched: Option<u64>,
+    /// How long ago it last answered.
+    pub heard: Option<Duration>,
+}
+
+impl GroupNode {
+    pub(crate) fn status(&self) -> GroupStatus {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        GroupStatus {
+            group: self.shared.group,
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            is_leader: metrics.state == ServerState::Leader,
+            voters: membership.voter_ids().collect(),
+            learners: membership.learner_ids().collect(),
+            last_log: metrics.last_log_index,
+            committed: metrics.cluster_committed.map(|id| id.index),
+            applied: metrics.last_applied.map(|id| id.index),
+            snapshot: metrics.snapshot.map(|id| id.index),
+            purged: metrics.purged.map(|id| id.index),
+            matched_by_all: self.shared.matched_by_all(),
+            followers: followers(&metrics),
+            quorum_age: metrics.last_quorum_acked.map(|at| at.elapsed()),
+            quarantined: self.shared.is_quarantined(),
+            submitted_bytes: self.submitted_bytes(),
+            failed: metrics
+                .running_state
+                .as_ref()
+                .err()
+                .map(ToString::to_string),
+        }
+    }
+}
+
+/// The other members of a group that this node leads.
+fn followers(metrics: &RaftMetrics<TypeConfig>) -> Vec<FollowerStatus> {
+    let Some(replication) = &metrics.replication else {
+        return Vec::new();
+    };
+    let membership = metrics.membership_config.membership();
+    let voters: Vec<NodeId> = membership.voter_ids().collect();
+    let others = replication.iter().filter(|(node, _)| **node != metrics.id);
+    others
+        .map(|(node, matched)| FollowerStatus {
+            node: *node,
+            is_voter: voters.contains(node),
+            matched: matched.map(|id| id.index),
+            heard: metrics
+                .heartbeat
+                .as_ref()
+                .and_then(|all| all.get(node).copied().flatten())
+                .map(|at| at.elapsed()),
+        })
+        .collect()
+}
+
+/// A voter that may lag by this many entries can take over without a noticeable pause.
+const LAG_MAX: u64 = 1000;
+
+impl GroupStatus {
+    /// The member that leadership of this group prefers, so that leaders are spread.
+    pub fn preferred_leader(&self) -> Option<NodeId> {
+        preferred_leader(self.group, &self.voters)
+    }
+
+    /// Up to where every other member has the log; `None` if this node doesn't lead or one has nothing. Alone, all of it.
+    pub(crate) fn matched_by_followers(&self) -> Option<u64> {
+        if !self.is_leader {
+            return None;
+        }
+        if self.voters.len() + self.learners.len() <= 1 {
+            return self.applied;
+        }
+        // Members the metrics don't show yet have nothing as far as we know.
+        if self.followers.len() + 1 < self.voters.len() + self.learners.len() {
+            return None;
+        }
+        self.followers
+            .iter()
+            .map(|follower| follower.matched)
+            .min()
+            .flatten()
+    }
+
+    /// Whether `node` could take over now: a voter that answers and has nearly all of the log.
+    pub(crate) fn can_take_over(&self, node: NodeId, heard_within: Duration) -> bool {
+        self.followers
+            .iter()
+            .any(|follower| follower.node == node && self.is_fit(follower, heard_within))
+    }
+
+    /// The voter, `except` one, that has most of the log among those that could take over.
+    pub(crate) fn best_successor(
+        &self,
+        except: Option<NodeId>,
+        heard_within: Duration,
+    ) -> Option<NodeId> {
+        let fit = self
+            .followers
+            .iter()
+            .filter(|follower| self.is_fit(follower, heard_within));
+        let others = fit.filter(|follower| Some(follower.node) != except);
+        others
+            .max_by_key(|follower| follower.matched)
+            .map(|follower| follower.node)
+    }
+
+    fn is_fit(&self, follower: &FollowerStatus, heard_within: Duration) -> bool {
+        let lag = self
+            .last_log
+            .unwrap_or(0)
+            .saturating_sub(follower.matched.unwrap_or(0));
+        let is_heard = follower.heard.is_some_and(|ago| ago <= heard_within);
+        follower.is_voter && follower.matched.is_some() && lag <= LAG_MAX && is_heard
+    }
+}
+
+/// The voter that leadership of a group prefers: by turns, in the order of their ids.
+pub(crate) fn preferred_leader(group: Group, voters: &[NodeId]) -> Option<NodeId> {
+    let turn = usize::try_from(group.0).ok()?.checked_rem(voters.len())?;
+    let mut voters = voters.to_vec();
+    voters.sort_unstable();
+    voters.get(turn).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(matched: &[(u64, Option<u64>, Option<u64>)]) -> GroupStatus {
+        GroupStatus {
+            group: Group(4),
+            term: 1,
+            leader: Some(NodeId(1)),
+            is_leader: true,
+            voters: std::iter::once(NodeId(1))
+                .chain(matched.iter().map(|(node, ..)| NodeId(*node)))
+                .collect(),
+            learners: Vec::new(),
+            last_log: Some(5000),
+            committed: Some(5000),
+            applied: Some(5000),
+            snapshot: None,
+            purged: None,
+            matched_by_all: None,
+            followers: matched
+                .iter()
+                .map(|(node, matched, heard)| FollowerStatus {
+                    node: NodeId(*node),
+                    is_voter: true,
+                    matched: *matched,
+                    heard: heard.map(Duration::from_millis),
+                })
+                .collect(),
+            quorum_age: None,
+            quarantined: false,
+            submitted_bytes: 0,
+            failed: None,
+        }
+    }
+
+    #[test]
+    fn preferred_leaders_take_turns() {
+        let voters = [NodeId(7), NodeId(2), NodeId(5)];
+        let preferred: Vec<u64> = (0..5)
+            .map(|g| preferred_leader(Group(g), &voters).unwrap().0)
+            .collect();
+        assert_eq!(preferred, [2, 5, 7, 2, 5]);
+        assert_eq!(preferred_leader(Group(0), &[]), None);
+    }
+
+    #[test]
+    fn a_successor_is_near_and_alive() {
+        let check = |followers: &[(u64, Option<u64>, Option<u64>)],
+                     except: Option<u64>,
+                     expect: Option<u64>| {
+            let best =
+                status(followers).best_successor(except.map(NodeId), Duration::from_millis(500));
+            assert_eq!(best, expect.map(NodeId), "{followers:?}");
+        };
+        check(
+            &[(2, Some(4990), Some(10)), (3, Some(5000), Some(10))],
+            None,
+            Some(3),
+        );
+        check(
+            &[(2, Some(4990), Some(10)), (3, Some(5000), Some(10))],
+            Some(3),
+            Some(2),
+        );
+        check(
+            &[(2, Some(4990), Some(10)), (3, Some(5000), Some(900))],
+            None,
+            Some(2),
+        );
+        check(&[(2, Some(100), Some(10)), (3, None, Some(10))], None, None);
+        check(&[(2, Some(5000), None)], None, None);
+        check(&[], None, None);
+    }
+
+    #[test]
+    fn the_slowest_member_holds_purges_back() {
+        let check = |status: GroupStatus, expect: Option<u64>| {
+            assert_eq!(status.matched_by_followers(), expect)
+        };
+        check(
+            status(&[(2, Some(4000), None), (3, Some(10), None)]),
+            Some(10),
+        );
+        check(status(&[(2, Some(4000), None), (3, None, None)]), None);
+        check(status(&[]), Some(5000));
+        check(
+            GroupStatus {
+                learners: vec![NodeId(9)],
+                ..status(&[(2, Some(4000), None)])
+            },
+            None,
+        );
+        check(
+            GroupStatus {
+                is_leader: false,
+                ..status(&[(2, Some(4000), None)])
+            },
+            None,
+        );
+    }
+}

@@ -1,0 +1,177 @@
+//! What a node does for its groups every half second: snapshots, purges, spreading leaders, ending quarantines.
+//!
+//! The log is purged only up to what is in a snapshot here *and* is known to every member, so that a member that was away
+//! is sent entries, never a snapshot. Followers learn that index from their leader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::group::GroupNode;
+use super::quarantine;
+use super::settings::RaftSettings;
+use super::status::GroupStatus;
+
+/// Ticks between two tries to end a quarantine by an election.
+const QUARANTINE_TICKS: u64 = 4;
+
+/// What upkeep remembers of a group.
+struct Memory {
+    snapshot_at: Instant,
+    snapshot_bytes: u64,
+    snapshot_index: Option<u64>,
+    led_since: Option<(u64, Instant)>,
+    handed_over_at: Option<Instant>,
+}
+
+impl Memory {
+    fn new(now: Instant) -> Memory {
+        Memory {
+            snapshot_at: now,
+            snapshot_bytes: 0,
+            snapshot_index: None,
+            led_since: None,
+            handed_over_at: None,
+        }
+    }
+}
+
+/// Looks after the groups until the runtime ends.
+pub(crate) async fn run(groups: Vec<Arc<GroupNode>>, settings: Arc<RaftSettings>) {
+    let now = Instant::now();
+    let mut memories: Vec<Memory> = groups.iter().map(|_| Memory::new(now)).collect();
+    let mut ticks = interval(settings.upkeep_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = 0_u64;
+    loop {
+        ticks.tick().await;
+        tick += 1;
+        // One dump and one handover at a time, so that neither the disk nor the clients feel all groups at once.
+        let (mut may_dump, mut may_hand_over) = (true, settings.spread_leaders);
+        for (node, memory) in groups.iter().zip(&mut memories) {
+            let now = Instant::now();
+            let status = node.status();
+            if status.failed.is_some() {
+                continue;
+            }
+            note_progress(node, &status, memory, now);
+            purge(node, &status).await;
+            if may_dump
+                && wants_snapshot(
+                    &settings,
+                    &status,
+                    memory,
+                    node.shared.log.appended_bytes(),
+                    now,
+                )
+            {
+                may_dump = !dump(node, memory, now).await;
+            }
+            if may_hand_over && wants_to_hand_over(&settings, &status, memory, now) {
+                may_hand_over = !hand_over(node, &status, memory, now).await;
+            }
+            if tick.is_multiple_of(QUARANTINE_TICKS) || node.shared.learnt_commit().is_some() {
+                quarantine::tend(node).await;
+            }
+        }
+    }
+}
+
+fn note_progress(node: &GroupNode, status: &GroupStatus, memory: &mut Memory, now: Instant) {
+    if let Some(index) = status.matched_by_followers() {
+        node.shared.learn_matched_by_all(index);
+    }
+    if status.snapshot > memory.snapshot_index {
+        memory.snapshot_index = status.snapshot;
+    }
+    memory.led_since = match memory.led_since {
+        _ if !status.is_leader => None,
+        Some((term, since)) if term == status.term => Some((term, since)),
+        _ => Some((status.term, now)),
+    };
+}
+
+/// Up to where the log may be purged now, if that is further than it is.
+fn purgeable(status: &GroupStatus) -> Option<u64> {
+    let upto = status.snapshot?.min(status.matched_by_all?);
+    (status.purged.is_none_or(|purged| upto > purged)).then_some(upto)
+}
+
+async fn purge(node: &GroupNode, status: &GroupStatus) {
+    let Some(upto) = purgeable(status) else {
+        return;
+    };
+    if let Err(error) = node.raft.trigger().purge_log(upto).await {
+        tracing::warn!(group = %status.group, %error, "the log was not purged");
+    }
+}
+
+fn wants_snapshot(
+    settings: &RaftSettings,
+    status: &GroupStatus,
+    memory: &Memory,
+    appended: u64,
+    now: Instant,
+) -> bool {
+    let is_new = status.applied > memory.snapshot_index;
+    let is_large = appended.saturating_sub(memory.snapshot_bytes) >= settings.snapshot_bytes;
+    is_new && (is_large || now.duration_since(memory.snapshot_at) >= settings.snapshot_interval)
+}
+
+async fn dump(node: &GroupNode, memory: &mut Memory, now: Instant) -> bool {
+    let appended = node.shared.log.appended_bytes();
+    match node.raft.trigger().snapshot().await {
+        Ok(()) => {
+            (memory.snapshot_at, memory.snapshot_bytes) = (now, appended);
+            true
+        }
+        Err(error) => {
+            tracing::warn!(group = %node.shared.group, %error, "no snapshot was written");
+            false
+        }
+    }
+}
+
+fn wants_to_hand_over(
+    settings: &RaftSettings,
+    status: &GroupStatus,
+    memory: &Memory,
+    now: Instant,
+) -> bool {
+    let passed = |since: Instant, time: Duration| now.duration_since(since) >= time;
+    let has_led = memory
+        .led_since
+        .is_some_and(|(_, since)| passed(since, settings.spread_after));
+    let is_calm = memory
+        .handed_over_at
+        .is_none_or(|at| passed(at, settings.spread_again_after));
+    let preferred = status
+        .preferred_leader()
+        .filter(|preferred| Some(*preferred) != status.leader);
+    has_led
+        && is_calm
+        && preferred.is_some_and(|preferred| status.can_take_over(preferred, settings.election_min))
+}
+
+async fn hand_over(
+    node: &GroupNode,
+    status: &GroupStatus,
+    memory: &mut Memory,
+    now: Instant,
+) -> bool {
+    let Some(preferred) = status.preferred_leader() else {
+        return false;
+    };
+    memory.handed_over_at = Some(now);
+    match node.raft.trigger().transfer_leader(preferred).await {
+        Ok(()) => {
+            tracing::info!(group = %status.group, to = %preferred, "handing over to the preferred leader");
+            true
+        }
+        Err(error) => {
+            tracing::warn!(group = %status.group, %error, "leadership was not handed over");
+            false
+        }
+    }
+}
