@@ -18,7 +18,7 @@ pub enum Query {
         /// The account.
         user: BareJid,
     },
-    /// RFC 6121 §2.2: the roster; with the version the client has (XEP-0237).
+    /// RFC 6121 §2.2: the roster; an empty payload where the client has the current version (§2.6.3).
     Roster {
         /// Whose.
         user: BareJid,
@@ -44,7 +44,8 @@ pub enum Query {
         /// Whose.
         user: BareJid,
     },
-    /// XEP-0030 at an account: may the asker see the account (own or subscribed)?
+    /// XEP-0030 §8 at an account: an empty payload where the asker may see it (own or subscribed); else
+    /// service-unavailable, with and without an account.
     AccountInfo {
         /// Whose.
         user: BareJid,
@@ -153,14 +154,25 @@ fn room_archive(state: &State, room: &BareJid, asker: &FullJid) -> Reply {
     let Some(record) = state.rooms.get(room) else {
         return refused(Condition::ItemNotFound);
     };
-    let listed = state.affiliations.get(&(room.clone(), asker.bare()));
-    let affiliation = listed.map_or(Affiliation::None, |listed| listed.affiliation);
+    let person = asker.bare();
+    // XEP-0045 §9.2: a person's own affiliation counts before that of the domain.
+    let listed = |jid: BareJid| {
+        state
+            .affiliations
+            .get(&(room.clone(), jid))
+            .map(|listed| listed.affiliation)
+    };
+    let affiliation = listed(person.clone())
+        .or_else(|| listed(person.to_domain()))
+        .unwrap_or(Affiliation::None);
     let occupant = state.occupants.get(&(room.clone(), asker.clone()));
     let config = &record.config;
+    if record.locked && affiliation < Affiliation::Owner {
+        return refused(Condition::ItemNotFound);
+    }
     let closed = config.members_only || config.password.is_some();
     if affiliation == Affiliation::Outcast
         || (closed && affiliation < Affiliation::Member && occupant.is_none())
-        || (record.locked && affiliation < Affiliation::Owner)
     {
         return refused(Condition::Forbidden);
     }
@@ -170,4 +182,94 @@ fn room_archive(state: &State, room: &BareJid, asker: &FullJid) -> Reply {
     let moderates = occupant.is_some_and(|occupant| occupant.role == Role::Moderator);
     let real_jids = config.non_anonymous || moderates || affiliation >= Affiliation::Admin;
     Reply::ArchiveAllowed { real_jids }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::room::state::{AffiliationRecord, RoomConfig, RoomRecord, Secret, Subject};
+
+    fn check(config: RoomConfig, locked: bool, listed: &[(&str, Affiliation)], expect: &str) {
+        let room = BareJid::parse("den@conference.localhost").unwrap();
+        let asker = FullJid::parse("alice@localhost/a").unwrap();
+        let mut state = State::default();
+        let record = RoomRecord {
+            created_ms: 0,
+            locked,
+            config: config.clone(),
+            subject: Subject::default(),
+            base: 0,
+            head: 0,
+        };
+        state.rooms.insert(room.clone(), record);
+        for (jid, affiliation) in listed {
+            let record = AffiliationRecord {
+                affiliation: *affiliation,
+                reason: None,
+            };
+            state
+                .affiliations
+                .insert((room.clone(), BareJid::parse(jid).unwrap()), record);
+        }
+        let shown = match answer(&state, &Query::ArchiveMetadata { key: room, asker }) {
+            Reply::ArchiveAllowed { real_jids: true } => "with real JIDs".to_owned(),
+            Reply::ArchiveAllowed { real_jids: false } => "allowed".to_owned(),
+            Reply::Refused(error) => error.condition.to_string(),
+            other => panic!("unexpected: {other:?}"),
+        };
+        assert_eq!(shown, expect, "{config:?}, locked: {locked}, {listed:?}");
+    }
+
+    #[test]
+    fn who_may_enter_a_room_may_read_its_archive() {
+        let open = RoomConfig::default;
+        let members = || RoomConfig {
+            members_only: true,
+            ..open()
+        };
+        let secret = || RoomConfig {
+            password: Some(Secret("x".into())),
+            ..open()
+        };
+        let alice = |affiliation| [("alice@localhost", affiliation)];
+        check(open(), false, &[], "allowed");
+        check(open(), false, &alice(Affiliation::Member), "allowed");
+        check(open(), false, &alice(Affiliation::Admin), "with real JIDs");
+        check(
+            RoomConfig {
+                non_anonymous: true,
+                ..open()
+            },
+            false,
+            &[],
+            "with real JIDs",
+        );
+        check(open(), false, &alice(Affiliation::Outcast), "forbidden");
+        check(
+            open(),
+            false,
+            &[("localhost", Affiliation::Outcast)],
+            "forbidden",
+        );
+        let own_first = [
+            ("alice@localhost", Affiliation::Member),
+            ("localhost", Affiliation::Outcast),
+        ];
+        check(open(), false, &own_first, "allowed");
+        check(members(), false, &[], "forbidden");
+        check(members(), false, &alice(Affiliation::Member), "allowed");
+        check(secret(), false, &[], "forbidden");
+        check(secret(), false, &alice(Affiliation::Member), "allowed");
+        check(open(), true, &[], "item-not-found");
+        check(open(), true, &alice(Affiliation::Owner), "with real JIDs");
+        check(
+            RoomConfig {
+                archived: false,
+                ..open()
+            },
+            false,
+            &[],
+            "service-unavailable",
+        );
+    }
 }
