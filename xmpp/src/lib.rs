@@ -23,6 +23,26 @@ pub mod stanza_error;
 pub mod stream_error;
 
 pub mod ns;
+mod wire_names;
+
+pub mod payload;
+pub mod timestamp;
+
+pub mod data_form;
+pub mod disco;
+pub mod caps;
+pub mod rsm;
+
+pub mod roster;
+pub mod blocking;
+
+pub mod delay;
+pub mod forward;
+pub mod carbons;
+pub mod hints;
+pub mod stanza_id;
+pub mod mam;
+pub mod muc;
 
 pub mod sasl;
 pub mod stream;

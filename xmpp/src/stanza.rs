@@ -253,6 +253,31 @@ impl Stanza {
         Document::parse_fragment(self.payload.clone(), &Limits::OWN)
     }
 
+    /// Removes the child elements that `keep` refuses. The payload is written anew only if there are any.
+    pub fn retain_payload(
+        &mut self,
+        mut keep: impl FnMut(&Element<'_>) -> bool,
+    ) -> Result<(), StreamError> {
+        let document = self.payload_document()?;
+        let kept: Vec<_> = document.roots().filter(|child| keep(child)).collect();
+        if kept.len() < document.roots().count() {
+            let mut payload = BytesMut::with_capacity(self.payload.len());
+            for child in kept {
+                child.write_canonical(&mut payload, ns::CLIENT);
+            }
+            self.payload = payload.freeze();
+        }
+        Ok(())
+    }
+
+    /// Adds canonical bytes behind the child elements.
+    pub fn append_payload(&mut self, xml: &[u8]) {
+        let mut payload = BytesMut::with_capacity(self.payload.len() + xml.len());
+        payload.put_slice(&self.payload);
+        payload.put_slice(xml);
+        self.payload = payload.freeze();
+    }
+
     /// The type of a message; what is unknown is normal (RFC 6121 §5.2.2).
     pub fn message_type(&self) -> MessageType {
         match self.type_.as_deref() {

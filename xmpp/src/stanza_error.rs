@@ -8,10 +8,10 @@ use crate::jid::Jid;
 use crate::ns;
 use crate::scan::Element;
 use crate::stanza::{Stanza, StanzaKind};
-use crate::stream_error::conditions;
+use crate::wire_names::wire_names;
 use crate::write::XmlWriter;
 
-conditions! {
+wire_names! {
     /// What the sender may do about the error (RFC 6120 §8.3.2).
     StanzaErrorType {
         /// Authenticate or get permission, then retry.
@@ -27,7 +27,7 @@ conditions! {
     }
 }
 
-conditions! {
+wire_names! {
     /// The defined conditions of stanza errors (RFC 6120 §8.3.3).
     Condition {
         /// §8.3.3.1: the stanza cannot be understood.

@@ -4,43 +4,12 @@
 //! them all. A stream error is unrecoverable: whoever gets one closes the stream.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use crate::ns;
+use crate::wire_names::wire_names;
 use crate::write::XmlWriter;
 
-/// Declares an enum of conditions whose wire names are written beside them.
-macro_rules! conditions {
-    ($(#[$outer:meta])* $name:ident { $($(#[$inner:meta])* $variant:ident = $text:literal,)* }) => {
-        $(#[$outer])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        pub enum $name { $($(#[$inner])* $variant,)* }
-
-        impl $name {
-            /// Every condition, in the order of the specification.
-            pub const ALL: &[Self] = &[$(Self::$variant,)*];
-
-            /// The name of the condition's element.
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* }
-            }
-
-            /// The condition that an element name stands for.
-            pub fn from_name(name: &str) -> Option<Self> {
-                match name { $($text => Some(Self::$variant),)* _ => None }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-    };
-}
-pub(crate) use conditions;
-
-conditions! {
+wire_names! {
     /// The defined conditions of stream errors (RFC 6120 §4.9.3).
     StreamErrorCondition {
         /// §4.9.3.1: XML that cannot be processed.
