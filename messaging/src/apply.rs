@@ -28,7 +28,7 @@ pub struct Context<'a> {
 
 /// What is fixed when the pool is created and the same on every replica: limits that change how commands are
 /// applied live here, never in a node's configuration.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PoolConstants {
     /// Key of opaque ids (archive ids) and occupant ids; never rotated, part of a backup.
     pub id_key: [u8; 16],
@@ -42,6 +42,19 @@ pub struct PoolConstants {
     pub occupants_max: u32,
     /// Rooms a user may own.
     pub rooms_owned_max: u32,
+}
+
+// The key is left out: who has it can predict archive ids and find out who is behind an occupant id.
+impl std::fmt::Debug for PoolConstants {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PoolConstants")
+            .field("domain", &self.domain)
+            .field("rooms_domain", &self.rooms_domain)
+            .field("contacts_max", &self.contacts_max)
+            .field("occupants_max", &self.occupants_max)
+            .field("rooms_owned_max", &self.rooms_owned_max)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Context<'_> {
@@ -58,7 +71,10 @@ impl Context<'_> {
     /// Puts an effect on another key into the outbox.
     pub fn outbox(&mut self, state: &mut State, entry: OutboxEntry) {
         let key = state.push_outbox(self.table, entry.clone());
-        self.effects.push(Effect::Outbox { key, entry: std::sync::Arc::new(entry) });
+        self.effects.push(Effect::Outbox {
+            key,
+            entry: std::sync::Arc::new(entry),
+        });
     }
 }
 
@@ -74,10 +90,19 @@ pub struct Surroundings {
 }
 
 /// Applies one entry of the log.
-pub fn apply(state: &mut State, surroundings: &Surroundings, index: u64, entry: Entry) -> Vec<Effect> {
+pub fn apply(
+    state: &mut State,
+    surroundings: &Surroundings,
+    index: u64,
+    entry: Entry,
+) -> Vec<Effect> {
     let mut effects = Vec::new();
     match entry {
-        Entry::OwnerBegin { node, incarnation: _, time_ms } => {
+        Entry::OwnerBegin {
+            node,
+            incarnation: _,
+            time_ms,
+        } => {
             let record = state.partition.get_or_insert_with(&(), Default::default);
             record.epoch = index;
             record.owner = node;
@@ -88,7 +113,13 @@ pub fn apply(state: &mut State, surroundings: &Surroundings, index: u64, entry: 
     effects
 }
 
-fn apply_batch(state: &mut State, surroundings: &Surroundings, index: u64, batch: Batch, effects: &mut Vec<Effect>) {
+fn apply_batch(
+    state: &mut State,
+    surroundings: &Surroundings,
+    index: u64,
+    batch: Batch,
+    effects: &mut Vec<Effect>,
+) {
     let record = state.partition.get_or_insert_with(&(), Default::default);
     if batch.epoch != record.epoch {
         // Made by an owner that is none any more: its origins resend to the new one.
@@ -109,21 +140,34 @@ fn apply_batch(state: &mut State, surroundings: &Surroundings, index: u64, batch
 }
 
 fn apply_proposal(state: &mut State, ctx: &mut Context<'_>, proposal: Proposal) {
-    let Proposal { origin, incarnation, sequence, command } = proposal;
+    let Proposal {
+        origin,
+        incarnation,
+        sequence,
+        command,
+    } = proposal;
     let link = state.links.get_or_insert_with(&origin, LinkRecord::default);
     let answer = match link.admit(incarnation, sequence) {
         Admission::Refused => return,
         Admission::Again(answer) => answer,
         Admission::Next => {
             let answer = apply_command(state, ctx, command);
-            state.links.get_or_insert_with(&origin, LinkRecord::default).record(answer.clone());
+            state
+                .links
+                .get_or_insert_with(&origin, LinkRecord::default)
+                .record(answer.clone());
             Some(answer)
         }
     };
     if let Some(answer) = answer
         && origin != LinkOrigin::Owner
     {
-        ctx.effect(Effect::Answer { origin, incarnation, sequence, answer });
+        ctx.effect(Effect::Answer {
+            origin,
+            incarnation,
+            sequence,
+            answer,
+        });
     }
 }
 
@@ -131,12 +175,23 @@ fn apply_command(state: &mut State, ctx: &mut Context<'_>, command: Command) -> 
     match command {
         Command::Nothing => Answer::Done { seq: 0 },
         Command::Room(command) => crate::room::apply(state, ctx, command),
-        Command::OutboxAnswered { partition, sequence, refused } => {
+        Command::OutboxAnswered {
+            partition,
+            sequence,
+            refused,
+        } => {
             if let Some(entry) = state.outbox.remove(&(partition, sequence))
-                && let (Some(error), OnRefusal::Bounce { sender, stanza }) = (refused, entry.on_refusal)
+                && let (Some(error), OnRefusal::Bounce { sender, stanza }) =
+                    (refused, entry.on_refusal)
                 && let Some(stanza) = error.reply_to(&stanza)
             {
-                ctx.user_effect(&sender.bare(), UserEffect::Bounce { session: sender, stanza });
+                ctx.user_effect(
+                    &sender.bare(),
+                    UserEffect::Bounce {
+                        session: sender,
+                        stanza,
+                    },
+                );
             }
             Answer::Done { seq: 0 }
         }

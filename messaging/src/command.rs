@@ -54,7 +54,7 @@ pub struct Proposal {
 }
 
 /// What is asked of one key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Nothing: keeps a number's place when its sender took the request back.
     Nothing,
@@ -181,6 +181,73 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// What it is called, for logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Nothing => "Nothing",
+            Command::CreateAccount { .. } => "CreateAccount",
+            Command::SetCredentials { .. } => "SetCredentials",
+            Command::RemoveAccount { .. } => "RemoveAccount",
+            Command::SendMessage(_) => "SendMessage",
+            Command::ReceiveMessage(_) => "ReceiveMessage",
+            Command::FileSent { .. } => "FileSent",
+            Command::SetContact { .. } => "SetContact",
+            Command::RemoveContact { .. } => "RemoveContact",
+            Command::SendSubscription { .. } => "SendSubscription",
+            Command::ReceiveSubscription { .. } => "ReceiveSubscription",
+            Command::Block { .. } => "Block",
+            Command::Unblock { .. } => "Unblock",
+            Command::SetPrivate { .. } => "SetPrivate",
+            Command::SetVcard { .. } => "SetVcard",
+            Command::AdvanceCursor { .. } => "AdvanceCursor",
+            Command::NoteSessions { .. } => "NoteSessions",
+            Command::Room(_) => "Room",
+            Command::OutboxAnswered { .. } => "OutboxAnswered",
+        }
+    }
+
+    /// The key it changes; `None` for what concerns the whole partition.
+    pub fn key(&self) -> Option<BareJid> {
+        match self {
+            Command::CreateAccount { user, .. }
+            | Command::SetCredentials { user, .. }
+            | Command::RemoveAccount { user }
+            | Command::FileSent { user, .. }
+            | Command::SetContact { user, .. }
+            | Command::RemoveContact { user, .. }
+            | Command::SendSubscription { user, .. }
+            | Command::ReceiveSubscription { user, .. }
+            | Command::Block { user, .. }
+            | Command::Unblock { user, .. }
+            | Command::SetPrivate { user, .. }
+            | Command::SetVcard { user, .. }
+            | Command::AdvanceCursor { user, .. } => Some(user.clone()),
+            Command::SendMessage(message) => Some(message.sender.bare()),
+            Command::ReceiveMessage(message) => Some(message.user.clone()),
+            Command::Room(command) => Some(command.room.clone()),
+            Command::Nothing | Command::NoteSessions { .. } | Command::OutboxAnswered { .. } => {
+                None
+            }
+        }
+    }
+}
+
+// What users store and send isn't shown.
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Command::SendMessage(message) => message.fmt(f),
+            Command::ReceiveMessage(message) => message.fmt(f),
+            Command::Room(command) => command.fmt(f),
+            other => f
+                .debug_struct(other.name())
+                .field("key", &other.key())
+                .finish_non_exhaustive(),
+        }
+    }
+}
+
 /// A durable message of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SendMessage {
@@ -210,7 +277,7 @@ pub struct ReceiveMessage {
 }
 
 /// The outcome of a command.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// Done and committed. `seq`: the row that holds it, 0 if none.
     Done {
@@ -221,4 +288,17 @@ pub enum Answer {
     Reply(Bytes),
     /// Surely not done.
     Refused(Box<StanzaError>),
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Answer::Done { seq } => f.debug_struct("Done").field("seq", seq).finish(),
+            Answer::Reply(payload) => f
+                .debug_struct("Reply")
+                .field("bytes", &payload.len())
+                .finish(),
+            Answer::Refused(error) => f.debug_tuple("Refused").field(error).finish(),
+        }
+    }
 }

@@ -104,7 +104,7 @@ pub struct ArchiveQuery {
 }
 
 /// What a question is answered with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// Credentials, if the account exists.
     Credentials(Option<StoredCredentials>),
@@ -133,6 +133,40 @@ pub enum Reply {
     },
     /// Refused.
     Refused(Box<StanzaError>),
+}
+
+// Payloads may hold messages and private elements: only their sizes are shown.
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Reply::Credentials(credentials) => f
+                .debug_tuple("Credentials")
+                .field(&credentials.is_some())
+                .finish(),
+            Reply::Payload(payload) => f
+                .debug_struct("Payload")
+                .field("bytes", &payload.len())
+                .finish(),
+            Reply::Jids(jids) => f.debug_tuple("Jids").field(jids).finish(),
+            Reply::ArchiveAllowed { real_jids } => f
+                .debug_struct("ArchiveAllowed")
+                .field("real_jids", real_jids)
+                .finish(),
+            Reply::Page { messages, .. } => f
+                .debug_struct("Page")
+                .field("messages", &messages.len())
+                .finish(),
+            Reply::Occupant {
+                session,
+                asker_nick,
+            } => f
+                .debug_struct("Occupant")
+                .field("session", session)
+                .field("asker_nick", asker_nick)
+                .finish(),
+            Reply::Refused(error) => f.debug_tuple("Refused").field(error).finish(),
+        }
+    }
 }
 
 /// Answers from the state alone.

@@ -727,3 +727,39 @@ fn a_resend_after_a_change_of_owner_gets_the_true_answer() {
     pool.settle(true);
     assert_eq!(pool.archived("bob").len(), 1);
 }
+
+#[test]
+fn debug_output_shows_nothing_that_users_wrote() {
+    let pool = Pool::with_users(&["alice"]);
+    let secret = "<c xmlns='a:b'>s3cret</c>";
+    let private = Command::SetPrivate {
+        user: user("alice"),
+        name: "{a:b}c".into(),
+        element: secret.into(),
+    };
+    let shown = [
+        format!("{private:?}"),
+        format!(
+            "{:?}",
+            Command::SetVcard {
+                user: user("alice"),
+                element: secret.into()
+            }
+        ),
+        format!("{:?}", message("alice", "bob", "s3cret", None)),
+        format!("{:?}", Reply::Payload(secret.into())),
+        format!("{:?}", Answer::Reply(secret.into())),
+    ];
+    for text in &shown[..2] {
+        assert!(text.contains("alice@localhost"), "{text}");
+    }
+    // The id of a message is the sender's own word for it; the body is not shown.
+    assert!(!shown[2].contains("<body>"), "{}", shown[2]);
+    assert!(
+        [0, 1, 3, 4]
+            .iter()
+            .all(|&at: &usize| !shown[at].contains("s3cret")),
+        "{shown:?}"
+    );
+    assert!(!format!("{:?}", pool.surroundings[0]).contains("id_key"));
+}
