@@ -3,6 +3,7 @@
 //! | module | holds | if it is lost |
 //! |---|---|---|
 //! | [`archive`] | every message and event, as (key, sequence) → record | fetched from another replica |
+//! | [`log`] | the Raft log of all groups of the node | the node is replaced |
 //! | [`state_store`] | a partition's mutable state as rows | rebuilt from snapshot and log |
 //! | [`snapshot`] | a partition's state at one index, as one file | fetched from another replica |
 //!
@@ -13,5 +14,6 @@ mod durable;
 pub mod archive;
 pub mod codec;
 pub mod data_dir;
+pub mod log;
 pub mod snapshot;
 pub mod state_store;

@@ -1,0 +1,361 @@
+//! The log's operations while nothing breaks: order, contiguity, truncation, purge, limits, many groups at once.
+
+mod log_support;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use log_support::*;
+use storage::log::{GroupId, Log, LogEntry, LogError, LogOptions};
+
+#[test]
+fn what_was_saved_is_there_after_a_reopen() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, recovered) = Log::open(dir.path(), options(64 << 10)).unwrap();
+    assert!(recovered.fresh);
+    append(&log, 0, entries(0..10, 1, 100)).unwrap();
+    append(&log, 7, entries(0..3, 2, 0)).unwrap();
+    vote(&log, 0, "vote");
+    truncate(&log, 0, Some(7)).unwrap();
+    append(&log, 0, entries(8..12, 3, 50)).unwrap();
+    purge(&log, 0, 4);
+    log.save_committed(GroupId(0), Bytes::from_static(b"committed"));
+    let before = all_held(&log, 8);
+    assert_eq!(before[0].state.first_index, 5);
+    assert_eq!(before[0].state.last, Some((11, 3)));
+    assert_eq!(
+        before[0].entries,
+        [entries(5..8, 1, 100), entries(8..12, 3, 50)].concat()
+    );
+    log.close();
+    let (log, recovered) = Log::open(dir.path(), options(64 << 10)).unwrap();
+    assert_eq!(recovered.groups, [GroupId(0), GroupId(7)]);
+    assert!(recovered.damage.is_empty() && recovered.quarantined.is_empty() && !recovered.fresh);
+    assert_eq!(all_held(&log, 8), before);
+    assert_eq!(log.term(GroupId(0), 8), Some(3));
+    assert_eq!(log.groups(), [GroupId(0), GroupId(7)]);
+}
+
+#[test]
+fn entries_must_follow() {
+    #[track_caller]
+    fn check(log: &Log, first: u64, expected: u64) {
+        match append(log, 3, entries(first..first + 2, 1, 8)) {
+            Err(LogError::NotContiguous {
+                group: GroupId(3),
+                expected: e,
+                found,
+            }) => {
+                assert_eq!((e, found), (expected, first));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), options(64 << 10));
+    check(&log, 1, 0);
+    append(&log, 3, entries(0..5, 1, 8)).unwrap();
+    check(&log, 4, 5);
+    check(&log, 6, 5);
+    truncate(&log, 3, Some(2)).unwrap();
+    check(&log, 5, 3);
+    purge(&log, 3, 20);
+    check(&log, 3, 21);
+    append(&log, 3, entries(21..23, 1, 8)).unwrap();
+    assert!(matches!(
+        truncate(&log, 3, Some(10)),
+        Err(LogError::TruncatesPurged { first: 21, .. })
+    ));
+    truncate(&log, 3, None).unwrap();
+    check(&log, 20, 21);
+    let gap = vec![entry(21, 1, 8), entry(23, 1, 8)];
+    assert!(matches!(
+        append(&log, 3, gap),
+        Err(LogError::NotContiguous {
+            expected: 22,
+            found: 23,
+            ..
+        })
+    ));
+    assert_eq!(
+        log.state(GroupId(3)).last,
+        None,
+        "a refused append leaves nothing behind"
+    );
+    purge(&log, 3, 3);
+    assert_eq!(
+        log.state(GroupId(3)).purged,
+        Some(Bytes::from_static(b"purged 20")),
+        "a purge is never taken back"
+    );
+}
+
+#[test]
+fn limits_are_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), options(16 << 10));
+    assert!(matches!(
+        append(&log, 0, entries(0..1, 1, 9000)),
+        Err(LogError::TooLarge { .. })
+    ));
+    let (done, rx) = ticket();
+    log.save_vote(GroupId(0), Bytes::from(vec![0; 300]), done);
+    assert!(matches!(
+        rx.recv(),
+        Ok(Err(LogError::TooLarge { limit: 256, .. }))
+    ));
+    assert!(matches!(
+        append(&log, u32::MAX, entries(0..1, 1, 1)),
+        Err(LogError::TooManyGroups { .. })
+    ));
+    let refused = (0..100).find(|group| append(&log, *group, entries(0..1, 1, 1)).is_err());
+    assert_eq!(refused, Some(8));
+    assert!(matches!(
+        Log::open(dir.path(), options(16 << 10)),
+        Err(LogError::Locked)
+    ));
+    assert!(matches!(
+        Log::open(dir.path(), options(1000)),
+        Err(LogError::Options(_))
+    ));
+    let other = log.clone();
+    log.close();
+    assert!(matches!(
+        append(&other, 0, entries(1..2, 1, 1)),
+        Err(LogError::Closed)
+    ));
+}
+
+#[test]
+fn reads_are_bounded_and_come_from_cache_or_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = LogOptions {
+        cache_bytes_max: 1000,
+        ..options(64 << 10)
+    };
+    let log = open(dir.path(), small);
+    append(&log, 0, entries(0..100, 1, 100)).unwrap();
+    append(&log, 1, entries(0..100, 1, 100)).unwrap();
+    append(&log, 0, entries(100..200, 1, 100)).unwrap();
+    assert!(log.metrics().cache_bytes <= 1000);
+    assert_eq!(
+        log.read(GroupId(0), 0..500, usize::MAX).unwrap(),
+        entries(0..200, 1, 100)
+    );
+    assert_eq!(log.metrics().reads_from_disk, 1);
+    assert_eq!(
+        log.read(GroupId(0), 199..200, 0).unwrap(),
+        entries(199..200, 1, 100)
+    );
+    assert_eq!(log.metrics().reads_from_disk, 1);
+    assert_eq!(log.read(GroupId(0), 10..20, 0).unwrap().len(), 1);
+    let some = log.read(GroupId(0), 10..90, 1000).unwrap();
+    assert!((5..=10).contains(&some.len()), "{}", some.len());
+    assert!(log.read(GroupId(0), 200..300, 100).unwrap().is_empty());
+    assert!(log.read(GroupId(9), 0..3, 100).unwrap().is_empty());
+}
+
+#[test]
+fn an_append_longer_than_a_segment_is_written_in_pieces() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), options(32 << 10));
+    append(&log, 0, entries(0..200, 1, 1000)).unwrap();
+    assert!(log.metrics().segments >= 7);
+    let before = held(&log, 0);
+    log.close();
+    assert_eq!(held(&open(dir.path(), options(32 << 10)), 0), before);
+}
+
+#[test]
+fn entries_are_readable_before_they_are_on_disk_and_callbacks_keep_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(
+        dir.path(),
+        LogOptions {
+            cache_bytes_max: 0,
+            ..options(64 << 10)
+        },
+    );
+    let (tx, rx) = std::sync::mpsc::channel();
+    for index in 0..500 {
+        let tx = tx.clone();
+        log.append(GroupId(0), vec![entry(index, 1, 20)], move |result| {
+            tx.send((index, result.is_ok())).expect("the test waits")
+        });
+        assert_eq!(
+            log.read(GroupId(0), index..index + 1, 0).unwrap(),
+            [entry(index, 1, 20)]
+        );
+    }
+    let order: Vec<_> = rx.iter().take(500).collect();
+    assert_eq!(
+        order,
+        (0..500).map(|index| (index, true)).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn many_groups_at_once_share_syncs() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(
+        dir.path(),
+        LogOptions {
+            queue_bytes_max: 16 << 10,
+            ..options(64 << 10)
+        },
+    );
+    std::thread::scope(|scope| {
+        for group in 0..8 {
+            let log = log.clone();
+            scope.spawn(move || {
+                let mut waiting = Vec::new();
+                for index in 0..400u64 {
+                    let (done, rx) = ticket();
+                    log.append(GroupId(group), vec![entry(index, 1, 64)], done);
+                    waiting.push(rx);
+                    if index % 50 == 49 {
+                        purge(&log, group, index - 20);
+                    }
+                }
+                for rx in waiting {
+                    rx.recv().unwrap().unwrap();
+                }
+            });
+        }
+    });
+    let metrics = log.metrics();
+    assert_eq!(metrics.entries, 3200);
+    assert!(metrics.syncs < 3200, "{} syncs", metrics.syncs);
+    let before = all_held(&log, 8);
+    before.iter().for_each(check_whole);
+    log.close();
+    let log = open(dir.path(), options(64 << 10));
+    assert_eq!(all_held(&log, 8), before);
+}
+
+#[test]
+fn segments_are_recycled_and_lagging_groups_copied_forward() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(
+        dir.path(),
+        LogOptions {
+            cache_bytes_max: 0,
+            ..options(16 << 10)
+        },
+    );
+    append(&log, 1, entries(0..20, 1, 100)).unwrap();
+    vote(&log, 2, "only a vote");
+    for round in 0..200 {
+        append(&log, 0, entries(round * 10..round * 10 + 10, round, 200)).unwrap();
+        if round % 5 == 4 {
+            purge(&log, 0, round * 10);
+        }
+    }
+    let metrics = log.metrics();
+    assert!(metrics.segments_freed > 10, "{metrics:?}");
+    assert!(
+        metrics.entries_copied >= 20,
+        "the quiet group is carried along: {metrics:?}"
+    );
+    assert!(metrics.segments <= 8, "{metrics:?}");
+    let files = std::fs::read_dir(dir.path()).unwrap().count();
+    assert!(files < 20, "{files} files");
+    let before = all_held(&log, 3);
+    assert_eq!(before[1].entries, entries(0..20, 1, 100));
+    log.close();
+    let (log, recovered) = Log::open(dir.path(), options(16 << 10)).unwrap();
+    assert_eq!(
+        recovered.damage,
+        [],
+        "frames left over in recycled segments are nobody's"
+    );
+    assert_eq!(all_held(&log, 3), before);
+}
+
+#[test]
+fn a_dropped_group_is_gone_and_may_start_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), options(16 << 10));
+    append(&log, 0, entries(0..9, 1, 10)).unwrap();
+    append(&log, 1, entries(0..9, 1, 10)).unwrap();
+    let (done, rx) = ticket();
+    log.drop_group(GroupId(0), done);
+    rx.recv().unwrap().unwrap();
+    assert_eq!(log.groups(), [GroupId(1)]);
+    append(&log, 0, entries(0..2, 5, 10)).unwrap();
+    let before = all_held(&log, 2);
+    log.close();
+    let log = open(dir.path(), options(16 << 10));
+    assert_eq!(all_held(&log, 2), before);
+}
+
+#[test]
+fn a_full_log_takes_votes_and_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = || LogOptions {
+        segments_max: Some(4),
+        ..options(16 << 10)
+    };
+    let log = open(dir.path(), full());
+    let mut next = 0;
+    while append(&log, 0, entries(next..next + 1, 1, 1000)).is_ok() {
+        next += 1;
+        assert!(next < 100, "the log must get full");
+    }
+    assert!((20..60).contains(&next), "{next}");
+    assert!(!log.has_room(1000));
+    assert!(log.metrics().full && log.metrics().refused_full == 1);
+    assert_eq!(
+        log.state(GroupId(0)).last,
+        Some((next - 1, 1)),
+        "the refused entry left nothing behind"
+    );
+    for round in 0..50 {
+        vote(&log, 0, &format!("vote {round}"));
+    }
+    truncate(&log, 0, Some(next - 3)).unwrap();
+    let before = held(&log, 0);
+    log.close();
+    let log = open(dir.path(), full());
+    assert_eq!(held(&log, 0), before);
+    next -= 2;
+    assert!(matches!(
+        append(&log, 0, entries(next..next + 1, 1, 3000)),
+        Err(LogError::Full)
+    ));
+    purge(&log, 0, next - 2);
+    // The freed segments come back by way of another thread: until then, the answer is "full".
+    let taken = (0..1_000_000).any(|_| {
+        std::thread::yield_now();
+        append(&log, 0, entries(next..next + 1, 1, 1000)).is_ok()
+    });
+    assert!(taken);
+    check_whole(&held(&log, 0));
+}
+
+#[test]
+fn an_error_of_the_disk_is_never_acknowledged_nor_retried() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(CuttableDisk::default());
+    let log = open(dir.path(), disk.options(16 << 10));
+    append(&log, 0, entries(0..3, 1, 10)).unwrap();
+    disk.fail_sync.store(true, Ordering::Relaxed);
+    let (done, rx) = ticket();
+    log.append(GroupId(0), entries(3..4, 1, 10), done);
+    assert!(
+        rx.recv().is_err(),
+        "the callback is dropped with the writer"
+    );
+    disk.fail_sync.store(false, Ordering::Relaxed);
+    let refused = append(
+        &log,
+        0,
+        vec![LogEntry {
+            index: 4,
+            term: 1,
+            payload: Bytes::new(),
+        }],
+    );
+    assert!(matches!(refused, Err(LogError::Closed)));
+}
