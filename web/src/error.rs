@@ -1,0 +1,91 @@
+//! Refusals of the control port: the one table from what went wrong to status, word and sentence.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, ResponseError};
+
+use crate::backend::BackendError;
+use crate::report::RefusalReport;
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// No token, or a wrong one; never says which.
+    #[error("this needs the control port's token: Authorization: Bearer …")]
+    Unauthorized,
+    /// No such page.
+    #[error("there is nothing at this path")]
+    NoSuchPath,
+    /// The page knows other methods.
+    #[error("this path answers to {0} only")]
+    MethodNotAllowed(&'static str),
+    /// The body or query does not read.
+    #[error("{0}")]
+    Malformed(String),
+    /// The body is too long.
+    #[error("the body is longer than {0} bytes")]
+    TooLarge(usize),
+    /// The body is not JSON.
+    #[error("the body must be JSON: Content-Type: application/json")]
+    NotJson,
+    /// The node cannot serve now.
+    #[error("{0}")]
+    NotReady(String),
+    /// The node refused.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+impl ControlError {
+    /// The table.
+    fn row(&self) -> (StatusCode, &'static str) {
+        match self {
+            ControlError::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            ControlError::NoSuchPath => (StatusCode::NOT_FOUND, "no-such-path"),
+            ControlError::MethodNotAllowed(_) => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed")
+            }
+            ControlError::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
+            ControlError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+            ControlError::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json"),
+            ControlError::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready"),
+            ControlError::Backend(BackendError::Conflict) => (StatusCode::CONFLICT, "conflict"),
+            ControlError::Backend(BackendError::NotFound) => (StatusCode::NOT_FOUND, "not-found"),
+            ControlError::Backend(BackendError::Invalid(_)) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid")
+            }
+            ControlError::Backend(BackendError::Unavailable(_)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+            }
+            ControlError::Backend(BackendError::Timeout) => {
+                (StatusCode::GATEWAY_TIMEOUT, "outcome-unknown")
+            }
+        }
+    }
+}
+
+impl ResponseError for ControlError {
+    fn status_code(&self) -> StatusCode {
+        self.row().0
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let (status, error) = self.row();
+        let mut response = HttpResponse::build(status);
+        match self {
+            // RFC 9110 §11.6.1
+            ControlError::Unauthorized => {
+                response.insert_header((WWW_AUTHENTICATE, "Bearer realm=\"muster\""));
+            }
+            // RFC 9110 §15.5.6
+            ControlError::MethodNotAllowed(allowed) => {
+                response.insert_header((ALLOW, *allowed));
+            }
+            _ => {}
+        }
+        response.json(RefusalReport {
+            error: error.to_owned(),
+            message: self.to_string(),
+        })
+    }
+}

@@ -1,0 +1,66 @@
+//! `GET /health/live`, `GET /health/ready` and `GET /metrics`, for load balancers and monitoring.
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, ServiceConfig, get, resource, to};
+use serde::Serialize;
+
+use crate::access::{HealthReader, MetricsReader};
+use crate::backend::ControlBackend;
+use crate::error::ControlError;
+
+/// OpenMetrics 1.0; Prometheus reads it.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub(crate) fn routes<B: ControlBackend>(config: &mut ServiceConfig) {
+    config
+        .service(
+            resource("/health/live")
+                .route(get().to(live))
+                .default_service(to(not_allowed)),
+        )
+        .service(
+            resource("/health/ready")
+                .route(get().to(ready::<B>))
+                .default_service(to(not_allowed)),
+        )
+        .service(
+            resource("/metrics")
+                .route(get().to(metrics::<B>))
+                .default_service(to(not_allowed)),
+        );
+}
+
+#[derive(Serialize)]
+struct Live {
+    live: bool,
+}
+
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+}
+
+/// The process answers: that is all it says.
+async fn live(_: HealthReader) -> HttpResponse {
+    HttpResponse::Ok().json(Live { live: true })
+}
+
+async fn ready<B: ControlBackend>(
+    _: HealthReader,
+    backend: Data<B>,
+) -> Result<HttpResponse, ControlError> {
+    match backend.readiness().refusal() {
+        None => Ok(HttpResponse::Ok().json(Ready { ready: true })),
+        Some(reason) => Err(ControlError::NotReady(reason)),
+    }
+}
+
+async fn metrics<B: ControlBackend>(_: MetricsReader, backend: Data<B>) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type(METRICS_TYPE)
+        .body(backend.metrics())
+}
+
+async fn not_allowed() -> Result<HttpResponse, ControlError> {
+    Err(ControlError::MethodNotAllowed("GET"))
+}

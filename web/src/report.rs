@@ -1,0 +1,129 @@
+//! What the control port says about a pool. Clients of the port read the same types back.
+
+use serde::{Deserialize, Serialize};
+
+/// A pool as one of its nodes sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolReport {
+    /// The pool's id.
+    pub pool: String,
+    /// The domain of its users.
+    pub domain: String,
+    /// The node that says all this.
+    pub node: u64,
+    /// Which life of that node's process this is; 0 while the pool has not counted it yet.
+    pub incarnation: u64,
+    /// The version of the program.
+    pub version: String,
+    /// How long the process has run, in seconds.
+    pub uptime_s: u64,
+    /// Sessions with a bound resource on this node.
+    pub sessions: u64,
+    /// All members of the pool.
+    pub members: Vec<MemberReport>,
+    /// All partitions.
+    pub partitions: Vec<PartitionReport>,
+}
+
+/// A member of the pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberReport {
+    /// Its id.
+    pub id: u64,
+    /// Where other nodes reach it.
+    pub address: String,
+    /// Whether the reporting node is connected to it.
+    pub connected: bool,
+    /// Whether anybody has lately heard of it.
+    pub alive: bool,
+}
+
+/// A partition of the pool's users and rooms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionReport {
+    /// Its number.
+    pub id: u32,
+    /// The node that owns it, if one is known.
+    pub owner: Option<u64>,
+    /// The owner's reign; 0 if there was none yet.
+    pub epoch: u64,
+    /// The newest term of its Raft group that the node knows.
+    pub term: u64,
+    /// The nodes with a vote.
+    pub voters: Vec<u64>,
+    /// Up to where the reporting node has applied the log.
+    pub applied: Option<u64>,
+    /// Up to where the log is known to be committed.
+    pub committed: Option<u64>,
+    /// The end of the reporting node's log.
+    pub last_log: Option<u64>,
+    /// Whether the reporting node's replica is damaged and gives no vote.
+    pub quarantined: bool,
+}
+
+/// A page of accounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsersPage {
+    /// Their addresses, in order.
+    pub users: Vec<String>,
+    /// What to give as `after` for the next page; nothing on the last one.
+    pub next: Option<String>,
+}
+
+/// What every refusal looks like.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalReport {
+    /// A word for programs; see [`crate::error`].
+    pub error: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// What a new account is made of.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    /// The address, `alice@example.org`.
+    pub user: String,
+    /// The password.
+    pub password: String,
+}
+
+/// A password on its way to an account.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPassword {
+    /// The password.
+    pub password: String,
+}
+
+/// Whether a node can serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readiness {
+    /// Whether the node is in touch with a quorum of the pool.
+    pub quorum: bool,
+    /// Partitions of which the node knows an owner.
+    pub partitions_owned: u16,
+    /// All partitions.
+    pub partitions: u16,
+}
+
+impl Readiness {
+    /// Why the node is not ready; `None` if it is.
+    pub fn refusal(&self) -> Option<String> {
+        let Readiness {
+            quorum,
+            partitions_owned,
+            partitions,
+        } = *self;
+        if !quorum {
+            return Some("this node is not in touch with a quorum of the pool".to_owned());
+        }
+        (partitions_owned < partitions).then(|| {
+            format!(
+                "{} of {partitions} partitions have no owner yet",
+                partitions - partitions_owned
+            )
+        })
+    }
+}

@@ -1,0 +1,195 @@
+//! Listening: TLS, limits, headers, and what stands in front of every handler.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
+use actix_web::error::{JsonPayloadError, PathError, QueryPayloadError};
+use actix_web::http::header;
+use actix_web::middleware::{DefaultHeaders, Next, from_fn};
+use actix_web::web::{Data, JsonConfig, PathConfig, PayloadConfig, QueryConfig};
+use actix_web::{App, Error, HttpServer, ResponseError, rt, web};
+
+use crate::access::{Access, ControlToken};
+use crate::backend::ControlBackend;
+use crate::error::ControlError;
+use crate::path::is_canonical;
+use crate::{health, status, users};
+
+/// What a control port is started with.
+pub struct ControlSettings {
+    /// Where it listens; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Its certificate and key.
+    pub tls: rustls::ServerConfig,
+    /// What makes somebody an operator.
+    pub token: ControlToken,
+    /// Whether `/health/…` answers without the token.
+    pub health_open: bool,
+    /// Whether `/metrics` answers without the token.
+    pub metrics_open: bool,
+    /// Connections at once; further ones wait.
+    pub connections_max: usize,
+    /// Bytes of a request's body.
+    pub body_bytes_max: usize,
+    /// How long a request's head, or a TLS handshake, may take.
+    pub request_timeout: Duration,
+}
+
+/// A control port that listens.
+pub struct ControlServer {
+    address: SocketAddr,
+    handle: ServerHandle,
+}
+
+/// Why a control port doesn't start.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlServerError {
+    /// The address can't be listened on.
+    #[error("the control port cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How long an idle connection is kept.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How long requests may still run when the port is closed, in seconds.
+const SHUTDOWN_SECONDS: u64 = 3;
+
+impl ControlServer {
+    /// Listens. Must be called inside an actix system; the port has a thread of its own.
+    ///
+    /// # Errors
+    /// If the address can't be listened on.
+    pub fn start<B: ControlBackend>(
+        settings: ControlSettings,
+        backend: B,
+    ) -> Result<ControlServer, ControlServerError> {
+        let ControlSettings {
+            listen,
+            tls,
+            body_bytes_max,
+            ..
+        } = settings;
+        let failed = |source| ControlServerError::Listen {
+            address: listen,
+            source,
+        };
+        let access = Access {
+            token: settings.token,
+            health_open: settings.health_open,
+            metrics_open: settings.metrics_open,
+        };
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(Data::new(access.clone()))
+                .app_data(Data::new(backend.clone()))
+                .app_data(json_config(body_bytes_max))
+                .app_data(PayloadConfig::new(body_bytes_max))
+                .app_data(QueryConfig::default().error_handler(|error, _| bad_query(&error).into()))
+                .app_data(PathConfig::default().error_handler(|error, _| bad_path(&error).into()))
+                .configure(status::routes::<B>)
+                .configure(users::routes::<B>)
+                .configure(health::routes::<B>)
+                .default_service(web::to(no_such_path))
+                .wrap(from_fn(canonical_paths_only))
+                .wrap(strict_headers())
+        })
+        .workers(1)
+        .max_connections(settings.connections_max)
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(settings.request_timeout)
+        .tls_handshake_timeout(settings.request_timeout)
+        .shutdown_timeout(SHUTDOWN_SECONDS)
+        .disable_signals()
+        .bind_rustls_0_23(listen, tls)
+        .map_err(failed)?;
+        let address = server.addrs().first().copied().unwrap_or(listen);
+        let running = server.run();
+        let handle = running.handle();
+        rt::spawn(async move {
+            if let Err(error) = running.await {
+                tracing::error!(%error, "the control port has failed");
+            }
+        });
+        Ok(ControlServer { address, handle })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets running requests end, and stops listening.
+    pub async fn stop(self) {
+        self.handle.stop(true).await;
+    }
+}
+
+fn json_config(body_bytes_max: usize) -> JsonConfig {
+    JsonConfig::default()
+        .limit(body_bytes_max)
+        .error_handler(move |error, _| {
+            match &error {
+                JsonPayloadError::ContentType => ControlError::NotJson,
+                JsonPayloadError::Overflow { .. }
+                | JsonPayloadError::OverflowKnownLength { .. } => {
+                    ControlError::TooLarge(body_bytes_max)
+                }
+                // serde's sentence names a field or a place, never a value.
+                JsonPayloadError::Deserialize(error) if error.is_data() => ControlError::Malformed(
+                    "the body does not have the fields it should have".to_owned(),
+                ),
+                _ => ControlError::Malformed("the body is no JSON".to_owned()),
+            }
+            .into()
+        })
+}
+
+fn bad_query(error: &QueryPayloadError) -> ControlError {
+    ControlError::Malformed(format!("the query does not read: {error}"))
+}
+
+fn bad_path(_: &PathError) -> ControlError {
+    ControlError::NoSuchPath
+}
+
+async fn no_such_path() -> Result<&'static str, ControlError> {
+    Err(ControlError::NoSuchPath)
+}
+
+async fn canonical_paths_only(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    if is_canonical(request.uri().path()) {
+        Ok(next.call(request).await?.map_into_boxed_body())
+    } else {
+        // A response, not an error: errors would go out without the headers.
+        Ok(request
+            .into_response(ControlError::NoSuchPath.error_response())
+            .map_into_boxed_body())
+    }
+}
+
+/// Answers are for the one who asked, and no browser has any business with them.
+fn strict_headers() -> DefaultHeaders {
+    DefaultHeaders::new()
+        .add((header::CACHE_CONTROL, "no-store"))
+        .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .add((header::X_FRAME_OPTIONS, "DENY"))
+        .add((header::REFERRER_POLICY, "no-referrer"))
+        .add((
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; frame-ancestors 'none'",
+        ))
+        .add((header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"))
+}

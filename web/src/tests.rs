@@ -1,0 +1,493 @@
+//! The port over real sockets and real TLS, with accounts in memory behind it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use xmpp::jid::BareJid;
+use xmpp::sasl::Password;
+
+use crate::backend::{BackendError, ControlBackend};
+use crate::report::{MemberReport, PartitionReport, PoolReport, Readiness};
+use crate::{ControlServer, ControlSettings, ControlToken};
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// Accounts in memory.
+#[derive(Clone, Default)]
+struct Accounts {
+    users: Arc<Mutex<BTreeMap<BareJid, String>>>,
+    quorum: bool,
+}
+
+impl ControlBackend for Accounts {
+    fn report(&self) -> PoolReport {
+        PoolReport {
+            pool: "p".into(),
+            domain: "localhost".into(),
+            node: 1,
+            incarnation: 7,
+            version: "0".into(),
+            uptime_s: 3,
+            sessions: 2,
+            members: vec![MemberReport {
+                id: 1,
+                address: "127.0.0.1:1".into(),
+                connected: true,
+                alive: true,
+            }],
+            partitions: vec![PartitionReport {
+                id: 0,
+                owner: Some(1),
+                epoch: 5,
+                term: 2,
+                voters: vec![1],
+                applied: Some(9),
+                committed: Some(9),
+                last_log: Some(9),
+                quarantined: false,
+            }],
+        }
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness {
+            quorum: self.quorum,
+            partitions_owned: 1,
+            partitions: 1,
+        }
+    }
+
+    fn metrics(&self) -> String {
+        "muster_sessions 2\n# EOF\n".into()
+    }
+
+    async fn create_account(&self, user: BareJid, password: Password) -> Result<(), BackendError> {
+        if password.reveal().is_empty() {
+            return Err(BackendError::Invalid("the password is empty".into()));
+        }
+        if user.as_str().starts_with("slow@") {
+            return Err(BackendError::Timeout);
+        }
+        let mut users = self.users.lock().unwrap();
+        if users.contains_key(&user) {
+            return Err(BackendError::Conflict);
+        }
+        users.insert(user, password.reveal().to_owned());
+        Ok(())
+    }
+
+    async fn set_password(&self, user: BareJid, password: Password) -> Result<(), BackendError> {
+        let mut users = self.users.lock().unwrap();
+        let stored = users.get_mut(&user).ok_or(BackendError::NotFound)?;
+        *stored = password.reveal().to_owned();
+        Ok(())
+    }
+
+    async fn remove_account(&self, user: BareJid) -> Result<(), BackendError> {
+        self.users
+            .lock()
+            .unwrap()
+            .remove(&user)
+            .map(drop)
+            .ok_or(BackendError::NotFound)
+    }
+
+    async fn list_accounts(
+        &self,
+        after: Option<BareJid>,
+        limit: u32,
+    ) -> Result<Vec<BareJid>, BackendError> {
+        let users = self.users.lock().unwrap();
+        let behind = users
+            .keys()
+            .filter(|user| after.as_ref().is_none_or(|after| *user > after));
+        Ok(behind.take(limit as usize).cloned().collect())
+    }
+}
+
+/// A port, and a client that trusts its certificate.
+struct Port {
+    address: SocketAddr,
+    connector: TlsConnector,
+    server: ControlServer,
+}
+
+/// What came back.
+struct Reply {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+impl Port {
+    fn start(backend: Accounts, health_open: bool, metrics_open: bool) -> Port {
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let chain = vec![own.cert.der().clone()];
+        let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain.clone(), key.into())
+            .unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(chain[0].clone()).unwrap();
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let settings = ControlSettings {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            tls,
+            token: ControlToken::new(TOKEN).unwrap(),
+            health_open,
+            metrics_open,
+            connections_max: 16,
+            body_bytes_max: 1024,
+            request_timeout: Duration::from_secs(5),
+        };
+        let server = ControlServer::start(settings, backend).unwrap();
+        Port {
+            address: server.address(),
+            connector: TlsConnector::from(Arc::new(client)),
+            server,
+        }
+    }
+
+    /// One request on a connection of its own, `extra` being further header lines.
+    async fn ask(&self, request: &str, extra: &str, body: &str) -> Reply {
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut tls = self.connector.connect(name, tcp).await.unwrap();
+        let length = body.len();
+        let head = format!(
+            "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n{extra}\r\n"
+        );
+        tls.write_all(head.as_bytes()).await.unwrap();
+        tls.write_all(body.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        // A server that closes without close_notify has still sent everything that its Content-Length says.
+        let read = tls.read_to_end(&mut bytes).await;
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text
+            .split_once("\r\n\r\n")
+            .unwrap_or_else(|| panic!("{read:?} {text:?}"));
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Reply {
+            status,
+            head: head.to_lowercase(),
+            body: body.to_owned(),
+        }
+    }
+
+    /// A request of an operator.
+    async fn operate(&self, request: &str, body: &str) -> Reply {
+        let extra = format!("Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n");
+        self.ask(request, &extra, body).await
+    }
+
+    async fn check(&self, request: &str, body: &str, status: u16, error: &str) {
+        let reply = self.operate(request, body).await;
+        assert_eq!(reply.status, status, "{request} {}", reply.body);
+        if error.is_empty() {
+            assert!(status < 300);
+        } else {
+            assert_eq!(reply.json()["error"], error, "{request}");
+            assert!(!reply.json()["message"].as_str().unwrap().is_empty());
+        }
+    }
+}
+
+#[actix_web::test]
+async fn accounts_are_made_listed_changed_and_removed() {
+    let accounts = Accounts::default();
+    let port = Port::start(accounts.clone(), true, false);
+    for name in ["dave", "alice", "carol", "bob", "ä b"] {
+        let body = json!({ "user": format!("{name}@localhost"), "password": "secret" });
+        port.check(
+            "POST /v1/users",
+            &body.to_string(),
+            if name == "ä b" { 422 } else { 201 },
+            if name == "ä b" { "invalid" } else { "" },
+        )
+        .await;
+    }
+    let made = port
+        .operate(
+            "POST /v1/users",
+            r#"{"user":"Eve@LOCALHOST","password":"x"}"#,
+        )
+        .await;
+    assert_eq!(made.json(), json!({ "user": "eve@localhost" }));
+    assert!(
+        made.head.contains("location: /v1/users/eve@localhost\r\n"),
+        "{}",
+        made.head
+    );
+    let page = port.operate("GET /v1/users?limit=2", "").await.json();
+    assert_eq!(
+        page,
+        json!({ "users": ["alice@localhost", "bob@localhost"], "next": "bob@localhost" })
+    );
+    let page = port
+        .operate("GET /v1/users?limit=3&after=bob@localhost", "")
+        .await
+        .json();
+    assert_eq!(
+        page,
+        json!({ "users": ["carol@localhost", "dave@localhost", "eve@localhost"], "next": null })
+    );
+    port.check(
+        "PUT /v1/users/alice@localhost/password",
+        r#"{"password":"new"}"#,
+        204,
+        "",
+    )
+    .await;
+    assert_eq!(
+        accounts.users.lock().unwrap()[&BareJid::parse("alice@localhost").unwrap()],
+        "new"
+    );
+    port.check("DELETE /v1/users/alice@localhost", "", 204, "")
+        .await;
+    port.check("DELETE /v1/users/alice@localhost", "", 404, "not-found")
+        .await;
+    port.check(
+        "PUT /v1/users/alice@localhost/password",
+        r#"{"password":"x"}"#,
+        404,
+        "not-found",
+    )
+    .await;
+    port.server.stop().await;
+}
+
+#[actix_web::test]
+async fn refusals_are_named() {
+    let port = Port::start(Accounts::default(), true, false);
+    let long = format!(
+        r#"{{"user":"a@localhost","password":"{}"}}"#,
+        "x".repeat(2000)
+    );
+    for (request, body, status, error) in [
+        (
+            "POST /v1/users",
+            r#"{"user":"bob@localhost","password":"x"}"#,
+            201,
+            "",
+        ),
+        (
+            "POST /v1/users",
+            r#"{"user":"bob@localhost","password":"x"}"#,
+            409,
+            "conflict",
+        ),
+        (
+            "POST /v1/users",
+            r#"{"user":"slow@localhost","password":"x"}"#,
+            504,
+            "outcome-unknown",
+        ),
+        (
+            "POST /v1/users",
+            r#"{"user":"eve@localhost","password":""}"#,
+            422,
+            "invalid",
+        ),
+        (
+            "POST /v1/users",
+            r#"{"user":"localhost","password":"x"}"#,
+            422,
+            "invalid",
+        ),
+        (
+            "POST /v1/users",
+            r#"{"user":"a@localhost/r","password":"x"}"#,
+            422,
+            "invalid",
+        ),
+        (
+            "POST /v1/users",
+            r#"{"user":"a@localhost"}"#,
+            400,
+            "malformed",
+        ),
+        (
+            "POST /v1/users",
+            r#"{"user":"a@localhost","password":"x","admin":true}"#,
+            400,
+            "malformed",
+        ),
+        ("POST /v1/users", "{", 400, "malformed"),
+        ("POST /v1/users", &long, 413, "too-large"),
+        ("GET /v1/users?limit=0", "", 400, "malformed"),
+        ("GET /v1/users?limit=1001", "", 400, "malformed"),
+        ("GET /v1/users?limit=x", "", 400, "malformed"),
+        ("GET /v1/users?page=2", "", 400, "malformed"),
+        ("GET /v1/users?after=@", "", 422, "invalid"),
+        ("PATCH /v1/users", "", 405, "method-not-allowed"),
+        ("GET /v1/users/bob@localhost", "", 405, "method-not-allowed"),
+        ("POST /v1/status", "", 405, "method-not-allowed"),
+        ("GET /v1/nothing", "", 404, "no-such-path"),
+        ("GET /", "", 404, "no-such-path"),
+        ("GET /v1/status/", "", 404, "no-such-path"),
+        ("GET //v1/status", "", 404, "no-such-path"),
+        ("GET /v1/x/../status", "", 404, "no-such-path"),
+        ("GET /v1/%73tatus", "", 404, "no-such-path"),
+        ("DELETE /v1/users/bob%40localhost", "", 404, "no-such-path"),
+    ] {
+        port.check(request, body, status, error).await;
+    }
+    let plain = format!("Authorization: Bearer {TOKEN}\r\nContent-Type: text/plain\r\n");
+    let reply = port
+        .ask(
+            "POST /v1/users",
+            &plain,
+            r#"{"user":"c@localhost","password":"x"}"#,
+        )
+        .await;
+    assert_eq!(
+        (reply.status, reply.json()["error"].as_str()),
+        (415, Some("not-json"))
+    );
+    let reply = port
+        .operate(
+            "POST /v1/users",
+            r#"{"user":"c@localhost","password":["hunter2"]}"#,
+        )
+        .await;
+    assert!(reply.status == 400 && !reply.body.contains("hunter2"));
+    port.server.stop().await;
+}
+
+#[actix_web::test]
+async fn nothing_is_told_without_the_token() {
+    let port = Port::start(
+        Accounts {
+            quorum: true,
+            ..Accounts::default()
+        },
+        true,
+        false,
+    );
+    let requests = [
+        "GET /v1/status",
+        "GET /v1/partitions",
+        "GET /v1/users",
+        "POST /v1/users",
+        "PUT /v1/users/a@localhost/password",
+        "DELETE /v1/users/a@localhost",
+        "GET /metrics",
+    ];
+    let wrong = [
+        String::new(),
+        "Authorization: Bearer\r\n".to_owned(),
+        format!("Authorization: Basic {TOKEN}\r\n"),
+        format!("Authorization: Bearer {}\r\n", TOKEN.replace('0', "1")),
+        format!("Authorization: Bearer {TOKEN}0\r\n"),
+        format!("Authorization: Bearer x\r\nAuthorization: Bearer {TOKEN}\r\n"),
+    ];
+    for request in requests {
+        for extra in &wrong {
+            let reply = port.ask(request, extra, "").await;
+            assert_eq!(reply.status, 401, "{request} {extra}");
+            assert_eq!(reply.json()["error"], "unauthorized");
+            assert!(reply.head.contains("www-authenticate: bearer"));
+        }
+    }
+    port.server.stop().await;
+}
+
+#[actix_web::test]
+async fn status_health_and_metrics() {
+    let port = Port::start(
+        Accounts {
+            quorum: true,
+            ..Accounts::default()
+        },
+        true,
+        true,
+    );
+    let status = port.operate("GET /v1/status", "").await;
+    let report: PoolReport = serde_json::from_str(&status.body).unwrap();
+    assert_eq!(report, Accounts::default().report());
+    for header in [
+        "cache-control: no-store",
+        "x-content-type-options: nosniff",
+        "content-security-policy: default-src 'none'",
+    ] {
+        assert!(status.head.contains(header), "{}", status.head);
+    }
+    assert_eq!(
+        port.operate("GET /v1/partitions", "").await.json()[0]["epoch"],
+        5
+    );
+    assert_eq!(
+        port.ask("GET /health/live", "", "").await.json(),
+        json!({ "live": true })
+    );
+    assert_eq!(
+        port.ask("GET /health/ready", "", "").await.json(),
+        json!({ "ready": true })
+    );
+    let metrics = port.ask("GET /metrics", "", "").await;
+    assert_eq!(
+        (metrics.status, metrics.body.as_str()),
+        (200, "muster_sessions 2\n# EOF\n")
+    );
+    assert!(
+        metrics
+            .head
+            .contains("content-type: application/openmetrics-text")
+    );
+    let refused = port.ask("GET /v1/nothing", "", "").await;
+    assert!(refused.head.contains("cache-control: no-store"));
+    port.server.stop().await;
+}
+
+#[actix_web::test]
+async fn a_node_that_cannot_serve_says_why() {
+    let port = Port::start(Accounts::default(), false, false);
+    assert_eq!(port.ask("GET /health/live", "", "").await.status, 401);
+    let reply = port.operate("GET /health/ready", "").await;
+    assert_eq!(
+        (reply.status, reply.json()["error"].as_str()),
+        (503, Some("not-ready"))
+    );
+    assert!(reply.body.contains("not in touch with a quorum"));
+    port.server.stop().await;
+}
+
+#[test]
+fn readiness_in_words() {
+    let check = |quorum, partitions_owned, says: Option<&str>| {
+        let readiness = Readiness {
+            quorum,
+            partitions_owned,
+            partitions: 16,
+        };
+        assert_eq!(readiness.refusal().as_deref(), says);
+    };
+    check(true, 16, None);
+    check(true, 13, Some("3 of 16 partitions have no owner yet"));
+    check(
+        false,
+        16,
+        Some("this node is not in touch with a quorum of the pool"),
+    );
+}
