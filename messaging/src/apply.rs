@@ -3,10 +3,14 @@
 //! Invariants: it reads only this partition's state and the entry; it is deterministic; every admitted proposal gets
 //! exactly one answer; a proposal of an ended incarnation or epoch changes nothing.
 
+use xmpp::jid::{FullJid, Jid};
+use xmpp::stanza::Stanza;
+
 use crate::command::{Answer, Batch, Command, Entry, Proposal};
 use crate::effect::{Effect, UserEffect};
 use crate::link_record::{Admission, LinkOrigin, LinkRecord};
 use crate::outbox::{OnRefusal, OutboxEntry};
+use crate::room::effect::RoomEffect;
 use crate::slot::{PartitionId, PartitionTable};
 use crate::state::State;
 
@@ -171,6 +175,21 @@ fn apply_proposal(state: &mut State, ctx: &mut Context<'_>, proposal: Proposal) 
     }
 }
 
+/// Tells a session that its stanza was refused: a room tells its occupants, an account its own sessions.
+fn bounce(state: &State, ctx: &mut Context<'_>, session: FullJid, stanza: Stanza) {
+    let room = stanza.from.as_ref().map(Jid::bare);
+    match room.filter(|room| state.rooms.contains(room)) {
+        Some(room) => {
+            let deliver = RoomEffect::Deliver {
+                to: session,
+                stanza,
+            };
+            ctx.effect(Effect::Room(room, deliver));
+        }
+        None => ctx.user_effect(&session.bare(), UserEffect::Bounce { session, stanza }),
+    }
+}
+
 fn apply_command(state: &mut State, ctx: &mut Context<'_>, command: Command) -> Answer {
     match command {
         Command::Nothing => Answer::Done { seq: 0 },
@@ -185,13 +204,7 @@ fn apply_command(state: &mut State, ctx: &mut Context<'_>, command: Command) -> 
                     (refused, entry.on_refusal)
                 && let Some(stanza) = error.reply_to(&stanza)
             {
-                ctx.user_effect(
-                    &sender.bare(),
-                    UserEffect::Bounce {
-                        session: sender,
-                        stanza,
-                    },
-                );
+                bounce(state, ctx, sender, stanza);
             }
             Answer::Done { seq: 0 }
         }

@@ -59,9 +59,13 @@ pub(super) fn change(tx: &mut Transaction<'_, '_>, items: Vec<AdminItem>) -> Res
                 };
                 affiliations.insert(jid, change);
             }
-            // §15.4: neither both nor none.
+            // §17.4: neither both nor none.
             _ => return Err(Refusal::BadRequest),
         }
+    }
+    // A list is of roles or of affiliations: each role was judged by the affiliation as it is, not as it may become.
+    if !roles.is_empty() && !affiliations.is_empty() {
+        return Err(Refusal::BadRequest);
     }
     check_an_owner_remains(tx, &affiliations)?;
     let mut seq = 0;
@@ -130,7 +134,7 @@ fn check_affiliation(
     may_change_affiliation(actor, old, new)
 }
 
-/// §10.4, §10.6.
+/// §10.4, §10.5.
 fn check_an_owner_remains(
     tx: &Transaction<'_, '_>,
     changes: &BTreeMap<BareJid, AffiliationChange>,

@@ -125,7 +125,7 @@ fn enter(
     log_join(tx, occupant, history, created, true)
 }
 
-/// §7.2.2: a client that is in and joins again has lost its picture: it gets the whole answer again.
+/// §7.2.1: a client that is in and joins again has lost its picture: it gets the whole answer again.
 fn come_back(
     tx: &mut Transaction<'_, '_>,
     nick: String,

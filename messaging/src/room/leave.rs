@@ -20,7 +20,7 @@ pub(super) struct Removal {
     pub(super) reason: Option<String>,
 }
 
-/// §7.14. From somebody who isn't in: silently ignored (§15.3).
+/// §7.14. From somebody who isn't in: silently ignored (§17.3).
 pub(super) fn leave(tx: &mut Transaction<'_, '_>, presence: Stanza) -> Result<u64, Refusal> {
     if tx.sender().is_none() {
         return Ok(0);

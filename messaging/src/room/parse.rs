@@ -107,7 +107,7 @@ fn presence(
             None => RoomAction::Presence { nick, presence },
         },
         (PresenceType::Unavailable, _) => RoomAction::Leave { presence },
-        // §15.3: no other type joins or leaves.
+        // §17.3: no other type joins or leaves.
         _ => return Ok(RoomRequest::Ignored),
     };
     Ok(RoomRequest::Action(action))
@@ -303,7 +303,7 @@ fn list_query(query: &Element<'_>, room: BareJid, asker: FullJid) -> Result<Room
     }
 }
 
-/// §15.4: a role by nickname, or an affiliation by JID; never both in one item.
+/// §17.4: a role by nickname, or an affiliation by JID; never both in one item.
 fn admin(query: &Element<'_>) -> Result<RoomAction, Refusal> {
     let mut items = Vec::new();
     for element in query

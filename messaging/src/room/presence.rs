@@ -21,7 +21,7 @@ pub(super) fn change(
     debug_assert_eq!(presence.kind, StanzaKind::Presence);
     let nick = checked_nick(tx.room, nick)?;
     let Some(before) = tx.sender().cloned() else {
-        // §7.2.17: presence without `<x/>` from somebody who isn't in: their picture is wrong, and they are told so.
+        // §7.2.18: presence without `<x/>` from somebody who isn't in: their picture is wrong, and they are told so.
         if let Some(stanza) = desynchronized(tx.room, &nick, tx.by) {
             let deliver = RoomEffect::Deliver {
                 to: tx.by.clone(),
@@ -82,7 +82,7 @@ pub(super) fn check_nick_free(tx: &mut Transaction<'_, '_>, nick: &str) -> Resul
     }
 }
 
-/// A nickname as an occupant's JID has it (resourceprep); none that is empty or can't be seen. §15.1
+/// A nickname as an occupant's JID has it (resourceprep); none that is empty or can't be seen. §17.1
 pub(super) fn checked_nick(room: &BareJid, nick: String) -> Result<String, Refusal> {
     let prepared = room
         .with_resource(&nick)

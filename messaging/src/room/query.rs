@@ -73,7 +73,7 @@ pub enum RoomQuery {
         /// The nickname.
         nick: String,
     },
-    /// §15.4: to which session an iq to an occupant goes: [`Reply::Occupant`].
+    /// §17.4: to which session an iq to an occupant goes: [`Reply::Occupant`].
     OccupantSession {
         /// Which room.
         room: BareJid,
@@ -360,7 +360,7 @@ fn items(scene: &Scene<'_>) -> Bytes {
     writer.finish()
 }
 
-/// §9.2, §9.5, §10.5, §10.8; §15.4: with the bare JID, and the nickname of those who are in (never of outcasts).
+/// §9.2, §9.5, §10.5, §10.8; §17.4: with the bare JID, and the nickname of those who are in (never of outcasts).
 fn affiliations(state: &State, scene: &Scene<'_>, list: Affiliation) -> Result<Reply, Refusal> {
     may_read_list(
         scene.standing.affiliation,

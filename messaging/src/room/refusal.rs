@@ -38,7 +38,7 @@ pub enum Refusal {
     /// Nobody of the sender's affiliation may do this to the target.
     #[error("this can't be done to this person")]
     NotAllowed,
-    /// §10.6: the last owner can't go; nobody can ban or kick themselves.
+    /// §10.4: the last owner can't go; nobody can ban or kick themselves.
     #[error("this can't be done to yourself, or the room would lose its last owner")]
     Conflict,
     /// §10.1.3: the configuration can't be taken over.

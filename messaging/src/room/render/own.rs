@@ -11,7 +11,7 @@ use super::{Item, occupant_jid, unavailable, write_codes, write_occupant_id};
 use crate::room::command::Invitee;
 use crate::room::state::{Affiliation, Occupant, Role, Secret};
 
-/// §7.2.17: an explicit kick for somebody who takes themselves for an occupant; 307 and 333 together, as it says there.
+/// §7.2.18: an explicit kick for somebody who takes themselves for an occupant; 307 and 333 together, as it says there.
 pub fn desynchronized(room: &BareJid, nick: &str, to: &FullJid) -> Option<Stanza> {
     let from = room.with_resource(nick).ok()?;
     let mut writer = XmlWriter::new(ns::CLIENT);

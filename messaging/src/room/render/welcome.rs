@@ -17,8 +17,19 @@ use crate::room::effect::Welcome;
 use crate::room::event::RoomEvent;
 use crate::room::state::{Occupant, Role};
 
-/// How many of the newest messages a shell reads from the archive for this join; [`select_history`] picks from them.
+/// Rows that a shell reads beyond the messages to show: subject changes stand among them and are no history.
+const SUBJECTS_AMONG: u32 = 16;
+
+/// How many of the archive's newest messages a shell reads for this join; [`Renderer::welcome`] picks from them.
 pub fn history_rows_max(welcome: &Welcome) -> u32 {
+    match history_max(welcome) {
+        0 => 0,
+        messages => messages.saturating_add(SUBJECTS_AMONG),
+    }
+}
+
+/// How many messages are shown at most: what is asked for within the room's own limit. §7.2.14
+fn history_max(welcome: &Welcome) -> u32 {
     let asked = welcome.history.maxstanzas.unwrap_or(u32::MAX);
     if welcome.history.maxchars == Some(0) {
         0
@@ -29,7 +40,7 @@ pub fn history_rows_max(welcome: &Welcome) -> u32 {
 
 impl Renderer {
     /// What a newcomer is told. `occupants`: who is in the room after the join; `history`: the newest messages before it,
-    /// oldest first; `now_ms`: the join's time. One frame, shown when whole.
+    /// oldest first. One frame, shown when whole.
     pub fn welcome(
         &self,
         row: &ArchiveRow,
@@ -65,9 +76,7 @@ impl Renderer {
             ..Item::of(newcomer)
         };
         stanzas.push(self.current_presence(room, newcomer, &item, &codes));
-        for old in self.history(history, &welcome.history, row) {
-            stanzas.push(old);
-        }
+        stanzas.extend(self.history(history, welcome, row));
         stanzas.push(self.subject(room, welcome));
         for stanza in &mut stanzas {
             stanza.to = Some(Jid::from(&newcomer.jid));
@@ -96,7 +105,7 @@ impl Renderer {
     fn history(
         &self,
         rows: &[Arc<ArchiveRow>],
-        request: &HistoryRequest,
+        welcome: &Welcome,
         join: &ArchiveRow,
     ) -> Vec<Stanza> {
         let before_join = rows.iter().filter(|row| row.seq < join.seq);
@@ -109,7 +118,11 @@ impl Renderer {
                 ))
             })
             .collect();
-        select_history(rendered, request, join.time_ms)
+        let request = HistoryRequest {
+            maxstanzas: Some(history_max(welcome)),
+            ..welcome.history.clone()
+        };
+        select_history(rendered, &request, join.time_ms)
     }
 
     /// §7.2.15: always sent, even empty.
