@@ -15,6 +15,7 @@ mod canonical;
 mod chars;
 mod document;
 mod framer;
+mod namespaces;
 mod reference;
 mod scanner;
 mod scope;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use memchr::{memchr2, memmem};
 
 use super::document::{Attr, AttrKind, Document, NO_NODE, Node, NodeKind, Span};
-use super::scope::{NsRef, NsTarget, Scope};
+use super::namespaces::Binding;
+use super::scope::{NsRef, Scope};
 use super::{Limits, chars, reference};
-use crate::ns;
 use crate::stream_error::StreamErrorCondition as Condition;
 
 /// What a run of the scanner came to.
@@ -62,14 +62,6 @@ enum State {
     Cdata,
 }
 
-/// A prefix bound by an element that is still open.
-#[derive(Debug, Clone, Copy)]
-struct Binding {
-    prefix: Span,
-    ns: NsRef,
-    node: u32,
-}
-
 #[derive(Debug)]
 pub(super) struct Scanner {
     state: State,
@@ -83,16 +75,16 @@ pub(super) struct Scanner {
     /// The header's tag was that of an empty element.
     pub(super) header_closed: bool,
     /// The innermost open element.
-    current: u32,
+    pub(super) current: u32,
     depth: usize,
     elements: usize,
-    declarations: usize,
+    pub(super) declarations: usize,
     attr_name: Span,
-    default_ns: NsRef,
-    nodes: Vec<Node>,
-    attrs: Vec<Attr>,
-    bindings: Vec<Binding>,
-    decoded_ns: Vec<Box<str>>,
+    pub(super) default_ns: NsRef,
+    pub(super) nodes: Vec<Node>,
+    pub(super) attrs: Vec<Attr>,
+    pub(super) bindings: Vec<Binding>,
+    pub(super) decoded_ns: Vec<Box<str>>,
 }
 
 impl Scanner {
@@ -159,13 +151,13 @@ impl Scanner {
                 State::Text => self.text(text)?,
                 State::Markup => self.markup(text)?,
                 State::OpenName => self.open_name(text, limits)?,
-                State::TagEnd => self.tag_end(text, scope, limits)?,
-                State::BeforeAttr => self.before_attr(text, scope, limits)?,
+                State::TagEnd => self.tag_end(text, scope)?,
+                State::BeforeAttr => self.before_attr(text, scope)?,
                 State::AttrName => self.attr_name(text)?,
                 State::AttrEquals => self.attr_equals(text)?,
                 State::AttrQuote => self.attr_quote(text)?,
                 State::AttrValue => self.attr_value(text, limits)?,
-                State::EmptyTag => self.empty_tag(text, scope, limits)?,
+                State::EmptyTag => self.empty_tag(text, scope)?,
                 State::CloseName => self.close_name(text)?,
                 State::CloseTail => self.close_tail(text)?,
                 State::Cdata => self.cdata(text)?,
@@ -357,7 +349,7 @@ impl Scanner {
         self.go(State::TagEnd)
     }
 
-    fn tag_end(&mut self, text: &str, scope: &Scope, limits: &Limits) -> Result<Flow, Condition> {
+    fn tag_end(&mut self, text: &str, scope: &Scope) -> Result<Flow, Condition> {
         match text.as_bytes().get(self.pos) {
             None => NEED_MORE,
             Some(&byte) if chars::is(byte, chars::SPACE) => {
@@ -370,7 +362,7 @@ impl Scanner {
             }
             Some(b'>') => {
                 self.pos += 1;
-                self.finish_start_tag(text, scope, limits)?;
+                self.finish_start_tag(text, scope)?;
                 if self.header_only {
                     return Ok(Flow::Stop(Step::Done));
                 }
@@ -380,19 +372,14 @@ impl Scanner {
         }
     }
 
-    fn before_attr(
-        &mut self,
-        text: &str,
-        scope: &Scope,
-        limits: &Limits,
-    ) -> Result<Flow, Condition> {
+    fn before_attr(&mut self, text: &str, scope: &Scope) -> Result<Flow, Condition> {
         match text.as_bytes().get(self.pos) {
             None => NEED_MORE,
             Some(&byte) if chars::is(byte, chars::SPACE) => {
                 self.pos += 1;
                 Ok(Flow::Go)
             }
-            Some(b'/' | b'>') => self.tag_end(text, scope, limits),
+            Some(b'/' | b'>') => self.tag_end(text, scope),
             Some(_) => {
                 self.mark = self.pos;
                 self.go(State::AttrName)
@@ -528,52 +515,12 @@ impl Scanner {
         }
     }
 
-    /// Binds the namespace that the attribute in hand declares.
-    fn declare(&mut self, text: &str, limits: &Limits) -> Result<(), Condition> {
-        self.declarations += 1;
-        if self.declarations > limits.namespaces_max {
-            return Err(Condition::PolicyViolation);
-        }
-        let index = self.attrs.len() - 1;
-        let Some(attr) = self.attrs.get(index) else {
-            return Err(Condition::InternalServerError);
-        };
-        let raw = attr.value.of(text);
-        let is_default = attr.kind == AttrKind::DefaultDeclaration;
-        let prefix = attr.local;
-        let mut ns = if raw.is_empty() {
-            NsRef::NONE
-        } else {
-            NsRef::declared(index)
-        };
-        let mut allowed = is_declarable(if is_default { "" } else { prefix.of(text) }, raw);
-        if attr.escaped {
-            let decoded = reference::decode_attribute(raw);
-            allowed = is_declarable(if is_default { "" } else { prefix.of(text) }, &decoded);
-            ns = NsRef::decoded(self.decoded_ns.len());
-            self.decoded_ns.push(decoded.into());
-        }
-        if !allowed {
-            return Err(Condition::NotWellFormed);
-        }
-        if is_default {
-            self.default_ns = ns;
-        } else {
-            self.bindings.push(Binding {
-                prefix,
-                ns,
-                node: self.current,
-            });
-        }
-        Ok(())
-    }
-
-    fn empty_tag(&mut self, text: &str, scope: &Scope, limits: &Limits) -> Result<Flow, Condition> {
+    fn empty_tag(&mut self, text: &str, scope: &Scope) -> Result<Flow, Condition> {
         match text.as_bytes().get(self.pos) {
             None => NEED_MORE,
             Some(b'>') => {
                 self.pos += 1;
-                self.finish_start_tag(text, scope, limits)?;
+                self.finish_start_tag(text, scope)?;
                 if self.header_only {
                     self.header_closed = true;
                     return Ok(Flow::Stop(Step::Done));
@@ -582,112 +529,6 @@ impl Scanner {
             }
             Some(_) => Err(Condition::NotWellFormed),
         }
-    }
-
-    /// All declarations of the tag are known: resolves the prefixes of the element and its attributes.
-    fn finish_start_tag(
-        &mut self,
-        text: &str,
-        scope: &Scope,
-        _limits: &Limits,
-    ) -> Result<(), Condition> {
-        let (default_ns, current) = (self.default_ns, self.current as usize);
-        let Some(node) = self.nodes.get(current) else {
-            return Err(Condition::InternalServerError);
-        };
-        let (attrs_start, attrs_len) = (node.attrs_start as usize, usize::from(node.attrs_len));
-        let ns = if node.qname_start == node.span.start {
-            default_ns
-        } else {
-            let prefix = Span {
-                start: node.qname_start,
-                end: node.span.start - 1,
-            };
-            self.lookup(prefix.of(text), text, scope)?
-        };
-        let mut prefixed = 0;
-        for index in attrs_start..attrs_start + attrs_len {
-            let Some(attr) = self.attrs.get(index) else {
-                continue;
-            };
-            if attr.kind != AttrKind::Prefixed {
-                continue;
-            }
-            let prefix = Span {
-                start: attr.qname_start,
-                end: attr.local.start - 1,
-            };
-            let ns = self.lookup(prefix.of(text), text, scope)?;
-            if let Some(attr) = self.attrs.get_mut(index) {
-                attr.ns = ns;
-            }
-            prefixed += 1;
-        }
-        if let Some(node) = self.nodes.get_mut(current) {
-            node.ns = ns;
-            node.default_ns = default_ns;
-        }
-        if prefixed > 1 {
-            self.check_duplicates(attrs_start, text, scope)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Namespaces in XML §6.3: two prefixes for one namespace make two names one.
-    fn check_duplicates(
-        &self,
-        attrs_start: usize,
-        text: &str,
-        scope: &Scope,
-    ) -> Result<(), Condition> {
-        let attrs = self.attrs.get(attrs_start..).unwrap_or_default();
-        let prefixed = || {
-            attrs
-                .iter()
-                .enumerate()
-                .filter(|(_, attr)| attr.kind == AttrKind::Prefixed)
-        };
-        for (at, attr) in prefixed() {
-            let same = |(_, other): (usize, &Attr)| {
-                other.local.of(text) == attr.local.of(text)
-                    && self.ns_name(other.ns, text, scope) == self.ns_name(attr.ns, text, scope)
-            };
-            if prefixed()
-                .take_while(|(earlier, _)| *earlier < at)
-                .any(same)
-            {
-                return Err(Condition::NotWellFormed);
-            }
-        }
-        Ok(())
-    }
-
-    fn ns_name<'a>(&'a self, ns: NsRef, text: &'a str, scope: &'a Scope) -> &'a str {
-        match ns.target() {
-            NsTarget::None => "",
-            NsTarget::Xml => ns::XML,
-            NsTarget::Outer(index) => scope.name(index),
-            NsTarget::Decoded(index) => self.decoded_ns.get(index).map_or("", |name| name),
-            NsTarget::Declared(index) => {
-                self.attrs.get(index).map_or("", |attr| attr.value.of(text))
-            }
-        }
-    }
-
-    fn lookup(&self, prefix: &str, text: &str, scope: &Scope) -> Result<NsRef, Condition> {
-        if prefix == "xml" {
-            return Ok(NsRef::XML);
-        }
-        let bound = self
-            .bindings
-            .iter()
-            .rev()
-            .find(|binding| binding.prefix.of(text) == prefix);
-        let found = bound
-            .map(|binding| binding.ns)
-            .or_else(|| scope.lookup(prefix));
-        found.ok_or(Condition::NotWellFormed)
     }
 
     /// The name of an end tag must be that of the innermost open element, byte by byte.
@@ -775,14 +616,5 @@ impl Scanner {
             ns: NsRef::NONE,
             default_ns: NsRef::NONE,
         });
-    }
-}
-
-/// Namespaces in XML §3 and §5: what may be bound to what. The empty prefix is the default namespace.
-fn is_declarable(prefix: &str, ns: &str) -> bool {
-    match prefix {
-        "xml" => ns == ns::XML,
-        "xmlns" => false,
-        _ => ns != ns::XML && ns != ns::XMLNS && (prefix.is_empty() || !ns.is_empty()),
     }
 }

@@ -283,6 +283,19 @@ fn not_well_formed() {
 }
 
 #[test]
+fn an_element_in_the_namespace_of_xml_cannot_be_written_canonically() {
+    check_error("<xml:a/>", InvalidNamespace);
+    check_error(
+        "<a xmlns:xml='http://www.w3.org/XML/1998/namespace'><xml:b/></a>",
+        InvalidNamespace,
+    );
+    check(
+        "<a xmlns:xml='http://www.w3.org/XML/1998/namespace' xml:b='c'/>",
+        &["<a xml:b='c'/>"],
+    );
+}
+
+#[test]
 fn text_between_stanzas() {
     check_error("hello", BadFormat);
     check_error("<a/>x", BadFormat);
