@@ -1,13 +1,21 @@
-//! cluster
+//! Raft groups, replicas, links, gossip and the transport between nodes.
 //!
 //! - [`node_id`]: the identifiers of nodes, partitions, epochs and Raft groups.
 //! - [`transport`]: frames and calls between nodes over mutual TLS, four lanes a peer.
 //! - [`raft`]: the Raft groups of a node; the only place that knows openraft.
+//! - [`link`]: the one path between a node and the owner of a partition, exactly once and in order.
+//! - [`machine`]: a partition's replica, moved forward by its log; [`effect_queue`]: its news for the owner.
+//! - [`meta`]: members and their incarnations. [`records`]: the bytes of entries and rows.
 //! - [`gossip`]: hints every node tells about itself; never authority.
 
+pub mod effect_queue;
 pub mod gossip;
+pub mod link;
+pub mod machine;
+pub mod meta;
 pub mod node_id;
 pub mod raft;
+pub mod records;
 pub mod transport;
 
 pub use node_id::{Epoch, Group, Incarnation, NodeId, PartitionId, PoolId};

@@ -30,7 +30,6 @@ use crate::raft::{CommittedEntry, Machine, MachineError, SnapshotFile, mark_plac
 use crate::records::{StateRows, decode_entry, encode_archive_row};
 
 /// What readers share with the machine.
-#[derive(Debug)]
 pub struct Replica {
     /// Partition, partition table and the pool's constants.
     pub surroundings: Surroundings,
