@@ -21,7 +21,8 @@ pub struct RaftSettings {
     pub vote_timeout: Duration,
     /// How long a snapshot may take to install. Default 20 s.
     pub install_snapshot_timeout: Duration,
-    /// Longest payload of one entry. Default 2 MiB.
+    /// Longest payload of one entry. Default 2 MiB. It must stay below a quarter of the log's `segment_bytes`: what the log
+    /// refuses stops the group.
     pub payload_bytes_max: usize,
     /// Most payload that may wait or be under way in one group; further submissions are refused. Default 32 MiB.
     pub submitted_bytes_max: usize,
