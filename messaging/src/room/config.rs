@@ -4,7 +4,7 @@ use super::command::FormFields;
 use super::config_form;
 use super::destroy;
 use super::event::RoomEvent;
-use super::leave::remove_unaffiliated;
+use super::leave::{remove_unaffiliated, vanish_if_empty};
 use super::refusal::Refusal;
 use super::state::{Affiliation, Occupant, Role, RoomConfig};
 use super::transaction::Transaction;
@@ -33,6 +33,8 @@ pub(super) fn configure(tx: &mut Transaction<'_, '_>, fields: &FormFields) -> Re
     if old.moderated && !new.moderated {
         seq = give_voice_to_all(tx).max(seq);
     }
+    // An owner outside may take persistence from a room that nobody is in.
+    vanish_if_empty(tx);
     Ok(seq)
 }
 

@@ -26,66 +26,79 @@ pub fn form(config: &RoomConfig) -> Bytes {
         .attr("type", "form");
     writer.leaf("title", "Room configuration");
     hidden(&mut writer, ns::MUC_ROOM_CONFIG);
+    write_description(&mut writer, config);
+    write_access(&mut writer, config);
+    write_visibility(&mut writer, config);
+    writer.end().end();
+    writer.finish()
+}
+
+/// What the room is.
+fn write_description(writer: &mut XmlWriter, config: &RoomConfig) {
     text(
-        &mut writer,
+        writer,
         "muc#roomconfig_roomname",
         "text-single",
         "Name",
         &config.name,
     );
     text(
-        &mut writer,
+        writer,
         "muc#roomconfig_roomdesc",
         "text-single",
         "Description",
         &config.description,
     );
     text(
-        &mut writer,
+        writer,
         "muc#roomconfig_lang",
         "text-single",
         "Language of the discussions",
         &config.lang,
     );
     switch(
-        &mut writer,
+        writer,
         "muc#roomconfig_persistentroom",
         "Keep the room when everybody has left",
         config.persistent,
     );
     switch(
-        &mut writer,
+        writer,
         "muc#roomconfig_publicroom",
         "List the room",
         config.public,
     );
+}
+
+/// Who may enter and speak.
+fn write_access(writer: &mut XmlWriter, config: &RoomConfig) {
     switch(
-        &mut writer,
+        writer,
         "muc#roomconfig_membersonly",
         "Only members may enter",
         config.members_only,
     );
     switch(
-        &mut writer,
+        writer,
         "muc#roomconfig_allowinvites",
         "Members may invite others",
         config.allow_invites,
     );
     switch(
-        &mut writer,
+        writer,
         "muc#roomconfig_moderatedroom",
         "Only who has voice may write",
         config.moderated,
     );
     switch(
-        &mut writer,
+        writer,
         "muc#roomconfig_changesubject",
         "Participants may change the subject",
         config.change_subject,
     );
     let protected = config.password.is_some();
     switch(
-        &mut writer,
+        writer,
         "muc#roomconfig_passwordprotectedroom",
         "Entering requires a password",
         protected,
@@ -95,12 +108,16 @@ pub fn form(config: &RoomConfig) -> Bytes {
         .as_ref()
         .map_or("", |secret| secret.0.as_str());
     text(
-        &mut writer,
+        writer,
         "muc#roomconfig_roomsecret",
         "text-private",
         "The password",
         secret,
     );
+}
+
+/// Who sees what, and how much of it.
+fn write_visibility(writer: &mut XmlWriter, config: &RoomConfig) {
     let whois = if config.non_anonymous {
         "anyone"
     } else {
@@ -108,7 +125,7 @@ pub fn form(config: &RoomConfig) -> Bytes {
     };
     let choices = [("Moderators", "moderators"), ("Everybody", "anyone")];
     list(
-        &mut writer,
+        writer,
         "muc#roomconfig_whois",
         "Who sees real addresses",
         whois,
@@ -117,7 +134,7 @@ pub fn form(config: &RoomConfig) -> Bytes {
     let choices = PRIVATE_MESSAGES.map(|(_, value, label)| (label, value));
     let value = private_messages_name(config.private_messages);
     list(
-        &mut writer,
+        writer,
         "muc#roomconfig_allowpm",
         "Who may send private messages",
         value,
@@ -125,7 +142,7 @@ pub fn form(config: &RoomConfig) -> Bytes {
     );
     let history = config.history_max.to_string();
     text(
-        &mut writer,
+        writer,
         "muc#maxhistoryfetch",
         "text-single",
         "Messages shown on entering",
@@ -152,20 +169,18 @@ pub fn form(config: &RoomConfig) -> Bytes {
         .copied()
         .collect();
     list(
-        &mut writer,
+        writer,
         "muc#roomconfig_maxusers",
         "Occupants at most",
         &users,
         &choices,
     );
     switch(
-        &mut writer,
+        writer,
         "muc#roomconfig_enablelogging",
         "Archive the discussions",
         config.archived,
     );
-    writer.end().end();
-    writer.finish()
 }
 
 const PRIVATE_MESSAGES: [(PrivateMessages, &str, &str); 4] = [

@@ -107,7 +107,7 @@ fn take_out(
 }
 
 /// §7.14: a room that isn't persistent goes with its last occupant.
-fn vanish_if_empty(tx: &mut Transaction<'_, '_>) {
+pub(super) fn vanish_if_empty(tx: &mut Transaction<'_, '_>) {
     let outlives = tx
         .record()
         .is_some_and(|record| record.config.persistent && !record.locked);

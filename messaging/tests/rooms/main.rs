@@ -5,6 +5,7 @@
 
 mod conversations;
 mod invariants;
+mod moderation;
 mod parsing;
 mod replays;
 mod rights;

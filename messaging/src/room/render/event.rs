@@ -75,54 +75,10 @@ impl Renderer {
                     out.push(Rendering::new(&stanza, all(occupants)));
                 }
             }
-            RoomEvent::Joined {
-                occupant,
-                announced,
-                ..
-            } => {
-                if *announced {
-                    self.tell(
-                        &audience,
-                        &Notice::current(occupant),
-                        Some(&occupant.jid),
-                        &mut out,
-                    );
-                }
-            }
-            RoomEvent::Changed {
-                occupant,
-                actor,
-                reason,
-            } => {
-                let (actor, reason) = (actor.as_deref(), reason.as_deref());
-                let notice = Notice {
-                    actor,
-                    reason,
-                    ..Notice::current(occupant)
-                };
-                self.tell(&audience, &notice, None, &mut out);
-            }
-            RoomEvent::Renamed { old_nick, occupant } => {
-                self.renamed(&audience, old_nick, occupant, &mut out)
-            }
-            RoomEvent::Left {
-                occupant,
-                presence,
-                codes,
-                actor,
-                reason,
-                announced,
-            } => {
-                let (actor, reason) = (actor.as_deref(), reason.as_deref());
-                let notice = Notice {
-                    said: presence,
-                    codes,
-                    actor,
-                    reason,
-                    ..Notice::current(occupant)
-                };
-                self.left(&audience, &notice, *announced, &mut out);
-            }
+            RoomEvent::Joined { .. }
+            | RoomEvent::Changed { .. }
+            | RoomEvent::Renamed { .. }
+            | RoomEvent::Left { .. } => self.presences(&audience, event, &mut out),
             RoomEvent::Affiliated {
                 jid,
                 affiliation,
@@ -144,6 +100,55 @@ impl Renderer {
         }
         out.retain(|rendering| !rendering.targets.is_empty());
         out
+    }
+
+    /// What occupants are told of one occupant.
+    fn presences(&self, audience: &Audience<'_>, event: &RoomEvent, out: &mut Vec<Rendering>) {
+        match event {
+            RoomEvent::Joined {
+                occupant,
+                announced: true,
+                ..
+            } => {
+                let notice = Notice::current(occupant);
+                self.tell(audience, &notice, Some(&occupant.jid), out);
+            }
+            RoomEvent::Changed {
+                occupant,
+                actor,
+                reason,
+            } => {
+                let (actor, reason) = (actor.as_deref(), reason.as_deref());
+                let notice = Notice {
+                    actor,
+                    reason,
+                    ..Notice::current(occupant)
+                };
+                self.tell(audience, &notice, None, out);
+            }
+            RoomEvent::Renamed { old_nick, occupant } => {
+                self.renamed(audience, old_nick, occupant, out)
+            }
+            RoomEvent::Left {
+                occupant,
+                presence,
+                codes,
+                actor,
+                reason,
+                announced,
+            } => {
+                let (actor, reason) = (actor.as_deref(), reason.as_deref());
+                let notice = Notice {
+                    said: presence,
+                    codes,
+                    actor,
+                    reason,
+                    ..Notice::current(occupant)
+                };
+                self.left(audience, &notice, *announced, out);
+            }
+            _ => {}
+        }
     }
 
     /// A message or subject as everybody gets it, without `to`: reflected with its own id, under the archive's id
