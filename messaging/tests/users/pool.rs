@@ -9,6 +9,7 @@ use messaging::archive::{ArchiveRecord, ArchiveRow, MessageRecord};
 use messaging::command::{Answer, Batch, Command, Entry, Proposal, SendMessage};
 use messaging::effect::{Effect, UserEffect};
 use messaging::link_record::LinkOrigin;
+use messaging::query::{Query, Reply, answer};
 use messaging::slot::{PartitionId, PartitionTable};
 use messaging::state::State;
 use messaging::table::RowCodec;
@@ -402,4 +403,48 @@ pub(crate) fn presence(type_: &str, from: &str, to: &str) -> Command {
 
 pub(crate) fn partition_id(index: usize) -> PartitionId {
     PartitionId(index as u16)
+}
+
+pub(crate) fn jid(text: &str) -> Jid {
+    Jid::parse(text).unwrap()
+}
+
+pub(crate) fn set_contact(pool: &mut Pool, name: &str, contact: &str) {
+    pool.done(
+        Command::SetContact {
+            user: user(name),
+            contact: user(contact),
+            name: None,
+            groups: vec![],
+        },
+        name,
+    );
+}
+
+pub(crate) fn block(name: &str, items: &[&str]) -> Command {
+    Command::Block {
+        user: user(name),
+        items: items.iter().map(|item| jid(item)).collect(),
+    }
+}
+
+/// Alice and Bob, subscribed to each other.
+pub(crate) fn friends() -> Pool {
+    let mut pool = Pool::with_users(&["alice", "bob"]);
+    for (from, to) in [("alice", "bob"), ("bob", "alice")] {
+        pool.done(presence("subscribe", from, to), from);
+        pool.settle(false);
+        pool.done(presence("subscribed", to, from), to);
+        pool.settle(false);
+    }
+    pool.shown();
+    pool
+}
+
+pub(crate) fn payload(state: &State, query: &Query) -> String {
+    match answer(state, query) {
+        Reply::Payload(payload) => String::from_utf8(payload.to_vec()).unwrap(),
+        Reply::Refused(error) => format!("{:?}", error.condition),
+        other => panic!("not a payload: {other:?}"),
+    }
 }
