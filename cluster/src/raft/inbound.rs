@@ -123,7 +123,9 @@ async fn append(node: &GroupNode, from: NodeId, frame: &Frame) -> Result<Vec<u8>
             if let Some(committed) = request.committed {
                 quarantine::learn_commit(&node.shared, request.vote, committed);
             }
-            AppendReply::Success
+            AppendReply::Success {
+                quarantined: node.shared.is_quarantined(),
+            }
         }
         AppendEntriesResponse::PartialSuccess(upto) => {
             AppendReply::Partial(upto.as_ref().map(LogIdRecord::from))

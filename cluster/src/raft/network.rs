@@ -188,7 +188,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
             .request(kind::APPEND, RPCTypes::AppendEntries, &query, timeout)
             .await?;
         Ok(match reply {
-            AppendReply::Success => AppendEntriesResponse::Success,
+            AppendReply::Success { quarantined } => {
+                self.group.learn_quarantined(self.target, quarantined);
+                AppendEntriesResponse::Success
+            }
             AppendReply::Partial(upto) => {
                 AppendEntriesResponse::PartialSuccess(upto.map(LogId::from))
             }

@@ -82,7 +82,10 @@ pub(crate) struct AppendRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum AppendReply {
     /// All of it is on disk.
-    Success,
+    Success {
+        /// The replica is quarantined: it can't take over.
+        quarantined: bool,
+    },
     /// The log is on disk up to here.
     Partial(Option<LogIdRecord>),
     /// The follower's log has another entry at `prev`, or none.

@@ -1,8 +1,10 @@
 //! What the tasks of one group share beside openraft itself.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use super::lock;
 use super::log_store::GroupLog;
 use super::settings::RaftSettings;
 use crate::node_id::{Group, NodeId};
@@ -23,6 +25,8 @@ pub(crate) struct GroupShared {
     /// The term of the vote found at the start of a quarantine; a leader of a later term was elected without us.
     quarantine_term: u64,
     learnt_commit: AtomicU64,
+    /// Members that said they are quarantined; only a leader hears it.
+    quarantined_members: Mutex<BTreeSet<NodeId>>,
 }
 
 impl GroupShared {
@@ -45,6 +49,7 @@ impl GroupShared {
             quarantined: AtomicBool::new(quarantined),
             quarantine_term,
             learnt_commit: AtomicU64::new(NONE),
+            quarantined_members: Mutex::default(),
         })
     }
 
@@ -66,6 +71,21 @@ impl GroupShared {
 
     pub(crate) fn end_quarantine(&self) {
         self.quarantined.store(false, Ordering::Release);
+    }
+
+    /// A member said whether it is quarantined.
+    pub(crate) fn learn_quarantined(&self, member: NodeId, quarantined: bool) {
+        let mut members = lock(&self.quarantined_members);
+        if quarantined {
+            members.insert(member);
+        } else {
+            members.remove(&member);
+        }
+    }
+
+    /// Whether a member said that it is quarantined.
+    pub(crate) fn is_member_quarantined(&self, member: NodeId) -> bool {
+        lock(&self.quarantined_members).contains(&member)
     }
 
     /// Whether a leader of this term was surely elected without this replica's quarantined vote.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use openraft::{Instant, RaftMetrics, ServerState};
 
 use super::group::GroupNode;
+use super::shared::GroupShared;
 use super::type_config::TypeConfig;
 use crate::node_id::{Group, NodeId};
 
@@ -56,6 +57,8 @@ pub struct FollowerStatus {
     pub is_voter: bool,
     /// Up to where it has the log.
     pub matched: Option<u64>,
+    /// Whether it said that it is quarantined, so that it can't take over.
+    pub quarantined: bool,
     /// How long ago it last answered.
     pub heard: Option<Duration>,
 }
@@ -77,7 +80,7 @@ impl GroupNode {
             snapshot: metrics.snapshot.map(|id| id.index),
             purged: metrics.purged.map(|id| id.index),
             matched_by_all: self.shared.matched_by_all(),
-            followers: followers(&metrics),
+            followers: followers(&metrics, &self.shared),
             quorum_age: metrics.last_quorum_acked.map(|at| at.elapsed()),
             quarantined: self.shared.is_quarantined(),
             submitted_bytes: self.submitted_bytes(),
@@ -91,7 +94,7 @@ impl GroupNode {
 }
 
 /// The other members of a group that this node leads.
-fn followers(metrics: &RaftMetrics<TypeConfig>) -> Vec<FollowerStatus> {
+fn followers(metrics: &RaftMetrics<TypeConfig>, shared: &GroupShared) -> Vec<FollowerStatus> {
     let Some(replication) = &metrics.replication else {
         return Vec::new();
     };
@@ -103,6 +106,7 @@ fn followers(metrics: &RaftMetrics<TypeConfig>) -> Vec<FollowerStatus> {
             node: *node,
             is_voter: voters.contains(node),
             matched: matched.map(|id| id.index),
+            quarantined: shared.is_member_quarantined(*node),
             heard: metrics
                 .heartbeat
                 .as_ref()
@@ -169,7 +173,11 @@ impl GroupStatus {
             .unwrap_or(0)
             .saturating_sub(follower.matched.unwrap_or(0));
         let is_heard = follower.heard.is_some_and(|ago| ago <= heard_within);
-        follower.is_voter && follower.matched.is_some() && lag <= LAG_MAX && is_heard
+        follower.is_voter
+            && !follower.quarantined
+            && follower.matched.is_some()
+            && lag <= LAG_MAX
+            && is_heard
     }
 }
 
@@ -206,6 +214,7 @@ mod tests {
                 .map(|(node, matched, heard)| FollowerStatus {
                     node: NodeId(*node),
                     is_voter: true,
+                    quarantined: *node == 66,
                     matched: *matched,
                     heard: heard.map(Duration::from_millis),
                 })
@@ -253,6 +262,7 @@ mod tests {
         );
         check(&[(2, Some(100), Some(10)), (3, None, Some(10))], None, None);
         check(&[(2, Some(5000), None)], None, None);
+        check(&[(66, Some(5000), Some(10))], None, None);
         check(&[], None, None);
     }
 
