@@ -1,0 +1,87 @@
+//! What a publication reads of the replicated state.
+
+use std::sync::Arc;
+
+use xmpp::jid::{BareJid, Jid};
+use xmpp::stanza::Stanza;
+
+use crate::archive::ArchiveRow;
+use crate::state::State;
+use crate::user::blocking;
+use crate::user::subscription::SubscriptionType;
+
+/// What the publication needs of the replicated state, read at the moment of use.
+pub trait Contacts {
+    /// Contacts that may see the user (`from` or `both`), not blocked.
+    fn watchers(&self, user: &BareJid) -> Vec<BareJid>;
+    /// Contacts whom the user may see (`to` or `both`), not blocked.
+    fn watched(&self, user: &BareJid) -> Vec<BareJid>;
+    /// May `asker` see the user? Blocks are disregarded.
+    fn may_see(&self, user: &BareJid, asker: &BareJid) -> bool;
+    /// Does the user block this JID?
+    fn blocks(&self, user: &BareJid, other: &Jid) -> bool;
+    /// Subscription requests that wait for the user's answer, as stanzas (RFC 6121 §3.1.3: shown again at each log-in).
+    fn requests(&self, user: &BareJid) -> Vec<Stanza>;
+    /// Contacts with a subscription to the user (`from` or `both`), blocked ones too.
+    fn subscribers(&self, user: &BareJid) -> Vec<BareJid>;
+    /// Whether there is such an account.
+    fn exists(&self, user: &BareJid) -> bool;
+    /// The delivery cursor and the head of the user's log.
+    fn positions(&self, user: &BareJid) -> (u64, u64);
+}
+
+/// A row as it was read back.
+pub type Row = Arc<ArchiveRow>;
+
+impl Contacts for State {
+    fn watchers(&self, user: &BareJid) -> Vec<BareJid> {
+        let mut watchers = Contacts::subscribers(self, user);
+        watchers.retain(|contact| !Contacts::blocks(self, user, &Jid::from(contact)));
+        watchers
+    }
+
+    fn watched(&self, user: &BareJid) -> Vec<BareJid> {
+        self.roster
+            .rows_of(user)
+            .filter(|(_, item)| item.to)
+            .map(|(contact, _)| contact)
+            .filter(|contact| !Contacts::blocks(self, user, &Jid::from(*contact)))
+            .cloned()
+            .collect()
+    }
+
+    fn may_see(&self, user: &BareJid, asker: &BareJid) -> bool {
+        let item = self.roster.get(&(user.clone(), asker.clone()));
+        user == asker || item.is_some_and(|item| item.from)
+    }
+
+    fn blocks(&self, user: &BareJid, other: &Jid) -> bool {
+        blocking::is_blocked(self, user, other)
+    }
+
+    fn requests(&self, user: &BareJid) -> Vec<Stanza> {
+        let waiting = self.roster.rows_of(user).filter_map(|(contact, item)| {
+            let payload = item.pending_in.clone()?;
+            let blocked = Contacts::blocks(self, user, &Jid::from(contact));
+            (!blocked).then(|| Stanza {
+                payload,
+                ..SubscriptionType::Subscribe.stanza(contact, user)
+            })
+        });
+        waiting.collect()
+    }
+
+    fn subscribers(&self, user: &BareJid) -> Vec<BareJid> {
+        let from = self.roster.rows_of(user).filter(|(_, item)| item.from);
+        from.map(|(contact, _)| contact.clone()).collect()
+    }
+
+    fn exists(&self, user: &BareJid) -> bool {
+        self.accounts.contains(user)
+    }
+
+    fn positions(&self, user: &BareJid) -> (u64, u64) {
+        let log = self.logs.get(user);
+        log.map_or((0, 0), |log| (log.delivered, log.head))
+    }
+}

@@ -1,0 +1,281 @@
+//! Sessions come and go: bound, attached by their node after a change of owner, ended, gone with their node.
+
+use xmpp::jid::FullJid;
+use xmpp::stanza::{Stanza, StanzaKind};
+use xmpp::stanza_error::{Condition, StanzaError};
+
+use super::session::{Reader, Session};
+use super::{
+    Actions, Contacts, Expected, Publication, PublicationAction, SessionKey, SessionState,
+};
+
+impl Publication {
+    /// RFC 6120 §7: a session wants its resource. An older session of the same full JID ends (§7.7.2.2); binding again
+    /// what is bound changes nothing. Ends with the position at which the session begins.
+    ///
+    /// # Errors
+    /// `resource-constraint` where the user has as many sessions as may be (RFC 6120 §7.6.2.1).
+    pub fn bind(
+        &mut self,
+        key: SessionKey,
+        contacts: &dyn Contacts,
+    ) -> Result<Vec<PublicationAction>, Box<StanzaError>> {
+        let mut out = Vec::new();
+        self.begin(contacts);
+        if self.find(&key).is_none() {
+            let older = self.find_jid(key.jid.as_str());
+            if older.is_none() && self.sessions.len() >= self.settings.resources_max {
+                return Err(Box::new(StanzaError::new(Condition::ResourceConstraint)));
+            }
+            if let Some(older) = older {
+                out.push(PublicationAction::Kick(self.sessions[older].key.clone()));
+                self.remove(older, unavailable(&key.jid), contacts, &mut out);
+            }
+            self.expected_is_over(|expected| expected.jid == key.jid, contacts, &mut out);
+            self.add(key.clone(), Reader::at(self.position()));
+            self.finish(&mut out);
+        }
+        out.push(PublicationAction::Position {
+            nodes: vec![key.node],
+            previous: 0,
+            seq: self.position(),
+        });
+        Ok(out)
+    }
+
+    /// A node says which sessions of the user it has; what was known of its sessions is replaced.
+    ///
+    /// Contacts are told only of what differs from what was known; a session first learned of now is as it was before.
+    /// `cursor`: the newest row that the node has seen pass, 0: none. Rows after it are read and delivered.
+    pub fn attach(
+        &mut self,
+        node: u64,
+        states: Vec<SessionState>,
+        cursor: u64,
+        contacts: &dyn Contacts,
+    ) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        self.begin(contacts);
+        for key in self.keys(|session| session.key.node == node) {
+            if !states.iter().any(|state| state.key == key)
+                && let Some(index) = self.find(&key)
+            {
+                self.remove(index, unavailable(&key.jid), contacts, &mut out);
+            }
+        }
+        let seen = if cursor == 0 {
+            self.position()
+        } else {
+            cursor.min(self.position())
+        };
+        for state in states {
+            // Two sessions of one address: this owner has bound the other one since.
+            let other = self.find_jid(state.key.jid.as_str());
+            if other.is_some_and(|other| self.sessions[other].key != state.key) {
+                out.push(PublicationAction::Kick(state.key));
+                continue;
+            }
+            self.attach_session(other, state, seen, contacts, &mut out);
+        }
+        let attached = |expected: &Expected| expected.node == node;
+        self.expected_is_over(attached, contacts, &mut out);
+        self.offer_waiting(None);
+        self.finish(&mut out);
+        let (nodes, seq) = (vec![node], self.position());
+        out.push(PublicationAction::Position {
+            nodes,
+            previous: cursor,
+            seq,
+        });
+        out
+    }
+
+    fn attach_session(
+        &mut self,
+        known: Option<usize>,
+        state: SessionState,
+        seen: u64,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) {
+        let SessionState {
+            key,
+            flags,
+            presence,
+            directed,
+            unacknowledged,
+            newest_row,
+        } = state;
+        let mut reader = Reader::at(seen);
+        reader.newest_row = newest_row;
+        let index = match known {
+            Some(index) => {
+                reader.bound_at = self.sessions[index].reader.bound_at;
+                let again_from = self.compare_rows(index, &unacknowledged, newest_row);
+                reader.next = again_from.map_or(seen, |from| from.min(seen));
+                index
+            }
+            None => self.add(key, reader.clone()),
+        };
+        for &row in &unacknowledged {
+            self.unsettled.offer(row, self.sessions[index].id);
+        }
+        reader.sent = unacknowledged.into();
+        let session = &mut self.sessions[index];
+        session.flags = flags;
+        session.directed = directed.into_iter().collect();
+        session.reader = reader;
+        match known {
+            Some(_) => self.correct_presence(index, presence, contacts, out),
+            None => {
+                session.set_presence(presence);
+                let jid = &session.key.jid;
+                let noted = self.expected.iter().any(|expected| expected.jid == *jid);
+                session.noted = noted;
+                self.note_if_available(index, out);
+            }
+        }
+        let session = &self.sessions[index];
+        if session.is_eligible() && session.flags.archive_first {
+            self.unsettled.settle_range(0, session.reader.bound_at);
+        }
+    }
+
+    /// Compares what a session was sent with what it says: what came before the newest row it got and isn't
+    /// unacknowledged was acknowledged; what came after never arrived. Gives where reading begins again.
+    fn compare_rows(
+        &mut self,
+        index: usize,
+        unacknowledged: &[u64],
+        newest_row: u64,
+    ) -> Option<u64> {
+        let session = &self.sessions[index];
+        let (id, sent) = (session.id, session.reader.sent.clone());
+        let arrived = sent.iter().position(|row| *row == newest_row);
+        let mut again_from: Option<u64> = None;
+        for (place, row) in sent.into_iter().enumerate() {
+            if unacknowledged.contains(&row) {
+                continue;
+            }
+            if arrived.is_some_and(|arrived| place <= arrived) {
+                self.unsettled.acknowledged(row);
+            } else {
+                self.unsettled.release(row, id);
+                let before = row.saturating_sub(1);
+                again_from = Some(again_from.map_or(before, |from| from.min(before)));
+            }
+        }
+        again_from
+    }
+
+    /// A node is certainly dead, or has attached without naming the user: its sessions end.
+    pub fn node_gone(&mut self, node: u64, contacts: &dyn Contacts) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        for key in self.keys(|session| session.key.node == node) {
+            if let Some(index) = self.find(&key) {
+                self.remove(index, unavailable(&key.jid), contacts, &mut out);
+            }
+        }
+        self.expected_is_over(|expected| expected.node == node, contacts, &mut out);
+        self.finish(&mut out);
+        out
+    }
+
+    /// The log says that these sessions (with node and incarnation) were up. Until their node attaches or is gone,
+    /// nobody is told anything of the user, and rows that wait are not handed to other sessions.
+    pub fn expected(&mut self, sessions: Vec<(FullJid, u64, u64)>) {
+        for (jid, node, _) in sessions {
+            let known = self.find_jid(jid.as_str()).is_some();
+            if !known && !self.expected.iter().any(|expected| expected.jid == jid) {
+                self.expected.push(Expected { jid, node });
+            }
+        }
+    }
+
+    /// Takes sessions off the list of those expected. Those that did not come are unavailable.
+    pub(super) fn expected_is_over(
+        &mut self,
+        over: impl Fn(&Expected) -> bool,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) {
+        let (gone, still): (Vec<_>, Vec<_>) = std::mem::take(&mut self.expected)
+            .into_iter()
+            .partition(|expected| over(expected));
+        self.expected = still;
+        if gone.is_empty() {
+            return;
+        }
+        let mut down = Vec::new();
+        for Expected { jid, .. } in gone {
+            if self.find_jid(jid.as_str()).is_none() {
+                self.tell_unavailable(unavailable(&jid), contacts, out);
+                down.push(jid);
+            }
+        }
+        if !down.is_empty() {
+            out.push(PublicationAction::NoteSessions {
+                up: Vec::new(),
+                down,
+            });
+        }
+        if self.expected.is_empty() {
+            self.answer_held_probes(contacts, out);
+            self.offer_waiting(None);
+        }
+    }
+
+    /// Ends a session: contacts and own sessions learn of it, its rows go to another session or wait.
+    pub(super) fn remove(
+        &mut self,
+        index: usize,
+        stanza: Stanza,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) {
+        let session = self.sessions.remove(index);
+        self.end_presence(&session, stanza, contacts, out);
+        for row in &session.reader.sent {
+            self.unsettled.release(*row, session.id);
+        }
+        self.note_down(&session, out);
+        self.offer_waiting(None);
+    }
+
+    pub(super) fn note_if_available(&mut self, index: usize, out: &mut Actions) {
+        let session = &mut self.sessions[index];
+        if session.is_available() && !session.noted {
+            session.noted = true;
+            let up = vec![session.key.clone()];
+            out.push(PublicationAction::NoteSessions {
+                up,
+                down: Vec::new(),
+            });
+        }
+    }
+
+    pub(super) fn note_down(&self, session: &Session, out: &mut Actions) {
+        if session.noted {
+            let down = vec![session.key.jid.clone()];
+            out.push(PublicationAction::NoteSessions {
+                up: Vec::new(),
+                down,
+            });
+        }
+    }
+
+    pub(super) fn begin(&mut self, contacts: &dyn Contacts) {
+        if self.unsettled.cursor().is_none() {
+            self.unsettled.begin(contacts.positions(&self.user).0);
+        }
+    }
+}
+
+/// The presence of a session that ended without a word.
+pub(super) fn unavailable(jid: &FullJid) -> Stanza {
+    Stanza {
+        from: Some(jid.into()),
+        type_: Some("unavailable".into()),
+        ..Stanza::new(StanzaKind::Presence)
+    }
+}

@@ -1,0 +1,354 @@
+//! Presence: RFC 6121 §4, told to contacts, to the user's own sessions, and to whom it was directed.
+
+use std::sync::Arc;
+
+use xmpp::jid::{BareJid, Jid};
+use xmpp::stanza::{PresenceType, Stanza, StanzaKind};
+use xmpp::stanza_error::{Condition, StanzaError};
+
+use super::lifecycle::unavailable;
+use super::session::Session;
+use super::{Actions, Contacts, Publication, PublicationAction, deliver};
+use crate::command::Answer;
+use crate::refusal::refuse_blocked;
+use crate::user::subscription::SubscriptionType;
+
+impl Publication {
+    /// RFC 6121 §4.2, §4.4, §4.5.
+    pub(super) fn broadcast_presence(
+        &mut self,
+        index: usize,
+        mut stanza: Stanza,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) {
+        let session = &self.sessions[index];
+        stanza.from = Some(Jid::from(&session.key.jid));
+        stanza.to = None;
+        match stanza.presence_type() {
+            PresenceType::Available => self.becomes_available(index, stanza, contacts, out),
+            PresenceType::Unavailable => {
+                let before = session.clone();
+                let session = &mut self.sessions[index];
+                session.set_presence(None);
+                session.directed.clear();
+                session.noted = false;
+                if before.is_available() {
+                    // §4.5.2: also to the session that became unavailable.
+                    deliver(
+                        vec![before.key.clone()],
+                        &Arc::new(stanza.clone()),
+                        None,
+                        out,
+                    );
+                }
+                self.end_presence(&before, stanza, contacts, out);
+                self.note_down(&before, out);
+                self.offer_waiting(None);
+            }
+            // Not broadcast presence: the session's node sends it another way.
+            _ => {}
+        }
+    }
+
+    fn becomes_available(
+        &mut self,
+        index: usize,
+        stanza: Stanza,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) {
+        self.begin(contacts);
+        let session = &mut self.sessions[index];
+        let (key, was_eligible) = (session.key.clone(), session.is_eligible());
+        let initial = session.set_presence(Some(stanza.clone())).is_none();
+        let is_eligible = session.is_eligible();
+        self.note_if_available(index, out);
+        let stanza = Arc::new(stanza);
+        broadcast(contacts.watchers(&self.user), &stanza, out);
+        // §4.2.2, §4.4.2: one's own sessions see each other and themselves.
+        deliver(self.available(), &stanza, None, out);
+        if initial {
+            for session in self.sessions.iter().filter(|session| session.key != key) {
+                if let Some(presence) = &session.presence {
+                    deliver(vec![key.clone()], &Arc::new(presence.clone()), None, out);
+                }
+            }
+            // §4.3.1.
+            probe(contacts.watched(&self.user), out);
+            // §3.1.3: requests are shown until they are answered.
+            for request in contacts.requests(&self.user) {
+                deliver(vec![key.clone()], &Arc::new(request), None, out);
+            }
+        }
+        match (was_eligible, is_eligible) {
+            (false, true) => self.becomes_eligible(index),
+            (true, false) => self.offer_waiting(None),
+            _ => {}
+        }
+    }
+
+    /// What the node of a known session says of its presence after an interruption.
+    pub(super) fn correct_presence(
+        &mut self,
+        index: usize,
+        presence: Option<Stanza>,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) {
+        let session = &self.sessions[index];
+        let stanza = match presence {
+            Some(presence) if session.presence.as_ref() != Some(&presence) => presence,
+            None if session.is_available() => unavailable(&session.key.jid),
+            _ => return,
+        };
+        // Who was sent directed presence is what the node says, whether or not the session is available.
+        let directed = session.directed.clone();
+        self.broadcast_presence(index, stanza, contacts, out);
+        self.sessions[index].directed = directed;
+    }
+
+    /// Tells everybody who was told of a session's presence that it is over. RFC 6121 §4.5.2, §4.6.3.
+    pub(super) fn end_presence(
+        &self,
+        session: &Session,
+        mut stanza: Stanza,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) {
+        stanza.from = Some(Jid::from(&session.key.jid));
+        stanza.to = None;
+        let watchers = match session.is_available() {
+            true => self.tell_unavailable(stanza.clone(), contacts, out),
+            false => Vec::new(),
+        };
+        for to in &session.directed {
+            if !watchers.contains(&to.bare()) && !contacts.blocks(&self.user, to) {
+                let to = Some(to.clone());
+                out.push(PublicationAction::Route(Stanza {
+                    to,
+                    ..stanza.clone()
+                }));
+            }
+        }
+    }
+
+    /// Tells contacts and available sessions; gives the contacts.
+    pub(super) fn tell_unavailable(
+        &self,
+        stanza: Stanza,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) -> Vec<BareJid> {
+        let stanza = Arc::new(stanza);
+        let watchers = contacts.watchers(&self.user);
+        broadcast(watchers.clone(), &stanza, out);
+        deliver(self.available(), &stanza, None, out);
+        watchers
+    }
+
+    /// RFC 6121 §4.6.
+    pub(super) fn directed_presence(
+        &mut self,
+        index: usize,
+        mut stanza: Stanza,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) {
+        let session = &mut self.sessions[index];
+        let Some(to) = stanza.to.clone() else { return };
+        stanza.from = Some(Jid::from(&session.key.jid));
+        let available = stanza.presence_type() == PresenceType::Available;
+        let refusal = if contacts.blocks(&self.user, &to) {
+            match refuse_blocked() {
+                Answer::Refused(refusal) => Some(*refusal),
+                Answer::Done { .. } | Answer::Reply(_) => None,
+            }
+        } else if available
+            && session.directed.len() >= self.settings.directed_max
+            && !session.directed.contains(&to)
+        {
+            Some(StanzaError::new(Condition::ResourceConstraint))
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            if let Some(error) = refusal.reply_to(&stanza) {
+                deliver(vec![session.key.clone()], &Arc::new(error), None, out);
+            }
+            return;
+        }
+        match stanza.presence_type() {
+            PresenceType::Available => {
+                session.directed.insert(to);
+            }
+            PresenceType::Unavailable => {
+                session.directed.remove(&to);
+            }
+            // Not directed presence: it changes nothing here.
+            _ => {}
+        }
+        out.push(PublicationAction::Route(stanza));
+    }
+
+    /// Presence of a contact, for the sessions that are available. XEP-0191 §3.2: none of somebody who is blocked.
+    pub fn presence_in(
+        &self,
+        stanza: &Arc<Stanza>,
+        contacts: &dyn Contacts,
+    ) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        let blocked = stanza
+            .from
+            .as_ref()
+            .is_some_and(|from| contacts.blocks(&self.user, from));
+        if !blocked {
+            let stanza = match stanza.to {
+                // Its sessions have other addresses.
+                Some(_) => Arc::new(Stanza {
+                    to: None,
+                    ..Stanza::clone(stanza)
+                }),
+                None => Arc::clone(stanza),
+            };
+            deliver(self.available(), &stanza, None, &mut out);
+        }
+        out
+    }
+
+    /// Somebody asks for the user's presence. RFC 6121 §4.3.2, and §4.6.5 for whom it was directed to.
+    ///
+    /// Who may not see the user gets no answer: both sides of a subscription are committed, so there is none to correct.
+    pub fn probe(&mut self, asker: &BareJid, contacts: &dyn Contacts) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        if contacts.blocks(&self.user, &Jid::from(asker)) {
+            return out;
+        }
+        if !contacts.may_see(&self.user, asker) {
+            for session in &self.sessions {
+                if let Some(presence) = &session.presence {
+                    let told = session.directed.iter().filter(|to| to.bare() == *asker);
+                    out.extend(told.map(|to| {
+                        let to = Some(to.clone());
+                        PublicationAction::Route(Stanza {
+                            to,
+                            ..presence.clone()
+                        })
+                    }));
+                }
+            }
+            return out;
+        }
+        if !self.expected.is_empty() {
+            self.hold_probe(asker);
+            return out;
+        }
+        if !self.tell_current(asker, &mut out) {
+            // §4.3.2: no session is available.
+            let stanza = Stanza {
+                from: Some(Jid::from(&self.user)),
+                type_: Some("unavailable".into()),
+                ..Stanza::new(StanzaKind::Presence)
+            };
+            broadcast(vec![asker.clone()], &Arc::new(stanza), &mut out);
+        }
+        out
+    }
+
+    fn hold_probe(&mut self, asker: &BareJid) {
+        // Beyond the limit an asker learns the presence by the next change.
+        if self.held_probes.len() < self.settings.held_probes_max {
+            self.held_probes.insert(asker.clone());
+        }
+    }
+
+    pub(super) fn answer_held_probes(&mut self, contacts: &dyn Contacts, out: &mut Actions) {
+        for asker in std::mem::take(&mut self.held_probes) {
+            let answer = self.probe(&asker, contacts);
+            out.extend(answer);
+        }
+    }
+
+    /// Tells a contact the presence of each available session; gives whether there is any.
+    fn tell_current(&self, contact: &BareJid, out: &mut Actions) -> bool {
+        for session in &self.sessions {
+            if let Some(presence) = &session.presence {
+                broadcast(vec![contact.clone()], &Arc::new(presence.clone()), out);
+            }
+        }
+        self.sessions.iter().any(Session::is_available)
+    }
+
+    /// The contact may now see the user. RFC 6121 §3.1.5.
+    pub fn presence_to(
+        &mut self,
+        contact: &BareJid,
+        contacts: &dyn Contacts,
+    ) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        if !contacts.blocks(&self.user, &Jid::from(contact)) {
+            self.tell_current(contact, &mut out);
+            if !self.expected.is_empty() {
+                self.hold_probe(contact);
+            }
+        }
+        out
+    }
+
+    /// The contact may no longer see the user. RFC 6121 §3.2.3, §3.3.3.
+    pub fn unavailable_to(
+        &mut self,
+        contact: &BareJid,
+        contacts: &dyn Contacts,
+    ) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        self.held_probes.remove(contact);
+        if contacts.blocks(&self.user, &Jid::from(contact)) {
+            return out;
+        }
+        for session in self
+            .sessions
+            .iter()
+            .filter(|session| session.is_available())
+        {
+            let stanza = Arc::new(unavailable(&session.key.jid));
+            broadcast(vec![contact.clone()], &stanza, &mut out);
+        }
+        out
+    }
+
+    /// The user may now see the contact: it is asked, if anybody is there to look. RFC 6121 §3.1.6.
+    pub fn probe_to(&self, contact: &BareJid, contacts: &dyn Contacts) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        let looks = self.sessions.iter().any(Session::is_available);
+        if looks && !contacts.blocks(&self.user, &Jid::from(contact)) {
+            probe(vec![contact.clone()], &mut out);
+        }
+        out
+    }
+
+    /// A subscription stanza for the user: requests to available sessions (RFC 6121 §3.1.3; the others see them when
+    /// they become available), the rest to those that asked for the roster (§3.1.6, §3.2.3, §3.3.3).
+    pub fn subscription(&self, stanza: Stanza) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        let sessions = match SubscriptionType::of(&stanza) {
+            Some(SubscriptionType::Subscribe) => self.available(),
+            _ => self.keys(|session| session.flags.roster),
+        };
+        deliver(sessions, &Arc::new(stanza), None, &mut out);
+        out
+    }
+}
+
+pub(super) fn broadcast(contacts: Vec<BareJid>, stanza: &Arc<Stanza>, out: &mut Actions) {
+    if !contacts.is_empty() {
+        let stanza = Arc::clone(stanza);
+        out.push(PublicationAction::Broadcast { contacts, stanza });
+    }
+}
+
+fn probe(contacts: Vec<BareJid>, out: &mut Actions) {
+    if !contacts.is_empty() {
+        out.push(PublicationAction::Probe { contacts });
+    }
+}

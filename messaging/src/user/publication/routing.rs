@@ -1,0 +1,206 @@
+//! Stanzas that are in no log: they go to the sessions that are there, or come back as an error.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use xmpp::jid::{BareJid, FullJid, Jid};
+use xmpp::stanza::{Stanza, StanzaKind};
+use xmpp::stanza_error::{Condition, StanzaError};
+
+use super::lifecycle::unavailable;
+use super::presence::broadcast;
+use super::{Actions, Contacts, Publication, PublicationAction, deliver};
+use crate::user::delivery::{self, CarbonDirection, Delivery, Resource};
+use crate::user::roster::{RosterItem, push_payload};
+
+impl Publication {
+    /// A stanza without durability for the user: by its `to`, as in RFC 6121 §8.5. XEP-0191 §3.2: from somebody who is
+    /// blocked as if nobody were there.
+    pub fn route(&self, stanza: Stanza, contacts: &dyn Contacts) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        let to = stanza.to.clone().unwrap_or_else(|| Jid::from(&self.user));
+        let blocked = stanza
+            .from
+            .as_ref()
+            .is_some_and(|from| contacts.blocks(&self.user, from));
+        let resources = self.resources();
+        let delivery = match blocked {
+            true => delivery::route(&stanza, &to, false, &[], false),
+            false => delivery::route(&stanza, &to, contacts.exists(&self.user), &resources, false),
+        };
+        match delivery {
+            Delivery::Sessions(indices) => self.deliver_soft(&indices, &to, stanza, &mut out),
+            Delivery::Error(condition) => refuse(condition, &stanza, &mut out),
+            // What reaches this place was not for the server to answer: an iq that nobody knows.
+            Delivery::Server if stanza.is_request() => {
+                refuse(Condition::ServiceUnavailable, &stanza, &mut out);
+            }
+            Delivery::Server | Delivery::Offline | Delivery::Drop => {}
+        }
+        out
+    }
+
+    fn deliver_soft(&self, indices: &[usize], to: &Jid, mut stanza: Stanza, out: &mut Actions) {
+        let key = |index: &usize| self.sessions.get(*index).map(|session| session.key.clone());
+        let taken: Vec<_> = indices.iter().filter_map(key).collect();
+        let copied = match stanza.kind {
+            StanzaKind::Message => self.keys(|session| {
+                let sender = stanza.from.as_ref().map(Jid::as_str);
+                session.flags.carbons
+                    && !taken.contains(&session.key)
+                    && sender != Some(session.key.jid.as_str())
+            }),
+            StanzaKind::Presence | StanzaKind::Iq => Vec::new(),
+        };
+        if !copied.is_empty() && delivery::carbon_eligible(&stanza, CarbonDirection::Received) {
+            let copy = delivery::carbon(&stanza, CarbonDirection::Received, &self.user);
+            deliver(copied, &Arc::new(copy), None, out);
+        }
+        if stanza.kind == StanzaKind::Presence && to.is_bare() {
+            stanza.to = None;
+        }
+        deliver(taken, &Arc::new(stanza), None, out);
+    }
+
+    pub(super) fn resources(&self) -> Vec<Resource<'_>> {
+        let sessions = self.sessions.iter();
+        sessions
+            .map(|session| Resource {
+                name: session.key.jid.resource(),
+                priority: session.priority(),
+            })
+            .collect()
+    }
+
+    /// RFC 6121 §2.1.6: to the sessions that asked for the roster.
+    pub fn roster_push(
+        &self,
+        contact: &BareJid,
+        item: Option<&RosterItem>,
+        version: u64,
+    ) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        let push = push(
+            format!("roster-{version}"),
+            push_payload(contact, item, version),
+        );
+        deliver(
+            self.keys(|session| session.flags.roster),
+            &push,
+            None,
+            &mut out,
+        );
+        out
+    }
+
+    /// XEP-0191 §3.2–3.4: a push to the sessions that asked for the list. Who is newly blocked sees the user leave, who
+    /// no longer is sees the user as before, if either may see the user at all.
+    pub fn blocklist_push(
+        &mut self,
+        payload: Bytes,
+        blocked: &[Jid],
+        unblocked: &[Jid],
+        contacts: &dyn Contacts,
+    ) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        let push = push(format!("blocklist-{}", self.next_push()), payload);
+        deliver(
+            self.keys(|session| session.flags.blocklist),
+            &push,
+            None,
+            &mut out,
+        );
+        let subscribers = contacts.subscribers(&self.user);
+        for jid in blocked {
+            self.hide_from(jid, &subscribers, &mut out);
+        }
+        for jid in unblocked {
+            for contact in subscribers.iter().filter(|contact| covers(jid, contact)) {
+                let told = self.presence_to(contact, contacts);
+                out.extend(told);
+            }
+        }
+        out
+    }
+
+    fn hide_from(&mut self, jid: &Jid, subscribers: &[BareJid], out: &mut Actions) {
+        let hidden: Vec<BareJid> = subscribers
+            .iter()
+            .filter(|contact| covers(jid, contact))
+            .cloned()
+            .collect();
+        self.held_probes.retain(|asker| !covers(jid, asker));
+        for session in &mut self.sessions {
+            let stanza = unavailable(&session.key.jid);
+            if session.is_available() && jid.resource().is_some() && !hidden.is_empty() {
+                // Only one resource of the contact is blocked.
+                let to = Some(jid.clone());
+                out.push(PublicationAction::Route(Stanza {
+                    to,
+                    ..stanza.clone()
+                }));
+            } else if session.is_available() {
+                broadcast(hidden.clone(), &Arc::new(stanza.clone()), out);
+            }
+            let directed = std::mem::take(&mut session.directed);
+            let (gone, left) = directed
+                .into_iter()
+                .partition(|to| to == jid || (jid.resource().is_none() && covers(jid, &to.bare())));
+            session.directed = left;
+            let told = |to: &Jid| session.presence.is_some() && hidden.contains(&to.bare());
+            for to in std::collections::BTreeSet::<Jid>::into_iter(gone).filter(|to| !told(to)) {
+                let to = Some(to);
+                out.push(PublicationAction::Route(Stanza {
+                    to,
+                    ..stanza.clone()
+                }));
+            }
+        }
+    }
+
+    /// An error for one of the user's sessions; if it has gone, the error is dropped (RFC 6121 §8.5.3.2.1).
+    pub fn bounce(&self, session: &FullJid, stanza: Stanza) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        if let Some(index) = self.find_jid(session.as_str()) {
+            deliver(
+                vec![self.sessions[index].key.clone()],
+                &Arc::new(stanza),
+                None,
+                &mut out,
+            );
+        }
+        out
+    }
+
+    /// Pushes need ids that differ within a stream.
+    fn next_push(&mut self) -> u64 {
+        self.pushes += 1;
+        self.pushes
+    }
+}
+
+/// Whether an entry of a blocklist names this contact or its domain, or one of its resources. XEP-0191 §5.
+fn covers(jid: &Jid, contact: &BareJid) -> bool {
+    match jid.local() {
+        Some(_) => jid.bare() == *contact,
+        None => jid.is_domain() && jid.domain() == contact.domain(),
+    }
+}
+
+fn refuse(condition: Condition, stanza: &Stanza, out: &mut Actions) {
+    if let Some(error) = StanzaError::new(condition).reply_to(stanza)
+        && error.to.is_some()
+    {
+        out.push(PublicationAction::Route(error));
+    }
+}
+
+/// An iq set of the server's own, to be addressed to each session.
+fn push(id: String, payload: Bytes) -> Arc<Stanza> {
+    Arc::new(Stanza {
+        id: Some(id.into()),
+        type_: Some("set".into()),
+        payload,
+        ..Stanza::new(StanzaKind::Iq)
+    })
+}

@@ -1,0 +1,441 @@
+//! Rows of the user's log on their way to sessions: as they come, read back from the archive, and as copies.
+//!
+//! ```text
+//!  logged ──► sessions in step: at once
+//!         └─► sessions behind: ReadRows ─► offline_rows ─► … until in step
+//! ```
+//!
+//! A session is behind after its node attached, while it gets what waited for it, or when it doesn't acknowledge. New
+//! rows never overtake older ones that it still has to read.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use xmpp::jid::Jid;
+use xmpp::ns;
+use xmpp::stanza::Stanza;
+use xmpp::write::XmlWriter;
+
+use super::session::{Reading, Session};
+use super::{Actions, Publication, PublicationAction, Row, SessionKey, deliver};
+use crate::archive::{ArchiveIds, ArchiveRecord, ArchiveRow, MessageRecord};
+use crate::user::delivery::{self, CarbonDirection, Delivery};
+use crate::user::message::with_stanza_id;
+
+/// Who is to get a received row as of now.
+enum Receivers {
+    /// These sessions.
+    Sessions(Vec<usize>),
+    /// None yet: a session that is expected, or one that becomes available.
+    Later,
+    /// None ever.
+    Nobody,
+}
+
+/// What a session gets of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    /// The message.
+    Message,
+    /// A carbon copy.
+    Copy(CarbonDirection),
+    /// Nothing.
+    Nothing,
+    /// Nothing, and nobody else has to get it either.
+    Settled,
+    /// Nothing: it is for this session, which has to look again.
+    Other(usize),
+}
+
+impl Publication {
+    /// [`crate::effect::UserEffect::Logged`]: a row was added to the log. Ends with the log's new position for every
+    /// node that has a session; rows that the publication began behind are ignored.
+    pub fn logged(&mut self, previous: u64, row: &Row, ids: &ArchiveIds) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        if row.seq <= self.position() {
+            return out;
+        }
+        let max = self.settings.unacknowledged_max;
+        let in_step = |session: &Session| session.reader.in_step(previous, max);
+        let in_step: Vec<usize> = (0..self.sessions.len())
+            .filter(|index| self.sessions.get(*index).is_some_and(in_step))
+            .collect();
+        match &row.record {
+            ArchiveRecord::Message(record) if !record.sent => self.unsettled.received(row.seq),
+            _ => self.unsettled.sent(row.seq),
+        }
+        self.hold(previous, row);
+        if let ArchiveRecord::Message(record) = &row.record {
+            self.share_out(&in_step, row, record, ids, &mut out);
+        }
+        for index in in_step {
+            let reader = &mut self.sessions[index].reader;
+            reader.next = row.seq;
+            reader.fresh_after = row.seq;
+        }
+        self.finish(&mut out);
+        let (nodes, seq) = (self.nodes(), row.seq);
+        out.push(PublicationAction::Position {
+            nodes,
+            previous,
+            seq,
+        });
+        out
+    }
+
+    /// Sessions whose read ends right before this row get it after that read.
+    fn hold(&mut self, previous: u64, row: &Row) {
+        let max = self.settings.held_rows_max;
+        for session in &mut self.sessions {
+            let reader = &mut session.reader;
+            let Some(reading) = reader.reading else {
+                continue;
+            };
+            let last = reader.held.back().map_or(reading.upto, |row| row.seq);
+            if reading.again_from.is_none() && last == previous && reader.held.len() < max {
+                reader.held.push_back(Arc::clone(row));
+            }
+        }
+    }
+
+    /// Gives a new row to sessions that are in step, each stanza once for all of them.
+    fn share_out(
+        &mut self,
+        sessions: &[usize],
+        row: &Row,
+        record: &MessageRecord,
+        ids: &ArchiveIds,
+        out: &mut Actions,
+    ) {
+        if sessions.is_empty() {
+            return;
+        }
+        let receivers = self.receivers(record);
+        let key = |publication: &Publication, index: usize| publication.sessions[index].key.clone();
+        let mut taken = Vec::new();
+        for &index in sessions {
+            if self.share(index, row.seq, record, &receivers) == Share::Message {
+                self.offer(index, row.seq);
+                taken.push(key(self, index));
+            }
+        }
+        // After the message has found its receivers: who isn't among them gets a copy.
+        let mut copied = Vec::new();
+        let mut copy = None;
+        for &index in sessions {
+            if let Share::Copy(direction) = self.share(index, row.seq, record, &receivers) {
+                copied.push(key(self, index));
+                copy = Some(direction);
+            }
+        }
+        if taken.is_empty() && copied.is_empty() {
+            return;
+        }
+        let Some(stanza) = with_stanza_id(row, ids).map(Arc::new) else {
+            return;
+        };
+        deliver(taken, &stanza, Some(row.seq), out);
+        if let Some(direction) = copy
+            && delivery::carbon_eligible(&stanza, direction)
+        {
+            let copy = Arc::new(delivery::carbon(&stanza, direction, &self.user));
+            deliver(copied, &copy, None, out);
+        }
+    }
+
+    fn offer(&mut self, index: usize, seq: u64) {
+        let session = &mut self.sessions[index];
+        session.reader.sent.push_back(seq);
+        self.unsettled.offer(seq, session.id);
+    }
+
+    /// RFC 6121 §8.5, for a message that its sender was told is accepted.
+    fn receivers(&self, record: &MessageRecord) -> Receivers {
+        let own = Jid::from(&self.user);
+        let to = record.stanza.to.as_ref().unwrap_or(&own);
+        let expected = |jid: &Jid| {
+            self.expected
+                .iter()
+                .any(|expected| expected.jid.as_str() == jid.as_str())
+        };
+        if expected(to) && self.find_jid(to.as_str()).is_none() {
+            return Receivers::Later;
+        }
+        match delivery::route(&record.stanza, to, true, &self.resources(), true) {
+            Delivery::Sessions(sessions) => Receivers::Sessions(sessions),
+            Delivery::Offline => Receivers::Later,
+            Delivery::Server | Delivery::Error(_) | Delivery::Drop => Receivers::Nobody,
+        }
+    }
+
+    /// What a session gets of a row: of a fresh one by the rules of delivery, of an older one only if it waits.
+    fn share(
+        &self,
+        index: usize,
+        seq: u64,
+        record: &MessageRecord,
+        receivers: &Receivers,
+    ) -> Share {
+        let session = &self.sessions[index];
+        let fresh = seq > session.reader.fresh_after;
+        let copied = session.flags.carbons && record.sender.as_ref() != Some(&session.key.jid);
+        if record.sent {
+            return match fresh && copied {
+                true => Share::Copy(CarbonDirection::Sent),
+                false => Share::Settled,
+            };
+        }
+        if session.reader.sent.contains(&seq) {
+            return Share::Nothing;
+        }
+        let waiting = self.unsettled.is_waiting(seq);
+        let to = record.stanza.to.as_ref();
+        let sessions = match receivers {
+            Receivers::Nobody => return Share::Settled,
+            Receivers::Later => return Share::Nothing,
+            Receivers::Sessions(sessions) => sessions,
+        };
+        if sessions.contains(&index) {
+            return match (fresh, waiting) {
+                (true, _) => Share::Message,
+                (false, false) => Share::Nothing,
+                (false, true) if self.was_offered(seq, index, sessions, to) => Share::Settled,
+                (false, true) => Share::Message,
+            };
+        }
+        match sessions.first() {
+            // Copies are for those who would otherwise not see what another session got (XEP-0280 §7).
+            _ if fresh && copied && (session.is_eligible() || !waiting) => {
+                Share::Copy(CarbonDirection::Received)
+            }
+            Some(&other) if !fresh && waiting && self.sessions[other].reader.next >= seq => {
+                Share::Other(other)
+            }
+            _ => Share::Nothing,
+        }
+    }
+
+    /// Whether an earlier owner has delivered a row of which nothing else is known: rows come in order, so a session
+    /// that got a newer one got this one, too. What was for a session that has gone was seen as a copy, if at all.
+    fn was_offered(&self, seq: u64, index: usize, sessions: &[usize], to: Option<&Jid>) -> bool {
+        let session = &self.sessions[index];
+        let newest = match to.filter(|to| !to.is_bare()) {
+            Some(to) if to.as_str() == session.key.jid.as_str() => session.reader.newest_row,
+            Some(_) if session.flags.carbons => session.reader.newest_row,
+            Some(_) => return false,
+            None => {
+                let newest = |index: &usize| self.sessions[*index].reader.newest_row;
+                sessions.iter().map(newest).max().unwrap_or(0)
+            }
+        };
+        self.unsettled.is_of_earlier_owner(seq) && seq <= newest
+    }
+
+    /// The rows that a [`PublicationAction::ReadRows`] asked for, all of them, in order: what waits is delivered (with
+    /// its time, XEP-0203), what the session missed follows.
+    pub fn offline_rows(
+        &mut self,
+        session: &SessionKey,
+        rows: Vec<Row>,
+        ids: &ArchiveIds,
+    ) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        let Some(index) = self.find(session) else {
+            return out;
+        };
+        let reader = &mut self.sessions[index].reader;
+        let Some(reading) = reader.reading.take() else {
+            return out;
+        };
+        let held = std::mem::take(&mut reader.held);
+        let mut next = reading.after;
+        let mut room = true;
+        for row in rows
+            .iter()
+            .filter(|row| row.seq > reading.after && row.seq <= reading.upto)
+        {
+            room = self.sessions[index].reader.sent.len() < self.settings.unacknowledged_max;
+            if !room {
+                break;
+            }
+            // What the archive doesn't have needs no delivery.
+            self.unsettled
+                .settle_range(next + 1, row.seq.saturating_sub(1));
+            self.read(index, row, ids, &mut out);
+            next = row.seq;
+        }
+        if room {
+            self.unsettled.settle_range(next + 1, reading.upto);
+            next = reading.upto;
+            for row in held {
+                if self.sessions[index].reader.sent.len() >= self.settings.unacknowledged_max {
+                    break;
+                }
+                self.read(index, &row, ids, &mut out);
+                next = row.seq;
+            }
+        }
+        let reader = &mut self.sessions[index].reader;
+        reader.fresh_after = reader.fresh_after.max(next);
+        // While the rows were read `share` may have told this very session to look again.
+        reader.next = reading.again_from.map_or(next, |from| from.min(next));
+        self.finish(&mut out);
+        out
+    }
+
+    /// The archive could not be read; it is asked again when something next happens to the user.
+    pub fn rows_unavailable(&mut self, session: &SessionKey) {
+        if let Some(index) = self.find(session) {
+            let reader = &mut self.sessions[index].reader;
+            if let Some(reading) = reader.reading.take() {
+                reader.held.clear();
+                reader.next = reading
+                    .again_from
+                    .map_or(reading.after, |from| from.min(reading.after));
+            }
+        }
+    }
+
+    /// One row that was read for one session.
+    fn read(&mut self, index: usize, row: &Row, ids: &ArchiveIds, out: &mut Actions) {
+        let ArchiveRecord::Message(record) = &row.record else {
+            self.unsettled.settle_range(row.seq, row.seq);
+            return;
+        };
+        let receivers = self.receivers(record);
+        let fresh = row.seq > self.sessions[index].reader.fresh_after;
+        let share = self.share(index, row.seq, record, &receivers);
+        let session = vec![self.sessions[index].key.clone()];
+        match share {
+            Share::Message => {
+                self.offer(index, row.seq);
+                let Some(mut stanza) = with_stanza_id(row, ids) else {
+                    return;
+                };
+                if !fresh {
+                    add_delay(&mut stanza, row, self.user.domain());
+                }
+                deliver(session, &Arc::new(stanza), Some(row.seq), out);
+            }
+            Share::Copy(direction) => {
+                let Some(stanza) = with_stanza_id(row, ids) else {
+                    return;
+                };
+                if delivery::carbon_eligible(&stanza, direction) {
+                    let copy = Arc::new(delivery::carbon(&stanza, direction, &self.user));
+                    deliver(session, &copy, None, out);
+                }
+            }
+            Share::Settled | Share::Nothing => {}
+            Share::Other(other) => {
+                if self.was_offered(row.seq, other, &[other], record.stanza.to.as_ref()) {
+                    self.unsettled.settle_range(row.seq, row.seq);
+                } else {
+                    self.sessions[other]
+                        .reader
+                        .rewind(row.seq.saturating_sub(1));
+                }
+            }
+        }
+        if share == Share::Settled || record.sent {
+            self.unsettled.settle_range(row.seq, row.seq);
+        }
+    }
+
+    /// A session may now be offered what waits. XEP-0160; DESIGN: one that read its archive has it already.
+    pub(super) fn becomes_eligible(&mut self, index: usize) {
+        let session = &self.sessions[index];
+        if session.flags.archive_first {
+            self.unsettled.settle_range(0, session.reader.bound_at);
+        }
+        self.offer_waiting(Some(index));
+    }
+
+    /// Has the rows that wait read for a session: this one, or the one that is most likely to be looked at.
+    pub(super) fn offer_waiting(&mut self, session: Option<usize>) {
+        let Some(first) = self.unsettled.first_waiting() else {
+            return;
+        };
+        if !self.expected.is_empty() {
+            return;
+        }
+        let rank = |index: &usize| {
+            let session = &self.sessions[*index];
+            (session.is_eligible(), session.priority(), session.id)
+        };
+        let Some(index) = session.or_else(|| (0..self.sessions.len()).max_by_key(rank)) else {
+            return;
+        };
+        // Who takes nothing for the account can only say what an earlier owner gave it.
+        if self.sessions[index].is_eligible() || self.unsettled.is_of_earlier_owner(first) {
+            self.sessions[index].reader.rewind(first.saturating_sub(1));
+        }
+    }
+
+    /// A session acknowledged what it was sent, in the order of sending, up to a row.
+    pub(super) fn acknowledged(&mut self, index: usize, seq: u64) {
+        let sent = &mut self.sessions[index].reader.sent;
+        let known = sent.contains(&seq);
+        while let Some(&row) = sent.front() {
+            if !known && row > seq {
+                break;
+            }
+            sent.pop_front();
+            self.unsettled.acknowledged(row);
+            if row == seq {
+                break;
+            }
+        }
+    }
+
+    /// What every change may bring: rows to be read, the cursor.
+    pub(super) fn finish(&mut self, out: &mut Actions) {
+        let position = self.position();
+        let max = self.settings.unacknowledged_max;
+        let page = self.settings.read_rows_max.min(max as u64 / 2).max(1);
+        for session in &mut self.sessions {
+            let reader = &mut session.reader;
+            let room = reader.sent.len() + page as usize <= max;
+            if reader.reading.is_none() && reader.next < position && room {
+                let (after, upto) = (reader.next, position.min(reader.next + page));
+                reader.reading = Some(Reading {
+                    after,
+                    upto,
+                    again_from: None,
+                });
+                let session = session.key.clone();
+                out.push(PublicationAction::ReadRows {
+                    session,
+                    after,
+                    upto,
+                });
+            }
+        }
+        if let Some(cursor) = self.unsettled.advance() {
+            out.push(PublicationAction::AdvanceCursor(cursor));
+        }
+    }
+}
+
+/// XEP-0203: when the server took the message, for one that is delivered later.
+fn add_delay(stanza: &mut Stanza, row: &ArchiveRow, domain: &str) {
+    let nanos = i128::from(row.time_ms) * 1_000_000;
+    let time =
+        OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let Ok(stamp) = time.format(&Rfc3339) else {
+        return;
+    };
+    let mut delay = XmlWriter::new(ns::CLIENT);
+    delay
+        .start_ns("delay", ns::DELAY)
+        .attr("from", domain)
+        .attr("stamp", &stamp)
+        .end();
+    let delay = delay.finish();
+    let mut payload = BytesMut::with_capacity(stanza.payload.len() + delay.len());
+    payload.put_slice(&stanza.payload);
+    payload.put_slice(&delay);
+    stanza.payload = payload.freeze();
+}

@@ -1,0 +1,238 @@
+//! Sessions: what nodes say of them, and what the owner keeps of each.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+use xmpp::jid::{FullJid, Jid};
+use xmpp::ns;
+use xmpp::stanza::Stanza;
+
+use super::contacts::Row;
+
+/// A session, unmistakably: a resource may be bound again by another stream.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SessionKey {
+    /// The node that holds the socket.
+    pub node: u64,
+    /// Unique on that node during its incarnation.
+    pub number: u64,
+    /// Its address.
+    pub jid: FullJid,
+}
+
+/// What a session asked for besides messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionFlags {
+    /// XEP-0280 is on.
+    pub carbons: bool,
+    /// It asked for the roster: it gets pushes (RFC 6121 §2.1.6).
+    pub roster: bool,
+    /// It asked for the blocklist: it gets pushes (XEP-0191 §3.2).
+    pub blocklist: bool,
+    /// It asked its archive before its first presence: no offline rows for it.
+    pub archive_first: bool,
+}
+
+/// A session as its node describes it on attaching.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionState {
+    /// Which.
+    pub key: SessionKey,
+    /// What it asked for.
+    pub flags: SessionFlags,
+    /// Its last broadcast presence; `None`: not available.
+    pub presence: Option<Stanza>,
+    /// Whom it sent directed presence (RFC 6121 §4.6), rooms excepted.
+    pub directed: Vec<Jid>,
+    /// Rows it was sent and has not acknowledged, in the order of sending.
+    pub unacknowledged: Vec<u64>,
+    /// The newest row it was ever sent as a row, acknowledged or not; 0: none. A new owner tells by it what this session
+    /// was offered from what never left the old owner.
+    pub newest_row: u64,
+}
+
+/// What a node says of a user's session. Numbered and taken in order by the owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionEvent {
+    /// It asked for something.
+    Flags {
+        /// Which session.
+        key: SessionKey,
+        /// All its flags now.
+        flags: SessionFlags,
+    },
+    /// Broadcast presence, available or unavailable (RFC 6121 §4.2, §4.4, §4.5); `from` is the full JID.
+    Presence {
+        /// Which session.
+        key: SessionKey,
+        /// The presence, without `to`.
+        stanza: Stanza,
+    },
+    /// Directed presence (RFC 6121 §4.6).
+    Directed {
+        /// Which session.
+        key: SessionKey,
+        /// The presence, with `to`.
+        stanza: Stanza,
+    },
+    /// It acknowledged every row it was sent up to this one, in the order of sending: rows that another session left
+    /// behind may come after newer ones.
+    Acknowledged {
+        /// Which session.
+        key: SessionKey,
+        /// The last row in that order which is acknowledged.
+        seq: u64,
+    },
+    /// The stream has ended.
+    Down {
+        /// Which session.
+        key: SessionKey,
+        /// The unavailable presence to broadcast if it was available.
+        stanza: Stanza,
+    },
+}
+
+impl SessionEvent {
+    /// Which session it is about.
+    pub fn key(&self) -> &SessionKey {
+        match self {
+            SessionEvent::Flags { key, .. }
+            | SessionEvent::Presence { key, .. }
+            | SessionEvent::Directed { key, .. }
+            | SessionEvent::Acknowledged { key, .. }
+            | SessionEvent::Down { key, .. } => key,
+        }
+    }
+}
+
+/// A session as the owner keeps it.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    /// Its number within the publication: holders of rows are kept by it.
+    pub(super) id: u64,
+    pub(super) key: SessionKey,
+    pub(super) flags: SessionFlags,
+    /// Its last broadcast presence; `None`: not available.
+    pub(super) presence: Option<Stanza>,
+    /// The priority in that presence; 0 where it says none.
+    priority: i8,
+    /// Whom it sent directed presence.
+    pub(super) directed: BTreeSet<Jid>,
+    /// Whether the log says it is up.
+    pub(super) noted: bool,
+    pub(super) reader: Reader,
+}
+
+/// How far a session has come in reading the user's log.
+///
+/// Rows up to `next` were considered for the session. A session whose `next` is the log's head is in step: it gets new
+/// rows as they come. One that isn't reads the archive until it is.
+#[derive(Clone, Debug)]
+pub(super) struct Reader {
+    /// Rows up to here were considered.
+    pub(super) next: u64,
+    /// Rows after this are considered for the first time: they go by the rules of delivery. Rows up to here are looked
+    /// at again only for those that wait.
+    pub(super) fresh_after: u64,
+    /// The head of the log when the session was bound.
+    pub(super) bound_at: u64,
+    /// The newest row it was sent under an earlier owner.
+    pub(super) newest_row: u64,
+    /// The read under way.
+    pub(super) reading: Option<Reading>,
+    /// New rows that follow the read under way without a gap.
+    pub(super) held: VecDeque<Row>,
+    /// Rows it was sent and has not acknowledged, in the order of sending.
+    pub(super) sent: VecDeque<u64>,
+}
+
+/// Rows asked of the archive for one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    pub(super) after: u64,
+    pub(super) upto: u64,
+    /// Meanwhile rows at or before `after` came to wait: reading begins there again.
+    pub(super) again_from: Option<u64>,
+}
+
+impl Reader {
+    /// Of a session that begins at this place of the log.
+    pub(super) fn at(position: u64) -> Reader {
+        Reader {
+            next: position,
+            fresh_after: position,
+            bound_at: position,
+            newest_row: 0,
+            reading: None,
+            held: VecDeque::new(),
+            sent: VecDeque::new(),
+        }
+    }
+
+    /// Whether the row after `previous` can be given at once.
+    pub(super) fn in_step(&self, previous: u64, unacknowledged_max: usize) -> bool {
+        self.reading.is_none() && self.next == previous && self.sent.len() < unacknowledged_max
+    }
+
+    /// Looks again at the rows after this one.
+    pub(super) fn rewind(&mut self, after: u64) {
+        match &mut self.reading {
+            Some(reading) => {
+                let from = reading.again_from.map_or(after, |from| from.min(after));
+                reading.again_from = Some(from);
+            }
+            None => self.next = self.next.min(after),
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn new(id: u64, key: SessionKey, reader: Reader) -> Session {
+        Session {
+            id,
+            key,
+            flags: SessionFlags::default(),
+            presence: None,
+            priority: 0,
+            directed: BTreeSet::new(),
+            noted: false,
+            reader,
+        }
+    }
+
+    /// RFC 6121 §4.2: it has sent presence.
+    pub(super) fn is_available(&self) -> bool {
+        self.presence.is_some()
+    }
+
+    /// The priority of an available session. RFC 6121 §4.7.2.3.
+    pub(super) fn priority(&self) -> Option<i8> {
+        self.presence.is_some().then_some(self.priority)
+    }
+
+    /// Whether messages for the bare JID go to it: available with a priority that isn't negative.
+    pub(super) fn is_eligible(&self) -> bool {
+        self.priority().is_some_and(|priority| priority >= 0)
+    }
+
+    /// Replaces its presence; `None`: no longer available.
+    pub(super) fn set_presence(&mut self, presence: Option<Stanza>) -> Option<Stanza> {
+        self.priority = presence.as_ref().map_or(0, priority_in);
+        std::mem::replace(&mut self.presence, presence)
+    }
+}
+
+/// RFC 6121 §4.7.2.3: -128 to 127, 0 where it isn't said. The session's node has refused what is no such number.
+fn priority_in(presence: &Stanza) -> i8 {
+    if presence.payload.is_empty() {
+        return 0;
+    }
+    let Ok(document) = presence.payload_document() else {
+        return 0;
+    };
+    let priority = document
+        .roots()
+        .find(|element| element.is("priority", ns::CLIENT))
+        .map(|element| element.text().trim().parse());
+    priority.and_then(Result::ok).unwrap_or(0)
+}
