@@ -6,7 +6,7 @@
 
 mod prepare;
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -53,6 +53,11 @@ pub struct Jid {
     end: u16,
 }
 
+/// Prepared parts have at most 1,023 bytes each: every offset fits.
+fn offset(len: usize) -> u16 {
+    u16::try_from(len).unwrap_or(u16::MAX)
+}
+
 /// An address without a resource: a user, a room or a domain.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BareJid(Jid);
@@ -76,6 +81,21 @@ impl Jid {
         let domain = prepare::domain(domain)?;
         let local = local.map(prepare::local).transpose()?;
         let resource = resource.map(prepare::resource).transpose()?;
+        let parts = [local.as_ref(), Some(&domain), resource.as_ref()];
+        let unchanged = parts
+            .into_iter()
+            .flatten()
+            .all(|part| matches!(part, Cow::Borrowed(_)));
+        let (at, bare_end) = (local.as_ref().map_or(0, |local| local.len()), bare.len());
+        // A final dot is stripped without a copy, hence the look at the length.
+        if unchanged && bare_end == at + usize::from(at > 0) + domain.len() {
+            return Ok(Self {
+                text: text.into(),
+                at: offset(at),
+                bare_end: offset(bare_end),
+                end: offset(text.len()),
+            });
+        }
         Ok(Self::join(local.as_deref(), &domain, resource.as_deref()))
     }
 
@@ -91,9 +111,8 @@ impl Jid {
         Ok(Self::join(local.as_deref(), &domain, resource.as_deref()))
     }
 
-    /// Joins prepared parts. Each has at most 1,023 bytes, so the offsets fit.
+    /// Joins prepared parts.
     fn join(local: Option<&str>, domain: &str, resource: Option<&str>) -> Self {
-        let offset = |len: usize| u16::try_from(len).unwrap_or(u16::MAX);
         let at = local.map_or(0, str::len);
         let bare_end = if at == 0 {
             domain.len()

@@ -192,29 +192,34 @@ impl Stanza {
     pub fn from_element(element: &Element<'_>) -> Result<Self, StanzaParseError> {
         let kind = StanzaKind::from_name(element.name()).filter(|_| element.ns() == ns::CLIENT);
         let mut stanza = Self::new(kind.ok_or(StanzaParseError::NotAStanza)?);
-        let shared =
-            |value: Option<std::borrow::Cow<'_, str>>| value.map(|value| Arc::<str>::from(&*value));
-        stanza.id = shared(element.attr("id"));
-        stanza.type_ = shared(element.attr("type"));
-        stanza.lang = shared(element.lang());
-        if let Some(from) = element.attr("from") {
-            stanza.from = Some(Jid::parse(&from).map_err(|_| StanzaParseError::MalformedFrom)?);
-        }
-        if let Some(to) = element.attr("to") {
-            match Jid::parse(&to) {
-                Ok(to) => stanza.to = Some(to),
-                // RFC 6120 §8.1.1.1, §8.3.3.8.
-                Err(_) => return Err(stanza.refused(Condition::JidMalformed)),
+        let mut to = None;
+        for attr in element.attrs() {
+            match (attr.ns, attr.name) {
+                ("", "id") => stanza.id = Some(attr.value.into()),
+                ("", "type") => stanza.type_ = Some(attr.value.into()),
+                (ns::XML, "lang") => stanza.lang = Some(attr.value.into()),
+                ("", "from") => {
+                    let from = Jid::parse(&attr.value);
+                    stanza.from = Some(from.map_err(|_| StanzaParseError::MalformedFrom)?);
+                }
+                ("", "to") => to = Some(attr.value),
+                _ => {}
             }
+        }
+        // Read last: a refusal repeats the other attributes (RFC 6120 §8.1.1.1, §8.3.3.8).
+        match to.map(|to| Jid::parse(&to)).transpose() {
+            Ok(to) => stanza.to = to,
+            Err(_) => return Err(stanza.refused(Condition::JidMalformed)),
         }
         if stanza.kind == StanzaKind::Iq {
             stanza = stanza.check_iq(element)?;
         }
-        let mut payload = BytesMut::with_capacity(element.document_len());
+        let mut payload = Vec::with_capacity(element.document_len());
         for child in element.children() {
             child.write_canonical(&mut payload, ns::CLIENT);
         }
-        stanza.payload = payload.freeze();
+        // An exact copy: the scanned text had room for the stanza's own tag as well, and payloads live long.
+        stanza.payload = Bytes::copy_from_slice(&payload);
         Ok(stanza)
     }
 

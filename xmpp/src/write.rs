@@ -203,56 +203,80 @@ fn is_written_name(name: &str) -> bool {
             .any(|byte| byte <= b' ' || b"<>&'\"/=".contains(&byte))
 }
 
+/// Needs escaping in character data.
+const IN_TEXT: u8 = 1;
+/// Needs escaping in an attribute's value.
+const IN_VALUE: u8 = 2;
+
+/// Which bytes need a second look, and where.
+static ESCAPED: [u8; 256] = escaped();
+
+const fn escaped() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            b'\'' | b'"' | b'\n' | b'\t' => IN_VALUE,
+            b'<' | b'>' | b'&' | b'\r' => IN_TEXT | IN_VALUE,
+            // Control characters are no XML; 0xEF may start U+FFFE and U+FFFF, which are none either.
+            0..b' ' | 0xEF => IN_TEXT | IN_VALUE,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    table
+}
+
 /// Writes character data. `>` is escaped too, so that `]]>` cannot arise.
 pub fn escape_text(text: &str, out: &mut impl BufMut) {
-    escape(text, out, |byte| match byte {
-        b'<' => Some(b"&lt;"),
-        b'>' => Some(b"&gt;"),
-        b'&' => Some(b"&amp;"),
-        b'\r' => Some(b"&#xD;"),
-        _ => None,
-    });
+    escape(text, out, IN_TEXT);
 }
 
 /// Writes an attribute's value for a place between single quotes.
 pub fn escape_attribute(value: &str, out: &mut impl BufMut) {
-    escape(value, out, |byte| match byte {
-        b'<' => Some(b"&lt;"),
-        b'>' => Some(b"&gt;"),
-        b'&' => Some(b"&amp;"),
-        b'\'' => Some(b"&apos;"),
-        b'"' => Some(b"&quot;"),
-        // XML 1.0 §3.3.3: literal white space would be read back as a space.
-        b'\r' => Some(b"&#xD;"),
-        b'\n' => Some(b"&#xA;"),
-        b'\t' => Some(b"&#x9;"),
-        _ => None,
-    });
+    escape(value, out, IN_VALUE);
+}
+
+fn replacement(byte: u8) -> &'static [u8] {
+    match byte {
+        b'<' => b"&lt;",
+        b'>' => b"&gt;",
+        b'&' => b"&amp;",
+        b'\'' => b"&apos;",
+        b'"' => b"&quot;",
+        // XML 1.0 §2.11 and §3.3.3: literally, these would be read back as a line feed or a space.
+        b'\r' => b"&#xD;",
+        b'\n' => b"&#xA;",
+        b'\t' => b"&#x9;",
+        _ => "\u{FFFD}".as_bytes(),
+    }
 }
 
 /// Copies runs of harmless bytes, replaces what must be escaped, and turns characters that XML cannot hold
 /// into U+FFFD.
-fn escape(text: &str, out: &mut impl BufMut, replacement: impl Fn(u8) -> Option<&'static [u8]>) {
-    let bytes = text.as_bytes();
-    let mut copied = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte > b'>' && byte != 0xEF {
-            continue;
-        }
-        let (replaced, len): (&[u8], usize) = if let Some(escaped) = replacement(byte) {
-            (escaped, 1)
-        } else if byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r') {
-            ("\u{FFFD}".as_bytes(), 1)
-        } else if byte == 0xEF && matches!(bytes.get(at + 1..at + 3), Some([0xBF, 0xBE | 0xBF])) {
-            ("\u{FFFD}".as_bytes(), 3)
-        } else {
-            continue;
+fn escape(text: &str, out: &mut impl BufMut, place: u8) {
+    let mut rest = text.as_bytes();
+    let is_special = |byte: u8| {
+        ESCAPED
+            .get(usize::from(byte))
+            .is_some_and(|places| places & place != 0)
+    };
+    while let Some(at) = rest.iter().position(|&byte| is_special(byte)) {
+        let (plain, special) = rest.split_at(at);
+        out.put_slice(plain);
+        let len = match special {
+            [0xEF, 0xBF, 0xBE | 0xBF, ..] => 3,
+            [0xEF, ..] => {
+                out.put_u8(0xEF);
+                rest = special.get(1..).unwrap_or_default();
+                continue;
+            }
+            _ => 1,
         };
-        out.put_slice(bytes.get(copied..at).unwrap_or_default());
-        out.put_slice(replaced);
-        copied = at + len;
+        out.put_slice(replacement(special.first().copied().unwrap_or_default()));
+        rest = special.get(len..).unwrap_or_default();
     }
-    out.put_slice(bytes.get(copied..).unwrap_or_default());
+    out.put_slice(rest);
 }
 
 #[cfg(test)]

@@ -6,8 +6,6 @@ pub(super) const SPACE: u8 = 1;
 pub(super) const NAME_START: u8 = 2;
 /// May go on in a name, the colon included.
 pub(super) const NAME: u8 = 4;
-/// Needs a look inside an attribute's value: a quote, `<`, `&`, or white space that is normalised.
-pub(super) const VALUE_STOP: u8 = 8;
 
 /// The classes of each byte. Bytes of multi-byte characters have none: they need [`is_name_char`].
 static CLASSES: [u8; 256] = classes();
@@ -26,9 +24,6 @@ const fn classes() -> [u8; 256] {
         }
         if value.is_ascii_digit() || matches!(value, b'-' | b'.' | b':') {
             class |= NAME;
-        }
-        if matches!(value, b'\'' | b'"' | b'<' | b'&' | b'\t' | b'\r' | b'\n') {
-            class |= VALUE_STOP;
         }
         table[byte] = class;
         byte += 1;

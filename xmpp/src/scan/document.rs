@@ -149,7 +149,7 @@ impl Document {
                 Step::NeedMore => return Err(Condition::NotWellFormed.into()),
             }
         }
-        Ok(scanner.into_document(text, scope))
+        Ok(scanner.into_document(text.into(), scope))
     }
 
     /// The first element. A fragment without any gives an empty element without a name.

@@ -273,13 +273,28 @@ impl Framer {
             Step::Done => {
                 let end = scanner.position();
                 let closed = scanner.header_closed;
-                let document = scanner
-                    .into_document(window.get(..end).unwrap_or_default(), self.scope.clone());
-                self.start += end;
-                self.release();
-                Ok(Some((document, closed)))
+                let text = self.take(end);
+                Ok(Some((
+                    scanner.into_document(text, self.scope.clone()),
+                    closed,
+                )))
             }
         }
+    }
+
+    /// Takes the next `len` bytes out. A read that holds just one element, as most do, is not copied.
+    fn take(&mut self, len: usize) -> Box<str> {
+        if self.start == 0 && len == self.text.len() {
+            return std::mem::take(&mut self.text).into_boxed_str();
+        }
+        let taken = self
+            .text
+            .get(self.start..self.start + len)
+            .unwrap_or_default()
+            .into();
+        self.start += len;
+        self.release();
+        taken
     }
 
     /// Checks the header and remembers the namespaces that it puts in scope.

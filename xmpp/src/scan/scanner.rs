@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use memchr::{memchr2, memmem};
+use memchr::{memchr2, memchr3, memmem};
 
 use super::document::{Attr, AttrKind, Document, NO_NODE, Node, NodeKind, Span};
 use super::namespaces::Binding;
@@ -128,9 +128,9 @@ impl Scanner {
         self.pos = pos;
     }
 
-    pub(super) fn into_document(self, text: &str, scope: Arc<Scope>) -> Document {
+    pub(super) fn into_document(self, text: Box<str>, scope: Arc<Scope>) -> Document {
         Document {
-            text: text.into(),
+            text,
             nodes: self.nodes,
             attrs: self.attrs,
             decoded_ns: self.decoded_ns,
@@ -184,6 +184,9 @@ impl Scanner {
         let bytes = text.as_bytes();
         loop {
             let rest = bytes.get(self.pos..).unwrap_or_default();
+            if rest.first() == Some(&b'<') {
+                break;
+            }
             let Some(found) = memchr2(b'<', b'&', rest) else {
                 self.pos = bytes.len();
                 return NEED_MORE;
@@ -200,7 +203,7 @@ impl Scanner {
             self.pos += len;
         }
         let run = bytes.get(self.mark..self.pos).unwrap_or_default();
-        if memchr2(b']', b'\r', run).is_some() {
+        if !run.is_empty() && memchr2(b']', b'\r', run).is_some() {
             // XML 1.0 §2.4: the end of a CDATA section must not appear outside of one.
             if memmem::find(run, b"]]>").is_some() {
                 return Err(Condition::NotWellFormed);
@@ -287,19 +290,21 @@ impl Scanner {
     /// Skips to the end of a name. True if the end is in sight, that is, some byte follows that is no part of it.
     fn skip_name(&mut self, text: &str) -> bool {
         let bytes = text.as_bytes();
-        while let Some(&byte) = bytes.get(self.pos) {
-            if chars::is(byte, chars::NAME) {
-                self.pos += 1;
-            } else if byte < 0x80 {
+        loop {
+            let rest = bytes.get(self.pos..).unwrap_or_default();
+            let Some(len) = rest.iter().position(|&byte| !chars::is(byte, chars::NAME)) else {
+                self.pos = bytes.len();
+                return false;
+            };
+            self.pos += len;
+            if rest.get(len).is_some_and(|&byte| byte < 0x80) {
                 return true;
-            } else {
-                match text.get(self.pos..).and_then(|rest| rest.chars().next()) {
-                    Some(c) if chars::is_name_char(c) => self.pos += c.len_utf8(),
-                    _ => return true,
-                }
+            }
+            match text.get(self.pos..).and_then(|rest| rest.chars().next()) {
+                Some(c) if chars::is_name_char(c) => self.pos += c.len_utf8(),
+                _ => return true,
             }
         }
-        false
     }
 
     /// Checks the name between `mark` and the position; gives where its local part starts.
@@ -310,14 +315,19 @@ impl Scanner {
             Some(&byte) if byte < 0x80 => chars::is(byte, chars::NAME_START),
             Some(_) => part.chars().next().is_some_and(chars::is_name_start_char),
         };
-        let colon = name.as_bytes().iter().position(|&byte| byte == b':');
-        let local_at = colon.map_or(0, |colon| colon + 1);
-        let local = name.get(local_at..).unwrap_or_default();
+        let Some(colon) = name.as_bytes().iter().position(|&byte| byte == b':') else {
+            return if starts(name) {
+                Ok(self.mark)
+            } else {
+                Err(Condition::NotWellFormed)
+            };
+        };
         // Namespaces in XML §4: one colon at most, with a name on either side.
-        if !starts(name) || (colon.is_some() && (!starts(local) || local.contains(':'))) {
+        let local = name.get(colon + 1..).unwrap_or_default();
+        if !starts(name) || !starts(local) || local.contains(':') {
             return Err(Condition::NotWellFormed);
         }
-        Ok(self.mark + local_at)
+        Ok(self.mark + colon + 1)
     }
 
     fn open_name(&mut self, text: &str, limits: &Limits) -> Result<Flow, Condition> {
@@ -435,27 +445,30 @@ impl Scanner {
     fn attr_value(&mut self, text: &str, limits: &Limits) -> Result<Flow, Condition> {
         let bytes = text.as_bytes();
         loop {
-            let Some(&byte) = bytes.get(self.pos) else {
+            let rest = bytes.get(self.pos..).unwrap_or_default();
+            let Some(len) = memchr3(self.quote, b'&', b'<', rest) else {
+                self.pos = bytes.len();
                 return NEED_MORE;
             };
-            if !chars::is(byte, chars::VALUE_STOP) {
-                self.pos += 1;
-            } else if byte == self.quote {
-                break;
-            } else if byte == b'&' {
-                let Some(len) = reference::check(bytes.get(self.pos..).unwrap_or_default())? else {
-                    return NEED_MORE;
-                };
-                self.escaped = true;
-                self.pos += len;
-            } else if byte == b'<' {
-                return Err(Condition::NotWellFormed);
-            } else {
-                // The other quote, or white space that counts as a space.
-                self.escaped |= byte < b' ';
-                self.pos += 1;
+            self.pos += len;
+            let rest = rest.get(len..).unwrap_or_default();
+            match rest.first() {
+                Some(b'&') => {
+                    let Some(len) = reference::check(rest)? else {
+                        return NEED_MORE;
+                    };
+                    self.escaped = true;
+                    self.pos += len;
+                }
+                Some(b'<') => return Err(Condition::NotWellFormed),
+                _ => break,
             }
         }
+        // XML 1.0 §3.3.3: all white space counts as a space. What else lies below the space is refused at the door.
+        let value = bytes.get(self.mark..self.pos).unwrap_or_default();
+        self.escaped |= value
+            .iter()
+            .fold(false, |found, &byte| found | (byte < b' '));
         self.finish_attr(text, limits)?;
         self.pos += 1;
         self.go(State::TagEnd)
@@ -497,13 +510,13 @@ impl Scanner {
             .attrs
             .get(earlier_start..self.attrs.len() - 1)
             .unwrap_or_default();
+        let len = qname.end - qname.start;
         let same = |attr: &Attr| {
-            Span {
+            let other = Span {
                 start: attr.qname_start,
                 end: attr.local.end,
-            }
-            .of(text)
-                == name
+            };
+            other.end - other.start == len && other.of(text) == name
         };
         if earlier.iter().any(same) {
             return Err(Condition::NotWellFormed);

@@ -364,6 +364,10 @@ fn canonical_form() {
     );
     check("<é ü='ß'/>", &["<é ü='ß'/>"]);
     check(
+        "<a\u{B7}\u{FEFF}\u{FDF0}\u{FFFD}/>",
+        &["<a\u{B7}\u{FEFF}\u{FDF0}\u{FFFD}/>"],
+    );
+    check(
         "<a xmlns:p='x'><b xmlns:p='y'><p:c/></b><p:d/></a>",
         &["<a><b><c xmlns='y'/></b><d xmlns='x'/></a>"],
     );
