@@ -1,1 +1,35 @@
-//! actors
+//! Sessions, presence publications and rooms as actors, and what connects them to the log.
+//!
+//! ```text
+//!   socket ─► negotiation ─► SessionActor ─► LinkActor ══ ROUTE lane ══► OwnerActor ─► the log
+//!                                ▲              │                            │ effects, in log order
+//!                                └── deliver ◄──┴══════════ frames ══════════┤
+//!                                                              RoomActor, PublicationActor
+//! ```
+//!
+//! - [`fabric`]: what all actors of a node share; [`directory`]: the node's sessions by address.
+//! - [`session`]: one client's stream; [`negotiation`]: what comes before it; [`listener`]: sockets.
+//! - [`services`]: requests that a session answers or passes on, one file a feature.
+//! - [`link`]: one actor a partition, the node's end of the link.
+//! - [`owner`]: one actor a partition, awake while this node owns it; [`room`] and [`publication`] live below it.
+//! - [`runtime`]: starts all of it; [`control`]: what operators may ask.
+//!
+//! House rules: no `do_send`; every mailbox is bounded and every sender knows what to do when one is full; an actor
+//! yields after 64 pieces of work; a panic costs one session or one room.
+
+pub mod directory;
+pub mod fabric;
+pub mod metrics;
+
+pub mod listener;
+pub mod negotiation;
+pub mod services;
+pub mod session;
+
+pub mod link;
+pub mod owner;
+pub mod publication;
+pub mod room;
+
+pub mod control;
+pub mod runtime;

@@ -394,7 +394,7 @@ pub fn form_payload() -> Bytes {
 }
 
 /// A time stamp, XEP-0082.
-fn stamp(time_ms: u64) -> String {
+pub fn stamp(time_ms: u64) -> String {
     let nanos = i128::from(time_ms) * 1_000_000;
     let time =
         OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);

@@ -27,6 +27,8 @@ pub enum Place {
     DiscoServer,
     /// disco#info of an account's bare address.
     DiscoAccount,
+    /// disco#info of the rooms' service.
+    DiscoRooms,
     /// disco#info of a room.
     DiscoRoom,
 }
@@ -124,6 +126,76 @@ pub const FEATURES: &[Feature] = &[
         ns::STREAM_LIMITS,
         &[Place::Stream(StreamFeature::Limits)],
     ),
+    stream(
+        "Registration on a bound stream",
+        "XEP-0077",
+        ns::REGISTER,
+        &[Place::DiscoServer],
+    ),
+    stream(
+        "Service discovery, information",
+        "XEP-0030",
+        ns::DISCO_INFO,
+        &[Place::DiscoServer, Place::DiscoAccount, Place::DiscoRooms, Place::DiscoRoom],
+    ),
+    stream(
+        "Service discovery, items",
+        "XEP-0030",
+        ns::DISCO_ITEMS,
+        &[Place::DiscoServer, Place::DiscoAccount, Place::DiscoRooms, Place::DiscoRoom],
+    ),
+    stream(
+        "Ping",
+        "XEP-0199",
+        ns::PING,
+        &[Place::DiscoServer, Place::DiscoAccount, Place::DiscoRooms],
+    ),
+    stream(
+        "Software version",
+        "XEP-0092",
+        ns::VERSION,
+        &[Place::DiscoServer, Place::DiscoRooms],
+    ),
+    stream(
+        "Entity time",
+        "XEP-0202",
+        ns::TIME,
+        &[Place::DiscoServer, Place::DiscoRooms],
+    ),
+    stream("Roster", "RFC 6121 §2", ns::ROSTER, &[Place::DiscoServer]),
+    stream("Private XML", "XEP-0049", ns::PRIVATE, &[Place::DiscoServer]),
+    stream(
+        "vCards",
+        "XEP-0054",
+        ns::VCARD,
+        &[Place::DiscoServer, Place::DiscoAccount],
+    ),
+    stream(
+        "Blocking",
+        "XEP-0191",
+        ns::BLOCKING,
+        &[Place::DiscoServer],
+    ),
+    stream("Carbons", "XEP-0280", ns::CARBONS, &[Place::DiscoServer]),
+    stream(
+        "Message archive",
+        "XEP-0313",
+        ns::MAM,
+        &[Place::DiscoAccount],
+    ),
+    stream(
+        "Message archive, extended",
+        "XEP-0313",
+        ns::MAM_EXTENDED,
+        &[Place::DiscoAccount],
+    ),
+    stream(
+        "Stanza ids",
+        "XEP-0359",
+        ns::STANZA_ID,
+        &[Place::DiscoAccount],
+    ),
+    stream("Rooms", "XEP-0045", ns::MUC, &[Place::DiscoRooms]),
 ];
 
 /// The stream features in the order in which they are written.

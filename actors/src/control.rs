@@ -1,0 +1,151 @@
+//! What operators and registering clients may ask: accounts, status, readiness.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use messaging::command::{Answer, Command};
+use messaging::query::{Query, Reply};
+use rand::RngExt;
+use xmpp::jid::BareJid;
+use xmpp::sasl::{Password, StoredCredentials};
+use xmpp::stanza_error::{Condition, StanzaError, StanzaErrorType};
+
+use crate::fabric::Fabric;
+use crate::link::Outcome;
+use crate::negotiation::propose;
+use crate::services::disco::ask_partition;
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// It exists already.
+    #[error("the account exists already")]
+    Conflict,
+    /// It doesn't exist.
+    #[error("there is no such account")]
+    NotFound,
+    /// What was given can't be used.
+    #[error("{0}")]
+    Invalid(String),
+    /// Surely not done: no owner, no quorum or too busy.
+    #[error("not done: {0}")]
+    Unavailable(String),
+    /// It may or may not have been done.
+    #[error("the outcome is unknown; look before trying again")]
+    Timeout,
+}
+
+impl ControlError {
+    /// What a client is told.
+    pub fn to_stanza_error(&self) -> StanzaError {
+        let (condition, kind) = match self {
+            ControlError::Conflict => (Condition::Conflict, StanzaErrorType::Cancel),
+            ControlError::NotFound => (Condition::ItemNotFound, StanzaErrorType::Cancel),
+            ControlError::Invalid(_) => (Condition::NotAcceptable, StanzaErrorType::Modify),
+            ControlError::Unavailable(_) => (Condition::ResourceConstraint, StanzaErrorType::Wait),
+            ControlError::Timeout => (Condition::RemoteServerTimeout, StanzaErrorType::Wait),
+        };
+        StanzaError::new(condition).with_kind(kind).with_text(self.to_string())
+    }
+}
+
+async fn decide(fabric: &Fabric, user: &BareJid, command: Command) -> Result<(), ControlError> {
+    match propose(fabric, user, command).await {
+        Outcome::Answered(Answer::Done { .. } | Answer::Reply(_)) => Ok(()),
+        Outcome::Answered(Answer::Refused(error)) => Err(match error.condition {
+            Condition::Conflict => ControlError::Conflict,
+            Condition::ItemNotFound => ControlError::NotFound,
+            _ => ControlError::Invalid(error.text.clone().unwrap_or_else(|| "refused".to_owned())),
+        }),
+        Outcome::Full => Err(ControlError::Unavailable("the partition is busy".to_owned())),
+        Outcome::NotDone => Err(ControlError::Unavailable("the partition has no owner".to_owned())),
+        Outcome::Unknown | Outcome::Taken | Outcome::Replied(_) => Err(ControlError::Timeout),
+    }
+}
+
+/// Derives what is stored; takes a while on purpose, so elsewhere than on an arbiter.
+async fn derive(password: Password, iterations: u32) -> Result<StoredCredentials, ControlError> {
+    let entropy: [u8; 32] = rand::rng().random();
+    let iterations = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
+    let derived = tokio::task::spawn_blocking(move || StoredCredentials::derive(&password, &entropy, iterations)).await;
+    derived
+        .map_err(|_| ControlError::Unavailable("the password could not be processed".to_owned()))?
+        .map_err(|error| ControlError::Invalid(error.to_string()))
+}
+
+fn check_account(fabric: &Fabric, user: &BareJid) -> Result<(), ControlError> {
+    let domain = &fabric.settings.constants.domain;
+    if user.local().is_none() || user.domain() != domain {
+        return Err(ControlError::Invalid(format!(
+            "an account is a name in the domain {domain}, like alice@{domain}"
+        )));
+    }
+    Ok(())
+}
+
+/// Makes an account.
+///
+/// # Errors
+/// [`ControlError`].
+pub async fn create_account(
+    fabric: &Arc<Fabric>,
+    user: BareJid,
+    password: Password,
+    iterations: u32,
+) -> Result<(), ControlError> {
+    check_account(fabric, &user)?;
+    let credentials = derive(password, iterations).await?;
+    decide(fabric, &user.clone(), Command::CreateAccount { user, credentials }).await
+}
+
+/// Sets an account's password.
+///
+/// # Errors
+/// [`ControlError`].
+pub async fn set_password(
+    fabric: &Arc<Fabric>,
+    user: BareJid,
+    password: Password,
+    iterations: u32,
+) -> Result<(), ControlError> {
+    check_account(fabric, &user)?;
+    let credentials = derive(password, iterations).await?;
+    decide(fabric, &user.clone(), Command::SetCredentials { user, credentials }).await
+}
+
+/// Removes an account.
+///
+/// # Errors
+/// [`ControlError`].
+pub async fn remove_account(fabric: &Arc<Fabric>, user: BareJid) -> Result<(), ControlError> {
+    check_account(fabric, &user)?;
+    decide(fabric, &user.clone(), Command::RemoveAccount { user }).await
+}
+
+/// Accounts in alphabetical order, those after one.
+///
+/// # Errors
+/// When a partition doesn't answer.
+pub async fn list_accounts(
+    fabric: &Arc<Fabric>,
+    after: Option<BareJid>,
+    limit: u32,
+) -> Result<Vec<BareJid>, ControlError> {
+    let questions = fabric.partitions.iter().map(|place| {
+        let query = Query::Accounts {
+            after: after.clone(),
+            limit,
+        };
+        ask_partition(fabric, place.id, query)
+    });
+    let mut accounts = Vec::new();
+    for reply in futures_util::future::join_all(questions).await {
+        match reply {
+            Ok(Reply::Jids(jids)) => accounts.extend(jids),
+            _ => return Err(ControlError::Unavailable("a partition has no owner".to_owned())),
+        }
+    }
+    accounts.sort();
+    accounts.truncate(limit as usize);
+    Ok(accounts)
+}

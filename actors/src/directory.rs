@@ -1,0 +1,85 @@
+//! The sessions of this node by their address.
+//!
+//! An entry is claimed when the owner of the user's partition has granted the resource, and given up by the session that
+//! holds it; a newer session under the same address replaces the older one's entry.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, PoisonError};
+
+use actix::Addr;
+use xmpp::jid::FullJid;
+
+use crate::session::SessionActor;
+
+const SHARDS: usize = 16;
+
+/// A session of this node.
+#[derive(Clone)]
+pub struct Entry {
+    /// Unique in this life of the node.
+    pub number: u64,
+    /// Its mailbox.
+    pub session: Addr<SessionActor>,
+}
+
+/// The sessions of this node.
+#[derive(Default)]
+pub struct Directory {
+    shards: [Mutex<HashMap<FullJid, Entry>>; SHARDS],
+}
+
+impl Directory {
+    fn shard(&self, jid: &FullJid) -> &Mutex<HashMap<FullJid, Entry>> {
+        let mut hasher = DefaultHasher::new();
+        jid.hash(&mut hasher);
+        &self.shards[hasher.finish() as usize % SHARDS]
+    }
+
+    /// Enters a session.
+    pub fn claim(&self, jid: FullJid, entry: Entry) {
+        self.shard(&jid)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(jid, entry);
+    }
+
+    /// Removes a session, unless another holds the address by now.
+    pub fn release(&self, jid: &FullJid, number: u64) {
+        let mut shard = self.shard(jid).lock().unwrap_or_else(PoisonError::into_inner);
+        if shard.get(jid).is_some_and(|entry| entry.number == number) {
+            shard.remove(jid);
+        }
+    }
+
+    /// The session at this address; `number` 0: whichever holds it.
+    pub fn find(&self, jid: &FullJid, number: u64) -> Option<Entry> {
+        let shard = self.shard(jid).lock().unwrap_or_else(PoisonError::into_inner);
+        shard
+            .get(jid)
+            .filter(|entry| number == 0 || entry.number == number)
+            .cloned()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len())
+            .sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All sessions, for a stop or a move.
+    pub fn all(&self) -> Vec<Entry> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            all.extend(shard.lock().unwrap_or_else(PoisonError::into_inner).values().cloned());
+        }
+        all
+    }
+}

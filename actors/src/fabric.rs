@@ -1,0 +1,241 @@
+//! What all actors of a node share: who it is, where partitions live, how frames leave.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use actix::Addr;
+use bytes::Bytes;
+use cluster::link::protocol::{Across, Down, RouteKind, Up};
+use cluster::machine::Replica;
+use cluster::node_id::{Epoch, Incarnation, NodeId, PartitionId};
+use cluster::raft::GroupHandle;
+use cluster::transport::{Frame, Lane, SendError, Transport};
+use messaging::archive::ArchiveIds;
+use messaging::slot::PartitionTable;
+use xmpp::jid::BareJid;
+use xmpp::stream::StreamConfig;
+
+use crate::directory::Directory;
+use crate::link::LinkActor;
+use crate::metrics::Metrics;
+use crate::owner::OwnerActor;
+use crate::runtime::Settings;
+
+/// One partition as a node sees it.
+pub struct PartitionPlace {
+    /// Its number.
+    pub id: PartitionId,
+    /// The local replica.
+    pub replica: Arc<Replica>,
+    /// Its Raft group.
+    pub group: GroupHandle,
+}
+
+/// The mailboxes of a partition's two actors.
+pub struct PartitionActors {
+    /// The node's end of the link.
+    pub link: Addr<LinkActor>,
+    /// The owner's end, idle while another node owns the partition.
+    pub owner: Addr<OwnerActor>,
+}
+
+/// What all actors of a node share.
+pub struct Fabric {
+    /// This node.
+    pub node: NodeId,
+    /// This life of it.
+    pub incarnation: Incarnation,
+    /// Which partition a key belongs to.
+    pub table: PartitionTable,
+    /// The partitions by number.
+    pub partitions: Vec<PartitionPlace>,
+    /// The way to other nodes.
+    pub transport: Transport,
+    /// The node's sessions.
+    pub directory: Directory,
+    /// What operators set.
+    pub settings: Settings,
+    /// How streams are negotiated.
+    pub streams: Arc<StreamConfig>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Opaque ids of archive rows.
+    pub ids: ArchiveIds,
+    owners: RwLock<Vec<Option<(NodeId, Epoch)>>>,
+    actors: OnceLock<Vec<PartitionActors>>,
+    session_numbers: AtomicU64,
+}
+
+/// Everything a [`Fabric`] is made of that exists before the actors do.
+pub struct FabricParts {
+    /// See [`Fabric::node`].
+    pub node: NodeId,
+    /// See [`Fabric::incarnation`].
+    pub incarnation: Incarnation,
+    /// See [`Fabric::table`].
+    pub table: PartitionTable,
+    /// See [`Fabric::partitions`].
+    pub partitions: Vec<PartitionPlace>,
+    /// See [`Fabric::transport`].
+    pub transport: Transport,
+    /// See [`Fabric::settings`].
+    pub settings: Settings,
+    /// See [`Fabric::streams`].
+    pub streams: Arc<StreamConfig>,
+    /// See [`Fabric::metrics`].
+    pub metrics: Metrics,
+}
+
+impl Fabric {
+    /// Puts the parts together; the actors follow by [`Fabric::set_actors`].
+    pub fn new(parts: FabricParts) -> Arc<Fabric> {
+        let FabricParts {
+            node,
+            incarnation,
+            table,
+            partitions,
+            transport,
+            settings,
+            streams,
+            metrics,
+        } = parts;
+        let owners = RwLock::new(vec![None; partitions.len()]);
+        let ids = ArchiveIds::new(&settings.constants.id_key);
+        Arc::new(Fabric {
+            node,
+            incarnation,
+            table,
+            partitions,
+            transport,
+            directory: Directory::default(),
+            settings,
+            streams,
+            metrics,
+            ids,
+            owners,
+            actors: OnceLock::new(),
+            session_numbers: AtomicU64::new(1),
+        })
+    }
+
+    /// Makes the partitions' actors known; once, before anything is accepted.
+    pub fn set_actors(&self, actors: Vec<PartitionActors>) {
+        let _ = self.actors.set(actors);
+    }
+
+    /// The actors of a partition; `None` before they exist or for a number out of range.
+    pub fn actors(&self, partition: PartitionId) -> Option<&PartitionActors> {
+        self.actors.get()?.get(usize::from(partition.0))
+    }
+
+    /// The partition of a key.
+    pub fn partition_of(&self, key: &BareJid) -> PartitionId {
+        self.table.partition_of(key)
+    }
+
+    /// The node's end of the link for a key.
+    pub fn link_of(&self, key: &BareJid) -> Option<&Addr<LinkActor>> {
+        self.actors(self.partition_of(key)).map(|actors| &actors.link)
+    }
+
+    /// A number for a new session, never used before in this life of the node.
+    pub fn next_session_number(&self) -> u64 {
+        self.session_numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The owner of a partition, as far as is known: a hint, never authority.
+    pub fn owner(&self, partition: PartitionId) -> Option<(NodeId, Epoch)> {
+        let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
+        owners.get(usize::from(partition.0)).copied().flatten()
+    }
+
+    /// All owners as far as they are known, by partition.
+    pub fn owners(&self) -> Vec<Option<(NodeId, Epoch)>> {
+        self.owners.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes a hint; `true` when it is news.
+    pub fn learn_owner(&self, partition: PartitionId, owner: NodeId, epoch: Epoch) -> bool {
+        let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = owners.get_mut(usize::from(partition.0)) else {
+            return false;
+        };
+        if known.is_some_and(|(_, known)| known >= epoch) {
+            return false;
+        }
+        *known = Some((owner, epoch));
+        true
+    }
+
+    /// Sends a node's request to an owner.
+    ///
+    /// # Errors
+    /// When the frame can't be queued; links send again.
+    pub fn send_up(&self, to: NodeId, partition: PartitionId, epoch: Epoch, up: &Up) -> Result<(), FabricError> {
+        self.send(to, RouteKind::Up, partition, epoch, up.encode()?)
+    }
+
+    /// Sends an owner's word to a node.
+    ///
+    /// # Errors
+    /// When the frame can't be queued; the node finds the hole and attaches again.
+    pub fn send_down(&self, to: NodeId, partition: PartitionId, epoch: Epoch, down: &Down) -> Result<(), FabricError> {
+        self.send(to, RouteKind::Down, partition, epoch, down.encode()?)
+    }
+
+    /// Sends an owner's word to another owner. `epoch` is that owner's.
+    ///
+    /// # Errors
+    /// When the frame can't be queued.
+    pub fn send_across(
+        &self,
+        to: NodeId,
+        partition: PartitionId,
+        epoch: Epoch,
+        across: &Across,
+    ) -> Result<(), FabricError> {
+        self.send(to, RouteKind::Across, partition, epoch, across.encode()?)
+    }
+
+    /// Sends soft state to the owner of a partition, if one is known.
+    ///
+    /// # Errors
+    /// When no owner is known or the frame can't be queued; presence converges by probes.
+    pub fn send_to_owner(&self, partition: PartitionId, across: &Across) -> Result<(), FabricError> {
+        let (owner, epoch) = self.owner(partition).ok_or(FabricError::NoOwner(partition))?;
+        self.send_across(owner, partition, epoch, across)
+    }
+
+    fn send(
+        &self,
+        to: NodeId,
+        kind: RouteKind,
+        partition: PartitionId,
+        epoch: Epoch,
+        body: Bytes,
+    ) -> Result<(), FabricError> {
+        let frame = Frame {
+            kind: kind as u8,
+            flags: 0,
+            partition,
+            epoch,
+            sequence: 0,
+            body,
+        };
+        Ok(self.transport.send(to, Lane::Route, frame)?)
+    }
+}
+
+/// Why a frame did not leave.
+#[derive(Debug, thiserror::Error)]
+pub enum FabricError {
+    /// Nobody is known to own the partition.
+    #[error("no owner is known for {0}")]
+    NoOwner(PartitionId),
+    /// The body is larger than a frame may be.
+    #[error("a frame could not be encoded")]
+    Codec(#[from] storage::codec::CodecError),
+    /// The lane is full or down.
+    #[error("a frame could not be queued")]
+    Send(#[from] SendError),
+}

@@ -1,0 +1,414 @@
+//! The node's end of the link to one partition's owner, as an actor.
+//!
+//! It carries what sessions ask up and what the owner sends down, keeps the node's picture of its sessions and occupants
+//! for the next attachment, and hands stanzas to sessions. The rules (numbers, resends, cursors) are in
+//! [`cluster::link::origin`].
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
+use bytes::{Bytes, BytesMut};
+use cluster::link::origin::{LinkAction, LinkFailure, LinkOrigin, LinkSettings};
+use cluster::link::protocol::{Ask, AskReply, AttachRoom, AttachUser, Delivery, DeliveryItem, Down, Publish};
+use cluster::node_id::{Epoch, NodeId, PartitionId};
+use messaging::command::{Answer, Command};
+use messaging::user::publication::{SessionEvent, SessionKey, SessionState};
+use tokio::sync::oneshot;
+use xmpp::jid::{BareJid, FullJid};
+
+use crate::fabric::Fabric;
+use crate::session::{SessionActor, ToSession};
+
+/// Everything that can wake the actor.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub enum ToLink {
+    /// A durable command.
+    Propose {
+        /// Who wants to know.
+        caller: Caller,
+        /// What is asked.
+        command: Box<Command>,
+    },
+    /// Soft state.
+    Publish {
+        /// Who wants to know, if anybody.
+        caller: Option<Caller>,
+        /// What is said.
+        publish: Box<Publish>,
+    },
+    /// A question.
+    Ask {
+        /// Who wants to know.
+        caller: Caller,
+        /// The question.
+        ask: Box<Ask>,
+    },
+    /// A frame of the owner.
+    Frame {
+        /// Who sent it.
+        from: NodeId,
+        /// In which epoch.
+        epoch: Epoch,
+        /// What.
+        down: Box<Down>,
+    },
+    /// A hint.
+    OwnerIs {
+        /// The owner.
+        owner: NodeId,
+        /// Since.
+        epoch: Epoch,
+    },
+    /// The ROUTE lane to a node is there, perhaps anew.
+    PeerUp(NodeId),
+    /// It is gone.
+    PeerDown(NodeId),
+}
+
+/// Who gets an outcome.
+pub enum Caller {
+    /// A session, which numbered its request.
+    Session {
+        /// Its mailbox.
+        session: Addr<SessionActor>,
+        /// Its number for the request.
+        ticket: u64,
+    },
+    /// A task that waits.
+    Task(oneshot::Sender<Outcome>),
+    /// Nobody: a session that is gone says goodbye.
+    Nobody,
+}
+
+/// What the link hands back: who asked, and which resource was asked for if one was.
+pub struct Token {
+    caller: Caller,
+    bind: Option<SessionKey>,
+}
+
+impl From<Caller> for Token {
+    fn from(caller: Caller) -> Token {
+        Token { caller, bind: None }
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// A command was decided.
+    Answered(Answer),
+    /// Soft state was taken by the owner.
+    Taken,
+    /// A question was answered.
+    Replied(AskReply),
+    /// The link is full: surely not done.
+    Full,
+    /// Nobody could be asked in time: surely not done.
+    NotDone,
+    /// It may or may not have been done.
+    Unknown,
+}
+
+impl Caller {
+    fn tell(self, outcome: Outcome) {
+        match self {
+            Caller::Session { session, ticket } => {
+                // A session whose mailbox is full doesn't read its outcomes: it is closing or about to be closed.
+                if session.try_send(ToSession::Outcome { ticket, outcome }).is_err() {
+                    tracing::debug!(ticket, "an outcome found no session");
+                }
+            }
+            Caller::Task(sender) => drop(sender.send(outcome)),
+            Caller::Nobody => {}
+        }
+    }
+}
+
+#[derive(Default)]
+struct LocalUser {
+    sessions: Vec<SessionState>,
+}
+
+/// The node's end of one link.
+pub struct LinkActor {
+    fabric: Arc<Fabric>,
+    core: LinkOrigin<Token>,
+    users: HashMap<BareJid, LocalUser>,
+    rooms: HashMap<BareJid, HashSet<FullJid>>,
+    timer: Option<(Instant, SpawnHandle)>,
+}
+
+impl LinkActor {
+    /// Pieces of work that may wait.
+    pub const MAILBOX: usize = 8_192;
+
+    /// For a partition.
+    pub fn new(fabric: Arc<Fabric>, partition: PartitionId) -> LinkActor {
+        let core = LinkOrigin::new(partition, fabric.node, fabric.incarnation, LinkSettings::default());
+        LinkActor {
+            fabric,
+            core,
+            users: HashMap::new(),
+            rooms: HashMap::new(),
+            timer: None,
+        }
+    }
+
+    fn partition(&self) -> PartitionId {
+        self.core.partition()
+    }
+
+    /// Does what the core wants and sets its timer.
+    fn run(&mut self, ctx: &mut Context<Self>) {
+        while let Some(action) = self.core.poll_action() {
+            self.act(action);
+        }
+        self.set_timer(ctx);
+    }
+
+    fn set_timer(&mut self, ctx: &mut Context<Self>) {
+        let due = self.core.poll_timeout();
+        match (due, &self.timer) {
+            (Some(due), Some((set, _))) if *set <= due => {}
+            (Some(due), _) => {
+                if let Some((_, handle)) = self.timer.take() {
+                    ctx.cancel_future(handle);
+                }
+                let wait = due.saturating_duration_since(Instant::now());
+                let handle = ctx.run_later(wait, |actor, ctx| {
+                    actor.timer = None;
+                    actor.core.handle_timeout(Instant::now());
+                    actor.run(ctx);
+                });
+                self.timer = Some((due, handle));
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn act(&mut self, action: LinkAction<Token>) {
+        match action {
+            LinkAction::Send { to, epoch, up } => {
+                if let Err(error) = self.fabric.send_up(to, self.partition(), epoch, &up) {
+                    tracing::debug!(%error, partition = %self.partition(), "a frame did not leave");
+                    self.core.peer_down(to);
+                }
+            }
+            LinkAction::NeedSnapshot => {
+                let (users, rooms) = self.snapshot();
+                self.core.snapshot(users, rooms, Instant::now());
+            }
+            LinkAction::Answered { token, answer } => token.caller.tell(Outcome::Answered(answer)),
+            LinkAction::Taken { token } => token.caller.tell(Outcome::Taken),
+            LinkAction::Replied { token, reply } => self.replied(token, reply),
+            LinkAction::Failed { token, failure } => token.caller.tell(match failure {
+                LinkFailure::Timeout | LinkFailure::NotTaken => Outcome::NotDone,
+                LinkFailure::Unknown => Outcome::Unknown,
+            }),
+            LinkAction::Deliver(delivery) => self.deliver(delivery),
+            LinkAction::Kick { session, condition } => {
+                if let Some(entry) = self.fabric.directory.find(&session.jid, session.number)
+                    && entry.session.try_send(ToSession::Kick(condition)).is_err()
+                {
+                    tracing::warn!("a session could not be told to end");
+                }
+            }
+        }
+    }
+
+    fn replied(&mut self, token: Token, reply: AskReply) {
+        if let Some(key) = token.bind
+            && reply == AskReply::Bound
+        {
+            let user = self.users.entry(key.jid.bare()).or_default();
+            user.sessions.retain(|session| session.key.jid != key.jid);
+            user.sessions.push(SessionState {
+                key,
+                flags: Default::default(),
+                presence: None,
+                directed: Vec::new(),
+                unacknowledged: Vec::new(),
+                newest_row: 0,
+            });
+        }
+        token.caller.tell(Outcome::Replied(reply));
+    }
+
+    fn snapshot(&self) -> (Vec<AttachUser>, Vec<AttachRoom>) {
+        let users = self.users.iter().map(|(user, local)| AttachUser {
+            user: user.clone(),
+            cursor: 0,
+            sessions: local.sessions.clone(),
+        });
+        let rooms = self.rooms.iter().map(|(room, occupants)| AttachRoom {
+            room: room.clone(),
+            cursor: 0,
+            occupants: occupants.iter().cloned().collect(),
+        });
+        (users.collect(), rooms.collect())
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        for item in &delivery.items {
+            self.deliver_item(&delivery.key, item);
+        }
+        for note in delivery.notes {
+            let session = self.fabric.directory.find(&note.session, 0);
+            let occupants = self.rooms.entry(delivery.key.clone()).or_default();
+            if note.inside {
+                occupants.insert(note.session);
+            } else {
+                occupants.remove(&note.session);
+                if occupants.is_empty() {
+                    self.rooms.remove(&delivery.key);
+                    self.core.forget(&delivery.key);
+                }
+            }
+            if let Some(entry) = session {
+                let room = delivery.key.clone();
+                let told = entry.session.try_send(ToSession::Room {
+                    room,
+                    inside: note.inside.then_some(note.nick),
+                });
+                if told.is_err() {
+                    tracing::debug!("a session left before it could be told of its room");
+                }
+            }
+        }
+    }
+
+    fn deliver_item(&mut self, key: &BareJid, item: &DeliveryItem) {
+        for (target, number) in &item.targets {
+            let Some(entry) = self.fabric.directory.find(target, *number) else {
+                continue;
+            };
+            if let Some(row) = item.row {
+                self.note_row(key, target, row);
+            }
+            let bytes = match &item.tail {
+                None => item.head.clone(),
+                Some(tail) => addressed(&item.head, target, tail),
+            };
+            let full = entry
+                .session
+                .try_send(ToSession::Deliver { bytes, row: item.row })
+                .is_err();
+            if full {
+                // A slow client: its rows wait in the log, and its stream ends.
+                self.fabric.metrics.slow_sessions.inc();
+                entry
+                    .session
+                    .try_send(ToSession::Kick(
+                        xmpp::stream_error::StreamErrorCondition::ResourceConstraint,
+                    ))
+                    .ok();
+                self.fabric.directory.release(target, entry.number);
+            }
+        }
+    }
+
+    fn note_row(&mut self, user: &BareJid, session: &FullJid, row: u64) {
+        if let Some(local) = self.users.get_mut(user)
+            && let Some(session) = local.sessions.iter_mut().find(|state| state.key.jid == *session)
+        {
+            session.unacknowledged.push(row);
+            session.newest_row = session.newest_row.max(row);
+        }
+    }
+
+    /// Keeps the node's picture of a session up to date as its own words pass by.
+    fn note_event(&mut self, event: &SessionEvent) {
+        let key = event.key();
+        let bare = key.jid.bare();
+        let Some(user) = self.users.get_mut(&bare) else { return };
+        let Some(index) = user.sessions.iter().position(|session| session.key == *key) else {
+            return;
+        };
+        match event {
+            SessionEvent::Flags { flags, .. } => user.sessions[index].flags = *flags,
+            SessionEvent::Presence { stanza, .. } => {
+                let unavailable = stanza.type_.as_deref() == Some("unavailable");
+                user.sessions[index].presence = (!unavailable).then(|| stanza.clone());
+            }
+            SessionEvent::Directed { stanza, .. } => {
+                let Some(to) = stanza.to.clone() else { return };
+                let directed = &mut user.sessions[index].directed;
+                directed.retain(|jid| *jid != to);
+                if stanza.type_.as_deref() != Some("unavailable") {
+                    directed.push(to);
+                }
+            }
+            SessionEvent::Acknowledged { seq, .. } => {
+                user.sessions[index].unacknowledged.retain(|row| row > seq);
+            }
+            SessionEvent::Down { .. } => {
+                user.sessions.swap_remove(index);
+                if user.sessions.is_empty() {
+                    self.users.remove(&bare);
+                    self.core.forget(&bare);
+                }
+            }
+        }
+    }
+}
+
+fn addressed(head: &Bytes, target: &FullJid, tail: &Bytes) -> Bytes {
+    let to = target.as_str();
+    let mut bytes = BytesMut::with_capacity(head.len() + to.len() + tail.len());
+    bytes.extend_from_slice(head);
+    xmpp::write::escape_attribute(to, &mut bytes);
+    bytes.extend_from_slice(tail);
+    bytes.freeze()
+}
+
+impl Actor for LinkActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(Self::MAILBOX);
+        if let Some((owner, epoch)) = self.fabric.owner(self.partition()) {
+            self.core.owner_is(owner, epoch, Instant::now());
+        }
+        self.run(ctx);
+    }
+}
+
+impl Handler<ToLink> for LinkActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ToLink, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        match message {
+            ToLink::Propose { caller, command } => {
+                if let Err((token, _full)) = self.core.propose(caller.into(), *command, now) {
+                    token.caller.tell(Outcome::Full);
+                }
+            }
+            ToLink::Publish { caller, publish } => {
+                if let Publish::Session(event) = &*publish {
+                    self.note_event(event);
+                }
+                if let Err((Some(token), _full)) = self.core.publish(caller.map(Token::from), *publish, now) {
+                    token.caller.tell(Outcome::Full);
+                }
+            }
+            ToLink::Ask { caller, ask } => {
+                let bind = match &*ask {
+                    Ask::Bind(key) => Some(key.clone()),
+                    Ask::Query(_) => None,
+                };
+                if let Err((token, _full)) = self.core.ask(Token { caller, bind }, *ask, now) {
+                    token.caller.tell(Outcome::Full);
+                }
+            }
+            ToLink::Frame { from, epoch, down } => self.core.handle(from, epoch, *down, now),
+            ToLink::OwnerIs { owner, epoch } => self.core.owner_is(owner, epoch, now),
+            ToLink::PeerUp(node) => self.core.peer_up(node, now),
+            ToLink::PeerDown(node) => self.core.peer_down(node),
+        }
+        self.run(ctx);
+    }
+}

@@ -1,0 +1,175 @@
+//! Client sockets: accepting, counting unauthenticated streams by address, and the wire a session talks over.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use actix_rt::ArbiterHandle;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::server::TlsStream;
+
+use crate::fabric::Fabric;
+
+/// What a stream's bytes travel over.
+pub enum Wire {
+    /// TCP alone.
+    Plain(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// Nothing: a handshake is under way or has failed.
+    Gone,
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Wire::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Wire::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Wire::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Wire::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Wire::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Wire::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Wire::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Wire::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Wire::Gone => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Wire::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Wire::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Wire::Gone => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+/// A place among the unauthenticated streams of one address; given back when dropped.
+pub struct Admission {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Unauthenticated streams by address: beyond the limit connections wait in a queue.
+pub struct Doorkeeper {
+    per_address: usize,
+    addresses: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
+}
+
+/// Addresses remembered at once before those without streams are forgotten.
+const ADDRESSES_MAX: usize = 4_096;
+
+impl Doorkeeper {
+    /// With so many unauthenticated streams an address.
+    pub fn new(per_address: usize) -> Doorkeeper {
+        Doorkeeper {
+            per_address,
+            addresses: Mutex::default(),
+        }
+    }
+
+    fn door(&self, address: IpAddr) -> Arc<Semaphore> {
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if addresses.len() >= ADDRESSES_MAX {
+            let all = self.per_address;
+            addresses.retain(|_, door| door.available_permits() < all || Arc::strong_count(door) > 1);
+        }
+        Arc::clone(
+            addresses
+                .entry(address)
+                .or_insert_with(|| Arc::new(Semaphore::new(self.per_address))),
+        )
+    }
+
+    /// Waits for a place; trusted addresses need none.
+    pub async fn admit(&self, address: IpAddr, trusted: bool) -> Admission {
+        if trusted {
+            return Admission { _permit: None };
+        }
+        let permit = self.door(address).acquire_owned().await;
+        Admission { _permit: permit.ok() }
+    }
+}
+
+/// How long a waiting connection may queue for its place.
+const QUEUE_MAX: Duration = Duration::from_secs(30);
+
+/// Connections that may queue at once on a listener, all addresses together.
+const QUEUED_MAX: usize = 1_024;
+
+/// Accepts until the task is dropped; connections are spread over the arbiters.
+pub async fn accept(fabric: Arc<Fabric>, listener: TcpListener, direct_tls: bool, arbiters: Vec<ArbiterHandle>) {
+    let doorkeeper = Arc::new(Doorkeeper::new(
+        fabric.settings.client.unauthenticated_per_address_max as usize,
+    ));
+    let queue = Arc::new(Semaphore::new(QUEUED_MAX));
+    let mut turn = 0usize;
+    loop {
+        let (socket, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors or the like: others end first, then it goes on.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        fabric.metrics.connections.inc();
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+        let Ok(place) = Arc::clone(&queue).try_acquire_owned() else {
+            fabric.metrics.connections_refused.inc();
+            continue;
+        };
+        let (fabric, doorkeeper) = (Arc::clone(&fabric), Arc::clone(&doorkeeper));
+        let trusted = fabric.settings.client.is_trusted(address.ip());
+        turn = (turn + 1) % arbiters.len().max(1);
+        let Some(arbiter) = arbiters.get(turn) else { return };
+        let spawned = arbiter.spawn(async move {
+            let admission = tokio::time::timeout(QUEUE_MAX, doorkeeper.admit(address.ip(), trusted)).await;
+            drop(place);
+            if let Ok(admission) = admission {
+                crate::negotiation::serve(fabric, socket, address.ip(), direct_tls, admission).await;
+            }
+        });
+        if !spawned {
+            return;
+        }
+    }
+}
+
+/// Binds a client port.
+///
+/// # Errors
+/// Those of the operating system: the port is taken, or not this machine's.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = if address.is_ipv4() {
+        socket2::Domain::IPV4
+    } else {
+        socket2::Domain::IPV6
+    };
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1_024)?;
+    TcpListener::from_std(socket.into())
+}

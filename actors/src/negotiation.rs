@@ -1,0 +1,318 @@
+//! A client's connection until its resource is bound: TLS, authentication, bind. Then a [`SessionActor`] takes over.
+//!
+//! It drives [`xmpp::stream::StreamCore`], which has the rules; here are the socket and the questions to the owners of
+//! accounts.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use cluster::link::protocol::{Ask, AskReply, Publish};
+use messaging::command::{Answer, Command};
+use messaging::query::{Query, Reply};
+use messaging::user::publication::{SessionEvent, SessionKey};
+use rand::RngExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use xmpp::jid::{BareJid, FullJid};
+use xmpp::sasl::{Password, SaslCondition, StoredCredentials};
+use xmpp::stanza_error::{Condition, StanzaError};
+use xmpp::stream::{StreamCore, StreamEffect, StreamEvent, Transport};
+
+use crate::control;
+use crate::fabric::Fabric;
+use crate::link::{Outcome, ToLink};
+use crate::listener::{Admission, Wire};
+use crate::session::{SessionActor, SessionParts, unavailable};
+
+/// What a negotiation ends with.
+enum Step {
+    /// Go on reading.
+    Read,
+    /// The stream is bound.
+    Established(FullJid),
+    /// It is over.
+    Closed,
+}
+
+struct Negotiation {
+    fabric: Arc<Fabric>,
+    core: StreamCore,
+    wire: Wire,
+    out: BytesMut,
+    number: u64,
+    bound: Option<SessionKey>,
+    admission: Option<Admission>,
+}
+
+/// Serves a connection up to its end or its session. `admission` is its place among the address's unauthenticated streams.
+pub async fn serve(fabric: Arc<Fabric>, socket: TcpStream, address: IpAddr, direct_tls: bool, admission: Admission) {
+    let negotiation = fabric.streams.negotiation.clone();
+    let wire = if direct_tls {
+        let handshake = tokio_rustls::TlsAcceptor::from(Arc::clone(&fabric.settings.client_tls)).accept(socket);
+        match tokio::time::timeout(negotiation.step, handshake).await {
+            Ok(Ok(tls)) => Wire::Tls(Box::new(tls)),
+            Ok(Err(error)) => return tracing::debug!(%address, %error, "a TLS handshake failed"),
+            Err(_) => return tracing::debug!(%address, "a TLS handshake took too long"),
+        }
+    } else {
+        Wire::Plain(socket)
+    };
+    let transport = if direct_tls {
+        Transport::DirectTls
+    } else {
+        Transport::Plain
+    };
+    let core = StreamCore::new(
+        Arc::clone(&fabric.streams),
+        transport,
+        rand::rng().random(),
+        Instant::now(),
+    );
+    let number = fabric.next_session_number();
+    let out = BytesMut::new();
+    let admission = Some(admission);
+    let mut negotiation = Negotiation {
+        fabric,
+        core,
+        wire,
+        out,
+        number,
+        bound: None,
+        admission,
+    };
+    match negotiation.run().await {
+        Ok(Some(jid)) => negotiation.hand_over(jid, address),
+        Ok(None) => negotiation.give_up(),
+        Err(error) => {
+            tracing::debug!(%address, %error, "a connection ended before its session began");
+            negotiation.give_up();
+        }
+    }
+}
+
+impl Negotiation {
+    async fn run(&mut self) -> std::io::Result<Option<FullJid>> {
+        loop {
+            match self.effects().await? {
+                Step::Read => self.read().await?,
+                Step::Established(jid) => return Ok(Some(jid)),
+                Step::Closed => return Ok(None),
+            }
+        }
+    }
+
+    async fn read(&mut self) -> std::io::Result<()> {
+        let mut chunk = [0u8; 4096];
+        let deadline = self.core.poll_timeout();
+        let read = self.wire.read(&mut chunk);
+        let received = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), read).await,
+            None => Ok(read.await),
+        };
+        match received {
+            Ok(Ok(0)) => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok(Ok(count)) => {
+                self.core.push_bytes(&chunk[..count], Instant::now());
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_elapsed) => {
+                self.core.handle_timeout(Instant::now());
+                Ok(())
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> std::io::Result<()> {
+        if !self.out.is_empty() {
+            let bytes = self.out.split();
+            let write = async {
+                self.wire.write_all(&bytes).await?;
+                self.wire.flush().await
+            };
+            let limit = self.fabric.streams.negotiation.step;
+            tokio::time::timeout(limit, write)
+                .await
+                .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+        }
+        Ok(())
+    }
+
+    async fn effects(&mut self) -> std::io::Result<Step> {
+        while let Some(effect) = self.core.poll_effect() {
+            match effect {
+                StreamEffect::Send(bytes) => self.out.extend_from_slice(&bytes),
+                StreamEffect::StartTls => self.start_tls().await?,
+                StreamEffect::LookupCredentials { account } => {
+                    let event = lookup(&self.fabric, account).await;
+                    self.core.handle_event(event, Instant::now());
+                }
+                StreamEffect::CheckPassword(check) => {
+                    let verdict = tokio::task::spawn_blocking(move || check.run()).await;
+                    let verdict = verdict.map_err(std::io::Error::other)?;
+                    self.core
+                        .handle_event(StreamEvent::PasswordChecked(verdict), Instant::now());
+                }
+                StreamEffect::Authenticated { .. } => {
+                    // The address's place is free again: who has proved who they are is counted by account.
+                    self.admission = None;
+                }
+                StreamEffect::Register { account, password } => self.register(account, password).await,
+                StreamEffect::BindResource { account, requested } => self.bind(account, requested).await,
+                StreamEffect::Established(jid) => {
+                    self.flush().await?;
+                    return Ok(Step::Established(jid));
+                }
+                StreamEffect::StreamManagement(_) => {
+                    // Resumption isn't offered, so only a resume can come before bind.
+                    let refused = StreamEvent::ResumeRefused {
+                        condition: Condition::FeatureNotImplemented,
+                        h: None,
+                    };
+                    self.core.handle_event(refused, Instant::now());
+                }
+                StreamEffect::Stanza(_) | StreamEffect::StanzaAnswered { .. } | StreamEffect::ClientState { .. } => {
+                    tracing::error!("the stream let a stanza through before it was bound");
+                    return Ok(Step::Closed);
+                }
+                StreamEffect::Close { .. } => {
+                    self.flush().await?;
+                    self.wire.shutdown().await?;
+                    return Ok(Step::Closed);
+                }
+            }
+        }
+        self.flush().await?;
+        Ok(Step::Read)
+    }
+
+    async fn start_tls(&mut self) -> std::io::Result<()> {
+        self.flush().await?;
+        let Wire::Plain(socket) = std::mem::replace(&mut self.wire, Wire::Gone) else {
+            return Err(std::io::Error::other("TLS was asked for on a connection that has it"));
+        };
+        let handshake = tokio_rustls::TlsAcceptor::from(Arc::clone(&self.fabric.settings.client_tls)).accept(socket);
+        let limit = self.fabric.streams.negotiation.step;
+        let tls = tokio::time::timeout(limit, handshake).await;
+        let tls = tls.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+        self.wire = Wire::Tls(Box::new(tls));
+        self.core.handle_event(StreamEvent::TlsEstablished, Instant::now());
+        Ok(())
+    }
+
+    async fn register(&mut self, account: BareJid, password: Password) {
+        let iterations = self.fabric.settings.client.scram_iterations;
+        let event = match control::create_account(&self.fabric, account, password, iterations).await {
+            Ok(()) => StreamEvent::Registered,
+            Err(error) => StreamEvent::RegistrationRefused(error.to_stanza_error()),
+        };
+        self.core.handle_event(event, Instant::now());
+    }
+
+    async fn bind(&mut self, account: BareJid, requested: Option<String>) {
+        let resource = requested.unwrap_or_else(|| format!("{:016x}", rand::rng().random::<u64>()));
+        let event = match account.with_resource(&resource) {
+            Err(_) => StreamEvent::BindRefused(StanzaError::new(Condition::BadRequest)),
+            Ok(jid) => {
+                let key = SessionKey {
+                    node: self.fabric.node.0,
+                    number: self.number,
+                    jid: jid.clone(),
+                };
+                match ask(&self.fabric, &account, Ask::Bind(key.clone())).await {
+                    Outcome::Replied(AskReply::Bound) => {
+                        self.bound = Some(key);
+                        StreamEvent::Bound(jid)
+                    }
+                    Outcome::Replied(AskReply::Refused(error)) => StreamEvent::BindRefused(*error),
+                    _ => StreamEvent::BindRefused(unavailable_now()),
+                }
+            }
+        };
+        self.core.handle_event(event, Instant::now());
+    }
+
+    fn hand_over(self, jid: FullJid, address: IpAddr) {
+        let Some(key) = self.bound else { return };
+        tracing::info!(session = key.number, %jid, %address, "session");
+        let parts = SessionParts {
+            fabric: self.fabric,
+            core: self.core,
+            wire: self.wire,
+            key,
+        };
+        SessionActor::begin(parts);
+    }
+
+    /// The connection is gone; a resource that was bound meanwhile is given back.
+    fn give_up(self) {
+        let Some(key) = self.bound else { return };
+        let user = key.jid.bare();
+        let stanza = unavailable(&key.jid);
+        let publish = Box::new(Publish::Session(SessionEvent::Down { key, stanza }));
+        if let Some(link) = self.fabric.link_of(&user)
+            && link.try_send(ToLink::Publish { caller: None, publish }).is_err()
+        {
+            tracing::warn!("a session's end could not be told; it ends when the node attaches again");
+        }
+    }
+}
+
+/// Asks the owner of a key and waits.
+pub async fn ask(fabric: &Fabric, key: &BareJid, ask: Ask) -> Outcome {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let Some(link) = fabric.link_of(key) else {
+        return Outcome::NotDone;
+    };
+    let message = ToLink::Ask {
+        caller: crate::link::Caller::Task(sender),
+        ask: Box::new(ask),
+    };
+    if link.send(message).await.is_err() {
+        return Outcome::NotDone;
+    }
+    receiver.await.unwrap_or(Outcome::NotDone)
+}
+
+/// Proposes a command on a key and waits for its answer.
+pub async fn propose(fabric: &Fabric, key: &BareJid, command: Command) -> Outcome {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let Some(link) = fabric.link_of(key) else {
+        return Outcome::NotDone;
+    };
+    let message = ToLink::Propose {
+        caller: crate::link::Caller::Task(sender),
+        command: Box::new(command),
+    };
+    if link.send(message).await.is_err() {
+        return Outcome::NotDone;
+    }
+    receiver.await.unwrap_or(Outcome::Unknown)
+}
+
+/// The credentials of an account; `Err`: its owner can't be reached.
+async fn lookup(fabric: &Fabric, account: BareJid) -> StreamEvent {
+    let query = Ask::Query(Query::Credentials { user: account.clone() });
+    match ask(fabric, &account, query).await {
+        Outcome::Replied(AskReply::Reply(Reply::Credentials(found))) => found_event(found),
+        _ => StreamEvent::CredentialsRefused(SaslCondition::TemporaryAuthFailure),
+    }
+}
+
+fn found_event(found: Option<StoredCredentials>) -> StreamEvent {
+    StreamEvent::CredentialsFound(found)
+}
+
+/// What is said when no owner answers: surely not done, try again.
+pub fn unavailable_now() -> StanzaError {
+    StanzaError::new(Condition::ResourceConstraint)
+        .with_kind(xmpp::stanza_error::StanzaErrorType::Wait)
+        .with_text("The service has no quorum or is busy at the moment.")
+}
+
+/// Whether an answer says that it was done.
+pub fn is_done(answer: &Answer) -> bool {
+    !matches!(answer, Answer::Refused(_))
+}

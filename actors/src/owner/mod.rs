@@ -1,0 +1,271 @@
+//! The owner's end of a partition: one actor a partition, awake while this node owns it.
+//!
+//! ```text
+//!  Up frames, outboxes ─► LinkTarget ─► Batcher ─► the log
+//!  the log ─► effects ─► answers, rooms, publications, the outbox
+//! ```
+//!
+//! A reign begins when `OwnerBegin` is applied (its index is the epoch) and ends when another's is, or when the group's
+//! leadership is lost. All soft state belongs to the reign and goes with it; nodes bring it again when they attach.
+//!
+//! Invariant: whatever this actor reads from the state for others (heads of logs), it reads together with the news that
+//! led there, and passes the news on first; so a reader never runs ahead of the effects ([`OwnerActor::catch_up`]).
+
+mod across;
+mod ask;
+mod batch;
+mod nodes;
+mod reign;
+mod up;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
+use cluster::effect_queue::OwnerNews;
+use cluster::link::protocol::{Across, Up};
+use cluster::node_id::{Epoch, NodeId, PartitionId};
+use messaging::command::Command;
+use xmpp::jid::BareJid;
+
+use crate::fabric::{Fabric, PartitionPlace};
+use reign::Reign;
+
+/// Everything that can wake the actor.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub enum ToOwner {
+    /// The effect queue was empty and is no longer.
+    News,
+    /// The group's leadership has changed.
+    Leadership,
+    /// A frame of a node.
+    Up {
+        /// Who sent it.
+        from: NodeId,
+        /// Which epoch it is meant for.
+        epoch: Epoch,
+        /// What.
+        up: Box<Up>,
+    },
+    /// A frame of another owner.
+    Across {
+        /// Who sent it.
+        from: NodeId,
+        /// What.
+        across: Box<Across>,
+    },
+    /// Somebody owns another partition now: entries for it go there.
+    OwnerIs {
+        /// Which partition.
+        partition: PartitionId,
+        /// Who.
+        owner: NodeId,
+        /// Since.
+        epoch: Epoch,
+    },
+    /// The ROUTE lane to a node is there, perhaps anew.
+    PeerUp(NodeId),
+    /// It is gone.
+    PeerDown(NodeId),
+    /// A room or publication of this partition asks for something.
+    FromKey(FromKey),
+    /// The node stops: hand over.
+    Stop,
+}
+
+/// What rooms and publications ask of their partition's owner.
+pub enum FromKey {
+    /// Propose this, numbered as the owner's own.
+    Propose(Command),
+    /// The delivery cursor of a user may move; gathered for a few seconds.
+    AdvanceCursor {
+        /// Whose.
+        user: BareJid,
+        /// To where.
+        delivered: u64,
+    },
+    /// The publication has nothing left to do.
+    Idle(BareJid),
+}
+
+/// The owner's end of one partition.
+pub struct OwnerActor {
+    fabric: Arc<Fabric>,
+    partition: PartitionId,
+    reign: Option<Reign>,
+    /// News taken from the queue and not yet passed on.
+    news: VecDeque<OwnerNews>,
+    /// The term in which an `OwnerBegin` was proposed last.
+    claimed_term: u64,
+    /// When each node's ROUTE lane went down.
+    down_since: HashMap<NodeId, Instant>,
+    batch_timer: Option<SpawnHandle>,
+    stopping: bool,
+}
+
+/// Effects passed on before the actor lets others run.
+const NEWS_AT_ONCE: usize = 64;
+
+/// How often the owner looks at what has expired.
+const TICK: Duration = Duration::from_millis(500);
+
+impl OwnerActor {
+    /// Pieces of work that may wait.
+    pub const MAILBOX: usize = 8_192;
+
+    /// For a partition.
+    pub fn new(fabric: Arc<Fabric>, partition: PartitionId) -> OwnerActor {
+        OwnerActor {
+            fabric,
+            partition,
+            reign: None,
+            news: VecDeque::new(),
+            claimed_term: 0,
+            down_since: HashMap::new(),
+            batch_timer: None,
+            stopping: false,
+        }
+    }
+
+    fn place(&self) -> &PartitionPlace {
+        &self.fabric.partitions[usize::from(self.partition.0)]
+    }
+
+    /// Takes all news there is, under the state's lock, so that the state shows nothing whose news we lack.
+    fn take_news<T>(&mut self, read: impl FnOnce(&messaging::state::State) -> T) -> T {
+        let fabric = Arc::clone(&self.fabric);
+        let replica = &fabric.partitions[usize::from(self.partition.0)].replica;
+        let state = replica.state();
+        while let Some(news) = replica.news.pop() {
+            self.news.push_back(news);
+        }
+        read(&state)
+    }
+
+    /// Passes on all news up to what `read` sees, then returns what it read.
+    fn catch_up<T>(&mut self, ctx: &mut Context<Self>, read: impl FnOnce(&messaging::state::State) -> T) -> T {
+        let value = self.take_news(read);
+        while let Some(news) = self.news.pop_front() {
+            self.pass_on(news, ctx);
+        }
+        value
+    }
+
+    fn news(&mut self, ctx: &mut Context<Self>) {
+        self.take_news(|_| ());
+        for _ in 0..NEWS_AT_ONCE {
+            let Some(news) = self.news.pop_front() else { break };
+            self.pass_on(news, ctx);
+        }
+        if !self.news.is_empty() {
+            // Others first: rooms and publications share this thread.
+            ctx.run_later(Duration::ZERO, |actor, ctx| actor.news(ctx));
+        }
+        self.run_reign(ctx);
+    }
+
+    fn pass_on(&mut self, news: OwnerNews, ctx: &mut Context<Self>) {
+        match news {
+            OwnerNews::Began { epoch } => self.begin(epoch, ctx),
+            OwnerNews::Ended => self.end("another node owns the partition"),
+            OwnerNews::Effects(effects) => {
+                for effect in effects {
+                    self.effect(effect, ctx);
+                }
+            }
+        }
+    }
+
+    fn leadership(&mut self, ctx: &mut Context<Self>) {
+        let leadership = *self.place().group.leadership().borrow();
+        if !leadership.is_self {
+            self.end("the leadership is lost");
+            return;
+        }
+        if leadership.term > self.claimed_term && !self.stopping {
+            self.claimed_term = leadership.term;
+            self.claim(ctx);
+        }
+    }
+
+    fn watch_leadership(&self, ctx: &mut Context<Self>) {
+        let mut leadership = self.place().group.leadership();
+        let addr = ctx.address();
+        actix_rt::spawn(async move {
+            while leadership.changed().await.is_ok() {
+                if addr.send(ToOwner::Leadership).await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
+
+    /// Runs a future of the owner's and hands its result back.
+    fn spawn<F, T>(
+        &self,
+        ctx: &mut Context<Self>,
+        future: F,
+        then: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
+    ) where
+        F: Future<Output = T> + 'static,
+        T: 'static,
+    {
+        let _ = self;
+        ctx.spawn(future.into_actor(self).map(|value, actor, ctx| then(actor, value, ctx)));
+    }
+}
+
+impl Actor for OwnerActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(Self::MAILBOX);
+        let addr = ctx.address();
+        self.place().replica.news.set_waker(move || {
+            // A full mailbox is being worked off, and whatever it holds ends with a look at the news.
+            if addr.try_send(ToOwner::News).is_err() {
+                tracing::trace!("the owner is busy; it looks at its news by itself");
+            }
+        });
+        self.watch_leadership(ctx);
+        ctx.run_interval(TICK, |actor, ctx| actor.tick(ctx));
+        self.leadership(ctx);
+    }
+}
+
+impl Handler<ToOwner> for OwnerActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ToOwner, ctx: &mut Self::Context) {
+        match message {
+            ToOwner::News => return self.news(ctx),
+            ToOwner::Leadership => self.leadership(ctx),
+            ToOwner::Up { from, epoch, up } => self.up(from, epoch, *up, ctx),
+            ToOwner::Across { from, across } => self.across(from, *across, ctx),
+            ToOwner::OwnerIs {
+                partition,
+                owner,
+                epoch,
+            } => {
+                if let Some(reign) = &mut self.reign {
+                    reign.outbox.owner_is(partition, owner, epoch, Instant::now());
+                }
+            }
+            ToOwner::PeerUp(node) => {
+                self.down_since.remove(&node);
+                if let Some(reign) = &self.reign {
+                    self.announce_to(node, reign.epoch);
+                }
+            }
+            ToOwner::PeerDown(node) => self.peer_down(node),
+            ToOwner::FromKey(request) => self.from_key(request, ctx),
+            ToOwner::Stop => {
+                self.stopping = true;
+                self.end("the node stops");
+            }
+        }
+        self.run_reign(ctx);
+    }
+}

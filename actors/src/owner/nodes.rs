@@ -1,0 +1,266 @@
+//! Nodes: what they attach, and what becomes of what a dead one held.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use actix::Context;
+use cluster::link::protocol::{AttachRoom, AttachUser};
+use cluster::node_id::NodeId;
+use messaging::command::Command;
+use messaging::room::command::{RoomAction, RoomCommand};
+use messaging::state::State;
+use xmpp::jid::{BareJid, FullJid};
+
+use super::reign::Unclaimed;
+use super::{FromKey, OwnerActor};
+use crate::publication::ToPublication;
+use crate::room::ToRoom;
+
+/// A node that is not there for so long is gone, and its sessions with it.
+const NODE_GONE_AFTER: Duration = Duration::from_secs(4);
+
+/// Occupants that nobody has claimed for so long leave the room (status 333).
+const UNCLAIMED_AFTER: Duration = Duration::from_secs(60);
+
+/// Delivery cursors are committed this often.
+const CURSORS_EVERY: Duration = Duration::from_secs(5);
+
+impl OwnerActor {
+    pub(super) fn attach_user(&mut self, node: NodeId, user: AttachUser, ctx: &mut Context<Self>) {
+        let AttachUser { user, cursor, sessions } = user;
+        let head = self.catch_up(ctx, |state| {
+            state.logs.get(&user).map(|log| log.head).unwrap_or_default()
+        });
+        if let Some(reign) = &mut self.reign {
+            reign.attaching.entry(node).or_default().insert(user.clone());
+        }
+        self.tell_publication(
+            &user,
+            true,
+            ToPublication::Attach {
+                node,
+                sessions,
+                cursor,
+                head,
+            },
+        );
+    }
+
+    pub(super) fn attach_room(&mut self, node: NodeId, room: AttachRoom, ctx: &mut Context<Self>) {
+        let AttachRoom {
+            room,
+            cursor,
+            occupants,
+        } = room;
+        let head = self.catch_up(ctx, |state| state.rooms.get(&room).map(|record| record.head));
+        if let Some(reign) = &mut self.reign {
+            reign
+                .unclaimed
+                .retain(|unclaimed| unclaimed.room != room || !occupants.contains(&unclaimed.occupant.0));
+            let seen = (cursor, occupants.iter().cloned().collect());
+            reign
+                .attaching_rooms
+                .entry(node)
+                .or_default()
+                .insert(room.clone(), seen);
+        }
+        self.tell_room(
+            &room,
+            ToRoom::Attach {
+                node,
+                cursor,
+                occupants,
+                head,
+            },
+        );
+    }
+
+    pub(super) fn attach_done(&mut self, node: NodeId, incarnation: u64, ctx: &mut Context<Self>) {
+        self.down_since.remove(&node);
+        let held = self.catch_up(ctx, |state| held_by(state, node));
+        let Some(reign) = &mut self.reign else { return };
+        reign.mourned.remove(&node);
+        let named = reign.attaching.remove(&node).unwrap_or_default();
+        let seen = reign.attaching_rooms.remove(&node).unwrap_or_default();
+        let due = Instant::now() + UNCLAIMED_AFTER;
+        let mut unseen: BTreeMap<BareJid, (u64, u64)> = BTreeMap::new();
+        for Held {
+            room,
+            jid,
+            life,
+            joined,
+            head,
+        } in held
+        {
+            let claimed = match seen.get(&room) {
+                Some((cursor, occupants)) => occupants.contains(&jid) || joined > *cursor,
+                None => {
+                    // The join was committed and the node never heard of it: it hears now.
+                    let from = unseen.entry(room.clone()).or_insert((u64::MAX, head));
+                    from.0 = from.0.min(joined.saturating_sub(1));
+                    true
+                }
+            };
+            // A node that starts anew has none of its old sessions; those of its present life it has named.
+            if life < incarnation || !claimed {
+                reign.unclaimed.push(Unclaimed {
+                    room,
+                    occupant: (jid, node.0, life),
+                    due,
+                });
+            }
+        }
+        let rooms: Vec<_> = reign
+            .rooms
+            .keys()
+            .filter(|room| !seen.contains_key(*room))
+            .cloned()
+            .collect();
+        for room in rooms {
+            self.tell_room(&room, ToRoom::NodeAttached(node));
+        }
+        for (room, (cursor, head)) in unseen {
+            self.tell_room(
+                &room,
+                ToRoom::Attach {
+                    node,
+                    cursor,
+                    occupants: Vec::new(),
+                    head: Some(head),
+                },
+            );
+        }
+        let others: Vec<_> = match &self.reign {
+            Some(reign) => reign
+                .publications
+                .keys()
+                .filter(|user| !named.contains(*user))
+                .cloned()
+                .collect(),
+            None => Vec::new(),
+        };
+        for user in others {
+            self.tell_publication(&user, false, ToPublication::NodeWithout(node));
+        }
+    }
+
+    pub(super) fn peer_down(&mut self, node: NodeId) {
+        self.down_since.entry(node).or_insert_with(Instant::now);
+        if let Some(reign) = &mut self.reign {
+            reign.target.node_gone(node);
+            for room in reign.rooms.keys().cloned().collect::<Vec<_>>() {
+                self.tell_room(&room, ToRoom::NodeGone(node));
+            }
+        }
+    }
+
+    pub(super) fn tick(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        self.mourn(now);
+        self.remove_unclaimed(now);
+        let Some(reign) = &mut self.reign else { return };
+        reign.outbox.handle_timeout(now);
+        if reign.cursors_due.is_some_and(|due| due <= now) {
+            reign.cursors_due = None;
+            for (user, delivered) in std::mem::take(&mut reign.cursors) {
+                self.propose_own(Command::AdvanceCursor { user, delivered });
+            }
+        }
+        self.run_reign(ctx);
+    }
+
+    /// Nodes that have been away long enough are gone: their sessions end, their occupants have 60 s to come back.
+    fn mourn(&mut self, now: Instant) {
+        let Some(reign) = &mut self.reign else { return };
+        let began = reign.began;
+        let mut gone: Vec<NodeId> = Vec::new();
+        for member in &self.fabric.settings.members {
+            let away_since = match self.down_since.get(&member.id) {
+                Some(since) => (*since).max(began),
+                None if reign.target.is_attached(member.id) => continue,
+                None => began,
+            };
+            if member.id != self.fabric.node && now >= away_since + NODE_GONE_AFTER && reign.mourned.insert(member.id) {
+                gone.push(member.id);
+            }
+        }
+        for node in gone {
+            self.node_gone(node, now);
+        }
+    }
+
+    fn node_gone(&mut self, node: NodeId, now: Instant) {
+        let held = held_by(&self.place().replica.state(), node);
+        let Some(reign) = &mut self.reign else { return };
+        tracing::info!(partition = %self.partition, %node, "a node is gone; its sessions end");
+        for Held { room, jid, life, .. } in held {
+            reign.unclaimed.push(Unclaimed {
+                room,
+                occupant: (jid, node.0, life),
+                due: now + UNCLAIMED_AFTER,
+            });
+        }
+        for user in reign.publications.keys().cloned().collect::<Vec<_>>() {
+            self.tell_publication(&user, false, ToPublication::NodeWithout(node));
+        }
+    }
+
+    fn remove_unclaimed(&mut self, now: Instant) {
+        let Some(reign) = &mut self.reign else { return };
+        let mut due: BTreeMap<BareJid, Vec<(FullJid, u64, u64)>> = BTreeMap::new();
+        reign.unclaimed.retain(|unclaimed| {
+            if unclaimed.due > now {
+                return true;
+            }
+            due.entry(unclaimed.room.clone())
+                .or_default()
+                .push(unclaimed.occupant.clone());
+            false
+        });
+        for (room, occupants) in due {
+            let Some((by, _, _)) = occupants.first().cloned() else {
+                continue;
+            };
+            let action = RoomAction::RemoveUnclaimed { occupants };
+            self.propose_own(Command::Room(RoomCommand { room, by, action }));
+        }
+    }
+
+    pub(super) fn from_key(&mut self, request: FromKey, _ctx: &mut Context<Self>) {
+        match request {
+            FromKey::Propose(command) => self.propose_own(command),
+            FromKey::AdvanceCursor { user, delivered } => {
+                let Some(reign) = &mut self.reign else { return };
+                let cursor = reign.cursors.entry(user).or_default();
+                *cursor = delivered.max(*cursor);
+                reign.cursors_due.get_or_insert_with(|| Instant::now() + CURSORS_EVERY);
+            }
+            FromKey::Idle(user) => {
+                if let Some(reign) = &mut self.reign {
+                    reign.publications.remove(&user);
+                }
+            }
+        }
+    }
+}
+
+/// An occupant whose session a node holds.
+struct Held {
+    room: BareJid,
+    jid: FullJid,
+    life: u64,
+    joined: u64,
+    head: u64,
+}
+
+fn held_by(state: &State, node: NodeId) -> Vec<Held> {
+    let on_node = state.occupants.iter().filter(|(_, occupant)| occupant.node == node.0);
+    let held = on_node.map(|((room, jid), occupant)| Held {
+        room: room.clone(),
+        jid: jid.clone(),
+        life: occupant.incarnation,
+        joined: occupant.joined,
+        head: state.rooms.get(room).map(|record| record.head).unwrap_or_default(),
+    });
+    held.collect()
+}

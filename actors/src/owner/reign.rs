@@ -1,0 +1,258 @@
+//! One reign: from the `OwnerBegin` that this node committed to the next one's.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Instant;
+
+use actix::{Actor, Addr, AsyncContext, Context};
+use cluster::link::batcher::{BatchSettings, Batcher};
+use cluster::link::outbox::OutboxSender;
+use cluster::link::protocol::Across;
+use cluster::link::target::LinkTarget;
+use cluster::node_id::{Epoch, NodeId};
+use messaging::command::Entry;
+use messaging::effect::Effect;
+use messaging::link_record::LinkOrigin;
+use xmpp::jid::{BareJid, FullJid};
+
+use super::OwnerActor;
+use crate::publication::{PublicationActor, ToPublication};
+use crate::room::{RoomActor, ToRoom};
+
+/// The soft state of one reign.
+pub(super) struct Reign {
+    pub(super) epoch: Epoch,
+    pub(super) target: LinkTarget,
+    pub(super) batcher: Batcher,
+    pub(super) outbox: OutboxSender,
+    pub(super) rooms: HashMap<BareJid, Addr<RoomActor>>,
+    pub(super) publications: HashMap<BareJid, Addr<PublicationActor>>,
+    /// The owner's own proposals are numbered too.
+    pub(super) own_sequence: u64,
+    pub(super) cursors: BTreeMap<BareJid, u64>,
+    pub(super) cursors_due: Option<Instant>,
+    /// Users of an attachment under way, by node: who was named in it.
+    pub(super) attaching: HashMap<NodeId, HashSet<BareJid>>,
+    /// Rooms of an attachment under way, by node: cursor and occupants.
+    pub(super) attaching_rooms: HashMap<NodeId, HashMap<BareJid, (u64, HashSet<FullJid>)>>,
+    /// Occupants that their node did not claim: removed at the given time.
+    pub(super) unclaimed: Vec<Unclaimed>,
+    /// Nodes whose death was told to the publications.
+    pub(super) mourned: HashSet<NodeId>,
+    pub(super) began: Instant,
+}
+
+/// An occupant whose node doesn't know it, or is gone.
+pub(super) struct Unclaimed {
+    pub(super) room: BareJid,
+    pub(super) occupant: (FullJid, u64, u64),
+    pub(super) due: Instant,
+}
+
+impl OwnerActor {
+    /// Leading isn't owning: the reign begins when this entry is applied.
+    pub(super) fn claim(&mut self, ctx: &mut Context<Self>) {
+        let entry = Entry::OwnerBegin {
+            node: self.fabric.node.0,
+            incarnation: self.fabric.incarnation.0,
+            time_ms: crate::runtime::now_ms(),
+        };
+        let payload = match cluster::records::encode_entry(entry) {
+            Ok(payload) => payload,
+            Err(error) => return tracing::error!(%error, "the claim could not be encoded"),
+        };
+        let submission = self.place().group.submit(payload);
+        self.spawn(ctx, submission, |actor, outcome, ctx| {
+            if let Err(error) = outcome {
+                tracing::info!(partition = %actor.partition, %error, "the partition was not claimed");
+                actor.claimed_term = 0;
+                ctx.run_later(std::time::Duration::from_millis(50), |actor, ctx| actor.leadership(ctx));
+            }
+        });
+    }
+
+    pub(super) fn begin(&mut self, epoch: Epoch, _ctx: &mut Context<Self>) {
+        self.end("a new reign begins");
+        let now = Instant::now();
+        let fabric = std::sync::Arc::clone(&self.fabric);
+        let (target, outbox, expected) = {
+            let state = fabric.partitions[usize::from(self.partition.0)].replica.state();
+            let target = LinkTarget::begin(
+                self.partition,
+                epoch,
+                state.links.iter().map(|(origin, link)| (*origin, link)),
+            );
+            let entries = state.outbox.iter().map(|(key, entry)| (*key, entry.command.clone()));
+            let mut outbox = OutboxSender::begin(self.partition, entries, now);
+            for (partition, owner) in fabric.owners().into_iter().enumerate() {
+                if let (Ok(partition), Some((owner, epoch))) = (u16::try_from(partition), owner) {
+                    outbox.owner_is(cluster::PartitionId(partition), owner, epoch, now);
+                }
+            }
+            let mut expected: BTreeMap<BareJid, Vec<(FullJid, u64, u64)>> = BTreeMap::new();
+            for (jid, online) in state.online.iter() {
+                let sessions = expected.entry(jid.bare()).or_default();
+                sessions.push((jid.clone(), online.node, online.incarnation));
+            }
+            (target, outbox, expected)
+        };
+        self.reign = Some(Reign {
+            epoch,
+            target,
+            batcher: Batcher::new(BatchSettings::default()),
+            outbox,
+            rooms: HashMap::new(),
+            publications: HashMap::new(),
+            own_sequence: 0,
+            cursors: BTreeMap::new(),
+            cursors_due: None,
+            attaching: HashMap::new(),
+            attaching_rooms: HashMap::new(),
+            unclaimed: Vec::new(),
+            mourned: HashSet::new(),
+            began: now,
+        });
+        tracing::info!(partition = %self.partition, %epoch, "owning");
+        self.fabric.metrics.reigns.inc();
+        for (user, sessions) in expected {
+            self.tell_publication(&user, true, ToPublication::Expected(sessions));
+        }
+        self.announce(epoch);
+    }
+
+    /// Tells every node, so that they attach at once instead of at the next gossip.
+    fn announce(&mut self, epoch: Epoch) {
+        for node in self.fabric.settings.members.iter().map(|member| member.id) {
+            self.announce_to(node, epoch);
+        }
+    }
+
+    /// Tells one node: it may have just started.
+    pub(super) fn announce_to(&self, node: NodeId, epoch: Epoch) {
+        let hint = Across::OwnerHint {
+            owner: self.fabric.node,
+            epoch,
+        };
+        if let Err(error) = self.fabric.send_across(node, self.partition, epoch, &hint) {
+            tracing::debug!(%error, %node, "a node wasn't told of the new owner; gossip will");
+        }
+    }
+
+    pub(super) fn end(&mut self, why: &str) {
+        if let Some(reign) = self.reign.take() {
+            tracing::info!(partition = %self.partition, epoch = %reign.epoch, why, "no longer owning");
+            for room in reign.rooms.into_values() {
+                room.try_send(ToRoom::End).ok();
+            }
+            for publication in reign.publications.into_values() {
+                publication.try_send(ToPublication::End).ok();
+            }
+        }
+    }
+
+    /// Executes one effect, in log order.
+    pub(super) fn effect(&mut self, effect: Effect, _ctx: &mut Context<Self>) {
+        let Some(reign) = &mut self.reign else { return };
+        match effect {
+            Effect::Archive(_) | Effect::DropArchive(_) => {}
+            Effect::Answer {
+                origin: LinkOrigin::Owner,
+                ..
+            } => {}
+            Effect::Answer {
+                origin,
+                incarnation,
+                sequence,
+                answer,
+            } => {
+                reign.target.answered(origin, incarnation, sequence, answer);
+            }
+            Effect::Outbox { key, entry } => reign.outbox.push(key, entry.command.clone(), Instant::now()),
+            Effect::User(user, effect) => self.tell_publication(&user, false, ToPublication::Effect(effect)),
+            Effect::Room(room, effect) => self.tell_room(&room, ToRoom::Effect(effect)),
+        }
+    }
+
+    /// Tells a user's publication something; `create`: even if there is none yet.
+    pub(super) fn tell_publication(&mut self, user: &BareJid, create: bool, message: ToPublication) {
+        let Some(reign) = &mut self.reign else { return };
+        let known = reign.publications.get(user).filter(|addr| addr.connected());
+        let addr = match known {
+            Some(addr) => addr.clone(),
+            None if create => {
+                let actor = PublicationActor::new(
+                    std::sync::Arc::clone(&self.fabric),
+                    self.partition,
+                    reign.epoch,
+                    user.clone(),
+                );
+                let addr = actor.start();
+                reign.publications.insert(user.clone(), addr.clone());
+                addr
+            }
+            None => return,
+        };
+        if addr.try_send(message).is_err() {
+            // What it missed shows as a hole at the nodes, which attach again; its state is rebuilt from that.
+            tracing::warn!(partition = %self.partition, "a publication is too busy and starts anew");
+            addr.try_send(ToPublication::End).ok();
+            reign.publications.remove(user);
+            self.reattach_all();
+        }
+    }
+
+    /// Tells a room something, starting its actor if need be.
+    pub(super) fn tell_room(&mut self, room: &BareJid, message: ToRoom) {
+        let Some(reign) = &mut self.reign else { return };
+        let addr = match reign.rooms.get(room).filter(|addr| addr.connected()) {
+            Some(addr) => addr.clone(),
+            None => {
+                let nodes = reign.target.attached_nodes().collect();
+                let actor = RoomActor::new(
+                    std::sync::Arc::clone(&self.fabric),
+                    self.partition,
+                    reign.epoch,
+                    room.clone(),
+                    nodes,
+                );
+                let addr = actor.start();
+                reign.rooms.insert(room.clone(), addr.clone());
+                addr
+            }
+        };
+        if addr.try_send(message).is_err() {
+            tracing::warn!(partition = %self.partition, "a room is too busy and starts anew");
+            addr.try_send(ToRoom::End).ok();
+            reign.rooms.remove(room);
+            self.reattach_all();
+        }
+    }
+
+    /// Asks every attached node to attach again: whatever was lost is brought anew.
+    fn reattach_all(&mut self) {
+        let Some(reign) = &mut self.reign else { return };
+        let nodes: Vec<NodeId> = reign.target.attached_nodes().collect();
+        let epoch = reign.epoch;
+        for node in nodes {
+            reign.target.node_gone(node);
+            let reattach = cluster::link::protocol::Down::Reattach;
+            if let Err(error) = self.fabric.send_down(node, self.partition, epoch, &reattach) {
+                tracing::debug!(%error, %node, "a node could not be asked to attach again");
+            }
+        }
+    }
+
+    /// Does what the reign's cores want.
+    pub(super) fn run_reign(&mut self, ctx: &mut Context<Self>) {
+        loop {
+            let Some(reign) = &mut self.reign else { return };
+            if let Some(action) = reign.target.poll_action() {
+                self.target_action(action, ctx);
+            } else if let Some(action) = reign.outbox.poll_action() {
+                self.outbox_action(action);
+            } else if !self.submit_batch(ctx) {
+                break;
+            }
+        }
+        self.set_batch_timer(ctx);
+    }
+}

@@ -1,0 +1,99 @@
+//! Frames of nodes: attachments, proposals, soft state, questions.
+
+use std::sync::Arc;
+
+use actix::Context;
+use cluster::link::protocol::{Ask, Down, Publish, Up};
+use cluster::link::target::TargetAction;
+use cluster::node_id::{Epoch, NodeId};
+use messaging::link_record::LinkOrigin;
+use messaging::user::publication::SessionEvent;
+
+use super::OwnerActor;
+use crate::publication::ToPublication;
+use crate::room::ToRoom;
+
+impl OwnerActor {
+    pub(super) fn up(&mut self, from: NodeId, epoch: Epoch, up: Up, _ctx: &mut Context<Self>) {
+        let fabric = Arc::clone(&self.fabric);
+        let Some(reign) = self.reign.as_mut().filter(|reign| reign.epoch == epoch) else {
+            let hint = self
+                .reign
+                .as_ref()
+                .map(|reign| (fabric.node, reign.epoch))
+                .or_else(|| fabric.owner(self.partition));
+            let hint = hint.filter(|(_, known)| *known > epoch);
+            if let Err(error) = fabric.send_down(from, self.partition, epoch, &Down::NotOwner { hint }) {
+                tracing::debug!(%error, %from, "a node could not be told that this is not the owner");
+            }
+            return;
+        };
+        let replica = &fabric.partitions[usize::from(self.partition.0)].replica;
+        let record = |origin: LinkOrigin| replica.state().links.get(&origin).cloned();
+        reign.target.handle_up(from, up, &record);
+    }
+
+    pub(super) fn target_action(&mut self, action: TargetAction, ctx: &mut Context<Self>) {
+        match action {
+            TargetAction::Down { to, down } => self.down(to, &down),
+            TargetAction::Across { to, partition, across } => {
+                let epoch = self.fabric.owner(partition).map(|(_, epoch)| epoch).unwrap_or_default();
+                if let Err(error) = self.fabric.send_across(to, partition, epoch, &across) {
+                    tracing::debug!(%error, %to, "an outbox was not answered; it asks again");
+                }
+            }
+            TargetAction::Propose(proposal) => {
+                if let Some(reign) = &mut self.reign {
+                    reign.batcher.push(proposal, std::time::Instant::now());
+                }
+            }
+            TargetAction::AttachUser { node, user } => self.attach_user(node, user, ctx),
+            TargetAction::AttachRoom { node, room } => self.attach_room(node, room, ctx),
+            TargetAction::AttachDone { node, incarnation } => self.attach_done(node, incarnation, ctx),
+            TargetAction::Publish { from, publish } => self.publish(from, publish),
+            TargetAction::Ask {
+                from,
+                request,
+                ask: Ask::Bind(key),
+            } => self.bind(from, request, key, ctx),
+            TargetAction::Ask {
+                from,
+                request,
+                ask: Ask::Query(query),
+            } => self.query(from, request, query, ctx),
+        }
+    }
+
+    pub(super) fn down(&self, to: NodeId, down: &Down) {
+        let Some(reign) = &self.reign else { return };
+        if let Err(error) = self.fabric.send_down(to, self.partition, reign.epoch, down) {
+            tracing::debug!(%error, %to, "a frame for a node did not leave; it attaches again");
+        }
+    }
+
+    fn publish(&mut self, from: NodeId, publish: Publish) {
+        match publish {
+            Publish::Session(event) => {
+                if let SessionEvent::Down { key, .. } = &event
+                    && !self
+                        .reign
+                        .as_ref()
+                        .is_some_and(|reign| reign.publications.contains_key(&key.jid.bare()))
+                {
+                    return;
+                }
+                let user = event.key().jid.bare();
+                self.tell_publication(&user, true, ToPublication::Session(event));
+            }
+            Publish::Stanza(stanza) => {
+                let Some(to) = stanza.to.as_ref().map(|to| to.bare()) else {
+                    return;
+                };
+                self.tell_publication(&to, true, ToPublication::Stanza(stanza));
+            }
+            Publish::RoomStanza { room, by, stanza } => {
+                self.tell_room(&room, ToRoom::Stanza { from, by, stanza });
+            }
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! One user who is online, at the owner of the user's partition: the shell around [`messaging::user::publication`].
+//!
+//! Rows of the log and the log's position travel in one frame a node, so that a node notices a hole and attaches again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
+use bytes::BytesMut;
+use cluster::link::protocol::{Across, AskReply, Delivery, DeliveryItem, Down, Place};
+use cluster::machine::Replica;
+use cluster::node_id::{Epoch, NodeId, PartitionId};
+use messaging::command::Command;
+use messaging::effect::UserEffect;
+use messaging::user::publication::{
+    Publication, PublicationAction, PublicationSettings, SessionEvent, SessionKey, SessionState,
+};
+use storage::archive::{Order, Rows};
+use xmpp::jid::{BareJid, FullJid};
+use xmpp::stanza::Stanza;
+use xmpp::stream_error::StreamErrorCondition;
+
+use crate::fabric::Fabric;
+use crate::owner::{FromKey, ToOwner};
+use crate::services::archive::rows_between;
+
+/// Everything that can wake the actor.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub enum ToPublication {
+    /// Something was committed, in log order.
+    Effect(UserEffect),
+    /// A session wants its resource; `head`: the newest row whose effect this actor has been given.
+    Bind {
+        /// Its node.
+        from: NodeId,
+        /// The node's number for the question.
+        request: u64,
+        /// The session.
+        key: SessionKey,
+        /// See above.
+        head: u64,
+    },
+    /// A node has these sessions of the user.
+    Attach {
+        /// The node.
+        node: NodeId,
+        /// The sessions.
+        sessions: Vec<SessionState>,
+        /// The newest row the node has seen pass.
+        cursor: u64,
+        /// The newest row whose effect this actor has been given.
+        head: u64,
+    },
+    /// A node is gone, or attached without sessions of the user.
+    NodeWithout(NodeId),
+    /// Something happened to a session.
+    Session(SessionEvent),
+    /// A stanza without durability for the user.
+    Stanza(Stanza),
+    /// A contact's presence.
+    PresenceIn(Arc<Stanza>),
+    /// Somebody asks for the user's presence.
+    Probe(BareJid),
+    /// Sessions that the log says were up.
+    Expected(Vec<(FullJid, u64, u64)>),
+    /// The reign is over.
+    End,
+}
+
+/// Something that needs the publication but not a session may keep it so long.
+const IDLE_CHECK: Duration = Duration::from_secs(15);
+
+/// One user who is online.
+pub struct PublicationActor {
+    fabric: Arc<Fabric>,
+    partition: PartitionId,
+    epoch: Epoch,
+    user: BareJid,
+    core: Option<Publication>,
+}
+
+impl PublicationActor {
+    /// Pieces of work that may wait.
+    pub const MAILBOX: usize = 1_024;
+
+    /// For a user.
+    pub fn new(fabric: Arc<Fabric>, partition: PartitionId, epoch: Epoch, user: BareJid) -> PublicationActor {
+        PublicationActor {
+            fabric,
+            partition,
+            epoch,
+            user,
+            core: None,
+        }
+    }
+
+    fn replica(&self) -> Arc<Replica> {
+        Arc::clone(&self.fabric.partitions[usize::from(self.partition.0)].replica)
+    }
+
+    /// The core; one that begins now stands at `head`.
+    fn core(&mut self, head: u64) -> &mut Publication {
+        let settings = PublicationSettings {
+            resources_max: self.fabric.settings.client.resources_max,
+            ..PublicationSettings::default()
+        };
+        let user = &self.user;
+        self.core
+            .get_or_insert_with(|| Publication::new(user.clone(), head, settings))
+    }
+
+    /// Where the log stands by the state; only for work that no row depends on.
+    fn head_now(&self) -> u64 {
+        self.replica()
+            .state()
+            .logs
+            .get(&self.user)
+            .map(|log| log.head)
+            .unwrap_or_default()
+    }
+
+    fn started_core(&mut self) -> &mut Publication {
+        let head = match self.core {
+            Some(_) => 0,
+            None => self.head_now(),
+        };
+        self.core(head)
+    }
+
+    fn handle_message(&mut self, message: ToPublication) {
+        let replica = self.replica();
+        let actions = match message {
+            ToPublication::Effect(effect) => self.effect(effect, &replica),
+            ToPublication::Bind {
+                from,
+                request,
+                key,
+                head,
+            } => return self.bind(from, request, key, head),
+            ToPublication::Attach {
+                node,
+                sessions,
+                cursor,
+                head,
+            } => {
+                let state = replica.state();
+                self.core(head).attach(node.0, sessions, cursor, &*state)
+            }
+            ToPublication::NodeWithout(node) => {
+                let state = replica.state();
+                self.started_core().node_gone(node.0, &*state)
+            }
+            ToPublication::Session(event) => {
+                self.started_core();
+                let state = replica.state();
+                self.started_core().event(event, &*state)
+            }
+            ToPublication::Stanza(stanza) => {
+                self.started_core();
+                let state = replica.state();
+                match stanza.kind {
+                    xmpp::stanza::StanzaKind::Presence => self.started_core().presence_in(&Arc::new(stanza), &*state),
+                    _ => self.started_core().route(stanza, &*state),
+                }
+            }
+            ToPublication::PresenceIn(stanza) => {
+                self.started_core();
+                let state = replica.state();
+                self.started_core().presence_in(&stanza, &*state)
+            }
+            ToPublication::Probe(asker) => {
+                self.started_core();
+                let state = replica.state();
+                self.started_core().probe(&asker, &*state)
+            }
+            ToPublication::Expected(sessions) => {
+                self.started_core().expected(sessions);
+                Vec::new()
+            }
+            ToPublication::End => Vec::new(),
+        };
+        self.act(actions);
+    }
+
+    fn effect(&mut self, effect: UserEffect, replica: &Replica) -> Vec<PublicationAction> {
+        let Some(core) = &mut self.core else { return Vec::new() };
+        let state = replica.state();
+        match effect {
+            UserEffect::Logged { previous, row, .. } => core.logged(previous, &row, &replica.ids),
+            UserEffect::RosterPush { contact, item, version } => core.roster_push(&contact, item.as_ref(), version),
+            UserEffect::BlocklistPush {
+                payload,
+                blocked,
+                unblocked,
+            } => core.blocklist_push(payload, &blocked, &unblocked, &*state),
+            UserEffect::Subscription(stanza) => core.subscription(stanza),
+            UserEffect::PresenceTo(contact) => core.presence_to(&contact, &*state),
+            UserEffect::UnavailableTo(contact) => core.unavailable_to(&contact, &*state),
+            UserEffect::ProbeTo(contact) => core.probe_to(&contact, &*state),
+            UserEffect::Bounce { session, stanza } => core.bounce(&session, stanza),
+            UserEffect::AccountRemoved => {
+                let sessions: Vec<SessionKey> = core.sessions().cloned().collect();
+                drop(state);
+                for session in sessions {
+                    self.kick(session, StreamErrorCondition::NotAuthorized);
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    fn bind(&mut self, from: NodeId, request: u64, key: SessionKey, head: u64) {
+        let replica = self.replica();
+        let bound = {
+            let state = replica.state();
+            self.core(head).bind(key, &*state)
+        };
+        let reply = match bound {
+            Ok(actions) => {
+                self.act(actions);
+                AskReply::Bound
+            }
+            Err(error) => AskReply::Refused(error),
+        };
+        self.down(from, &Down::Reply { request, reply });
+    }
+
+    fn down(&self, to: NodeId, down: &Down) {
+        if let Err(error) = self.fabric.send_down(to, self.partition, self.epoch, down) {
+            tracing::debug!(%error, %to, "a publication's frame did not leave; the node attaches again");
+        }
+    }
+
+    fn kick(&self, session: SessionKey, condition: StreamErrorCondition) {
+        let node = NodeId(session.node);
+        self.down(node, &Down::Kick { session, condition });
+    }
+
+    /// Does what the core wants; reads of the archive feed it again.
+    fn act(&mut self, actions: Vec<PublicationAction>) {
+        let mut work = std::collections::VecDeque::from(actions);
+        let mut rows = RowFrames::default();
+        while let Some(action) = work.pop_front() {
+            match action {
+                PublicationAction::Deliver { sessions, stanza, row } => rows.add(sessions, &stanza, row),
+                PublicationAction::Position { nodes, previous, seq } => {
+                    let place = Place {
+                        previous: (previous > 0).then_some(previous),
+                        seq,
+                    };
+                    for node in nodes {
+                        let items = rows.take(node);
+                        self.deliver(NodeId(node), Some(place), items);
+                    }
+                }
+                PublicationAction::ReadRows { session, after, upto } => {
+                    // What was to be delivered before the rows goes first.
+                    self.deliver_all(&mut rows);
+                    let more = self.read_rows(&session, after, upto);
+                    for action in more.into_iter().rev() {
+                        work.push_front(action);
+                    }
+                }
+                other => self.act_elsewhere(other),
+            }
+        }
+        self.deliver_all(&mut rows);
+    }
+
+    fn deliver_all(&self, rows: &mut RowFrames) {
+        for (node, items) in std::mem::take(&mut rows.nodes) {
+            self.deliver(NodeId(node), None, items);
+        }
+    }
+
+    fn deliver(&self, node: NodeId, place: Option<Place>, items: Vec<DeliveryItem>) {
+        let key = self.user.clone();
+        match place {
+            Some(place) if items.is_empty() => {
+                let previous = place.previous.unwrap_or_default();
+                self.down(
+                    node,
+                    &Down::Position {
+                        key,
+                        previous,
+                        seq: place.seq,
+                    },
+                );
+            }
+            _ => self.down(
+                node,
+                &Down::Deliver(Delivery {
+                    key,
+                    place,
+                    items,
+                    notes: Vec::new(),
+                }),
+            ),
+        }
+    }
+
+    fn read_rows(&mut self, session: &SessionKey, after: u64, upto: u64) -> Vec<PublicationAction> {
+        let replica = self.replica();
+        let found = rows_between(
+            &replica,
+            &self.user,
+            Rows::Messages,
+            after,
+            upto,
+            Order::OldestFirst,
+            usize::MAX,
+        );
+        let Some(core) = &mut self.core else { return Vec::new() };
+        match found {
+            Ok(rows) => core.offline_rows(session, rows, &replica.ids),
+            Err(error) => {
+                tracing::error!(%error, "a user's log could not be read");
+                core.rows_unavailable(session);
+                Vec::new()
+            }
+        }
+    }
+
+    fn act_elsewhere(&self, action: PublicationAction) {
+        match action {
+            PublicationAction::Broadcast { contacts, stanza } => {
+                for (partition, targets) in self.by_partition(contacts) {
+                    let across = Across::Presence {
+                        targets,
+                        stanza: Stanza::clone(&stanza),
+                    };
+                    self.to_owner_of(partition, &across);
+                }
+            }
+            PublicationAction::Probe { contacts } => {
+                for (partition, targets) in self.by_partition(contacts) {
+                    self.to_owner_of(
+                        partition,
+                        &Across::Probe {
+                            from: self.user.clone(),
+                            targets,
+                        },
+                    );
+                }
+            }
+            PublicationAction::Route(stanza) => {
+                if let Some(to) = stanza.to.as_ref().map(|to| to.bare())
+                    && to.domain() == self.fabric.settings.constants.domain
+                {
+                    self.to_owner_of(self.fabric.partition_of(&to), &Across::Stanza(stanza));
+                }
+            }
+            PublicationAction::AdvanceCursor(delivered) => {
+                self.to_own(FromKey::AdvanceCursor {
+                    user: self.user.clone(),
+                    delivered,
+                });
+            }
+            PublicationAction::NoteSessions { up, down } => {
+                let incarnation = self.fabric.incarnation.0;
+                let up = up.into_iter().map(|key| (key.jid, key.node, incarnation)).collect();
+                self.to_own(FromKey::Propose(Command::NoteSessions { up, down }));
+            }
+            PublicationAction::Kick(session) => self.kick(session, StreamErrorCondition::Conflict),
+            PublicationAction::Deliver { .. }
+            | PublicationAction::Position { .. }
+            | PublicationAction::ReadRows { .. } => {}
+        }
+    }
+
+    fn by_partition(&self, users: Vec<BareJid>) -> BTreeMap<PartitionId, Vec<BareJid>> {
+        let mut partitions: BTreeMap<PartitionId, Vec<BareJid>> = BTreeMap::new();
+        for user in users {
+            partitions
+                .entry(self.fabric.partition_of(&user))
+                .or_default()
+                .push(user);
+        }
+        partitions
+    }
+
+    fn to_owner_of(&self, partition: PartitionId, across: &Across) {
+        if let Err(error) = self.fabric.send_to_owner(partition, across) {
+            // Presence converges by probes when the users' sessions attach.
+            tracing::debug!(%error, "soft state did not leave");
+        }
+    }
+
+    fn to_own(&self, request: FromKey) {
+        let Some(actors) = self.fabric.actors(self.partition) else {
+            return;
+        };
+        if actors.owner.try_send(ToOwner::FromKey(request)).is_err() {
+            self.fabric.metrics.mailboxes_full.inc();
+        }
+    }
+
+    fn end_if_idle(&mut self, ctx: &mut Context<Self>) {
+        let replica = self.replica();
+        let idle = match &self.core {
+            Some(core) => core.is_idle(&*replica.state()),
+            None => true,
+        };
+        if idle {
+            self.to_own(FromKey::Idle(self.user.clone()));
+            ctx.stop();
+        }
+    }
+}
+
+/// What a row (with its carbons) means for each node, until its place is known.
+#[derive(Default)]
+struct RowFrames {
+    nodes: BTreeMap<u64, Vec<DeliveryItem>>,
+}
+
+impl RowFrames {
+    fn add(&mut self, sessions: Vec<SessionKey>, stanza: &Stanza, row: Option<u64>) {
+        let mut nodes: BTreeMap<u64, Vec<(FullJid, u64)>> = BTreeMap::new();
+        for session in sessions {
+            nodes
+                .entry(session.node)
+                .or_default()
+                .push((session.jid, session.number));
+        }
+        let (head, tail) = match &stanza.to {
+            Some(_) => {
+                let mut bytes = BytesMut::with_capacity(stanza.size_hint());
+                stanza.write(&mut bytes);
+                (bytes.freeze(), None)
+            }
+            None => {
+                let template = stanza.split();
+                (template.before().clone(), Some(template.after().clone()))
+            }
+        };
+        for (node, targets) in nodes {
+            let item = DeliveryItem {
+                head: head.clone(),
+                tail: tail.clone(),
+                targets,
+                row,
+            };
+            self.nodes.entry(node).or_default().push(item);
+        }
+    }
+
+    fn take(&mut self, node: u64) -> Vec<DeliveryItem> {
+        self.nodes.remove(&node).unwrap_or_default()
+    }
+}
+
+impl Actor for PublicationActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(Self::MAILBOX);
+        ctx.run_interval(IDLE_CHECK, |actor, ctx| actor.end_if_idle(ctx));
+    }
+}
+
+impl Handler<ToPublication> for PublicationActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ToPublication, ctx: &mut Self::Context) {
+        match message {
+            ToPublication::End => ctx.stop(),
+            message => self.handle_message(message),
+        }
+    }
+}

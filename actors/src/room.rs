@@ -1,0 +1,549 @@
+//! A chat room at its owner: fans events out, brings nodes up to date, passes on what isn't filed.
+//!
+//! The room's truth is the replicated state; this actor holds only which nodes read along. An event goes to every
+//! attached node that has an occupant, as one frame whatever the number of recipients, with the place of the event in the
+//! room's log, so that a node notices a hole and attaches again.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use actix::{Actor, ActorContext, Context, Handler, Message};
+use bytes::BytesMut;
+use cluster::link::protocol::{Delivery, DeliveryItem, Down, OccupantNote, Place};
+use cluster::machine::Replica;
+use cluster::node_id::{Epoch, NodeId, PartitionId};
+use messaging::archive::{ArchiveRecord, ArchiveRow};
+use messaging::room::command::HistoryRequest;
+use messaging::room::effect::{RoomEffect, Welcome};
+use messaging::room::event::RoomEvent;
+use messaging::room::parse::{RoomRequest, Sender, parse};
+use messaging::room::passing::pass;
+use messaging::room::render::{Renderer, Rendering, desynchronized, history_rows_max, replay};
+use messaging::room::state::Occupant;
+use storage::archive::{Order, Rows};
+use xmpp::jid::{BareJid, FullJid};
+use xmpp::stanza::Stanza;
+
+use crate::fabric::Fabric;
+use crate::services::archive::rows_between;
+
+/// Everything that can wake the actor.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub enum ToRoom {
+    /// Something has happened, in log order.
+    Effect(RoomEffect),
+    /// A node has occupants and has seen the log up to its cursor; `head`: where the log stood, `None`: no such room.
+    Attach {
+        /// The node.
+        node: NodeId,
+        /// The newest row it has seen.
+        cursor: u64,
+        /// Its sessions that believe they are in.
+        occupants: Vec<FullJid>,
+        /// The newest row whose effect this actor has been given.
+        head: Option<u64>,
+    },
+    /// A node without occupants here is attached to the partition.
+    NodeAttached(NodeId),
+    /// A node is no longer attached.
+    NodeGone(NodeId),
+    /// A stanza of an occupant that isn't filed.
+    Stanza {
+        /// The occupant's node.
+        from: NodeId,
+        /// The occupant's session.
+        by: FullJid,
+        /// The stanza.
+        stanza: Stanza,
+    },
+    /// The reign is over.
+    End,
+}
+
+/// Rows replayed to a node at most; who missed more gets the newest of them, and reads the archive.
+const REPLAY_ROWS_MAX: usize = 10_000;
+
+/// A chat room at its owner.
+pub struct RoomActor {
+    fabric: Arc<Fabric>,
+    partition: PartitionId,
+    epoch: Epoch,
+    room: BareJid,
+    renderer: Renderer,
+    attached: HashSet<NodeId>,
+    /// Attached nodes that read this room's log.
+    reading: HashSet<NodeId>,
+}
+
+impl RoomActor {
+    /// Pieces of work that may wait.
+    pub const MAILBOX: usize = 4_096;
+
+    /// `attached`: the nodes attached so far.
+    pub fn new(
+        fabric: Arc<Fabric>,
+        partition: PartitionId,
+        epoch: Epoch,
+        room: BareJid,
+        attached: HashSet<NodeId>,
+    ) -> RoomActor {
+        let renderer = Renderer::new(&fabric.settings.constants.id_key);
+        let reading = HashSet::new();
+        let mut actor = RoomActor {
+            fabric,
+            partition,
+            epoch,
+            room,
+            renderer,
+            attached,
+            reading,
+        };
+        actor.find_readers();
+        actor
+    }
+
+    /// Attached nodes with occupants have had every event so far: the owner starts this actor with the first event after.
+    fn find_readers(&mut self) {
+        let fabric = Arc::clone(&self.fabric);
+        let state = fabric.partitions[usize::from(self.partition.0)].replica.state();
+        for occupant in state.room_views.peek(&state.occupants, &self.room).iter() {
+            let node = NodeId(occupant.node);
+            if self.attached.contains(&node) {
+                self.reading.insert(node);
+            }
+        }
+    }
+
+    fn replica(&self) -> &Arc<Replica> {
+        &self.fabric.partitions[usize::from(self.partition.0)].replica
+    }
+
+    fn down(&self, to: NodeId, down: &Down) {
+        if let Err(error) = self.fabric.send_down(to, self.partition, self.epoch, down) {
+            tracing::debug!(%error, %to, "a room's frame did not leave; the node finds the hole");
+        }
+    }
+
+    fn effect(&mut self, effect: RoomEffect) {
+        match effect {
+            RoomEffect::Event {
+                previous,
+                row,
+                occupants,
+                non_anonymous,
+                welcome,
+            } => {
+                let renderings = self.renderer.event(&row, &occupants, non_anonymous);
+                let welcome = welcome.map(|welcome| self.welcome(&row, &welcome, &occupants));
+                self.event(previous, &row, &occupants, renderings, welcome.unwrap_or_default());
+            }
+            RoomEffect::Deliver { to, stanza } => {
+                let occupant = self
+                    .replica()
+                    .state()
+                    .occupants
+                    .get(&(self.room.clone(), to.clone()))
+                    .cloned();
+                if let Some(occupant) = occupant {
+                    self.deliver_alone(NodeId(occupant.node), &to, &stanza);
+                }
+            }
+            RoomEffect::ReflectAgain { to, seq } => self.reflect_again(&to, seq),
+        }
+    }
+
+    /// History before the join, then the frame for the newcomer.
+    fn welcome(&self, row: &ArchiveRow, welcome: &Welcome, occupants: &[Arc<Occupant>]) -> Vec<Stanza> {
+        let limit = history_rows_max(welcome) as usize;
+        let history = match limit {
+            0 => Ok(Vec::new()),
+            limit => {
+                let before = row.seq.saturating_sub(1);
+                rows_between(
+                    self.replica(),
+                    &self.room,
+                    Rows::Messages,
+                    0,
+                    before,
+                    Order::NewestFirst,
+                    limit,
+                )
+            }
+        };
+        let mut history = history.unwrap_or_else(|error| {
+            tracing::error!(%error, "a room's history could not be read");
+            Vec::new()
+        });
+        history.reverse();
+        self.renderer.welcome(row, welcome, occupants, &history)
+    }
+
+    /// One frame for every node that reads along.
+    fn event(
+        &mut self,
+        previous: u64,
+        row: &ArchiveRow,
+        occupants: &[Arc<Occupant>],
+        renderings: Vec<Rendering>,
+        welcome: Vec<Stanza>,
+    ) {
+        let ArchiveRecord::Room(event) = &row.record else {
+            return;
+        };
+        let leavers = leavers(event);
+        let mut frames: BTreeMap<NodeId, Vec<DeliveryItem>> = BTreeMap::new();
+        for occupant in occupants.iter().map(Arc::as_ref).chain(leavers.iter().copied()) {
+            frames.entry(NodeId(occupant.node)).or_default();
+        }
+        for rendering in renderings {
+            for (node, item) in by_node(rendering, occupants, &leavers) {
+                frames.entry(node).or_default().push(item);
+            }
+        }
+        if let RoomEvent::Joined { occupant, .. } = event {
+            let items = frames.entry(NodeId(occupant.node)).or_default();
+            items.extend(welcome.iter().map(|stanza| alone(&occupant.jid, stanza)));
+        }
+        self.fabric.metrics.room_events.inc();
+        for (node, items) in frames.into_iter().filter(|(node, _)| self.attached.contains(node)) {
+            let previous = (!self.reading.insert(node)).then_some(previous);
+            let place = Some(Place { previous, seq: row.seq });
+            let notes = notes(event, node);
+            let recipients: usize = items.iter().map(|item| item.targets.len()).sum();
+            self.fabric.metrics.room_deliveries.inc_by(recipients as u64);
+            self.down(
+                node,
+                &Down::Deliver(Delivery {
+                    key: self.room.clone(),
+                    place,
+                    items,
+                    notes,
+                }),
+            );
+        }
+        for leaver in leavers {
+            if !occupants.iter().any(|occupant| occupant.node == leaver.node) {
+                self.reading.remove(&NodeId(leaver.node));
+            }
+        }
+    }
+
+    fn deliver_alone(&self, node: NodeId, to: &FullJid, stanza: &Stanza) {
+        if self.attached.contains(&node) {
+            let items = vec![alone(to, stanza)];
+            self.down(
+                node,
+                &Down::Deliver(Delivery {
+                    key: self.room.clone(),
+                    place: None,
+                    items,
+                    notes: Vec::new(),
+                }),
+            );
+        }
+    }
+
+    fn reflect_again(&self, to: &FullJid, seq: u64) {
+        let replica = self.replica();
+        let found = rows_between(
+            replica,
+            &self.room,
+            Rows::Messages,
+            seq.saturating_sub(1),
+            seq,
+            Order::OldestFirst,
+            1,
+        );
+        let row = match found {
+            Ok(rows) => rows.into_iter().next(),
+            Err(error) => return tracing::error!(%error, "a row could not be read for its second reflection"),
+        };
+        let occupant = replica.state().occupants.get(&(self.room.clone(), to.clone())).cloned();
+        let stanza = row.and_then(|row| self.renderer.message(&row));
+        if let (Some(occupant), Some(stanza)) = (occupant, stanza) {
+            self.deliver_alone(NodeId(occupant.node), to, &stanza);
+        }
+    }
+
+    /// Brings a node from its cursor to where this actor stands; from there on it reads along.
+    fn attach(&mut self, node: NodeId, cursor: u64, believing: &[FullJid], head: Option<u64>) {
+        self.attached.insert(node);
+        let Some(head) = head else {
+            // The room is gone, and so is what told of it.
+            self.reading.remove(&node);
+            return self.desynchronized(node, believing);
+        };
+        let rows = rows_between(
+            self.replica(),
+            &self.room,
+            Rows::All,
+            cursor,
+            head,
+            Order::NewestFirst,
+            REPLAY_ROWS_MAX,
+        );
+        let rows: Vec<_> = match rows {
+            Ok(mut rows) => {
+                rows.reverse();
+                rows
+            }
+            Err(error) => {
+                tracing::error!(%error, "a room's log could not be read for a node");
+                return;
+            }
+        };
+        let (now, record) = {
+            let state = self.replica().state();
+            (
+                state.room_views.peek(&state.occupants, &self.room),
+                state.rooms.get(&self.room).cloned(),
+            )
+        };
+        let incarnation = now
+            .iter()
+            .filter(|occupant| occupant.node == node.0)
+            .map(|occupant| occupant.incarnation)
+            .max();
+        let steps = replay(&rows, &now, node.0, incarnation.unwrap_or_default());
+        let mut previous = cursor;
+        for step in steps {
+            let ArchiveRecord::Room(event) = &step.row.record else {
+                continue;
+            };
+            let non_anonymous = record.as_ref().is_some_and(|record| record.config.non_anonymous);
+            let renderings = step.for_node(self.renderer.event(&step.row, &step.occupants, non_anonymous));
+            let mut items: Vec<DeliveryItem> = renderings.into_iter().map(item).collect();
+            if let (Some(newcomer), Some(room)) = (&step.welcome, &record) {
+                let welcome = Welcome {
+                    room: room.clone(),
+                    history: HistoryRequest::default(),
+                };
+                let stanzas = self.welcome(&step.row, &welcome, &step.occupants);
+                items.extend(stanzas.iter().map(|stanza| alone(newcomer, stanza)));
+            }
+            let place = Some(Place {
+                previous: (previous > 0).then_some(previous),
+                seq: step.row.seq,
+            });
+            previous = step.row.seq;
+            let notes = notes(event, node);
+            self.down(
+                node,
+                &Down::Deliver(Delivery {
+                    key: self.room.clone(),
+                    place,
+                    items,
+                    notes,
+                }),
+            );
+        }
+        if previous < head {
+            self.down(
+                node,
+                &Down::Position {
+                    key: self.room.clone(),
+                    previous,
+                    seq: head,
+                },
+            );
+        }
+        self.reading.insert(node);
+        let strangers: Vec<FullJid> = believing
+            .iter()
+            .filter(|jid| !now.iter().any(|occupant| occupant.jid == **jid) && !left_in(&rows, jid))
+            .cloned()
+            .collect();
+        self.desynchronized(node, &strangers);
+    }
+
+    /// Tells sessions that they are not in the room.
+    fn desynchronized(&self, node: NodeId, sessions: &[FullJid]) {
+        if sessions.is_empty() {
+            return;
+        }
+        let presence = |jid: &FullJid| desynchronized(&self.room, jid.local().unwrap_or("you"), jid);
+        let items = sessions
+            .iter()
+            .filter_map(|jid| presence(jid).map(|stanza| alone(jid, &stanza)))
+            .collect();
+        let gone = |jid: &FullJid| OccupantNote {
+            session: jid.clone(),
+            inside: false,
+            nick: String::new(),
+        };
+        let notes = sessions.iter().map(gone).collect();
+        self.down(
+            node,
+            &Down::Deliver(Delivery {
+                key: self.room.clone(),
+                place: None,
+                items,
+                notes,
+            }),
+        );
+    }
+
+    /// What isn't filed: judged by the state as it is.
+    fn pass(&self, from: NodeId, by: &FullJid, stanza: &Stanza) {
+        let sender = Sender {
+            jid: by.clone(),
+            node: from.0,
+            incarnation: 0,
+        };
+        let passing = match parse(stanza, &sender) {
+            Ok(RoomRequest::Passing(passing)) => passing,
+            _ => return,
+        };
+        let (renderings, occupants) = {
+            let state = self.replica().state();
+            let renderings = pass(&state, &self.renderer, &self.room, by, &passing);
+            (renderings, state.room_views.peek(&state.occupants, &self.room))
+        };
+        match renderings {
+            Ok(renderings) => {
+                for rendering in renderings {
+                    for (node, item) in by_node(rendering, &occupants, &[]) {
+                        if self.attached.contains(&node) {
+                            let (key, items) = (self.room.clone(), vec![item]);
+                            self.down(
+                                node,
+                                &Down::Deliver(Delivery {
+                                    key,
+                                    place: None,
+                                    items,
+                                    notes: Vec::new(),
+                                }),
+                            );
+                        }
+                    }
+                }
+            }
+            Err(refusal) => {
+                if let Some(reply) = refusal.to_stanza_error().reply_to(stanza) {
+                    self.deliver_alone(from, by, &reply);
+                }
+            }
+        }
+    }
+}
+
+/// Who is out of the room by an event.
+fn leavers(event: &RoomEvent) -> Vec<&Occupant> {
+    match event {
+        RoomEvent::Left { occupant, .. } => vec![occupant],
+        RoomEvent::Destroyed { occupants, .. } => occupants.iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn left_in(rows: &[Arc<ArchiveRow>], jid: &FullJid) -> bool {
+    rows.iter().any(|row| match &row.record {
+        ArchiveRecord::Room(event) => leavers(event).iter().any(|occupant| occupant.jid == *jid),
+        ArchiveRecord::Message(_) => false,
+    })
+}
+
+/// Which of a node's sessions are in or out by an event.
+fn notes(event: &RoomEvent, node: NodeId) -> Vec<OccupantNote> {
+    let note = |occupant: &Occupant, inside| OccupantNote {
+        session: occupant.jid.clone(),
+        inside,
+        nick: if inside { occupant.nick.clone() } else { String::new() },
+    };
+    match event {
+        RoomEvent::Joined { occupant, .. } | RoomEvent::Renamed { occupant, .. } if occupant.node == node.0 => {
+            vec![note(occupant, true)]
+        }
+        RoomEvent::Left { .. } | RoomEvent::Destroyed { .. } => {
+            let gone = leavers(event).into_iter().filter(|occupant| occupant.node == node.0);
+            gone.map(|occupant| note(occupant, false)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn item(rendering: Rendering) -> DeliveryItem {
+    let targets = rendering.targets.into_iter().map(|jid| (jid, 0)).collect();
+    DeliveryItem {
+        head: rendering.head,
+        tail: Some(rendering.tail),
+        targets,
+        row: None,
+    }
+}
+
+/// One stanza for one session.
+fn alone(to: &FullJid, stanza: &Stanza) -> DeliveryItem {
+    let mut head = BytesMut::with_capacity(stanza.size_hint());
+    stanza.write_to(to.as_str(), &mut head);
+    DeliveryItem {
+        head: head.freeze(),
+        tail: None,
+        targets: vec![(to.clone(), 0)],
+        row: None,
+    }
+}
+
+/// A rendering's recipients by their nodes. `occupants` are in the order of their JIDs.
+fn by_node(rendering: Rendering, occupants: &[Arc<Occupant>], leavers: &[&Occupant]) -> Vec<(NodeId, DeliveryItem)> {
+    let Rendering { head, tail, targets } = rendering;
+    let mut nodes: Vec<(NodeId, DeliveryItem)> = Vec::new();
+    for target in targets {
+        let inside = occupants.binary_search_by(|occupant| occupant.jid.cmp(&target)).ok();
+        let node = match inside.and_then(|at| occupants.get(at)) {
+            Some(occupant) => occupant.node,
+            None => match leavers.iter().find(|occupant| occupant.jid == target) {
+                Some(occupant) => occupant.node,
+                None => continue,
+            },
+        };
+        let node = NodeId(node);
+        match nodes.iter_mut().find(|(known, _)| *known == node) {
+            Some((_, item)) => item.targets.push((target, 0)),
+            None => {
+                let item = DeliveryItem {
+                    head: head.clone(),
+                    tail: Some(tail.clone()),
+                    targets: vec![(target, 0)],
+                    row: None,
+                };
+                nodes.push((node, item));
+            }
+        }
+    }
+    nodes
+}
+
+impl Actor for RoomActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(Self::MAILBOX);
+    }
+}
+
+impl Handler<ToRoom> for RoomActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ToRoom, ctx: &mut Self::Context) {
+        match message {
+            ToRoom::Effect(effect) => self.effect(effect),
+            ToRoom::Attach {
+                node,
+                cursor,
+                occupants,
+                head,
+            } => self.attach(node, cursor, &occupants, head),
+            ToRoom::NodeAttached(node) => {
+                self.attached.insert(node);
+            }
+            ToRoom::NodeGone(node) => {
+                self.attached.remove(&node);
+                self.reading.remove(&node);
+            }
+            ToRoom::Stanza { from, by, stanza } => self.pass(from, &by, &stanza),
+            ToRoom::End => ctx.stop(),
+        }
+    }
+}

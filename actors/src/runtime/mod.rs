@@ -1,0 +1,421 @@
+//! A node from start to stop: log, replicas, transport, groups, actors, listeners, in this order.
+
+mod dispatch;
+mod settings;
+mod start_entry;
+mod status;
+mod stores;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use actix::Actor;
+use actix_rt::Arbiter;
+use cluster::gossip::shell::Gossiper;
+use cluster::machine::Replica;
+use cluster::node_id::{Group, Incarnation, NodeId, PartitionId};
+use cluster::raft::{Groups, GroupsError};
+use cluster::transport::{ProtocolRange, Transport, TransportConfig, TransportError, TransportLimits};
+use messaging::apply::Surroundings;
+use messaging::slot::PartitionTable;
+use storage::archive::{Archive, ArchiveError, ArchiveOptions};
+use storage::log::{Log, LogError};
+use xmpp::jid::BareJid;
+use xmpp::sasl::Password;
+use xmpp::stream::{ServedDomains, StreamConfig};
+use xmpp::stream_error::StreamErrorCondition;
+
+pub use settings::{ClientListener, ClientSettings, Member, Network, Settings, StorageSettings};
+pub use status::{MemberStatus, PartitionStatus, PoolStatus, Readiness};
+
+use crate::control::{self, ControlError};
+use crate::fabric::{Fabric, FabricParts, PartitionActors, PartitionPlace};
+use crate::link::LinkActor;
+use crate::metrics::Metrics;
+use crate::owner::{OwnerActor, ToOwner};
+use crate::session::ToSession;
+use dispatch::Dispatcher;
+
+/// The time, in ms since 1970.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Why a node didn't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port that clients would use is not to be had.
+    #[error("the client port {address} can't be opened: {source}")]
+    ClientPort {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The cluster port is not to be had, or its certificates are no good.
+    #[error("the cluster port can't be opened: {0}")]
+    Cluster(#[from] TransportError),
+    /// The log can't be opened.
+    #[error("the log can't be opened: {0}")]
+    Log(#[from] LogError),
+    /// The archive can't be opened.
+    #[error("the archive can't be opened: {0}")]
+    Archive(#[from] ArchiveError),
+    /// Raft didn't start.
+    #[error("the replicas can't be started: {0}")]
+    Groups(#[from] GroupsError),
+    /// Too few members could be reached.
+    #[error("no quorum: after {waited:?} no majority of the members ({members}) could be reached; start more of them")]
+    NoQuorum {
+        /// For how long.
+        waited: Duration,
+        /// Who they are.
+        members: String,
+    },
+    /// The pool was made with another description.
+    #[error("the pool file differs from the one this pool was made with: every node must have the same")]
+    OtherPool,
+    /// A thread or runtime could not be made.
+    #[error("a runtime can't be started: {0}")]
+    Runtime(std::io::Error),
+}
+
+/// A running node.
+#[derive(Clone)]
+pub struct NodeHandle {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    fabric: Arc<Fabric>,
+    groups: Groups,
+    transport: Transport,
+    gossip: Arc<Gossiper>,
+    started: Instant,
+    arbiters: Vec<Arbiter>,
+    /// The transport's own runtime; it ends with the process.
+    _network: Network,
+}
+
+/// Starts a node. To be called inside an actix system.
+///
+/// # Errors
+/// [`StartError`], each a sentence for the operator.
+pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
+    let network = Network::start().map_err(StartError::Runtime)?;
+    let listeners = bind_clients(&settings)?;
+    let archive_options = ArchiveOptions {
+        cache_bytes: settings.storage.archive_cache_bytes,
+        ..ArchiveOptions::default()
+    };
+    let archive = Archive::open(&settings.data.archive_dir(), &archive_options)?;
+    let (log, _recovered) = Log::open(&settings.data.log_dir(), settings.storage.log.clone())?;
+    let gossip = Arc::new(Gossiper::new(settings.node, Incarnation(0)));
+    let dispatcher = Arc::new(Dispatcher::new(&settings, Arc::clone(&gossip)));
+    let transport = start_transport(&settings, &network, Arc::clone(&dispatcher)).await?;
+
+    let table = PartitionTable::even(settings.partitions);
+    let incarnation = Arc::new(AtomicU64::new(0));
+    let meta = Arc::default();
+    let replicas = replicas(&settings, &table, &archive);
+    let stores = stores::Stores::new(&settings, Arc::clone(&incarnation), Arc::clone(&meta));
+    let machines = |group: Group| stores.machine(group, &replicas);
+    let count = settings.partitions + 1;
+    let groups = Groups::start(
+        settings.raft.clone(),
+        settings.node,
+        log,
+        transport.clone(),
+        machines,
+        count,
+    )
+    .await?;
+    dispatcher.set_groups(groups.clone());
+    let voters: Vec<NodeId> = settings.members.iter().map(|member| member.id).collect();
+    for group in groups.groups().collect::<Vec<_>>() {
+        groups.initialize(group, &voters).await?;
+    }
+    let life = start_entry::begin(&settings, &groups, &transport, &meta).await?;
+    incarnation.store(life.0, Ordering::Release);
+    transport.set_incarnation(life);
+    gossip.renew(life);
+    tracing::info!(
+        node = settings.node.0,
+        incarnation = life.0,
+        "the node has begun its life"
+    );
+    wait_for_recovery(&settings, &groups).await?;
+
+    let arbiter_count = settings.arbiters.max(1);
+    let fabric = make_fabric(settings, table, replicas, &groups, &transport, life);
+    let arbiters: Vec<Arbiter> = (0..arbiter_count).map(|_| Arbiter::new()).collect();
+    start_actors(&fabric, &arbiters);
+    dispatcher.set_fabric(Arc::clone(&fabric));
+    run_gossip(&network, &gossip, &transport, &fabric);
+    for (listener, direct_tls) in listeners {
+        let handles = arbiters.iter().map(Arbiter::handle).collect();
+        actix_rt::spawn(crate::listener::accept(
+            Arc::clone(&fabric),
+            listener,
+            direct_tls,
+            handles,
+        ));
+    }
+    let inner = Inner {
+        fabric,
+        groups,
+        transport,
+        gossip,
+        started: Instant::now(),
+        arbiters,
+        _network: network,
+    };
+    Ok(NodeHandle { inner: Arc::new(inner) })
+}
+
+fn bind_clients(settings: &Settings) -> Result<Vec<(tokio::net::TcpListener, bool)>, StartError> {
+    let bind = |listener: &ClientListener| {
+        let address = listener.address;
+        let socket = crate::listener::bind(address).map_err(|source| StartError::ClientPort { address, source })?;
+        Ok((socket, listener.direct_tls))
+    };
+    settings.client_listeners.iter().map(bind).collect()
+}
+
+async fn start_transport(
+    settings: &Settings,
+    network: &Network,
+    dispatcher: Arc<Dispatcher>,
+) -> Result<Transport, StartError> {
+    let config = TransportConfig {
+        node: settings.node,
+        pool_id: settings.pool_id.clone(),
+        incarnation: Incarnation(0),
+        listen: settings.cluster_listen,
+        tls: settings.cluster_tls.clone(),
+        protocol: ProtocolRange { min: 1, max: 1 },
+        limits: TransportLimits::default(),
+    };
+    let started = network.handle().spawn(Transport::start(config, dispatcher)).await;
+    let transport = started.map_err(|error| StartError::Runtime(std::io::Error::other(error)))??;
+    let peers: Vec<_> = settings
+        .members
+        .iter()
+        .map(|member| (member.id, member.address.clone()))
+        .collect();
+    let dialling = transport.clone();
+    let dialled = network.handle().spawn(async move { dialling.set_peers(&peers) }).await;
+    dialled.map_err(|error| StartError::Runtime(std::io::Error::other(error)))?;
+    Ok(transport)
+}
+
+fn replicas(settings: &Settings, table: &PartitionTable, archive: &Archive) -> Vec<Arc<Replica>> {
+    let replica = |partition| {
+        let (table, pool) = (table.clone(), settings.constants.clone());
+        Arc::new(Replica::new(Surroundings { partition, table, pool }, archive.clone()))
+    };
+    table.iter().map(replica).collect()
+}
+
+/// What this node holds may be older than what it showed before its restart: it catches up before it serves.
+async fn wait_for_recovery(settings: &Settings, groups: &Groups) -> Result<(), StartError> {
+    match groups.wait_for_recovery(settings.quorum_wait).await {
+        Err(GroupsError::Timeout { .. }) => Err(no_quorum(settings)),
+        other => Ok(other?),
+    }
+}
+
+fn no_quorum(settings: &Settings) -> StartError {
+    let members: Vec<_> = settings
+        .members
+        .iter()
+        .map(|member| format!("{} at {}", member.id, member.address))
+        .collect();
+    StartError::NoQuorum {
+        waited: settings.quorum_wait,
+        members: members.join(", "),
+    }
+}
+
+fn make_fabric(
+    settings: Settings,
+    table: PartitionTable,
+    replicas: Vec<Arc<Replica>>,
+    groups: &Groups,
+    transport: &Transport,
+    incarnation: Incarnation,
+) -> Arc<Fabric> {
+    let places = replicas.into_iter().filter_map(|replica| {
+        let id = replica.surroundings.partition;
+        let group = groups.handle(Group::of(id))?;
+        Some(PartitionPlace { id, replica, group })
+    });
+    let partitions = places.collect();
+    let streams = Arc::new(stream_config(&settings));
+    let (node, transport, metrics) = (settings.node, transport.clone(), Metrics::default());
+    Fabric::new(FabricParts {
+        node,
+        incarnation,
+        table,
+        partitions,
+        transport,
+        settings,
+        streams,
+        metrics,
+    })
+}
+
+fn stream_config(settings: &Settings) -> StreamConfig {
+    let client = &settings.client;
+    let domain = BareJid::parse(&settings.constants.domain).expect("the domain was checked with the settings");
+    let iterations = std::num::NonZeroU32::new(client.scram_iterations).unwrap_or(std::num::NonZeroU32::MIN);
+    let mut streams = StreamConfig::new(ServedDomains::new(&domain), settings.secret, iterations);
+    streams.limits_before_auth = client.limits_before_auth.clone();
+    streams.limits_after_auth = client.limits_after_auth.clone();
+    streams.negotiation = client.negotiation.clone();
+    streams.tls_required = client.tls_required;
+    streams.allow_plaintext_auth = client.allow_plaintext_auth;
+    streams.registration = client.registration;
+    streams
+}
+
+/// Partitions are spread over the arbiters; a partition's two actors, its rooms and publications share one.
+fn start_actors(fabric: &Arc<Fabric>, arbiters: &[Arbiter]) {
+    let start = |(number, place): (usize, &PartitionPlace)| {
+        let arbiter = arbiters[number % arbiters.len()].handle();
+        let (shared, id) = (Arc::clone(fabric), place.id);
+        let link = LinkActor::start_in_arbiter(&arbiter, move |_| LinkActor::new(shared, id));
+        let shared = Arc::clone(fabric);
+        let owner = OwnerActor::start_in_arbiter(&arbiter, move |_| OwnerActor::new(shared, id));
+        PartitionActors { link, owner }
+    };
+    fabric.set_actors(fabric.partitions.iter().enumerate().map(start).collect());
+}
+
+fn run_gossip(network: &Network, gossip: &Arc<Gossiper>, transport: &Transport, fabric: &Arc<Fabric>) {
+    let (gossip, transport, shared) = (Arc::clone(gossip), transport.clone(), Arc::clone(fabric));
+    let own = fabric.node;
+    let peers = move || {
+        shared
+            .settings
+            .members
+            .iter()
+            .map(|member| member.id)
+            .filter(|id| *id != own)
+            .collect()
+    };
+    network
+        .handle()
+        .spawn(dispatch::spread_hints(Arc::clone(fabric), Arc::clone(&gossip)));
+    network
+        .handle()
+        .spawn(async move { gossip.run(transport, peers).await });
+}
+
+impl NodeHandle {
+    /// What operators see.
+    pub fn status(&self) -> PoolStatus {
+        let inner = &self.inner;
+        status::of(
+            &inner.fabric,
+            &inner.groups,
+            &inner.transport,
+            &inner.gossip,
+            inner.started,
+        )
+    }
+
+    /// Whether clients can be served.
+    pub fn ready(&self) -> Readiness {
+        status::readiness(&self.inner.fabric, &self.inner.groups)
+    }
+
+    /// Prometheus' text form.
+    pub fn metrics(&self) -> String {
+        self.inner.fabric.metrics.text()
+    }
+
+    /// Makes an account.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn create_account(&self, user: BareJid, password: Password) -> Result<(), ControlError> {
+        control::create_account(&self.inner.fabric, user, password, self.iterations()).await
+    }
+
+    /// Sets an account's password.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn set_password(&self, user: BareJid, password: Password) -> Result<(), ControlError> {
+        control::set_password(&self.inner.fabric, user, password, self.iterations()).await
+    }
+
+    /// Removes an account.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn remove_account(&self, user: BareJid) -> Result<(), ControlError> {
+        control::remove_account(&self.inner.fabric, user).await
+    }
+
+    /// Accounts in alphabetical order.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn list_accounts(&self, after: Option<BareJid>, limit: u32) -> Result<Vec<BareJid>, ControlError> {
+        control::list_accounts(&self.inner.fabric, after, limit).await
+    }
+
+    fn iterations(&self) -> u32 {
+        self.inner.fabric.settings.client.scram_iterations
+    }
+
+    /// Ends streams, hands leaderships over, closes the stores. The process is to end after it.
+    pub async fn stop(&self) {
+        let inner = &self.inner;
+        for entry in inner.fabric.directory.all() {
+            if entry
+                .session
+                .try_send(ToSession::Kick(StreamErrorCondition::SystemShutdown))
+                .is_err()
+            {
+                tracing::debug!("a session was gone before it could be told of the stop");
+            }
+        }
+        let ended = Instant::now() + STREAMS_END_MAX;
+        while !inner.fabric.directory.is_empty() && Instant::now() < ended {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for place in &inner.fabric.partitions {
+            if let Some(actors) = inner.fabric.actors(place.id) {
+                if actors.owner.send(ToOwner::Stop).await.is_err() {
+                    tracing::debug!("a partition's owner was gone before the stop");
+                }
+            }
+        }
+        let kept = inner.groups.step_down_all(HAND_OVER_MAX).await;
+        if !kept.is_empty() && inner.fabric.settings.members.len() > 1 {
+            tracing::warn!(
+                groups = kept.len(),
+                "leaderships could not be handed over; the others elect anew"
+            );
+        }
+        inner.transport.shutdown().await;
+        inner.groups.clone().shutdown().await;
+        for arbiter in &inner.arbiters {
+            arbiter.stop();
+        }
+    }
+}
+
+const STREAMS_END_MAX: Duration = Duration::from_secs(3);
+const HAND_OVER_MAX: Duration = Duration::from_secs(3);
+
+/// The partition's place in a list.
+pub(crate) fn index(partition: PartitionId) -> usize {
+    usize::from(partition.0)
+}

@@ -1,0 +1,147 @@
+//! What operators see of a node and its pool.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use cluster::gossip::Liveness;
+use cluster::gossip::shell::Gossiper;
+use cluster::node_id::Group;
+use cluster::raft::Groups;
+use cluster::transport::{Lane, Transport};
+use serde::Serialize;
+
+use crate::fabric::Fabric;
+
+/// A node's view of the pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PoolStatus {
+    /// The pool.
+    pub pool: String,
+    /// The node that tells this.
+    pub node: u64,
+    /// Its incarnation.
+    pub incarnation: u64,
+    /// Its version.
+    pub version: String,
+    /// Since when, in seconds.
+    pub uptime_seconds: u64,
+    /// Bound sessions on this node.
+    pub sessions: usize,
+    /// The members.
+    pub members: Vec<MemberStatus>,
+    /// The partitions.
+    pub partitions: Vec<PartitionStatus>,
+}
+
+/// A member as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemberStatus {
+    /// Its id.
+    pub id: u64,
+    /// Its cluster port.
+    pub address: String,
+    /// Whether this node is connected to it (itself included).
+    pub connected: bool,
+    /// By the gossip: `alive`, `suspect` or `dead`.
+    pub liveness: &'static str,
+}
+
+/// A partition as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PartitionStatus {
+    /// Its number.
+    pub id: u16,
+    /// Who owns it, as far as is known.
+    pub owner: Option<u64>,
+    /// Since which log index.
+    pub epoch: Option<u64>,
+    /// Who leads its group.
+    pub leader: Option<u64>,
+    /// The term.
+    pub term: u64,
+    /// Who votes.
+    pub voters: Vec<u64>,
+    /// The last index in this node's log.
+    pub last_log: Option<u64>,
+    /// What is known to be committed.
+    pub committed: Option<u64>,
+    /// What this node has applied.
+    pub applied: Option<u64>,
+    /// Whether this replica lost records and may not vote.
+    pub quarantined: bool,
+}
+
+/// Whether a node can serve clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// Every group has a leader.
+    pub quorum: bool,
+    /// Partitions whose owner is known.
+    pub partitions_owned: u16,
+    /// All partitions.
+    pub partitions: u16,
+}
+
+impl Readiness {
+    /// Whether every partition can be served.
+    pub fn is_ready(&self) -> bool {
+        self.quorum && self.partitions_owned == self.partitions
+    }
+}
+
+pub(super) fn of(
+    fabric: &Arc<Fabric>,
+    groups: &Groups,
+    transport: &Transport,
+    gossip: &Gossiper,
+    started: Instant,
+) -> PoolStatus {
+    let members = fabric.settings.members.iter().map(|member| MemberStatus {
+        id: member.id.0,
+        address: member.address.clone(),
+        connected: member.id == fabric.node || transport.connected(member.id, Lane::Route),
+        liveness: match gossip.liveness(member.id) {
+            _ if member.id == fabric.node => "alive",
+            Liveness::Alive => "alive",
+            Liveness::Suspect => "suspect",
+            Liveness::Dead => "dead",
+        },
+    });
+    let statuses = groups.status();
+    let partitions = fabric.partitions.iter().filter_map(|place| {
+        let status = statuses.iter().find(|status| status.group == Group::of(place.id))?;
+        let owner = fabric.owner(place.id);
+        Some(PartitionStatus {
+            id: place.id.0,
+            owner: owner.map(|(owner, _)| owner.0),
+            epoch: owner.map(|(_, epoch)| epoch.0),
+            leader: status.leader.map(|leader| leader.0),
+            term: status.term,
+            voters: status.voters.iter().map(|voter| voter.0).collect(),
+            last_log: status.last_log,
+            committed: status.committed,
+            applied: status.applied,
+            quarantined: status.quarantined,
+        })
+    });
+    PoolStatus {
+        pool: fabric.settings.pool_id.as_str().to_owned(),
+        node: fabric.node.0,
+        incarnation: fabric.incarnation.0,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_seconds: started.elapsed().as_secs(),
+        sessions: fabric.directory.len(),
+        members: members.collect(),
+        partitions: partitions.collect(),
+    }
+}
+
+pub(super) fn readiness(fabric: &Arc<Fabric>, groups: &Groups) -> Readiness {
+    let owned = fabric.owners().iter().flatten().count();
+    let quorum = groups.status().iter().all(|status| status.leader.is_some());
+    Readiness {
+        quorum,
+        partitions_owned: u16::try_from(owned).unwrap_or(u16::MAX),
+        partitions: fabric.table.partitions(),
+    }
+}

@@ -1,0 +1,85 @@
+//! Opens each group's state store by the rebuild rules and makes its machine.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+
+use cluster::machine::{CheckpointPolicy, MachineSettings, PartitionMachine, Replica};
+use cluster::meta::{MetaMachine, MetaState};
+use cluster::node_id::{Group, NodeId};
+use cluster::raft::{Machine, MachineError};
+use storage::data_dir::DataDir;
+use storage::state_store::{BootId, Engine, Opened, StateStore, StateStoreOptions, open_state_store};
+
+use super::{Settings, index};
+
+/// The meta group's folder among those of the partitions.
+const META_DIR: u32 = 65_535;
+
+pub(super) struct Stores<'a> {
+    data: &'a DataDir,
+    engine: Engine,
+    cache_bytes: u64,
+    node: NodeId,
+    incarnation: Arc<AtomicU64>,
+    meta: Arc<Mutex<MetaState>>,
+}
+
+impl<'a> Stores<'a> {
+    pub(super) fn new(settings: &'a Settings, incarnation: Arc<AtomicU64>, meta: Arc<Mutex<MetaState>>) -> Stores<'a> {
+        let stores = u64::from(settings.partitions) + 1;
+        Stores {
+            data: &settings.data,
+            engine: settings.storage.state_engine,
+            cache_bytes: settings.storage.state_cache_bytes / stores,
+            node: settings.node,
+            incarnation,
+            meta,
+        }
+    }
+
+    pub(super) fn machine(&self, group: Group, replicas: &[Arc<Replica>]) -> Result<Box<dyn Machine>, MachineError> {
+        let snapshots = self.data.snapshots_dir();
+        match group.partition() {
+            None => {
+                let store = self.open(META_DIR, group)?;
+                Ok(Box::new(MetaMachine::load(store, snapshots, Arc::clone(&self.meta))?))
+            }
+            Some(partition) => {
+                let store = self.open(u32::from(partition.0), group)?;
+                let replica = replicas
+                    .get(index(partition))
+                    .ok_or_else(|| MachineError::new("no such partition"))?;
+                let settings = MachineSettings {
+                    policy: CheckpointPolicy::default(),
+                    snapshots,
+                    node: self.node,
+                    incarnation: Arc::clone(&self.incarnation),
+                };
+                Ok(Box::new(PartitionMachine::load(Arc::clone(replica), store, settings)?))
+            }
+        }
+    }
+
+    /// Opens a store; one that had to be deleted is filled from the newest snapshot, and the log brings the rest.
+    fn open(&self, dir: u32, group: Group) -> Result<Box<dyn StateStore>, MachineError> {
+        let boot_id = BootId::current().map_err(|error| MachineError::caused("the boot id can't be read", error))?;
+        let options = StateStoreOptions {
+            dir: self.data.state_dir(dir),
+            engine: self.engine,
+            cache_bytes: self.cache_bytes,
+            boot_id,
+        };
+        let opened =
+            open_state_store(&options).map_err(|error| MachineError::caused("a state store can't be opened", error))?;
+        let mut store = opened.store;
+        if let Opened::Rebuild(reason) = opened.opened {
+            tracing::warn!(%group, ?reason, "the state store is rebuilt from the snapshot and the log");
+            let snapshot = storage::snapshot::latest(&self.data.snapshots_dir(), group.0)
+                .map_err(|error| MachineError::caused("the snapshots can't be read", error))?;
+            if let Some(snapshot) = snapshot {
+                PartitionMachine::refill(&mut *store, &snapshot.path)?;
+            }
+        }
+        Ok(store)
+    }
+}

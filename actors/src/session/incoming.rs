@@ -1,0 +1,133 @@
+//! What the stream's core wants done, and stanzas on their way in.
+
+use std::time::Instant;
+
+use actix::Context;
+use xmpp::jid::Jid;
+use xmpp::scan::Document;
+use xmpp::stanza::{Stanza, StanzaKind};
+use xmpp::stream::StreamEffect;
+use xmpp::stream_error::StreamError;
+use xmpp::stream_management::{Inbound, Nonza, Outbound};
+
+use super::pending::Handling;
+use super::{Management, SessionActor};
+
+/// Stanzas that may wait for their outcome on a stream without stream management.
+const PENDING_MAX: usize = 1_024;
+
+impl SessionActor {
+    /// Whether another stanza may come in.
+    pub(super) fn has_room(&self) -> bool {
+        let managed = self
+            .management
+            .as_ref()
+            .is_none_or(|management| management.inbound.has_room());
+        managed && self.pending.len() < PENDING_MAX
+    }
+
+    /// Does what the core wants, then writes, reads on and sets the timer.
+    pub(super) fn effects(&mut self, ctx: &mut Context<Self>) {
+        while self.has_room() {
+            let Some(effect) = self.core.poll_effect() else { break };
+            match effect {
+                StreamEffect::Send(bytes) => self.out.extend_from_slice(&bytes),
+                StreamEffect::Stanza(document) => self.stanza(&document, ctx),
+                StreamEffect::StanzaAnswered { reply } => {
+                    let number = self.count();
+                    self.settle(number);
+                    self.send_bytes(&reply, None, ctx);
+                }
+                StreamEffect::StreamManagement(nonza) => self.nonza(nonza, ctx),
+                StreamEffect::ClientState { .. } => {}
+                StreamEffect::Close { reason } => {
+                    tracing::debug!(session = self.key.number, ?reason, "the stream ends");
+                    self.close(ctx);
+                    return;
+                }
+                StreamEffect::StartTls
+                | StreamEffect::LookupCredentials { .. }
+                | StreamEffect::CheckPassword(_)
+                | StreamEffect::Authenticated { .. }
+                | StreamEffect::Register { .. }
+                | StreamEffect::BindResource { .. }
+                | StreamEffect::Established(_) => {
+                    tracing::error!("a bound stream wants to negotiate");
+                }
+            }
+        }
+        self.acks();
+        self.flush(ctx);
+        self.read(ctx);
+        self.set_timer(ctx);
+    }
+
+    /// Counts a stanza that came in.
+    fn count(&mut self) -> Option<xmpp::stream_management::StanzaNumber> {
+        self.fabric.metrics.stanzas_in.inc();
+        // There is room: it was looked for before the core was asked.
+        self.management
+            .as_mut()
+            .and_then(|management| management.inbound.receive(Instant::now()).ok())
+    }
+
+    fn nonza(&mut self, nonza: Nonza, ctx: &mut Context<Self>) {
+        match nonza {
+            Nonza::Enable { .. } => {
+                let client = &self.fabric.settings.client;
+                self.management = Some(Box::new(Management {
+                    inbound: Inbound::new(client.sm_inbound.clone()),
+                    outbound: Outbound::new(client.sm_outbound.clone()),
+                }));
+                self.out.extend_from_slice(&xmpp::stream_management::enabled(None));
+            }
+            Nonza::Request => {
+                if let Some(management) = &mut self.management {
+                    management.inbound.request(Instant::now());
+                }
+            }
+            Nonza::Ack { h } => {
+                let Some(management) = &mut self.management else { return };
+                let acked = management
+                    .outbound
+                    .acked(h, Instant::now())
+                    .map(|rows| rows.flatten().max());
+                match acked {
+                    Ok(Some(seq)) => self.acknowledged(seq),
+                    Ok(None) => {}
+                    Err(error) => self.end(StreamError::from(error), ctx),
+                }
+            }
+            Nonza::Resume { .. } => {
+                tracing::error!("a bound stream wants to be resumed");
+            }
+        }
+    }
+
+    fn stanza(&mut self, document: &Document, ctx: &mut Context<Self>) {
+        let number = self.count();
+        let root = document.root();
+        let mut stanza = match Stanza::from_element(&root) {
+            Ok(stanza) => stanza,
+            Err(error) => {
+                if let Some(reply) = error.reply() {
+                    self.send(&reply, ctx);
+                }
+                return self.settle(number);
+            }
+        };
+        stanza.from = Some(Jid::from(self.jid().clone()));
+        if stanza.lang.is_none() {
+            stanza.lang = self.core.lang().map(Into::into);
+        }
+        if let Some(payload) = self.sanitised(&root) {
+            stanza.payload = payload;
+        }
+        let handling = Handling { number, stanza };
+        match handling.stanza.kind {
+            StanzaKind::Message => self.message(handling, ctx),
+            StanzaKind::Presence => self.presence(handling, ctx),
+            StanzaKind::Iq => self.iq(handling, ctx),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A session's socket. Reads go through a buffer shared by the arbiter's sessions, so an idle one holds none; writes
+//! gather what has piled up while the last one was under way.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Instant;
+
+use actix::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf};
+
+use super::{Ending, FLUSH_MAX, SessionActor};
+use crate::listener::Wire;
+
+const SCRATCH_BYTES: usize = 16 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
+}
+
+/// Waits for bytes without holding a buffer meanwhile. Empty: the peer has closed.
+async fn read_some(mut reader: ReadHalf<Wire>) -> (ReadHalf<Wire>, io::Result<Bytes>) {
+    let result = poll_fn(|cx| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            match Pin::new(&mut reader).poll_read(cx, &mut buffer) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled()))),
+            }
+        })
+    })
+    .await;
+    (reader, result)
+}
+
+impl SessionActor {
+    /// Reads on, if there is room for what comes and no read is under way.
+    pub(super) fn read(&mut self, ctx: &mut Context<Self>) {
+        if self.ending != Ending::No || !self.has_room() || !self.core.wants_bytes() {
+            return;
+        }
+        let Some(reader) = self.reader.take() else { return };
+        let future = read_some(reader).into_actor(self).map(|(reader, result), actor, ctx| {
+            actor.reader = Some(reader);
+            match result {
+                Ok(bytes) if bytes.is_empty() => {
+                    tracing::debug!(session = actor.key.number, "the client closed the connection");
+                    ctx.stop();
+                }
+                Ok(bytes) => {
+                    actor.core.push_bytes(&bytes, Instant::now());
+                    actor.effects(ctx);
+                }
+                Err(error) => {
+                    tracing::debug!(session = actor.key.number, %error, "the connection failed");
+                    ctx.stop();
+                }
+            }
+        });
+        ctx.spawn(future);
+    }
+
+    /// Writes what has gathered, if no write is under way.
+    pub(super) fn flush(&mut self, ctx: &mut Context<Self>) {
+        if self.out.is_empty() {
+            if matches!(self.ending, Ending::Flushing(_)) && self.writing == 0 {
+                self.shut_down(ctx);
+            }
+            return;
+        }
+        let Some(mut writer) = self.writer.take() else { return };
+        let bytes = std::mem::take(&mut self.out).freeze();
+        self.writing = bytes.len();
+        let future = async move {
+            let result = async {
+                writer.write_all(&bytes).await?;
+                writer.flush().await
+            };
+            let result = result.await;
+            (writer, result)
+        };
+        let future = future
+            .into_actor(self)
+            .map(|(writer, result): (_, io::Result<()>), actor, ctx| {
+                actor.writer = Some(writer);
+                actor.writing = 0;
+                match result {
+                    Ok(()) => actor.flush(ctx),
+                    Err(error) => {
+                        tracing::debug!(session = actor.key.number, %error, "the connection failed");
+                        ctx.stop();
+                    }
+                }
+            });
+        ctx.spawn(future);
+    }
+
+    /// The stream is over: what was written goes out, then the connection closes.
+    pub(super) fn close(&mut self, ctx: &mut Context<Self>) {
+        if self.ending == Ending::No {
+            self.ending = Ending::Flushing(Instant::now() + FLUSH_MAX);
+            self.flush(ctx);
+            self.set_timer(ctx);
+        }
+    }
+
+    fn shut_down(&mut self, ctx: &mut Context<Self>) {
+        let Some(mut writer) = self.writer.take() else { return };
+        let future = async move { writer.shutdown().await }
+            .into_actor(self)
+            .map(|result, actor, ctx| {
+                if let Err(error) = result {
+                    tracing::debug!(session = actor.key.number, %error, "the connection did not close cleanly");
+                }
+                ctx.stop();
+            });
+        ctx.spawn(future);
+    }
+}

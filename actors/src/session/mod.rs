@@ -1,0 +1,422 @@
+//! One client's stream as an actor, from bind to its end.
+//!
+//! ```text
+//!   socket ─► StreamCore ─► stanza ─► message | presence | iq ─► link or answer
+//!                                                     outcome ─► settled: `h` rises
+//!   deliveries ─► counted, kept until acknowledged ─► socket
+//! ```
+//!
+//! Every stanza that comes in is *settled* exactly once: when its command was committed, its soft state taken, its answer
+//! written, or when it was surely refused. What isn't settled within 10 s ends the stream without being counted.
+
+mod incoming;
+mod io;
+mod iq;
+mod message;
+mod pending;
+mod presence;
+mod sanitise;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, SpawnHandle};
+use bytes::{Bytes, BytesMut};
+use cluster::link::protocol::Publish;
+use messaging::command::Command;
+use messaging::room::command::{RoomAction, RoomCommand};
+use messaging::user::publication::{SessionEvent, SessionFlags, SessionKey};
+use tokio::io::{ReadHalf, WriteHalf};
+use xmpp::jid::{BareJid, FullJid, Jid};
+use xmpp::stanza::{Stanza, StanzaKind};
+use xmpp::stream::StreamCore;
+use xmpp::stream_error::{StreamError, StreamErrorCondition};
+use xmpp::stream_management::{Inbound, Outbound};
+
+use crate::directory::Entry;
+use crate::fabric::Fabric;
+use crate::link::{Caller, Outcome, ToLink};
+use crate::listener::Wire;
+use pending::Pending;
+
+/// Everything but its socket that can wake a session.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub enum ToSession {
+    /// What became of something it asked.
+    Outcome {
+        /// Its own number for it.
+        ticket: u64,
+        /// What.
+        outcome: Outcome,
+    },
+    /// A stanza for the client.
+    Deliver {
+        /// The stanza.
+        bytes: Bytes,
+        /// The row of the user's log it delivers.
+        row: Option<u64>,
+    },
+    /// The session has entered a room under this nickname, or has left it.
+    Room {
+        /// Which.
+        room: BareJid,
+        /// `None`: left.
+        inside: Option<String>,
+    },
+    /// End the stream.
+    Kick(StreamErrorCondition),
+}
+
+/// What a session begins with.
+pub struct SessionParts {
+    /// The node.
+    pub fabric: Arc<Fabric>,
+    /// The negotiated stream.
+    pub core: StreamCore,
+    /// Its socket.
+    pub wire: Wire,
+    /// Its address.
+    pub key: SessionKey,
+}
+
+/// One client's stream.
+pub struct SessionActor {
+    fabric: Arc<Fabric>,
+    key: SessionKey,
+    bare: BareJid,
+    core: StreamCore,
+    reader: Option<ReadHalf<Wire>>,
+    writer: Option<WriteHalf<Wire>>,
+    out: BytesMut,
+    /// Bytes handed to the socket and not yet taken by it.
+    writing: usize,
+    management: Option<Box<Management>>,
+    pending: HashMap<u64, Pending>,
+    next_ticket: u64,
+    flags: SessionFlags,
+    /// A presence was broadcast and not taken back.
+    available: bool,
+    /// Rooms the session is in, with its nickname.
+    rooms: HashMap<BareJid, String>,
+    /// Rows delivered to a client without stream management, waiting for the answer to a ping.
+    unmanaged: Unmanaged,
+    timer: Option<(Instant, SpawnHandle)>,
+    ending: Ending,
+}
+
+/// XEP-0198, once it is enabled.
+struct Management {
+    inbound: Inbound,
+    /// With the row each stanza delivers.
+    outbound: Outbound<Option<u64>>,
+}
+
+/// Deliveries to a client without stream management: a ping behind them tells that they arrived.
+#[derive(Default)]
+struct Unmanaged {
+    newest: u64,
+    asked: Option<(u64, u64)>,
+    pings: u64,
+}
+
+/// How far a session's end has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// It lives.
+    No,
+    /// The last bytes are being written.
+    Flushing(Instant),
+}
+
+/// How long the last bytes may take.
+const FLUSH_MAX: Duration = Duration::from_secs(5);
+
+impl SessionActor {
+    /// Pieces of work that may wait; a client that doesn't keep up with so many deliveries is ended.
+    pub const MAILBOX: usize = 1_024;
+
+    /// Starts the actor on the current arbiter.
+    pub fn begin(parts: SessionParts) {
+        let SessionParts {
+            fabric,
+            core,
+            wire,
+            key,
+        } = parts;
+        let (reader, writer) = tokio::io::split(wire);
+        let bare = key.jid.bare();
+        fabric.metrics.sessions.inc();
+        SessionActor {
+            fabric,
+            bare,
+            core,
+            reader: Some(reader),
+            writer: Some(writer),
+            out: BytesMut::new(),
+            writing: 0,
+            management: None,
+            pending: HashMap::new(),
+            next_ticket: 1,
+            flags: SessionFlags::default(),
+            available: false,
+            rooms: HashMap::new(),
+            unmanaged: Unmanaged::default(),
+            timer: None,
+            ending: Ending::No,
+            key,
+        }
+        .start();
+    }
+
+    fn jid(&self) -> &FullJid {
+        &self.key.jid
+    }
+
+    /// Writes a stanza of the server's own, counted as sent.
+    fn send(&mut self, stanza: &Stanza, ctx: &mut Context<Self>) {
+        let mut bytes = BytesMut::with_capacity(stanza.size_hint());
+        stanza.write(&mut bytes);
+        self.send_bytes(&bytes, None, ctx);
+    }
+
+    /// Writes a stanza, counted as sent; `row`: what it delivers.
+    fn send_bytes(&mut self, bytes: &[u8], row: Option<u64>, ctx: &mut Context<Self>) {
+        if self.ending != Ending::No {
+            return;
+        }
+        self.out.extend_from_slice(bytes);
+        self.fabric.metrics.stanzas_out.inc();
+        match &mut self.management {
+            Some(management) => match management.outbound.sent(row, bytes.len(), Instant::now()) {
+                Ok(true) => self.out.extend_from_slice(&xmpp::stream_management::request()),
+                Ok(false) => {}
+                Err(_) => return self.end(StreamError::new(StreamErrorCondition::ResourceConstraint), ctx),
+            },
+            None => {
+                if let Some(row) = row {
+                    self.unmanaged.newest = self.unmanaged.newest.max(row);
+                    self.ping_unmanaged();
+                }
+            }
+        }
+        if self.out.len() + self.writing > self.fabric.settings.client.outgoing_bytes_max {
+            // A slow client: what it has not acknowledged stays in the log.
+            self.fabric.metrics.slow_sessions.inc();
+            self.out.clear();
+            return self.end(StreamError::new(StreamErrorCondition::ResourceConstraint), ctx);
+        }
+        self.flush(ctx);
+    }
+
+    /// A ping behind what was delivered; its answer says that all before it has arrived.
+    fn ping_unmanaged(&mut self) {
+        if self.unmanaged.asked.is_some() {
+            return;
+        }
+        self.unmanaged.pings += 1;
+        self.unmanaged.asked = Some((self.unmanaged.pings, self.unmanaged.newest));
+        let mut ping = Stanza::new(StanzaKind::Iq);
+        ping.type_ = Some("get".into());
+        ping.id = Some(format!("delivered-{}", self.unmanaged.pings).into());
+        ping.from = Some(Jid::from(self.bare.to_domain()));
+        ping.to = Some(Jid::from(self.key.jid.clone()));
+        ping.payload = Bytes::from_static(b"<ping xmlns='urn:xmpp:ping'/>");
+        ping.write(&mut self.out);
+    }
+
+    /// The answer to such a ping; `true` if it was one.
+    fn pong_unmanaged(&mut self, stanza: &Stanza) -> bool {
+        let Some((number, upto)) = self.unmanaged.asked else {
+            return false;
+        };
+        let Some(id) = stanza.id.as_deref() else { return false };
+        if id.strip_prefix("delivered-").and_then(|n| n.parse().ok()) != Some(number) {
+            return false;
+        }
+        self.unmanaged.asked = None;
+        self.acknowledged(upto);
+        if self.unmanaged.newest > upto {
+            self.ping_unmanaged();
+        }
+        true
+    }
+
+    fn acknowledged(&mut self, seq: u64) {
+        let key = self.key.clone();
+        self.tell_own(SessionEvent::Acknowledged { key, seq });
+    }
+
+    /// Tells the owner of the user's partition something that no stanza waits for.
+    fn tell_own(&self, event: SessionEvent) {
+        let publish = Box::new(Publish::Session(event));
+        let Some(link) = self.fabric.link_of(&self.bare) else {
+            return;
+        };
+        if link.try_send(ToLink::Publish { caller: None, publish }).is_err() {
+            tracing::warn!(
+                session = self.key.number,
+                "the link is full; the owner learns it when the node attaches again"
+            );
+        }
+    }
+
+    /// Ends the stream with an error.
+    fn end(&mut self, error: StreamError, ctx: &mut Context<Self>) {
+        if self.ending == Ending::No {
+            self.core.close(error);
+            self.effects(ctx);
+        }
+    }
+
+    /// Ends the stream without `</stream:stream>`: what it has not acknowledged is to be sent again.
+    fn drop_stream(&mut self, ctx: &mut Context<Self>) {
+        if self.ending == Ending::No {
+            self.core.close_unfinished();
+            self.effects(ctx);
+        }
+    }
+
+    fn set_timer(&mut self, ctx: &mut Context<Self>) {
+        let core = self.core.poll_timeout();
+        let managed = self.management.as_ref();
+        let inbound = managed.and_then(|management| management.inbound.poll_timeout());
+        let outbound = managed.and_then(|management| management.outbound.poll_timeout());
+        let pending = self.pending.values().map(Pending::deadline).min();
+        let ending = match self.ending {
+            Ending::No => None,
+            Ending::Flushing(until) => Some(until),
+        };
+        let due = [core, inbound, outbound, pending, ending].into_iter().flatten().min();
+        match (due, &self.timer) {
+            (Some(due), Some((set, _))) if *set <= due => {}
+            (Some(due), _) => {
+                if let Some((_, handle)) = self.timer.take() {
+                    ctx.cancel_future(handle);
+                }
+                let wait = due.saturating_duration_since(Instant::now());
+                let handle = ctx.run_later(wait, |actor, ctx| {
+                    actor.timer = None;
+                    actor.timeout(ctx);
+                });
+                self.timer = Some((due, handle));
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn timeout(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        if let Ending::Flushing(until) = self.ending {
+            if until <= now {
+                ctx.stop();
+            }
+            return self.set_timer(ctx);
+        }
+        self.core.handle_timeout(now);
+        if let Some(management) = &mut self.management {
+            if management.inbound.handle_timeout(now).is_err() {
+                tracing::info!(
+                    session = self.key.number,
+                    "the outcome of a stanza is unknown; the stream is dropped"
+                );
+                return self.drop_stream(ctx);
+            }
+            match management.outbound.handle_timeout(now) {
+                xmpp::stream_management::OutboundTimeout::Nothing => {}
+                xmpp::stream_management::OutboundTimeout::RequestAck => {
+                    self.out.extend_from_slice(&xmpp::stream_management::request());
+                }
+                xmpp::stream_management::OutboundTimeout::PeerSilent => {
+                    return self.end(StreamError::new(StreamErrorCondition::ConnectionTimeout), ctx);
+                }
+            }
+            self.acks();
+        } else if self.pending.values().any(|pending| pending.deadline() <= now) {
+            return self.drop_stream(ctx);
+        }
+        self.effects(ctx);
+    }
+
+    /// Leaves rooms and tells the owner that the session is over.
+    fn say_goodbye(&mut self) {
+        let presence = unavailable(&self.key.jid);
+        for room in std::mem::take(&mut self.rooms).into_keys() {
+            let action = RoomAction::Leave {
+                presence: presence.clone(),
+            };
+            let by = self.key.jid.clone();
+            let command = Box::new(Command::Room(RoomCommand {
+                room: room.clone(),
+                by,
+                action,
+            }));
+            if let Some(link) = self.fabric.link_of(&room)
+                && link
+                    .try_send(ToLink::Propose {
+                        caller: Caller::Nobody,
+                        command,
+                    })
+                    .is_err()
+            {
+                tracing::warn!(
+                    session = self.key.number,
+                    "a room could not be left; its owner removes the occupant"
+                );
+            }
+        }
+        let key = self.key.clone();
+        self.tell_own(SessionEvent::Down { key, stanza: presence });
+    }
+}
+
+/// The unavailable presence of a session that is gone.
+pub fn unavailable(jid: &FullJid) -> Stanza {
+    let mut stanza = Stanza::new(StanzaKind::Presence);
+    stanza.from = Some(Jid::from(jid.clone()));
+    stanza.type_ = Some("unavailable".into());
+    stanza
+}
+
+impl Actor for SessionActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(Self::MAILBOX);
+        let entry = Entry {
+            number: self.key.number,
+            session: ctx.address(),
+        };
+        self.fabric.directory.claim(self.key.jid.clone(), entry);
+        self.effects(ctx);
+    }
+
+    fn stopped(&mut self, _ctx: &mut Self::Context) {
+        self.fabric.directory.release(&self.key.jid, self.key.number);
+        self.fabric.metrics.sessions.dec();
+        self.say_goodbye();
+    }
+}
+
+impl Handler<ToSession> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ToSession, ctx: &mut Self::Context) {
+        match message {
+            ToSession::Outcome { ticket, outcome } => self.outcome(ticket, outcome, ctx),
+            ToSession::Deliver { bytes, row } => self.send_bytes(&bytes, row, ctx),
+            ToSession::Room {
+                room,
+                inside: Some(nick),
+            } => {
+                self.rooms.insert(room, nick);
+            }
+            ToSession::Room { room, inside: None } => {
+                self.rooms.remove(&room);
+            }
+            ToSession::Kick(condition) => self.end(StreamError::new(condition), ctx),
+        }
+        self.set_timer(ctx);
+    }
+}

@@ -1,0 +1,199 @@
+//! Stanzas that wait for their outcome, and what is said when it comes.
+
+use std::time::{Duration, Instant};
+
+use actix::{AsyncContext, Context};
+use bytes::Bytes;
+use cluster::link::protocol::{Ask, AskReply, Publish};
+use messaging::command::{Answer, Command};
+use messaging::query::{Query, Reply};
+use xmpp::jid::BareJid;
+use xmpp::stanza::{Stanza, StanzaKind};
+use xmpp::stanza_error::StanzaError;
+use xmpp::stream_management::StanzaNumber;
+
+use super::SessionActor;
+use crate::link::{Caller, Outcome, ToLink};
+use crate::negotiation::unavailable_now;
+
+/// A stanza whose outcome is awaited.
+pub(super) struct Pending {
+    /// Its count, where stream management counts.
+    number: Option<StanzaNumber>,
+    /// Its head, without payload: whom to answer.
+    head: Stanza,
+    since: Instant,
+}
+
+/// What is unknown for so long ends the stream.
+const OUTCOME_MAX: Duration = Duration::from_secs(10);
+
+impl Pending {
+    /// When the stream has to go if the outcome is still unknown. Questions have their own, slightly shorter one.
+    pub(super) fn deadline(&self) -> Instant {
+        self.since + OUTCOME_MAX + Duration::from_secs(1)
+    }
+}
+
+/// A stanza being handled: settled exactly once, by [`SessionActor::settle`] or through a ticket.
+pub(super) struct Handling {
+    pub(super) number: Option<StanzaNumber>,
+    pub(super) stanza: Stanza,
+}
+
+impl Handling {
+    fn head(&self) -> Stanza {
+        Stanza {
+            payload: Bytes::new(),
+            ..self.stanza.clone()
+        }
+    }
+}
+
+impl SessionActor {
+    /// The stanza's outcome is final.
+    pub(super) fn settle(&mut self, number: Option<StanzaNumber>) {
+        if let (Some(management), Some(number)) = (&mut self.management, number) {
+            management.inbound.settle(number);
+        }
+    }
+
+    /// Writes acknowledgements that are due.
+    pub(super) fn acks(&mut self) {
+        if let Some(management) = &mut self.management {
+            while let Some(h) = management.inbound.poll_ack() {
+                self.out.extend_from_slice(&xmpp::stream_management::ack(h));
+            }
+        }
+    }
+
+    /// Refuses a stanza: surely not done.
+    pub(super) fn refuse(&mut self, handling: Handling, error: &StanzaError, ctx: &mut Context<Self>) {
+        if let Some(reply) = error.reply_to(&handling.stanza) {
+            self.send(&reply, ctx);
+        }
+        self.settle(handling.number);
+    }
+
+    /// Answers an iq.
+    pub(super) fn answer(&mut self, handling: Handling, payload: Bytes, ctx: &mut Context<Self>) {
+        let reply = Stanza::result_of(&handling.stanza, payload);
+        self.send(&reply, ctx);
+        self.settle(handling.number);
+    }
+
+    fn ticket(&mut self, handling: &Handling, ctx: &Context<Self>) -> Caller {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let pending = Pending {
+            number: handling.number,
+            head: handling.head(),
+            since: Instant::now(),
+        };
+        self.pending.insert(ticket, pending);
+        Caller::Session {
+            session: ctx.address(),
+            ticket,
+        }
+    }
+
+    fn pass(
+        &mut self,
+        key: &BareJid,
+        handling: Handling,
+        ctx: &mut Context<Self>,
+        make: impl FnOnce(Caller) -> ToLink,
+    ) {
+        let Some(link) = self.fabric.link_of(key).cloned() else {
+            return self.refuse(handling, &unavailable_now(), ctx);
+        };
+        let caller = self.ticket(&handling, ctx);
+        let ticket = self.next_ticket - 1;
+        if link.try_send(make(caller)).is_err() {
+            self.pending.remove(&ticket);
+            self.fabric.metrics.links_full.inc();
+            self.refuse(handling, &unavailable_now(), ctx);
+        }
+    }
+
+    /// Proposes a command on a key; the stanza is settled by its answer.
+    pub(super) fn propose(&mut self, key: &BareJid, handling: Handling, command: Command, ctx: &mut Context<Self>) {
+        self.pass(key, handling, ctx, |caller| ToLink::Propose {
+            caller,
+            command: Box::new(command),
+        });
+    }
+
+    /// Publishes soft state; the stanza is settled when the owner took it.
+    pub(super) fn publish(&mut self, key: &BareJid, handling: Handling, publish: Publish, ctx: &mut Context<Self>) {
+        self.pass(key, handling, ctx, |caller| ToLink::Publish {
+            caller: Some(caller),
+            publish: Box::new(publish),
+        });
+    }
+
+    /// Asks the owner of a key; the stanza is settled by the answer.
+    pub(super) fn query(&mut self, key: &BareJid, handling: Handling, query: Query, ctx: &mut Context<Self>) {
+        self.pass(key, handling, ctx, |caller| ToLink::Ask {
+            caller,
+            ask: Box::new(Ask::Query(query)),
+        });
+    }
+
+    /// What became of something that was asked.
+    pub(super) fn outcome(&mut self, ticket: u64, outcome: Outcome, ctx: &mut Context<Self>) {
+        let Some(Pending { number, head, .. }) = self.pending.remove(&ticket) else {
+            return;
+        };
+        let handling = Handling { number, stanza: head };
+        match outcome {
+            Outcome::Answered(Answer::Done { .. }) => self.done(handling, Bytes::new(), ctx),
+            Outcome::Answered(Answer::Reply(payload)) => self.done(handling, payload, ctx),
+            Outcome::Answered(Answer::Refused(error)) => self.refuse(handling, &error, ctx),
+            Outcome::Taken => self.settle(handling.number),
+            Outcome::Replied(AskReply::Reply(reply)) => self.replied(handling, reply, ctx),
+            Outcome::Replied(AskReply::Refused(error)) => self.refuse(handling, &error, ctx),
+            Outcome::Replied(AskReply::Bound) => self.settle(handling.number),
+            Outcome::Full | Outcome::NotDone => self.refuse(handling, &unavailable_now(), ctx),
+            Outcome::Unknown => {
+                // Never answered with an error, which clients would show as final: the stream goes, uncounted.
+                tracing::info!(
+                    session = self.key.number,
+                    "the outcome of a stanza is unknown; the stream is dropped"
+                );
+                return self.drop_stream(ctx);
+            }
+        }
+        self.effects(ctx);
+    }
+
+    fn done(&mut self, handling: Handling, payload: Bytes, ctx: &mut Context<Self>) {
+        if handling.stanza.kind == StanzaKind::Iq && handling.stanza.is_request() {
+            self.answer(handling, payload, ctx);
+        } else {
+            self.settle(handling.number);
+        }
+    }
+
+    pub(super) fn replied(&mut self, handling: Handling, reply: Reply, ctx: &mut Context<Self>) {
+        match reply {
+            Reply::Payload(payload) => self.answer(handling, payload, ctx),
+            Reply::Page { messages, fin } => {
+                for message in messages {
+                    self.send_bytes(&message, None, ctx);
+                }
+                self.answer(handling, fin, ctx);
+            }
+            Reply::Refused(error) => self.refuse(handling, &error, ctx),
+            Reply::Occupant { session, asker_nick } => self.forward_to_occupant(handling, &session, &asker_nick, ctx),
+            Reply::Credentials(_) | Reply::Jids(_) | Reply::ArchiveAllowed { .. } => {
+                tracing::error!("a question was answered with what nobody asked for");
+                self.refuse(
+                    handling,
+                    &StanzaError::new(xmpp::stanza_error::Condition::InternalServerError),
+                    ctx,
+                );
+            }
+        }
+    }
+}

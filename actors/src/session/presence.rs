@@ -1,0 +1,170 @@
+//! Presence on its way in. RFC 6121 §3, §4; XEP-0045.
+
+use actix::Context;
+use cluster::link::protocol::Publish;
+use messaging::command::Command;
+use messaging::room::command::{RoomAction, RoomCommand};
+use messaging::room::parse::{RoomRequest, Sender, parse};
+use messaging::user::publication::SessionEvent;
+use xmpp::jid::Jid;
+use xmpp::stanza::{PresenceType, Stanza};
+use xmpp::stanza_error::{Condition, StanzaError};
+
+use super::SessionActor;
+use super::pending::Handling;
+use crate::link::{Caller, ToLink};
+
+impl SessionActor {
+    pub(super) fn presence(&mut self, handling: Handling, ctx: &mut Context<Self>) {
+        let Some(to) = handling.stanza.to.clone() else {
+            return self.broadcast(handling, ctx);
+        };
+        let constants = &self.fabric.settings.constants;
+        if to.domain() == constants.rooms_domain {
+            return self.room_stanza(handling, to, ctx);
+        }
+        if to.domain() != constants.domain {
+            return self.refuse(handling, &StanzaError::new(Condition::RemoteServerNotFound), ctx);
+        }
+        if to.is_domain() {
+            return self.settle(handling.number);
+        }
+        match handling.stanza.presence_type() {
+            PresenceType::Subscribe
+            | PresenceType::Subscribed
+            | PresenceType::Unsubscribe
+            | PresenceType::Unsubscribed => self.subscription(handling, to, ctx),
+            PresenceType::Available | PresenceType::Unavailable => {
+                let event = SessionEvent::Directed {
+                    key: self.key.clone(),
+                    stanza: handling.stanza.clone(),
+                };
+                let own = self.bare.clone();
+                self.publish(&own, handling, Publish::Session(event), ctx);
+            }
+            PresenceType::Error => {
+                let publish = Publish::Stanza(handling.stanza.clone());
+                self.publish(&to.bare(), handling, publish, ctx);
+            }
+            // RFC 6121 §4.3: probes are a server's.
+            PresenceType::Probe => self.settle(handling.number),
+        }
+    }
+
+    /// RFC 6121 §4.2, §4.4, §4.5.
+    fn broadcast(&mut self, handling: Handling, ctx: &mut Context<Self>) {
+        match handling.stanza.presence_type() {
+            PresenceType::Available => {
+                if let Err(error) = priority(&handling.stanza) {
+                    return self.refuse(handling, &error, ctx);
+                }
+                self.available = true;
+            }
+            PresenceType::Unavailable => {
+                self.available = false;
+                self.leave_rooms(&handling.stanza);
+            }
+            _ => return self.refuse(handling, &StanzaError::new(Condition::BadRequest), ctx),
+        }
+        let event = SessionEvent::Presence {
+            key: self.key.clone(),
+            stanza: handling.stanza.clone(),
+        };
+        let own = self.bare.clone();
+        self.publish(&own, handling, Publish::Session(event), ctx);
+    }
+
+    /// RFC 6121 §3: from the bare JID, to the bare JID.
+    fn subscription(&mut self, mut handling: Handling, to: Jid, ctx: &mut Context<Self>) {
+        let contact = to.bare();
+        let own = self.bare.clone();
+        let mut stanza = handling.stanza.clone();
+        stanza.from = Some(Jid::from(own.clone()));
+        stanza.to = Some(Jid::from(contact.clone()));
+        handling.stanza.payload = bytes::Bytes::new();
+        let command = Command::SendSubscription {
+            user: own.clone(),
+            contact,
+            stanza,
+        };
+        self.propose(&own, handling, command, ctx);
+    }
+
+    /// XEP-0045 §7.14: who goes offline leaves its rooms.
+    fn leave_rooms(&mut self, presence: &Stanza) {
+        let mut presence = presence.clone();
+        presence.to = None;
+        for room in self.rooms.keys() {
+            let action = RoomAction::Leave {
+                presence: presence.clone(),
+            };
+            let by = self.key.jid.clone();
+            let command = Box::new(Command::Room(RoomCommand {
+                room: room.clone(),
+                by,
+                action,
+            }));
+            if let Some(link) = self.fabric.link_of(room)
+                && link
+                    .try_send(ToLink::Propose {
+                        caller: Caller::Nobody,
+                        command,
+                    })
+                    .is_err()
+            {
+                tracing::warn!(
+                    session = self.key.number,
+                    "a room could not be left; its owner removes the occupant"
+                );
+            }
+        }
+    }
+
+    /// A message, presence or iq for a room or an occupant.
+    pub(super) fn room_stanza(&mut self, handling: Handling, to: Jid, ctx: &mut Context<Self>) {
+        if to.is_domain() {
+            return self.rooms_service(handling, ctx);
+        }
+        let sender = Sender {
+            jid: self.key.jid.clone(),
+            node: self.fabric.node.0,
+            incarnation: self.fabric.incarnation.0,
+        };
+        let room = to.bare();
+        match parse(&handling.stanza, &sender) {
+            Err(refusal) => self.refuse(handling, &refusal.to_stanza_error(), ctx),
+            Ok(RoomRequest::Action(action)) => {
+                let command = RoomCommand {
+                    room: room.clone(),
+                    by: self.key.jid.clone(),
+                    action,
+                };
+                self.propose(&room, handling, Command::Room(command), ctx);
+            }
+            Ok(RoomRequest::Query(query)) => {
+                self.query(&room, handling, messaging::query::Query::Room(query), ctx);
+            }
+            Ok(RoomRequest::Passing(_)) => {
+                let stanza = handling.stanza.clone();
+                let publish = Publish::RoomStanza {
+                    room: room.clone(),
+                    by: self.key.jid.clone(),
+                    stanza,
+                };
+                self.publish(&room, handling, publish, ctx);
+            }
+            Ok(RoomRequest::Ignored) => self.settle(handling.number),
+            Ok(RoomRequest::Unhandled) => self.room_iq(handling, to, ctx),
+        }
+    }
+}
+
+/// RFC 6121 §4.7.2.3: an integer from -128 to 127.
+fn priority(stanza: &Stanza) -> Result<i8, StanzaError> {
+    let bad = || StanzaError::new(Condition::BadRequest).with_text("A priority is a number from -128 to 127.");
+    let payload = stanza.payload_document().map_err(|_| bad())?;
+    match payload.roots().find(|element| element.is("priority", xmpp::ns::CLIENT)) {
+        None => Ok(0),
+        Some(element) => element.text().trim().parse().map_err(|_| bad()),
+    }
+}
