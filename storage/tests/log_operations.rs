@@ -1,5 +1,10 @@
 //! The log's operations while nothing breaks: order, contiguity, truncation, purge, limits, many groups at once.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, which clippy.toml's exception doesn't reach"
+)]
+
 mod log_support;
 
 use std::sync::Arc;

@@ -160,12 +160,14 @@ impl Stamp {
         let group = GroupId(header.u32()?);
         let place = header.u32()?;
         let end = FRAME_HEADER_BYTES.checked_add(body_bytes)?;
+        // The padding too must be there, or the frame was cut off and its place could not be read.
+        let bytes = bytes.get(..end.checked_next_multiple_of(FRAME_ALIGN)?)?;
         if crc32c::crc32c_append(self.seed, bytes.get(4..end)?) != crc {
             return None;
         }
         let record = Record::decode(kind, bytes.get(FRAME_HEADER_BYTES..end)?)?;
         let synced_before = number.checked_sub(u64::from(place))?;
-        let bytes = frame_bytes(body_bytes);
+        let bytes = bytes.len();
         Some(Frame {
             meta: Meta {
                 number,

@@ -21,7 +21,7 @@
 //! (its replica must give no vote until it has caught up with a leader elected without it), and the log is rewritten.
 //!
 //! Files: `frame` (codec), `segment` (files), `index` (what is where), `replay` and `recovery` (start), `queue` (admission), `writer`,
-//! `keeper`.
+//! `keeper`, `threads`.
 
 mod frame;
 mod index;
@@ -30,6 +30,7 @@ mod queue;
 mod recovery;
 mod replay;
 mod segment;
+mod threads;
 mod writer;
 
 use std::fmt;
@@ -319,7 +320,7 @@ pub struct LogMetrics {
 #[derive(Clone)]
 pub struct Log {
     shared: Arc<Shared>,
-    threads: Arc<writer::Threads>,
+    threads: Arc<threads::Threads>,
 }
 
 impl fmt::Debug for Log {
@@ -334,7 +335,7 @@ impl Log {
         options.validate()?;
         let (writer, recovered) = recovery::open(dir, options)?;
         let shared = writer.shared();
-        let threads = Arc::new(writer::Threads::start(writer)?);
+        let threads = Arc::new(threads::Threads::start(writer)?);
         Ok((Self { shared, threads }, recovered))
     }
 

@@ -290,43 +290,29 @@ impl Shared {
         let fresh = || GroupIndex::new(suspect);
         match kind {
             OpKind::Append(entries) => {
-                let mut expected = inner.groups.get(&group).map_or(0, GroupIndex::next);
-                for entry in entries {
-                    if entry.index != expected {
+                let next = inner.groups.get(&group).map_or(0, GroupIndex::next);
+                for (expected, entry) in (next..).zip(entries) {
+                    let found = entry.index;
+                    if found != expected {
                         return Err(LogError::NotContiguous {
                             group,
                             expected,
-                            found: entry.index,
+                            found,
                         });
                     }
-                    expected += 1;
                 }
                 inner.groups.entry(group).or_insert_with(fresh);
             }
             OpKind::Vote(vote) => {
                 inner.groups.entry(group).or_insert_with(fresh).vote = Some(vote.clone())
             }
-            OpKind::Truncate { after, released } => {
-                let Some(index) = inner.groups.get_mut(&group) else {
-                    *kind = OpKind::Barrier;
-                    return Ok(());
-                };
-                let (first, next) = (
-                    index.first(),
-                    after.map_or(index.first(), |after| after.saturating_add(1)),
-                );
-                match after {
-                    Some(after) if next < first => {
-                        return Err(LogError::TruncatesPurged {
-                            group,
-                            after: *after,
-                            first,
-                        });
-                    }
-                    _ if next >= index.next() => *kind = OpKind::Barrier,
-                    _ => *released = index.truncate(next),
-                }
-            }
+            OpKind::Truncate { after, released } => match inner.groups.get_mut(&group) {
+                Some(index) => match truncate(index, group, *after)? {
+                    Some(gone) => *released = gone,
+                    None => *kind = OpKind::Barrier,
+                },
+                None => *kind = OpKind::Barrier,
+            },
             OpKind::Purge {
                 upto,
                 purged,
@@ -483,6 +469,25 @@ impl Shared {
             self.work.notify_one();
         }
         LogError::Corrupt { group, index }
+    }
+}
+
+/// Truncates a group's index; `None`: there was nothing to remove.
+fn truncate(
+    index: &mut GroupIndex,
+    group: GroupId,
+    after: Option<u64>,
+) -> Result<Option<Released>, LogError> {
+    let first = index.first();
+    let next = after.map_or(first, |after| after.saturating_add(1));
+    match after {
+        Some(after) if next < first => Err(LogError::TruncatesPurged {
+            group,
+            after,
+            first,
+        }),
+        _ if next >= index.next() => Ok(None),
+        _ => Ok(Some(index.truncate(next))),
     }
 }
 

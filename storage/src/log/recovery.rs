@@ -42,19 +42,7 @@ pub(super) fn open(path: &Path, options: LogOptions) -> Result<(Writer, Recovere
     if !damaged {
         drop_unused_tail(&dir, &replay, &mut found, &mut spares)?;
     }
-    let recovered = Recovered {
-        fresh,
-        groups: replay.groups.keys().copied().collect(),
-        quarantined: replay
-            .groups
-            .iter()
-            .filter(|(_, group)| group.index.quarantined)
-            .map(|(id, _)| *id)
-            .collect(),
-        damage: replay.damage.clone(),
-        suspect_unknown: replay.suspect_unknown,
-        frames_dropped: replay.dropped,
-    };
+    let recovered = summary(&replay, fresh);
     let last_id = found.last().map_or(0, Found::id);
     let mut headless = Vec::new();
     let mut segments = Vec::new();
@@ -101,6 +89,22 @@ pub(super) fn open(path: &Path, options: LogOptions) -> Result<(Writer, Recovere
     shared.lock().stalled = false;
     writer.flush();
     Ok((writer, recovered))
+}
+
+fn summary(replay: &Replay, fresh: bool) -> Recovered {
+    Recovered {
+        fresh,
+        groups: replay.groups.keys().copied().collect(),
+        quarantined: replay
+            .groups
+            .iter()
+            .filter(|(_, group)| group.index.quarantined)
+            .map(|(id, _)| *id)
+            .collect(),
+        damage: replay.damage.clone(),
+        suspect_unknown: replay.suspect_unknown,
+        frames_dropped: replay.dropped,
+    }
 }
 
 fn report(recovered: &Recovered) {

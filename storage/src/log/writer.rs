@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -15,7 +14,8 @@ use super::frame::{GroupHead, Meta, NODE, Record};
 use super::index::{Location, Released};
 use super::queue::{Done, Inner, LiveSegment, Op, OpKind, Shared, read_entry};
 use super::segment::{HEADER_BYTES, Segment};
-use super::{GroupId, LogEntry, LogError, keeper};
+use super::threads::EndOfWriter;
+use super::{GroupId, LogEntry, LogError};
 
 /// Kept free at a segment's end: a mark and a seal.
 const TAIL_BYTES: u64 = 96;
@@ -53,8 +53,8 @@ impl Default for Written {
 #[derive(Default)]
 struct Batch {
     frames: Vec<u8>,
-    /// Number of its first frame.
-    first_number: u64,
+    /// Everything before this frame is on disk; a mark right before the write is not.
+    synced_before: u64,
     placed: Vec<(GroupId, u64, u64, Location)>,
     moved: Vec<(GroupId, u64, Location, Location)>,
     released: Vec<Released>,
@@ -85,6 +85,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     at: Position,
     pub(super) groups: BTreeMap<GroupId, Written>,
+    /// Number of the first frame that is not known to be on disk: the last mark, or what comes next.
+    unsynced: u64,
     /// Nonzero while a damaged log is rewritten.
     rewrite: u32,
     batch: Batch,
@@ -101,10 +103,12 @@ impl Writer {
         groups: BTreeMap<GroupId, Written>,
     ) -> Self {
         let (batch, copying) = (Batch::default(), VecDeque::new());
+        let unsynced = at.number;
         Self {
             shared,
             at,
             groups,
+            unsynced,
             rewrite: 0,
             batch,
             copying,
@@ -117,8 +121,8 @@ impl Writer {
     }
 
     /// Runs until the log is closed.
-    fn run(mut self) {
-        let _end = EndOfWriter(Arc::clone(&self.shared));
+    pub(super) fn run(mut self) {
+        let _end = EndOfWriter::new(self.shared());
         loop {
             let work = self.next_work();
             if work.ended {
@@ -396,12 +400,12 @@ impl Writer {
 
     fn put(&mut self, group: GroupId, record: &Record<'_>) -> Location {
         if self.batch.frames.is_empty() {
-            self.batch.first_number = self.at.number;
+            self.batch.synced_before = self.unsynced;
         }
         let sequence = self.next_sequence(group);
         let meta = Meta {
             number: self.at.number,
-            synced_before: self.batch.first_number,
+            synced_before: self.batch.synced_before,
             group,
             sequence,
         };
@@ -465,6 +469,7 @@ impl Writer {
     /// synced itself; without it, the next write says the same.
     fn write_mark(&mut self, written: usize) -> io::Result<()> {
         self.at.offset += written as u64;
+        self.unsynced = self.at.number;
         let mut mark = Vec::new();
         self.encode_alone(&mut mark, &Record::Mark);
         self.shared
@@ -554,6 +559,7 @@ impl Writer {
 
     /// Makes `segment` the active one and prepares its heads.
     fn enter(&mut self, segment: Arc<Segment>) {
+        self.unsynced = self.at.number;
         self.at.active = segment;
         self.at.offset = HEADER_BYTES;
         let suspect_unknown = {
@@ -715,82 +721,5 @@ impl Shared {
                 .wait(inner)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-    }
-}
-
-/// Lets nobody wait for a writer that has ended, even by a panic.
-struct EndOfWriter(Arc<Shared>);
-
-impl Drop for EndOfWriter {
-    fn drop(&mut self) {
-        let left = {
-            let mut inner = self.0.lock();
-            inner.dead = true;
-            std::mem::take(&mut inner.queue)
-        };
-        self.0.room.notify_all();
-        self.0.keep.notify_all();
-        for op in left {
-            (op.done)(Err(LogError::Closed));
-        }
-    }
-}
-
-/// The log's two threads.
-pub(super) struct Threads {
-    shared: Arc<Shared>,
-    running: Mutex<Vec<JoinHandle<()>>>,
-}
-
-impl Threads {
-    pub(super) fn start(writer: Writer) -> Result<Self, LogError> {
-        let shared = writer.shared();
-        let named = |name: &str| thread::Builder::new().name(name.to_owned());
-        let kept = Arc::clone(&shared);
-        let keeper = named("log-keeper")
-            .spawn(move || keeper::run(&kept))
-            .map_err(LogError::io("start a thread"))?;
-        let started = named("log-writer")
-            .spawn(move || writer.run())
-            .map_err(LogError::io("start a thread"));
-        if started.is_err() {
-            shared.lock().dead = true;
-            shared.keep.notify_all();
-        }
-        Ok(Self {
-            shared,
-            running: Mutex::new(vec![started?, keeper]),
-        })
-    }
-
-    pub(super) fn close(&self) {
-        self.shared.lock().closing = true;
-        for waiting in [&self.shared.work, &self.shared.room, &self.shared.keep] {
-            waiting.notify_all();
-        }
-        let running =
-            std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner));
-        if running.is_empty()
-            || running
-                .iter()
-                .any(|thread| thread.thread().id() == thread::current().id())
-        {
-            // A callback dropped the last handle: the threads end by themselves, and with them the lock.
-            return;
-        }
-        for thread in running {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the log has panicked");
-            }
-        }
-        if let Err(error) = self.shared.dir.unlock() {
-            tracing::warn!(%error, "the log folder could not be unlocked");
-        }
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.close();
     }
 }

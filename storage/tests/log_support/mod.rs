@@ -29,6 +29,13 @@ pub fn options(segment_bytes: u64) -> LogOptions {
     }
 }
 
+/// A folder in memory, if there is such: tests that open a log thousands of times wait for no disk.
+pub fn memory_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a folder can be made")
+}
+
 pub fn open(dir: &Path, options: LogOptions) -> Log {
     Log::open(dir, options).expect("the log opens").0
 }
@@ -51,11 +58,10 @@ pub fn entries(range: std::ops::Range<u64>, term: u64, bytes: usize) -> Vec<LogE
     range.map(|index| entry(index, term, bytes)).collect()
 }
 
+type Answer = Result<(), LogError>;
+
 /// A callback and the end that learns of it.
-pub fn ticket() -> (
-    impl FnOnce(Result<(), LogError>) + Send + 'static,
-    Receiver<Result<(), LogError>>,
-) {
+pub fn ticket() -> (impl FnOnce(Answer) + Send + 'static, Receiver<Answer>) {
     let (tx, rx) = channel();
     let done = move |result| {
         // Who doesn't wait has dropped the other end.
@@ -133,12 +139,36 @@ pub fn check_whole(held: &Held) {
     }
 }
 
+/// Copies the log's files.
 pub fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder can be made");
     for file in std::fs::read_dir(from).expect("the folder is there") {
         let file = file.expect("the entry is there");
-        std::fs::copy(file.path(), to.join(file.file_name())).expect("the file can be copied");
+        if file.file_type().expect("the entry is there").is_file() {
+            std::fs::copy(file.path(), to.join(file.file_name())).expect("the file can be copied");
+        }
     }
+}
+
+/// Waits until the log's other thread has nothing to do with the files, so that they can be copied as of one moment.
+pub fn settle(log: &Log, dir: &Path) {
+    for _ in 0..10_000_000 {
+        let metrics = log.metrics();
+        let count = |extension: &str| {
+            let files = std::fs::read_dir(dir).expect("the folder is there");
+            let of_kind = |file: &io::Result<std::fs::DirEntry>| {
+                file.as_ref()
+                    .is_ok_and(|file| file.path().extension().is_some_and(|is| is == extension))
+            };
+            files.filter(of_kind).count()
+        };
+        let counts = [count("segment"), count("spare"), count("making")];
+        if (2..=4).contains(&metrics.spares) && counts == [metrics.segments, metrics.spares, 0] {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("the log's files don't settle: {:?}", log.metrics());
 }
 
 /// A disk that remembers what each sector held at the last sync, so that a power cut can take the rest back.
@@ -189,6 +219,9 @@ impl CuttableDisk {
         copy_dir(from, to);
         for file in std::fs::read_dir(from).expect("the folder is there") {
             let file = file.expect("the entry is there");
+            if !file.file_type().expect("the entry is there").is_file() {
+                continue;
+            }
             let inode = file.metadata().expect("the file is there").ino();
             let Some(sectors) = unsynced.get(&inode) else {
                 continue;
