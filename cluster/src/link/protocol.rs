@@ -13,12 +13,16 @@ use messaging::command::{Answer, Command};
 use messaging::query::{Query, Reply};
 use messaging::user::publication::{SessionEvent, SessionKey, SessionState};
 use serde::{Deserialize, Serialize};
+use storage::codec::{self, CodecError, Record};
 use xmpp::jid::{BareJid, FullJid};
 use xmpp::stanza::Stanza;
 use xmpp::stanza_error::StanzaError;
 use xmpp::stream_error::StreamErrorCondition;
 
 use crate::node_id::{Epoch, NodeId, PartitionId};
+
+/// The most bytes of a body: what the transport lets through on the ROUTE lane, less the version byte.
+pub const BODY_BYTES_MAX: u64 = 4 * 1024 * 1024 - 1;
 
 /// Kinds of frames on the ROUTE lane, as the header carries them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +83,10 @@ pub enum Up {
 pub struct AttachPart {
     /// The node's incarnation.
     pub incarnation: u64,
+    /// Which attempt of the node to attach: echoed, so that no answer to an older one is mistaken for this one's.
+    pub attempt: u64,
+    /// Which part of the attempt, from 0.
+    pub index: u32,
     /// The newest proposal whose answer the node has, all older ones included.
     pub answered: u64,
     /// The newest soft publication known to be taken.
@@ -156,6 +164,8 @@ pub enum Ask {
 pub enum Down {
     /// The attachment is complete.
     Attached {
+        /// Which attempt was heard.
+        attempt: u64,
         /// The newest of the node's proposals that is applied.
         last_applied: u64,
         /// Answers to those that the node said it lacks, in order.
@@ -208,6 +218,10 @@ pub enum Down {
 }
 
 /// The answer to an [`Ask`].
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most answers are replies, and each exists once, on its way"
+)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AskReply {
     /// To a query.
@@ -316,3 +330,38 @@ pub enum Across {
         epoch: Epoch,
     },
 }
+
+macro_rules! route_body {
+    ($body:ident, $name:literal) => {
+        impl Record for $body {
+            const VERSION: u8 = 1;
+            const NAME: &'static str = $name;
+        }
+
+        impl $body {
+            /// The body of a frame.
+            ///
+            /// # Errors
+            /// [`CodecError::TooLong`] over [`BODY_BYTES_MAX`].
+            pub fn encode(&self) -> Result<Bytes, CodecError> {
+                codec::encode_frame(self, BODY_BYTES_MAX).map(Bytes::from)
+            }
+
+            /// What the body of a frame says.
+            ///
+            /// # Errors
+            /// When the bytes are of an unknown version, too many, or something else.
+            pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+                codec::decode_frame(bytes, BODY_BYTES_MAX)
+            }
+        }
+    };
+}
+
+route_body!(Up, "link-up");
+route_body!(Down, "link-down");
+route_body!(Across, "link-across");
+
+#[cfg(test)]
+#[path = "protocol_tests.rs"]
+mod tests;
