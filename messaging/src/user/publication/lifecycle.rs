@@ -45,7 +45,8 @@ impl Publication {
 
     /// A node says which sessions of the user it has; what was known of its sessions is replaced.
     ///
-    /// Contacts are told only of what differs from what was known; a session first learned of now is as it was before.
+    /// Contacts are told only of what differs from what was known; a session first learned of now is as it was before,
+    /// if the log knew of it.
     /// `cursor`: the newest row that the node has seen pass, 0: none. Rows after it are read and delivered.
     pub fn attach(
         &mut self,
@@ -110,7 +111,10 @@ impl Publication {
         reader.newest_row = newest_row;
         let index = match known {
             Some(index) => {
-                reader.bound_at = self.sessions[index].reader.bound_at;
+                let before = &self.sessions[index].reader;
+                // Of this owner's own rows everything is known.
+                reader.newest_row = before.newest_row;
+                reader.bound_at = before.bound_at;
                 let again_from = self.compare_rows(index, &unacknowledged, newest_row);
                 reader.next = again_from.map_or(seen, |from| from.min(seen));
                 index
@@ -130,9 +134,12 @@ impl Publication {
             None => {
                 session.set_presence(presence);
                 let jid = &session.key.jid;
-                let noted = self.expected.iter().any(|expected| expected.jid == *jid);
-                session.noted = noted;
-                self.note_if_available(index, out);
+                session.noted = self.expected.iter().any(|expected| expected.jid == *jid);
+                // What no earlier owner committed it may not have told anybody either.
+                if !session.noted && session.is_available() {
+                    self.note_if_available(index, out);
+                    self.tell_presence(index, contacts, out);
+                }
             }
         }
         let session = &self.sessions[index];

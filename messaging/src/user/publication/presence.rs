@@ -61,13 +61,10 @@ impl Publication {
         self.begin(contacts);
         let session = &mut self.sessions[index];
         let (key, was_eligible) = (session.key.clone(), session.is_eligible());
-        let initial = session.set_presence(Some(stanza.clone())).is_none();
+        let initial = session.set_presence(Some(stanza)).is_none();
         let is_eligible = session.is_eligible();
         self.note_if_available(index, out);
-        let stanza = Arc::new(stanza);
-        broadcast(contacts.watchers(&self.user), &stanza, out);
-        // §4.2.2, §4.4.2: one's own sessions see each other and themselves.
-        deliver(self.available(), &stanza, None, out);
+        self.tell_presence(index, contacts, out);
         if initial {
             for session in self.sessions.iter().filter(|session| session.key != key) {
                 if let Some(presence) = &session.presence {
@@ -85,6 +82,16 @@ impl Publication {
             (false, true) => self.becomes_eligible(index),
             (true, false) => self.offer_waiting(None),
             _ => {}
+        }
+    }
+
+    /// Tells contacts and the user's own sessions what a session's presence is.
+    pub(super) fn tell_presence(&self, index: usize, contacts: &dyn Contacts, out: &mut Actions) {
+        if let Some(presence) = &self.sessions[index].presence {
+            let stanza = Arc::new(presence.clone());
+            broadcast(contacts.watchers(&self.user), &stanza, out);
+            // §4.2.2, §4.4.2: one's own sessions see each other and themselves.
+            deliver(self.available(), &stanza, None, out);
         }
     }
 

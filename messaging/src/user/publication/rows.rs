@@ -8,6 +8,7 @@
 //! A session is behind after its node attached, while it gets what waited for it, or when it doesn't acknowledge. New
 //! rows never overtake older ones that it still has to read.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
@@ -59,6 +60,7 @@ impl Publication {
         }
         let max = self.settings.unacknowledged_max;
         let in_step = |session: &Session| session.reader.in_step(previous, max);
+        self.unsettled.missed(previous);
         let in_step: Vec<usize> = (0..self.sessions.len())
             .filter(|index| self.sessions.get(*index).is_some_and(in_step))
             .collect();
@@ -113,21 +115,21 @@ impl Publication {
             return;
         }
         let receivers = self.receivers(record);
-        let key = |publication: &Publication, index: usize| publication.sessions[index].key.clone();
+        if matches!(receivers, Receivers::Nobody) {
+            self.unsettled.settle_range(row.seq, row.seq);
+        }
         let mut taken = Vec::new();
         for &index in sessions {
             if self.share(index, row.seq, record, &receivers) == Share::Message {
                 self.offer(index, row.seq);
-                taken.push(key(self, index));
+                taken.push(self.sessions[index].key.clone());
             }
         }
         // After the message has found its receivers: who isn't among them gets a copy.
         let mut copied = Vec::new();
-        let mut copy = None;
         for &index in sessions {
             if let Share::Copy(direction) = self.share(index, row.seq, record, &receivers) {
-                copied.push(key(self, index));
-                copy = Some(direction);
+                copied.push((index, direction));
             }
         }
         if taken.is_empty() && copied.is_empty() {
@@ -137,12 +139,38 @@ impl Publication {
             return;
         };
         deliver(taken, &stanza, Some(row.seq), out);
-        if let Some(direction) = copy
-            && delivery::carbon_eligible(&stanza, direction)
-        {
-            let copy = Arc::new(delivery::carbon(&stanza, direction, &self.user));
-            deliver(copied, &copy, None, out);
+        if let Some((_, direction)) = copied.first() {
+            self.copy(&copied, *direction, &stanza, row.seq, out);
         }
+    }
+
+    /// Copies a message for sessions. A copy of a received message counts as its delivery where the message itself
+    /// could have gone: what the user has seen there need not come again when its receiver vanishes.
+    fn copy(
+        &mut self,
+        sessions: &[(usize, CarbonDirection)],
+        direction: CarbonDirection,
+        stanza: &Stanza,
+        seq: u64,
+        out: &mut Actions,
+    ) {
+        if !delivery::carbon_eligible(stanza, direction) {
+            return;
+        }
+        let copy = Arc::new(delivery::carbon(stanza, direction, &self.user));
+        let (mut counted, mut others) = (Vec::new(), Vec::new());
+        for &(index, _) in sessions {
+            let session = &self.sessions[index];
+            let key = session.key.clone();
+            if direction == CarbonDirection::Received && session.is_eligible() {
+                self.offer(index, seq);
+                counted.push(key);
+            } else {
+                others.push(key);
+            }
+        }
+        deliver(counted, &copy, Some(seq), out);
+        deliver(others, &copy, None, out);
     }
 
     fn offer(&mut self, index: usize, seq: u64) {
@@ -207,7 +235,7 @@ impl Publication {
         }
         match sessions.first() {
             // Copies are for those who would otherwise not see what another session got (XEP-0280 §7).
-            _ if fresh && copied && (session.is_eligible() || !waiting) => {
+            Some(_) if fresh && copied && (session.is_eligible() || !waiting) => {
                 Share::Copy(CarbonDirection::Received)
             }
             Some(&other) if !fresh && waiting && self.sessions[other].reader.next >= seq => {
@@ -218,27 +246,26 @@ impl Publication {
     }
 
     /// Whether an earlier owner has delivered a row of which nothing else is known: rows come in order, so a session
-    /// that got a newer one got this one, too. What was for a session that has gone was seen as a copy, if at all.
+    /// that got a newer one was offered this one, too. What was for a session that has gone may have been taken there
+    /// or here: it isn't shown a second time, the archive has it.
     fn was_offered(&self, seq: u64, index: usize, sessions: &[usize], to: Option<&Jid>) -> bool {
-        let session = &self.sessions[index];
-        let newest = match to.filter(|to| !to.is_bare()) {
-            Some(to) if to.as_str() == session.key.jid.as_str() => session.reader.newest_row,
-            Some(_) if session.flags.carbons => session.reader.newest_row,
-            Some(_) => return false,
-            None => {
-                let newest = |index: &usize| self.sessions[*index].reader.newest_row;
-                sessions.iter().map(newest).max().unwrap_or(0)
-            }
+        let newest = |index: &usize| self.sessions[*index].reader.newest_row;
+        let newest = match to {
+            Some(to) if !to.is_bare() => newest(&index),
+            _ => sessions.iter().map(newest).max().unwrap_or(0),
         };
         self.unsettled.is_of_earlier_owner(seq) && seq <= newest
     }
 
-    /// The rows that a [`PublicationAction::ReadRows`] asked for, all of them, in order: what waits is delivered (with
-    /// its time, XEP-0203), what the session missed follows.
+    /// The rows that a [`PublicationAction::ReadRows`] asked for, all of them between `after` and `upto`, in order: what
+    /// waits is delivered (with its time, XEP-0203), what the session missed follows. Rows that nobody asked for any
+    /// more are ignored.
     pub fn offline_rows(
         &mut self,
         session: &SessionKey,
-        rows: Vec<Row>,
+        after: u64,
+        upto: u64,
+        rows: &[Row],
         ids: &ArchiveIds,
     ) -> Vec<PublicationAction> {
         let mut out = Vec::new();
@@ -246,46 +273,58 @@ impl Publication {
             return out;
         };
         let reader = &mut self.sessions[index].reader;
-        let Some(reading) = reader.reading.take() else {
-            return out;
-        };
+        let asked = reader
+            .reading
+            .take_if(|reading| (reading.after, reading.upto) == (after, upto));
+        let Some(reading) = asked else { return out };
         let held = std::mem::take(&mut reader.held);
-        let mut next = reading.after;
-        let mut room = true;
-        for row in rows
-            .iter()
-            .filter(|row| row.seq > reading.after && row.seq <= reading.upto)
-        {
-            room = self.sessions[index].reader.sent.len() < self.settings.unacknowledged_max;
-            if !room {
-                break;
-            }
-            // What the archive doesn't have needs no delivery.
-            self.unsettled
-                .settle_range(next + 1, row.seq.saturating_sub(1));
-            self.read(index, row, ids, &mut out);
-            next = row.seq;
-        }
-        if room {
-            self.unsettled.settle_range(next + 1, reading.upto);
-            next = reading.upto;
-            for row in held {
-                if self.sessions[index].reader.sent.len() >= self.settings.unacknowledged_max {
-                    break;
-                }
-                self.read(index, &row, ids, &mut out);
-                next = row.seq;
-            }
-        }
+        let next = match reading.again_from {
+            Some(from) => from.min(after),
+            None => self.read_all(index, reading, rows, &held, ids, &mut out),
+        };
         let reader = &mut self.sessions[index].reader;
         reader.fresh_after = reader.fresh_after.max(next);
-        // While the rows were read `share` may have told this very session to look again.
-        reader.next = reading.again_from.map_or(next, |from| from.min(next));
+        reader.next = next;
         self.finish(&mut out);
         out
     }
 
-    /// The archive could not be read; it is asked again when something next happens to the user.
+    /// Considers rows that were read and new ones that follow; gives the last one that was considered.
+    fn read_all(
+        &mut self,
+        index: usize,
+        reading: Reading,
+        rows: &[Row],
+        held: &VecDeque<Row>,
+        ids: &ArchiveIds,
+        out: &mut Actions,
+    ) -> u64 {
+        let max = self.settings.unacknowledged_max;
+        let mut next = reading.after;
+        let asked = |row: &&Row| row.seq > reading.after && row.seq <= reading.upto;
+        for row in rows.iter().filter(asked) {
+            if self.sessions[index].reader.sent.len() >= max {
+                return next;
+            }
+            // What the archive doesn't have needs no delivery.
+            self.unsettled
+                .settle_range(next + 1, row.seq.saturating_sub(1));
+            self.read(index, row, ids, out);
+            next = row.seq;
+        }
+        self.unsettled.settle_range(next + 1, reading.upto);
+        next = reading.upto;
+        for row in held {
+            if self.sessions[index].reader.sent.len() >= max {
+                return next;
+            }
+            self.read(index, row, ids, out);
+            next = row.seq;
+        }
+        next
+    }
+
+    /// The archive could not be read for a session. [`Publication::read_again`], later, asks again.
     pub fn rows_unavailable(&mut self, session: &SessionKey) {
         if let Some(index) = self.find(session) {
             let reader = &mut self.sessions[index].reader;
@@ -296,6 +335,13 @@ impl Publication {
                     .map_or(reading.after, |from| from.min(reading.after));
             }
         }
+    }
+
+    /// Asks for rows again after a failure.
+    pub fn read_again(&mut self) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        self.finish(&mut out);
+        out
     }
 
     /// One row that was read for one session.
@@ -323,10 +369,7 @@ impl Publication {
                 let Some(stanza) = with_stanza_id(row, ids) else {
                     return;
                 };
-                if delivery::carbon_eligible(&stanza, direction) {
-                    let copy = Arc::new(delivery::carbon(&stanza, direction, &self.user));
-                    deliver(session, &copy, None, out);
-                }
+                self.copy(&[(index, direction)], direction, &stanza, row.seq, out);
             }
             Share::Settled | Share::Nothing => {}
             Share::Other(other) => {

@@ -177,6 +177,8 @@ impl Reader {
     /// Looks again at the rows after this one.
     pub(super) fn rewind(&mut self, after: u64) {
         match &mut self.reading {
+            // What lies within the read is looked at when its rows arrive.
+            Some(reading) if after >= reading.after => {}
             Some(reading) => {
                 let from = reading.again_from.map_or(after, |from| from.min(after));
                 reading.again_from = Some(from);

@@ -5,6 +5,9 @@
 
 use std::collections::BTreeMap;
 
+/// Ranges of rows that wait, kept apart from each other.
+const RANGES_MAX: usize = 4_096;
+
 /// Rows that aren't done, and the cursor.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Unsettled {
@@ -54,6 +57,16 @@ impl Unsettled {
         }
     }
 
+    /// Rows up to here were added without being told.
+    pub(super) fn missed(&mut self, upto: u64) {
+        if upto > self.position {
+            if self.cursor.is_some() {
+                self.wait_range(self.position + 1, upto);
+            }
+            self.position = upto;
+        }
+    }
+
     /// A received row was added to the log: it waits until a session is offered it.
     pub(super) fn received(&mut self, seq: u64) {
         self.position = seq;
@@ -82,11 +95,6 @@ impl Unsettled {
 
     pub(super) fn first_waiting(&self) -> Option<u64> {
         self.waiting.first().map(|(first, _)| *first)
-    }
-
-    #[cfg(test)]
-    pub(super) fn outstanding(&self) -> impl Iterator<Item = u64> {
-        self.outstanding.keys().copied()
     }
 
     /// Rows of a range need not wait: they don't exist, were acknowledged before, or need no delivery.
@@ -169,6 +177,23 @@ impl Unsettled {
             joined = (joined.0.min(start), joined.1.max(stop));
         }
         self.waiting.insert(begin, joined);
+        if self.waiting.len() > RANGES_MAX {
+            self.join_first();
+        }
+    }
+
+    /// Joins the first two ranges between which nothing is outstanding. What is done between them may be delivered a
+    /// second time, to a session that did not get it: the price of a bound.
+    fn join_first(&mut self) {
+        let apart = self.waiting.windows(2).position(|pair| match pair {
+            [(_, last), (first, _)] => self.outstanding.range(*last..*first).next().is_none(),
+            _ => false,
+        });
+        let Some(index) = apart else { return };
+        let (_, last) = self.waiting.remove(index + 1);
+        if let Some(range) = self.waiting.get_mut(index) {
+            range.1 = last;
+        }
     }
 }
 

@@ -1,0 +1,762 @@
+//! What is done in which order, for the situations of RFC 6121 and of a cluster.
+
+use expect_test::{Expect, expect};
+
+use super::*;
+
+/// A user whose log has ten rows that are delivered, watched by Juliet, watching the nurse.
+struct Stage {
+    user: Publication,
+    contacts: Contactbook,
+    archive: BTreeMap<u64, Row>,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let settings = PublicationSettings {
+            resources_max: 3,
+            ..PublicationSettings::default()
+        };
+        let contacts = Contactbook {
+            watchers: vec!["juliet@capulet.lit"],
+            watched: vec!["nurse@capulet.lit"],
+            delivered: 10,
+            head: 10,
+            ..Contactbook::default()
+        };
+        Stage {
+            user: Publication::new(bare(USER), 10, settings),
+            contacts,
+            archive: BTreeMap::new(),
+        }
+    }
+
+    fn bind(&mut self, key: &SessionKey) -> Vec<PublicationAction> {
+        self.user.bind(key.clone(), &self.contacts).unwrap()
+    }
+
+    fn presence(
+        &mut self,
+        key: &SessionKey,
+        type_: &str,
+        payload: &'static str,
+    ) -> Vec<PublicationAction> {
+        let stanza = presence(type_, payload);
+        let key = key.clone();
+        self.user
+            .event(SessionEvent::Presence { key, stanza }, &self.contacts)
+    }
+
+    fn down(&mut self, key: &SessionKey) -> Vec<PublicationAction> {
+        let stanza = presence("unavailable", "");
+        let key = key.clone();
+        self.user
+            .event(SessionEvent::Down { key, stanza }, &self.contacts)
+    }
+
+    fn acknowledge(&mut self, key: &SessionKey, seq: u64) -> Vec<PublicationAction> {
+        let key = key.clone();
+        self.user
+            .event(SessionEvent::Acknowledged { key, seq }, &self.contacts)
+    }
+
+    fn flags(&mut self, key: &SessionKey, flags: SessionFlags) {
+        let key = key.clone();
+        assert_eq!(
+            self.user
+                .event(SessionEvent::Flags { key, flags }, &self.contacts),
+            []
+        );
+    }
+
+    fn log(&mut self, from: &str, to: &str) -> Vec<PublicationAction> {
+        let previous = self.user.position();
+        let row = row(previous + 1, from, to);
+        self.archive.insert(row.seq, Arc::clone(&row));
+        self.user.logged(previous, &row, &ids())
+    }
+
+    /// Answers every read among the actions.
+    fn read(&mut self, actions: &[PublicationAction]) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        for action in actions {
+            if let PublicationAction::ReadRows {
+                session,
+                after,
+                upto,
+            } = action
+            {
+                let rows: Vec<Row> = self
+                    .archive
+                    .range(after + 1..=*upto)
+                    .map(|(_, row)| Arc::clone(row))
+                    .collect();
+                out.extend(
+                    self.user
+                        .offline_rows(session, *after, *upto, &rows, &ids()),
+                );
+            }
+        }
+        out
+    }
+
+    /// A session with this priority, its first words ignored.
+    fn available(&mut self, node: u64, resource: &str, payload: &'static str) -> SessionKey {
+        let key = key(node, node, resource);
+        self.bind(&key);
+        self.presence(&key, "", payload);
+        key
+    }
+}
+
+fn check(actions: &[PublicationAction], expect: Expect) {
+    expect.assert_eq(&show(actions));
+}
+
+const JULIET: &str = "juliet@capulet.lit/balcony";
+
+#[test]
+fn a_session_logs_in_and_out() {
+    let mut stage = Stage::new();
+    stage.contacts.requests = vec![message("tybalt@capulet.lit", USER, "subscribe", "")];
+    let (home, work) = (key(1, 1, "home"), key(2, 2, "work"));
+    check(
+        &stage.bind(&home),
+        expect![[r#"
+        position [1] 0..10
+    "#]],
+    );
+    check(
+        &stage.presence(&home, "", ""),
+        expect![[r#"
+        note +home
+        broadcast juliet presence from romeo/home
+        home <- presence from romeo/home
+        probe nurse
+        home <- message subscribe from tybalt
+    "#]],
+    );
+    stage.contacts.requests.clear();
+    stage.bind(&work);
+    check(
+        &stage.presence(&work, "", "<priority>-1</priority>"),
+        expect![[r#"
+        note +work
+        broadcast juliet presence from romeo/work
+        home,work <- presence from romeo/work
+        work <- presence from romeo/home
+        probe nurse
+    "#]],
+    );
+    check(
+        &stage.presence(&work, "", "<show>away</show>"),
+        expect![[r#"
+        broadcast juliet presence from romeo/work
+        home,work <- presence from romeo/work
+    "#]],
+    );
+    check(
+        &stage.presence(&home, "unavailable", ""),
+        expect![[r#"
+        home <- presence unavailable from romeo/home
+        broadcast juliet presence unavailable from romeo/home
+        work <- presence unavailable from romeo/home
+        note -home
+    "#]],
+    );
+    check(&stage.down(&home), expect![""]);
+    check(
+        &stage.down(&work),
+        expect![[r#"
+        broadcast juliet presence unavailable from romeo/work
+        note -work
+    "#]],
+    );
+    assert!(stage.user.is_idle(&stage.contacts));
+}
+
+#[test]
+fn directed_presence_is_taken_back() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    let direct = |stage: &mut Stage, to: &str, type_: &str| {
+        let stanza = Stanza {
+            to: Some(jid(to)),
+            ..presence(type_, "")
+        };
+        let key = home.clone();
+        stage
+            .user
+            .event(SessionEvent::Directed { key, stanza }, &stage.contacts)
+    };
+    check(
+        &direct(&mut stage, "mercutio@montague.lit", ""),
+        expect![[r#"
+        route mercutio@montague.lit presence from romeo/home
+    "#]],
+    );
+    direct(&mut stage, "paris@verona.lit/x", "");
+    direct(&mut stage, JULIET, "");
+    check(
+        &direct(&mut stage, "paris@verona.lit/x", "unavailable"),
+        expect![[r#"
+        route paris@verona.lit/x presence unavailable from romeo/home
+    "#]],
+    );
+    // A stranger who was shown the presence may ask for it.
+    check(
+        &stage
+            .user
+            .probe(&bare("mercutio@montague.lit"), &stage.contacts),
+        expect![[r#"
+        route mercutio@montague.lit presence from romeo/home
+    "#]],
+    );
+    stage.contacts.blocked = vec!["paris@verona.lit"];
+    check(
+        &direct(&mut stage, "paris@verona.lit/x", ""),
+        expect![[r#"
+        home <- presence error from paris/x not-acceptable
+    "#]],
+    );
+    check(
+        &stage.down(&home),
+        expect![[r#"
+        broadcast juliet presence unavailable from romeo/home
+        route mercutio@montague.lit presence unavailable from romeo/home
+        note -home
+    "#]],
+    );
+}
+
+#[test]
+fn a_resource_bound_again_ends_the_older_stream() {
+    let mut stage = Stage::new();
+    let old = stage.available(1, "home", "");
+    stage.log(JULIET, USER);
+    let new = key(2, 7, "home");
+    check(
+        &stage.bind(&new),
+        expect![[r#"
+        kick home#1
+        broadcast juliet presence unavailable from romeo/home
+        note -home
+        position [2] 0..11
+    "#]],
+    );
+    check(
+        &stage.bind(&new),
+        expect![[r#"
+        position [2] 0..11
+    "#]],
+    );
+    check(&stage.down(&old), expect![""]);
+    let actions = stage.presence(&new, "", "");
+    check(
+        &stage.read(&actions),
+        expect![[r#"
+        home <- message chat from juliet/balcony delayed id (row 11)
+    "#]],
+    );
+    stage.available(3, "a", "");
+    stage.available(3, "b", "");
+    let refused = stage
+        .user
+        .bind(key(3, 9, "c"), &stage.contacts)
+        .unwrap_err();
+    assert_eq!(
+        refused.condition,
+        xmpp::stanza_error::Condition::ResourceConstraint
+    );
+}
+
+#[test]
+fn messages_find_their_sessions() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    let work = stage.available(2, "work", "");
+    let bot = stage.available(2, "bot", "<priority>-1</priority>");
+    check(
+        &stage.log(JULIET, USER),
+        expect![[r#"
+        home,work <- message chat from juliet/balcony id (row 11)
+        position [1, 2] 10..11
+    "#]],
+    );
+    for session in [&work, &bot] {
+        stage.flags(
+            session,
+            SessionFlags {
+                carbons: true,
+                ..SessionFlags::default()
+            },
+        );
+    }
+    check(
+        &stage.log(JULIET, "romeo@montague.lit/home"),
+        expect![[r#"
+        home <- message chat from juliet/balcony id (row 12)
+        work <- message chat from romeo copy-in id (row 12)
+        bot <- message chat from romeo copy-in id
+        position [1, 2] 11..12
+    "#]],
+    );
+    check(
+        &stage.log("romeo@montague.lit/home", JULIET),
+        expect![[r#"
+        work,bot <- message chat from romeo copy-out id
+        position [1, 2] 12..13
+    "#]],
+    );
+    check(
+        &stage.log("romeo@montague.lit/work", JULIET),
+        expect![[r#"
+        bot <- message chat from romeo copy-out id
+        position [1, 2] 13..14
+    "#]],
+    );
+    check(
+        &stage.acknowledge(&work, 11),
+        expect![[r#"
+        cursor 11
+    "#]],
+    );
+    check(
+        &stage.acknowledge(&home, 12),
+        expect![[r#"
+        cursor 14
+    "#]],
+    );
+    check(
+        &stage.log(JULIET, "romeo@montague.lit/gone"),
+        expect![[r#"
+        home,work <- message chat from juliet/balcony id (row 15)
+        bot <- message chat from romeo copy-in id
+        position [1, 2] 14..15
+    "#]],
+    );
+}
+
+#[test]
+fn a_vanished_sessions_rows_go_to_another_or_wait() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    let work = stage.available(2, "work", "");
+    stage.log(JULIET, "romeo@montague.lit/home");
+    stage.log(JULIET, USER);
+    let actions = stage.user.node_gone(1, &stage.contacts);
+    check(
+        &actions,
+        expect![[r#"
+        broadcast juliet presence unavailable from romeo/home
+        work <- presence unavailable from romeo/home
+        note -home
+        read work 10..12
+    "#]],
+    );
+    // What comes meanwhile does not overtake.
+    check(
+        &stage.log(JULIET, USER),
+        expect![[r#"
+        position [2] 12..13
+    "#]],
+    );
+    check(
+        &stage.read(&actions),
+        expect![[r#"
+        work <- message chat from juliet/balcony delayed id (row 11)
+        work <- message chat from juliet/balcony id (row 13)
+    "#]],
+    );
+    assert!(stage.user.find(&home).is_none());
+    // In the order of sending: 12, 11, 13.
+    check(&stage.acknowledge(&work, 12), expect![""]);
+    check(
+        &stage.down(&work),
+        expect![[r#"
+        broadcast juliet presence unavailable from romeo/work
+        note -work
+    "#]],
+    );
+    assert!(
+        stage.user.is_idle(&stage.contacts),
+        "the cursor has not moved"
+    );
+    let work = key(2, 9, "work");
+    stage.bind(&work);
+    let actions = stage.presence(&work, "", "<priority>-5</priority>");
+    check(&stage.read(&actions), expect![""]);
+    let actions = stage.presence(&work, "", "");
+    check(
+        &stage.read(&actions),
+        expect![[r#"
+        work <- message chat from juliet/balcony delayed id (row 11)
+        work <- message chat from juliet/balcony delayed id (row 13)
+    "#]],
+    );
+    check(
+        &stage.acknowledge(&work, 13),
+        expect![[r#"
+        cursor 13
+    "#]],
+    );
+    assert!(!stage.user.is_idle(&stage.contacts));
+}
+
+#[test]
+fn who_reads_the_archive_first_gets_no_offline_rows() {
+    let mut stage = Stage::new();
+    stage.contacts.delivered = 7;
+    let home = key(1, 1, "home");
+    stage.bind(&home);
+    stage.flags(
+        &home,
+        SessionFlags {
+            archive_first: true,
+            ..SessionFlags::default()
+        },
+    );
+    stage.log(JULIET, USER);
+    let actions = stage.presence(&home, "", "");
+    check(
+        &actions[actions.len() - 2..],
+        expect![[r#"
+        read home 10..11
+        cursor 10
+    "#]],
+    );
+    check(
+        &stage.read(&actions),
+        expect![[r#"
+        home <- message chat from juliet/balcony delayed id (row 11)
+    "#]],
+    );
+}
+
+#[test]
+fn a_node_attaches_to_a_new_owner() {
+    let mut stage = Stage::new();
+    stage.contacts.delivered = 8;
+    for seq in 9..=10 {
+        stage.archive.insert(seq, row(seq, JULIET, USER));
+    }
+    let (home, work) = (key(1, 1, "home"), key(2, 2, "work"));
+    stage
+        .user
+        .expected(vec![(home.jid.clone(), 1, 5), (work.jid.clone(), 2, 6)]);
+    check(
+        &stage
+            .user
+            .probe(&bare("juliet@capulet.lit"), &stage.contacts),
+        expect![""],
+    );
+    let state = SessionState {
+        key: home.clone(),
+        flags: SessionFlags::default(),
+        presence: Some(Stanza {
+            from: Some(Jid::from(&home.jid)),
+            ..presence("", "")
+        }),
+        directed: vec![],
+        unacknowledged: vec![],
+        newest_row: 9,
+    };
+    // Row 9 was acknowledged, row 10 never left the old owner.
+    let actions = stage
+        .user
+        .attach(1, vec![state.clone()], 9, &stage.contacts);
+    check(
+        &actions,
+        expect![[r#"
+        read home 9..10
+        position [1] 9..10
+    "#]],
+    );
+    check(
+        &stage.read(&actions),
+        expect![[r#"
+        home <- message chat from juliet/balcony id (row 10)
+    "#]],
+    );
+    let actions = stage.user.node_gone(2, &stage.contacts);
+    check(
+        &actions,
+        expect![[r#"
+        broadcast juliet presence unavailable from romeo/work
+        home <- presence unavailable from romeo/work
+        note -work
+        broadcast juliet presence from romeo/home
+        read home 8..10
+    "#]],
+    );
+    check(
+        &stage.read(&actions),
+        expect![[r#"
+        cursor 9
+    "#]],
+    );
+    check(
+        &stage.acknowledge(&home, 10),
+        expect![[r#"
+        cursor 10
+    "#]],
+    );
+    let again = SessionState {
+        newest_row: 10,
+        ..state
+    };
+    check(
+        &stage.user.attach(1, vec![again], 10, &stage.contacts),
+        expect![[r#"
+        position [1] 10..10
+    "#]],
+    );
+    check(
+        &stage.user.attach(1, vec![], 10, &stage.contacts),
+        expect![[r#"
+        broadcast juliet presence unavailable from romeo/home
+        note -home
+        position [1] 10..10
+    "#]],
+    );
+}
+
+#[test]
+fn stanzas_of_no_log() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    stage.available(2, "work", "");
+    stage.flags(
+        &home,
+        SessionFlags {
+            carbons: true,
+            ..SessionFlags::default()
+        },
+    );
+    let typing = "<composing xmlns='http://jabber.org/protocol/chatstates'/>";
+    let route = |stage: &Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
+    let iq = |to: &str, type_: &str| Stanza {
+        kind: StanzaKind::Iq,
+        id: Some("1".into()),
+        ..message(JULIET, to, type_, "<ping xmlns='urn:xmpp:ping'/>")
+    };
+    check(
+        &route(&stage, message(JULIET, USER, "chat", typing)),
+        expect![[r#"
+        home,work <- message chat from juliet/balcony
+    "#]],
+    );
+    check(
+        &route(
+            &stage,
+            message(JULIET, "romeo@montague.lit/work", "chat", typing),
+        ),
+        expect![[r#"
+        home <- message chat from romeo copy-in
+        work <- message chat from juliet/balcony
+    "#]],
+    );
+    check(
+        &route(&stage, iq("romeo@montague.lit/work", "get")),
+        expect![[r#"
+        work <- iq get from juliet/balcony
+    "#]],
+    );
+    check(
+        &route(&stage, iq("romeo@montague.lit/gone", "get")),
+        expect![[r#"
+        route juliet@capulet.lit/balcony iq error from romeo/gone service-unavailable
+    "#]],
+    );
+    check(
+        &route(&stage, iq(USER, "set")),
+        expect![[r#"
+        route juliet@capulet.lit/balcony iq error from romeo service-unavailable
+    "#]],
+    );
+    check(
+        &route(&stage, iq("romeo@montague.lit/gone", "result")),
+        expect![""],
+    );
+    check(
+        &route(&stage, message(JULIET, USER, "groupchat", "")),
+        expect![[r#"
+        route juliet@capulet.lit/balcony message error from romeo service-unavailable
+    "#]],
+    );
+    check(
+        &stage.user.bounce(
+            &home.jid,
+            message(JULIET, "romeo@montague.lit/home", "error", ""),
+        ),
+        expect![[r#"
+        home <- message error from juliet/balcony
+    "#]],
+    );
+    check(
+        &stage.user.bounce(
+            &full("romeo@montague.lit/gone"),
+            message(JULIET, USER, "error", ""),
+        ),
+        expect![""],
+    );
+    stage.contacts.blocked = vec!["juliet@capulet.lit"];
+    check(
+        &route(&stage, iq("romeo@montague.lit/work", "get")),
+        expect![[r#"
+        route juliet@capulet.lit/balcony iq error from romeo/work service-unavailable
+    "#]],
+    );
+    check(
+        &route(&stage, message(JULIET, USER, "chat", typing)),
+        expect![[r#"
+        route juliet@capulet.lit/balcony message error from romeo service-unavailable
+    "#]],
+    );
+    let from_juliet = Arc::new(Stanza {
+        from: Some(jid(JULIET)),
+        ..presence("", "")
+    });
+    check(
+        &stage.user.presence_in(&from_juliet, &stage.contacts),
+        expect![""],
+    );
+    check(
+        &stage
+            .user
+            .probe(&bare("juliet@capulet.lit"), &stage.contacts),
+        expect![""],
+    );
+}
+
+#[test]
+fn probes_and_changes_of_who_may_see() {
+    let mut stage = Stage::new();
+    let juliet = bare("juliet@capulet.lit");
+    check(
+        &stage.user.probe(&juliet, &stage.contacts),
+        expect![[r#"
+        broadcast juliet presence unavailable from romeo
+    "#]],
+    );
+    check(
+        &stage
+            .user
+            .probe(&bare("tybalt@capulet.lit"), &stage.contacts),
+        expect![""],
+    );
+    check(&stage.user.probe_to(&juliet, &stage.contacts), expect![""]);
+    let home = stage.available(1, "home", "");
+    stage.flags(
+        &home,
+        SessionFlags {
+            roster: true,
+            blocklist: true,
+            ..SessionFlags::default()
+        },
+    );
+    check(
+        &stage.user.probe(&juliet, &stage.contacts),
+        expect![[r#"
+        broadcast juliet presence from romeo/home
+    "#]],
+    );
+    check(
+        &stage.user.presence_to(&juliet, &stage.contacts),
+        expect![[r#"
+        broadcast juliet presence from romeo/home
+    "#]],
+    );
+    check(
+        &stage.user.unavailable_to(&juliet, &stage.contacts),
+        expect![[r#"
+        broadcast juliet presence unavailable from romeo/home
+    "#]],
+    );
+    check(
+        &stage.user.probe_to(&juliet, &stage.contacts),
+        expect![[r#"
+        probe juliet
+    "#]],
+    );
+    check(
+        &stage.user.roster_push(&juliet, None, 4),
+        expect![[r#"
+        home <- iq set
+    "#]],
+    );
+    check(
+        &stage
+            .user
+            .subscription(message(JULIET, USER, "subscribed", "")),
+        expect![[r#"
+        home <- message subscribed from juliet/balcony
+    "#]],
+    );
+    stage.contacts.blocked = vec!["juliet@capulet.lit"];
+    let listed = [jid("juliet@capulet.lit"), jid("stranger@verona.lit")];
+    check(
+        &stage
+            .user
+            .blocklist_push(Bytes::new(), &listed, &[], &stage.contacts),
+        expect![[r#"
+        home <- iq set
+        broadcast juliet presence unavailable from romeo/home
+    "#]],
+    );
+    check(
+        &stage.presence(&home, "", "<show>dnd</show>"),
+        expect![[r#"
+        home <- presence from romeo/home
+    "#]],
+    );
+    stage.contacts.blocked.clear();
+    check(
+        &stage
+            .user
+            .blocklist_push(Bytes::new(), &[], &listed, &stage.contacts),
+        expect![[r#"
+        home <- iq set
+        broadcast juliet presence from romeo/home
+    "#]],
+    );
+}
+
+#[test]
+fn who_does_not_acknowledge_reads_later() {
+    let mut stage = Stage::new();
+    stage.user.settings.unacknowledged_max = 4;
+    let home = stage.available(1, "home", "");
+    for _ in 0..4 {
+        stage.log(JULIET, USER);
+    }
+    check(
+        &stage.log(JULIET, USER),
+        expect![[r#"
+        position [1] 14..15
+    "#]],
+    );
+    check(
+        &stage.acknowledge(&home, 11),
+        expect![[r#"
+        cursor 11
+    "#]],
+    );
+    let actions = stage.acknowledge(&home, 12);
+    check(
+        &actions,
+        expect![[r#"
+        read home 14..15
+        cursor 12
+    "#]],
+    );
+    stage.user.rows_unavailable(&home);
+    let actions = stage.user.read_again();
+    check(
+        &stage.read(&actions),
+        expect![[r#"
+        home <- message chat from juliet/balcony id (row 15)
+    "#]],
+    );
+    check(&stage.read(&actions), expect![""]);
+}
