@@ -85,3 +85,66 @@ impl Contacts for State {
         log.map_or((0, 0), |log| (log.delivered, log.head))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::user::log::UserLog;
+    use crate::user::roster::RosterItem;
+
+    #[test]
+    fn the_state_says_who_sees_whom() {
+        let bare = |text: &str| BareJid::parse(text).unwrap();
+        let user = bare("romeo@montague.lit");
+        let mut state = State::default();
+        let mut contact = |name: &str, to, from, asks: bool| {
+            let pending_in = asks.then(|| Bytes::from_static(b"<status>hi</status>"));
+            let item = RosterItem {
+                to,
+                from,
+                pending_in,
+                ..RosterItem::default()
+            };
+            state.roster.insert((user.clone(), bare(name)), item);
+        };
+        contact("both@capulet.lit", true, true, false);
+        contact("blocked@verona.lit", true, true, true);
+        contact("from@capulet.lit", false, true, false);
+        contact("to@capulet.lit", true, false, true);
+        state
+            .blocks
+            .insert((user.clone(), Jid::parse("verona.lit").unwrap()), ());
+        state.logs.insert(
+            user.clone(),
+            UserLog {
+                head: 9,
+                delivered: 7,
+                roster_version: 1,
+            },
+        );
+        let names = |jids: Vec<BareJid>| -> Vec<String> {
+            jids.iter()
+                .filter_map(|jid| jid.local().map(str::to_owned))
+                .collect()
+        };
+        let contacts: &dyn Contacts = &state;
+        assert_eq!(names(contacts.watchers(&user)), ["both", "from"]);
+        assert_eq!(
+            names(contacts.subscribers(&user)),
+            ["blocked", "both", "from"]
+        );
+        assert_eq!(names(contacts.watched(&user)), ["both", "to"]);
+        assert!(contacts.may_see(&user, &bare("from@capulet.lit")));
+        assert!(contacts.may_see(&user, &user));
+        assert!(!contacts.may_see(&user, &bare("to@capulet.lit")));
+        let requests = contacts.requests(&user);
+        assert_eq!(requests.len(), 1);
+        assert_eq!(requests[0].from, Some(Jid::from(bare("to@capulet.lit"))));
+        assert_eq!(requests[0].payload, "<status>hi</status>");
+        assert_eq!(contacts.positions(&user), (7, 9));
+        assert_eq!(contacts.positions(&bare("nobody@montague.lit")), (0, 0));
+        assert!(!contacts.exists(&user));
+    }
+}

@@ -521,8 +521,18 @@ fn a_node_attaches_to_a_new_owner() {
     );
 }
 
+const TYPING: &str = "<composing xmlns='http://jabber.org/protocol/chatstates'/>";
+
+fn iq(to: &str, type_: &str) -> Stanza {
+    Stanza {
+        kind: StanzaKind::Iq,
+        id: Some("1".into()),
+        ..message(JULIET, to, type_, "<ping xmlns='urn:xmpp:ping'/>")
+    }
+}
+
 #[test]
-fn stanzas_of_no_log() {
+fn chat_states_go_to_who_is_there() {
     let mut stage = Stage::new();
     let home = stage.available(1, "home", "");
     stage.available(2, "work", "");
@@ -533,15 +543,9 @@ fn stanzas_of_no_log() {
             ..SessionFlags::default()
         },
     );
-    let typing = "<composing xmlns='http://jabber.org/protocol/chatstates'/>";
     let route = |stage: &Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
-    let iq = |to: &str, type_: &str| Stanza {
-        kind: StanzaKind::Iq,
-        id: Some("1".into()),
-        ..message(JULIET, to, type_, "<ping xmlns='urn:xmpp:ping'/>")
-    };
     check(
-        &route(&stage, message(JULIET, USER, "chat", typing)),
+        &route(&stage, message(JULIET, USER, "chat", TYPING)),
         expect![[r#"
         home,work <- message chat from juliet/balcony
     "#]],
@@ -549,13 +553,28 @@ fn stanzas_of_no_log() {
     check(
         &route(
             &stage,
-            message(JULIET, "romeo@montague.lit/work", "chat", typing),
+            message(JULIET, "romeo@montague.lit/work", "chat", TYPING),
         ),
         expect![[r#"
         home <- message chat from romeo copy-in
         work <- message chat from juliet/balcony
     "#]],
     );
+}
+
+#[test]
+fn requests_without_a_session_are_refused() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    stage.available(2, "work", "");
+    stage.flags(
+        &home,
+        SessionFlags {
+            carbons: true,
+            ..SessionFlags::default()
+        },
+    );
+    let route = |stage: &Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
     check(
         &route(&stage, iq("romeo@montague.lit/work", "get")),
         expect![[r#"
@@ -600,6 +619,21 @@ fn stanzas_of_no_log() {
         ),
         expect![""],
     );
+}
+
+#[test]
+fn who_is_blocked_finds_nobody() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    stage.available(2, "work", "");
+    stage.flags(
+        &home,
+        SessionFlags {
+            carbons: true,
+            ..SessionFlags::default()
+        },
+    );
+    let route = |stage: &Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
     stage.contacts.blocked = vec!["juliet@capulet.lit"];
     check(
         &route(&stage, iq("romeo@montague.lit/work", "get")),
@@ -608,7 +642,7 @@ fn stanzas_of_no_log() {
     "#]],
     );
     check(
-        &route(&stage, message(JULIET, USER, "chat", typing)),
+        &route(&stage, message(JULIET, USER, "chat", TYPING)),
         expect![[r#"
         route juliet@capulet.lit/balcony message error from romeo service-unavailable
     "#]],
@@ -692,6 +726,19 @@ fn probes_and_changes_of_who_may_see() {
         expect![[r#"
         home <- message subscribed from juliet/balcony
     "#]],
+    );
+}
+
+#[test]
+fn blocking_hides_and_unblocking_shows() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    stage.flags(
+        &home,
+        SessionFlags {
+            blocklist: true,
+            ..SessionFlags::default()
+        },
     );
     stage.contacts.blocked = vec!["juliet@capulet.lit"];
     let listed = [jid("juliet@capulet.lit"), jid("stranger@verona.lit")];

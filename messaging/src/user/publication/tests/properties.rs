@@ -219,25 +219,7 @@ impl World {
     fn take(&mut self, step: Step) {
         match step {
             Step::Bind(who, node) => self.bind(who, node),
-            Step::Presence(who, level) => {
-                let Some(index) = self.client(who) else {
-                    return;
-                };
-                let payload = match level {
-                    -1 => "<priority>-1</priority>",
-                    0 => "",
-                    _ => "<priority>5</priority>",
-                };
-                let state = &mut self.clients[index].state;
-                let from = Some(Jid::from(&state.key.jid));
-                let stanza = Stanza {
-                    from,
-                    ..presence("", payload)
-                };
-                state.presence = Some(stanza.clone());
-                let key = state.key.clone();
-                self.event(SessionEvent::Presence { key, stanza });
-            }
+            Step::Presence(who, level) => self.presence(who, level),
             Step::Unavailable(who) => {
                 let Some(index) = self.client(who) else {
                     return;
@@ -294,6 +276,26 @@ impl World {
                 self.execute(actions);
             }
         }
+    }
+
+    fn presence(&mut self, who: usize, level: i8) {
+        let Some(index) = self.client(who) else {
+            return;
+        };
+        let payload = match level {
+            -1 => "<priority>-1</priority>",
+            0 => "",
+            _ => "<priority>5</priority>",
+        };
+        let state = &mut self.clients[index].state;
+        let from = Some(Jid::from(&state.key.jid));
+        let stanza = Stanza {
+            from,
+            ..presence("", payload)
+        };
+        state.presence = Some(stanza.clone());
+        let key = state.key.clone();
+        self.event(SessionEvent::Presence { key, stanza });
     }
 
     fn bind(&mut self, who: usize, node: u64) {
@@ -458,7 +460,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 5000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
     fn one_owner_delivers_everything_once(steps in prop::collection::vec(step(false), 1..120)) {
