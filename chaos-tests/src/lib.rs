@@ -1,1 +1,19 @@
-//! chaos-tests
+//! Muster from outside: real processes, real sockets, real faults, and judges of what came of it.
+//!
+//! Nothing here is mocked. A [`pool`] is made of processes of the released binary; a [`client`] speaks XMPP to them;
+//! a [`scenario`] is a scripted conversation; [`load`] talks in rooms while nodes die, writes a [`history`], and the
+//! [`checker`] says what was promised and not kept.
+//!
+//! ```text
+//!  tests/*.rs ─► pool (processes, faults) ◄─ sockets ─ client ◄─ scenario | load ─► history ─► checker
+//! ```
+
+pub mod wait;
+
+pub mod control;
+pub mod pool;
+
+pub mod client;
+pub mod wire;
+
+pub mod scenario;

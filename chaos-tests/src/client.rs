@@ -1,0 +1,325 @@
+//! A test client of our own: logs in over real sockets, counts exactly, shows everything that comes.
+//!
+//! [`login`] negotiates; after that one task reads and one writes, so that a test can send and receive at its own
+//! pace. Stream management (XEP-0198) is answered by the reading task: what it counts is what has come.
+//!
+//! ```text
+//!  Client::send ─► queue ─► writer task ─► socket ─► reader task ─► events ─► Client::next
+//!                    ▲────────── <a h/> ──────────────────┘
+//! ```
+
+mod login;
+mod scram;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use tokio::io::{AsyncWriteExt, WriteHalf};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+use xmpp::jid::FullJid;
+use xmpp::ns;
+use xmpp::scan::{Document, Frame};
+
+use crate::wait::PROMPT;
+use crate::wire::{Socket, WireReader};
+
+pub use login::{feature_names, features, open_stream};
+pub use scram::Hash;
+
+/// Stanzas that may wait for the test to look at them.
+const INBOX: usize = 65_536;
+
+/// Writes that may wait for the socket.
+const OUTBOX: usize = 1024;
+
+/// How the stream is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Security {
+    /// TLS after STARTTLS.
+    StartTls,
+    /// TLS from the first byte.
+    DirectTls,
+    /// None.
+    Plain,
+}
+
+/// How the password is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    /// PLAIN.
+    Plain,
+    /// SCRAM with a hash.
+    Scram(Hash),
+}
+
+/// Who logs in where and how.
+#[derive(Clone)]
+pub struct Login {
+    /// The node's address, for the chosen security.
+    pub address: SocketAddr,
+    /// The pool's domain.
+    pub domain: String,
+    /// The account's local part.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// The resource to ask for.
+    pub resource: Option<String>,
+    /// TLS or not.
+    pub security: Security,
+    /// The SASL mechanism.
+    pub mechanism: Mechanism,
+    /// Whether to enable stream management. Without it, its elements are shown like all others.
+    pub stream_management: bool,
+    /// Trusts the pool's CA.
+    pub tls: Arc<rustls::ClientConfig>,
+}
+
+/// What comes from the server.
+#[derive(Debug, Clone)]
+pub enum Incoming {
+    /// A stanza or another element that is no part of stream management.
+    Element(Document),
+    /// `<a h='…'/>`: so many of our stanzas are acknowledged.
+    Acked(u32),
+    /// The stream is over: `</stream:stream>`, the end of the socket, or what went wrong.
+    Closed(String),
+}
+
+/// A client with a bound resource.
+pub struct Client {
+    jid: FullJid,
+    incoming: mpsc::Receiver<Incoming>,
+    outgoing: mpsc::Sender<Bytes>,
+    received: Arc<AtomicU32>,
+    sent: u32,
+    tasks: [JoinHandle<()>; 2],
+    iq_number: u32,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Client {
+    /// Logs in and binds.
+    pub async fn connect(login: &Login) -> Result<Client> {
+        let negotiated = timeout(PROMPT, login::log_in(login)).await;
+        let (jid, wire) = negotiated.context("logging in took too long")??;
+        let (reader, writer) = wire.split();
+        let (incoming_tx, incoming) = mpsc::channel(INBOX);
+        let (outgoing, outgoing_rx) = mpsc::channel(OUTBOX);
+        let received = Arc::new(AtomicU32::new(0));
+        let management = login.stream_management.then(|| Management {
+            received: Arc::clone(&received),
+            outbox: outgoing.clone(),
+        });
+        let reading = read(reader, incoming_tx, management);
+        let tasks = [
+            tokio::spawn(reading),
+            tokio::spawn(write(writer, outgoing_rx)),
+        ];
+        Ok(Client {
+            jid,
+            incoming,
+            outgoing,
+            received,
+            sent: 0,
+            tasks,
+            iq_number: 0,
+        })
+    }
+
+    /// The full JID that the server bound.
+    pub fn jid(&self) -> &FullJid {
+        &self.jid
+    }
+
+    /// Stanzas sent so far.
+    pub fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    /// Stanzas received so far, where stream management counts them.
+    pub fn received(&self) -> u32 {
+        self.received.load(Ordering::Acquire)
+    }
+
+    /// Sends one stanza and counts it.
+    pub async fn send(&mut self, stanza: &str) -> Result<()> {
+        self.sent = self.sent.wrapping_add(1);
+        self.send_raw(stanza).await
+    }
+
+    /// Sends bytes that are no stanza.
+    pub async fn send_raw(&mut self, text: &str) -> Result<()> {
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        self.outgoing
+            .send(bytes)
+            .await
+            .context("the stream is gone")
+    }
+
+    /// What comes next, within a limit.
+    pub async fn next(&mut self, limit: Duration) -> Result<Incoming> {
+        match timeout(limit, self.incoming.recv()).await {
+            Ok(Some(incoming)) => Ok(incoming),
+            Ok(None) => bail!("the stream is over"),
+            Err(_) => bail!("nothing came within {limit:?}"),
+        }
+    }
+
+    /// The next element, acknowledgements left out.
+    pub async fn next_element(&mut self, limit: Duration) -> Result<Document> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match timeout_at(deadline, self.incoming.recv()).await {
+                Ok(Some(Incoming::Element(document))) => return Ok(document),
+                Ok(Some(Incoming::Acked(_))) => {}
+                Ok(Some(Incoming::Closed(why))) => bail!("the stream ended: {why}"),
+                Ok(None) => bail!("the stream is over"),
+                Err(_) => bail!("nothing came within {limit:?}"),
+            }
+        }
+    }
+
+    /// Reads elements until one fits; the others are dropped.
+    pub async fn find<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut fits: impl FnMut(&Document) -> Option<T>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + limit;
+        let mut seen = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.next_element(left).await {
+                Ok(document) => match fits(&document) {
+                    Some(found) => return Ok(found),
+                    None => seen.push(document.source().to_owned()),
+                },
+                Err(error) => bail!(
+                    "{} waited for {what}: {error}; came instead:\n{}",
+                    self.jid,
+                    seen.join("\n")
+                ),
+            }
+        }
+    }
+
+    /// Sends an iq and gives its answer, whatever it says. `payload` is the child element.
+    pub async fn iq(&mut self, kind: &str, to: Option<&str>, payload: &str) -> Result<Document> {
+        let id = self.next_id();
+        let to = to.map(|to| format!(" to='{to}'")).unwrap_or_default();
+        self.send(&format!("<iq type='{kind}' id='{id}'{to}>{payload}</iq>"))
+            .await?;
+        self.find(&format!("the answer to {id}"), PROMPT, |document| {
+            let root = document.root();
+            let answer = root.name() == "iq" && root.attr("id").as_deref() == Some(id.as_str());
+            answer.then(|| document.clone())
+        })
+        .await
+    }
+
+    /// An iq that must be answered with a result.
+    pub async fn iq_ok(&mut self, kind: &str, to: Option<&str>, payload: &str) -> Result<Document> {
+        let answer = self.iq(kind, to, payload).await?;
+        if answer.root().attr("type").as_deref() != Some("result") {
+            bail!("{} was refused: {}", self.jid, answer.source());
+        }
+        Ok(answer)
+    }
+
+    /// A fresh id.
+    pub fn next_id(&mut self) -> String {
+        self.iq_number += 1;
+        format!("t{}", self.iq_number)
+    }
+
+    /// Ends the stream and waits for the server's end.
+    pub async fn close(mut self) -> Result<()> {
+        self.send_raw("</stream:stream>").await?;
+        let deadline = Instant::now() + PROMPT;
+        loop {
+            match timeout_at(deadline, self.incoming.recv()).await {
+                Ok(Some(Incoming::Closed(_)) | None) => return Ok(()),
+                Ok(Some(_)) => {}
+                Err(_) => bail!("{}: the server did not end the stream", self.jid),
+            }
+        }
+    }
+}
+
+async fn write(mut socket: WriteHalf<Box<dyn Socket>>, mut queue: mpsc::Receiver<Bytes>) {
+    while let Some(bytes) = queue.recv().await {
+        // The reading task tells the test of the socket's end.
+        if socket.write_all(&bytes).await.is_err() || socket.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What the reading task needs for stream management.
+struct Management {
+    received: Arc<AtomicU32>,
+    outbox: mpsc::Sender<Bytes>,
+}
+
+impl Management {
+    /// Counts a stanza, answers a request, or takes an acknowledgement.
+    async fn take(&self, document: Document) -> Option<Incoming> {
+        let root = document.root();
+        match (root.ns(), root.name()) {
+            (ns::STREAM_MANAGEMENT, "r") => {
+                let h = self.received.load(Ordering::Acquire);
+                let answer = format!("<a xmlns='{}' h='{h}'/>", ns::STREAM_MANAGEMENT);
+                match self.outbox.send(Bytes::from(answer)).await {
+                    Ok(()) => None,
+                    Err(_) => Some(Incoming::Closed("the socket takes nothing".into())),
+                }
+            }
+            (ns::STREAM_MANAGEMENT, "a") => {
+                Some(match root.attr("h").and_then(|h| h.parse().ok()) {
+                    Some(h) => Incoming::Acked(h),
+                    None => Incoming::Closed("<a/> without h".into()),
+                })
+            }
+            (ns::CLIENT, _) => {
+                self.received.fetch_add(1, Ordering::AcqRel);
+                Some(Incoming::Element(document))
+            }
+            _ => Some(Incoming::Element(document)),
+        }
+    }
+}
+
+async fn read(mut wire: WireReader, inbox: mpsc::Sender<Incoming>, management: Option<Management>) {
+    loop {
+        let incoming = match wire.next().await {
+            Ok(Some(Frame::Element(document))) => match &management {
+                Some(management) => management.take(document).await,
+                None => Some(Incoming::Element(document)),
+            },
+            Ok(Some(Frame::Header(_))) => None,
+            Ok(Some(Frame::Close)) => Some(Incoming::Closed("end of stream".into())),
+            Ok(None) => Some(Incoming::Closed("end of socket".into())),
+            Err(error) => Some(Incoming::Closed(format!("{error:#}"))),
+        };
+        let Some(incoming) = incoming else { continue };
+        let closed = matches!(incoming, Incoming::Closed(_));
+        if inbox.send(incoming).await.is_err() || closed {
+            return;
+        }
+    }
+}

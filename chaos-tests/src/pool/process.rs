@@ -1,0 +1,82 @@
+//! One node's process: spawned with its log in a file, signalled by its id, never left behind.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::binary;
+
+/// Lines of a log that are shown when a test fails.
+const LOG_LINES: usize = 60;
+
+/// A running node.
+#[derive(Debug)]
+pub(super) struct NodeProcess {
+    child: Child,
+}
+
+impl NodeProcess {
+    /// Starts `muster run`.
+    pub(super) fn spawn(config: &Path) -> Result<NodeProcess> {
+        let log: File = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log_file(config))?;
+        let child = Command::new(binary()?)
+            .arg("run")
+            .arg("--config")
+            .arg(config)
+            .env_remove("MUSTER_LOG")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        Ok(NodeProcess { child })
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).context("a process has an id")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// SIGKILL, and its end awaited: nothing of it runs on.
+    pub(super) fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    pub(super) fn terminate(&self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// How it ended, if it has.
+    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.kill();
+    }
+}
+
+fn log_file(config: &Path) -> PathBuf {
+    config.with_file_name("log")
+}
+
+/// The end of a node's log, with a headline.
+pub(super) fn log_end(id: u64, config: &Path) -> String {
+    let text = std::fs::read_to_string(log_file(config)).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let from = lines.len().saturating_sub(LOG_LINES);
+    format!(
+        "--- node {id}, end of its log ---\n{}",
+        lines.get(from..).unwrap_or_default().join("\n")
+    )
+}
