@@ -17,3 +17,6 @@ pub mod client;
 pub mod wire;
 
 pub mod scenario;
+
+pub mod checker;
+pub mod history;

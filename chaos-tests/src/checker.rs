@@ -1,0 +1,145 @@
+//! The judge: what was promised and not kept, from a history alone.
+//!
+//! Pure. P1 to P6 and P8 of the reliability specification, each a count of violations with examples. A history in
+//! which too little happened is rejected, not passed: see [`Dose`].
+
+mod index;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use crate::history::Event;
+use index::Index;
+
+/// A promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Promise {
+    /// P1: what was acknowledged is in the archive.
+    AckedIsArchived,
+    /// P2: what is in the archive, or was received, was sent.
+    NothingInvented,
+    /// P3: every session sees the archive's order.
+    OneOrder,
+    /// P4: who was in throughout received everything.
+    NoHoles,
+    /// P5: what was acknowledged before another was sent stands before it; a sender's messages keep their order.
+    SenderOrder,
+    /// P6: one row a message, one delivery a session.
+    NoDoubles,
+    /// P8: all readings of an archive are the same, and ids are unique.
+    SameArchive,
+}
+
+/// One broken promise.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Violation {
+    /// Which.
+    pub promise: Promise,
+    /// What exactly.
+    pub what: String,
+}
+
+/// The least that must have happened for a run to mean anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dose {
+    /// Faults caused.
+    pub faults: usize,
+    /// Messages acknowledged between the first fault and the last healing.
+    pub acked_during_faults: usize,
+    /// Messages received by sessions.
+    pub received: usize,
+    /// Readings of archives.
+    pub readings: usize,
+}
+
+/// What a history shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Broken promises.
+    pub violations: Vec<Violation>,
+    /// What happened.
+    pub dose: Dose,
+    /// Acknowledged messages.
+    pub acked: usize,
+    /// Messages whose outcome nobody knows.
+    pub unknown: usize,
+    /// Refused messages.
+    pub failed: usize,
+}
+
+/// Examples of each broken promise that are printed.
+const EXAMPLES: usize = 5;
+
+/// Judges a history.
+pub fn check(events: &[Event]) -> Verdict {
+    let index = Index::new(events);
+    let mut violations = Vec::new();
+    for rule in rules::ALL {
+        rule(&index, &mut violations);
+    }
+    violations.sort();
+    Verdict {
+        violations,
+        dose: index.dose(),
+        acked: index.acked_count(),
+        unknown: index.unknown_count(),
+        failed: index.failed_count(),
+    }
+}
+
+impl Verdict {
+    /// Violations of one promise.
+    pub fn count(&self, promise: Promise) -> usize {
+        self.violations
+            .iter()
+            .filter(|violation| violation.promise == promise)
+            .count()
+    }
+
+    /// Passes only without a violation and with a full dose.
+    pub fn require(&self, least: Dose) -> Result<(), String> {
+        let had = self.dose;
+        let full = had.faults >= least.faults
+            && had.acked_during_faults >= least.acked_during_faults
+            && had.received >= least.received
+            && had.readings >= least.readings;
+        match (self.violations.is_empty(), full) {
+            (true, true) => Ok(()),
+            (false, _) => Err(self.to_string()),
+            (true, false) => Err(format!(
+                "too little happened: {had:?}, at least {least:?} is needed"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Verdict {
+            acked,
+            unknown,
+            failed,
+            dose,
+            ..
+        } = self;
+        writeln!(
+            f,
+            "acked {acked}, unknown {unknown}, refused {failed}; {dose:?}"
+        )?;
+        let mut shown = (None, 0);
+        for violation in &self.violations {
+            if shown.0 != Some(violation.promise) {
+                let count = self.count(violation.promise);
+                writeln!(f, "{:?}: {count} violation(s)", violation.promise)?;
+                shown = (Some(violation.promise), 0);
+            }
+            shown.1 += 1;
+            if shown.1 <= EXAMPLES {
+                writeln!(f, "  {}", violation.what)?;
+            }
+        }
+        Ok(())
+    }
+}

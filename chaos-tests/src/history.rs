@@ -1,0 +1,169 @@
+//! Histories: what clients did and saw, on one monotonic clock, one JSON line an event.
+//!
+//! `Info` means *unknown*: the message may show up later and is never taken as absent (specs of P1–P6). Bodies are
+//! unique tokens, so that a line needs nothing else to name a message.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+/// One event and when it was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Nanoseconds since the history began.
+    pub at: u64,
+    /// What was seen.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What a client did or saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum What {
+    /// A message is about to be sent.
+    Invoke {
+        /// The sending session.
+        session: u32,
+        /// The room or the other user.
+        log: String,
+        /// The message.
+        token: String,
+    },
+    /// It is acknowledged: `h` covers it, or the room reflected it.
+    Ok {
+        /// The message.
+        token: String,
+    },
+    /// It was refused with an error.
+    Fail {
+        /// The message.
+        token: String,
+    },
+    /// Nobody knows: a time-out or a lost connection.
+    Info {
+        /// The message.
+        token: String,
+    },
+    /// A session is in: from here on it receives everything.
+    Joined {
+        /// The session.
+        session: u32,
+        /// The room.
+        log: String,
+    },
+    /// A session is out, or its node is dead: nothing more is owed to it.
+    Left {
+        /// The session.
+        session: u32,
+    },
+    /// A session received a message.
+    Received {
+        /// The session.
+        session: u32,
+        /// The room.
+        log: String,
+        /// The message.
+        token: String,
+        /// Its archive id (XEP-0359).
+        id: String,
+    },
+    /// A fault was caused.
+    Fault {
+        /// For people.
+        what: String,
+    },
+    /// It is healed.
+    Healed,
+    /// An archive was read from one end to the other after everything was healed.
+    Archive {
+        /// Who read it where and in which direction, for people.
+        reading: String,
+        /// The room.
+        log: String,
+        /// Messages and their ids, oldest first.
+        rows: Vec<(String, String)>,
+    },
+}
+
+/// Takes events of many tasks.
+#[derive(Debug)]
+pub struct Recorder {
+    began: Instant,
+    events: Mutex<Vec<Event>>,
+}
+
+impl Default for Recorder {
+    fn default() -> Recorder {
+        Recorder {
+            began: Instant::now(),
+            events: Mutex::new(Vec::new()),
+        }
+    }
+}
+
+impl Recorder {
+    /// Records an event that is seen now.
+    pub fn record(&self, what: What) {
+        // The clock is read inside the lock: the order of events is the order of their times.
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        events.push(Event { at, what });
+    }
+
+    /// Events so far that a predicate accepts.
+    pub fn count(&self, accept: impl Fn(&What) -> bool) -> usize {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.iter().filter(|event| accept(&event.what)).count()
+    }
+
+    /// Everything so far.
+    pub fn events(&self) -> Vec<Event> {
+        self.events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Writes everything so far to a file, one JSON line an event.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut text = Vec::new();
+        for event in self.events() {
+            serde_json::to_writer(&mut text, &event)?;
+            text.write_all(b"\n")?;
+        }
+        Ok(std::fs::write(path, text)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_in_order_and_come_back_from_their_lines() {
+        let recorder = Recorder::default();
+        recorder.record(What::Invoke {
+            session: 1,
+            log: "room".into(),
+            token: "a".into(),
+        });
+        recorder.record(What::Ok { token: "a".into() });
+        recorder.record(What::Archive {
+            reading: "node 1, forward".into(),
+            log: "room".into(),
+            rows: vec![("a".into(), "1".into())],
+        });
+        let events = recorder.events();
+        assert!(events.is_sorted_by_key(|event| event.at));
+        for event in events {
+            let line = serde_json::to_string(&event).expect("writes");
+            assert_eq!(serde_json::from_str::<Event>(&line).expect("reads"), event);
+        }
+        assert_eq!(recorder.count(|what| matches!(what, What::Ok { .. })), 1);
+    }
+}
