@@ -1,0 +1,339 @@
+//! `room`: messages in rooms: what one delivery to one occupant costs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use xmpp::ns;
+use xmpp::scan::Element;
+use xmpp::write::XmlWriter;
+
+use crate::crowd::Crowd;
+use crate::ledger::Ledger;
+use crate::login::LoginOptions;
+use crate::pace::Pace;
+use crate::report::Row;
+use crate::scenario::{
+    Handles, Ids, Meter, SECONDS_MAX, Tally, chat, drain, enter, open_loop, wait_until,
+};
+use crate::session::{Handle, Observer};
+use crate::target::Target;
+
+/// How long a room's occupants may take to join.
+const JOIN_WITHIN: Duration = Duration::from_secs(60);
+
+/// Occupants of all rooms together.
+const OCCUPANTS_MAX: usize = 1_000_000;
+
+/// `muster-bench room`
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct RoomArgs {
+    /// Rooms
+    #[arg(long, default_value_t = 20)]
+    pub(crate) rooms: usize,
+    /// Occupants of each room
+    #[arg(long, default_value_t = 50)]
+    pub(crate) occupants: usize,
+    /// Sessions; fewer than rooms × occupants makes each an occupant of several rooms [default: rooms × occupants]
+    #[arg(long)]
+    pub(crate) sessions: Option<usize>,
+    /// Messages a second, over all rooms together
+    #[arg(long, default_value_t = 20.0)]
+    pub(crate) rate: f64,
+    /// Seconds of sending
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
+    pub(crate) seconds: u64,
+    /// Messages ask not to be archived (XEP-0334)
+    #[arg(long)]
+    pub(crate) no_store: bool,
+    /// Without stream management
+    #[arg(long)]
+    pub(crate) no_stream_management: bool,
+}
+
+/// Who is in which room: room `r` has the sessions from `r × occupants` on, round and round.
+#[derive(Clone, Copy, Debug)]
+struct Seating {
+    rooms: usize,
+    occupants: usize,
+    sessions: usize,
+}
+
+impl Seating {
+    fn session(self, room: usize, occupant: usize) -> usize {
+        (room * self.occupants + occupant) % self.sessions.max(1)
+    }
+
+    fn occupant(self, room: usize, session: usize) -> Option<usize> {
+        let first = self.session(room, 0);
+        let occupant = (session + self.sessions).checked_sub(first)? % self.sessions.max(1);
+        (room < self.rooms && occupant < self.occupants).then_some(occupant)
+    }
+}
+
+struct Rooms {
+    ids: Ids,
+    domain: String,
+    seating: Seating,
+    ledger: Ledger,
+    tally: Tally,
+    handles: Handles,
+    joined: Vec<AtomicBool>,
+    configured: Vec<AtomicBool>,
+    no_store: bool,
+}
+
+impl Rooms {
+    fn address(&self, room: usize) -> String {
+        format!("{}@{}", self.ids.id(room), self.domain)
+    }
+
+    /// The room of an address, full or bare.
+    fn room(&self, address: &str) -> Option<usize> {
+        let (local, rest) = address.split_once('@')?;
+        let domain = rest.split('/').next()?;
+        self.ids
+            .message(local)
+            .filter(|room| *room < self.seating.rooms && domain == self.domain)
+    }
+
+    fn seat(&self, room: usize, occupant: usize) -> usize {
+        room * self.seating.occupants + occupant
+    }
+
+    /// XEP-0045 §7.2.
+    fn join(&self, room: usize, occupant: usize) {
+        let mut presence = XmlWriter::new(ns::CLIENT);
+        presence
+            .start("presence")
+            .attr("to", &format!("{}/n{occupant}", self.address(room)));
+        presence
+            .start_ns("x", ns::MUC)
+            .start("history")
+            .attr("maxstanzas", "0");
+        let session = self.handles.get(self.seating.session(room, occupant));
+        if session
+            .and_then(|session| session.send(presence.finish()))
+            .is_none()
+        {
+            self.tally.not_sent();
+        }
+    }
+
+    fn has_joined(&self, room: usize, occupant: usize) -> bool {
+        let seat = self.joined.get(self.seat(room, occupant));
+        seat.is_some_and(|seat| seat.load(Ordering::Relaxed))
+    }
+
+    /// XEP-0045 §10.1.2: an instant room takes the default configuration.
+    fn configure(&self, session: &Handle, room: usize) {
+        let mut iq = XmlWriter::new(ns::CLIENT);
+        iq.start("iq")
+            .attr("type", "set")
+            .attr("to", &self.address(room));
+        iq.attr("id", &self.ids.id(room))
+            .start_ns("query", ns::MUC_OWNER);
+        iq.start_ns("x", ns::DATA_FORM).attr("type", "submit");
+        if session.send(iq.finish()).is_none() {
+            self.tally.not_sent();
+        }
+    }
+
+    fn presence(&self, session: &Handle, presence: Element<'_>, room: usize) {
+        if presence.attr("type").as_deref() == Some("error") {
+            return self.tally.error(presence);
+        }
+        let Some(user) = presence.child("x", ns::MUC_USER) else {
+            return;
+        };
+        let says = |code: &str| {
+            let mut statuses = user.children().filter(|child| child.name() == "status");
+            statuses.any(|status| status.attr("code").as_deref() == Some(code))
+        };
+        if !says("110") || presence.attr("type").is_some() {
+            return;
+        }
+        match says("201") {
+            true => self.configure(session, room),
+            false => self.set(&self.configured, room),
+        }
+        if let Some(occupant) = self.seating.occupant(room, session.index) {
+            self.set(&self.joined, self.seat(room, occupant));
+        }
+    }
+
+    fn set(&self, flags: &[AtomicBool], index: usize) {
+        if let Some(flag) = flags.get(index) {
+            flag.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// All enter: first the one who makes the room, then the others, a row of all rooms at a time.
+    async fn fill(&self) -> anyhow::Result<()> {
+        let rooms = self.seating.rooms;
+        for occupant in 0..self.seating.occupants {
+            for room in 0..rooms {
+                self.join(room, occupant);
+            }
+            let all_in = || {
+                let is_in = |room| self.has_joined(room, occupant);
+                let is_open = |room: usize| {
+                    self.configured
+                        .get(room)
+                        .is_some_and(|flag| flag.load(Ordering::Relaxed))
+                };
+                (0..rooms).all(|room| is_in(room) && is_open(room))
+            };
+            if !wait_until(JOIN_WITHIN, all_in).await {
+                let first_error = self.tally.faults(self.ledger.sum(), 0).first_error;
+                bail!("occupant {occupant} could not join every room: {first_error:?}");
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&self, message: usize, due: Instant) {
+        let (room, turn) = (message % self.seating.rooms, message / self.seating.rooms);
+        let session = self.seating.session(room, turn % self.seating.occupants);
+        self.ledger.sent(message, due);
+        let id = self.ids.id(message);
+        let stanza = chat::stanza(&self.address(room), "groupchat", &id, self.no_store, false);
+        if self
+            .handles
+            .get(session)
+            .and_then(|session| session.send(stanza.finish()))
+            .is_none()
+        {
+            self.tally.not_sent();
+        }
+    }
+}
+
+impl Observer for Rooms {
+    fn stanza(&self, session: &Handle, stanza: Element<'_>, at: Instant) {
+        let Some(room) = stanza.attr("from").and_then(|from| self.room(&from)) else {
+            return;
+        };
+        match stanza.name() {
+            "presence" => self.presence(session, stanza, room),
+            "iq" => match stanza.attr("type").as_deref() {
+                Some("result") => self.set(&self.configured, room),
+                _ => self.tally.error(stanza),
+            },
+            _ if stanza.attr("type").as_deref() == Some("error") => self.tally.error(stanza),
+            _ => {
+                let id = stanza.attr("id").unwrap_or_default();
+                let Some(message) = self.ids.message(&id) else {
+                    return;
+                };
+                let is_its_room = message % self.seating.rooms == room;
+                let occupant = self
+                    .seating
+                    .occupant(room, session.index)
+                    .filter(|_| is_its_room);
+                enter(&self.ledger, &self.tally, message, occupant, stanza, at);
+            }
+        }
+    }
+}
+
+/// Runs it.
+pub(crate) async fn run(target: &Arc<Target>, args: &RoomArgs) -> anyhow::Result<Row> {
+    let occupants = args.rooms.saturating_mul(args.occupants);
+    if occupants == 0 || occupants > OCCUPANTS_MAX {
+        bail!("rooms × occupants must be 1 to {OCCUPANTS_MAX}");
+    }
+    let sessions = args.sessions.unwrap_or(occupants).min(occupants);
+    if sessions < args.occupants {
+        bail!("a room of {} needs as many sessions", args.occupants);
+    }
+    let pace = Pace::new(args.rate).context("the rate must be a positive number")?;
+    let count = pace.messages(Duration::from_secs(args.seconds));
+    Crowd::register(target, sessions).await?;
+    let flags = |count| (0..count).map(|_| AtomicBool::new(false)).collect();
+    let rooms = Arc::new(Rooms {
+        ids: Ids::new(),
+        domain: target.rooms_domain.clone(),
+        seating: Seating {
+            rooms: args.rooms,
+            occupants: args.occupants,
+            sessions,
+        },
+        ledger: Ledger::new(count, args.occupants, Instant::now())?,
+        tally: Tally::default(),
+        handles: Handles::default(),
+        joined: flags(occupants),
+        configured: flags(args.rooms),
+        no_store: args.no_store,
+    });
+    let options = LoginOptions {
+        stream_management: !args.no_stream_management,
+        available: true,
+    };
+    let crowd = Crowd::log_in(target, sessions, options, rooms.clone()).await?;
+    rooms.handles.set(crowd.handles());
+    let joining = Instant::now();
+    rooms.fill().await?;
+    let joined_in = joining.elapsed();
+    let meter = Meter::start(&target.processes).await?;
+    open_loop(pace, count, Instant::now(), |message, due| {
+        rooms.send(message, due)
+    })
+    .await;
+    let expected = (count as u64).saturating_mul(args.occupants as u64);
+    drain(|| rooms.tally.latencies().len() >= expected).await;
+    let sum = rooms.ledger.sum();
+    let kept = if args.no_store {
+        "no-store"
+    } else {
+        "archived"
+    };
+    let (count, size) = (args.rooms, args.occupants);
+    let setup = format!(
+        "{count} × {size}, {} msg/s, {sessions} sessions, {kept}, {} s",
+        args.rate, args.seconds
+    );
+    let mut row = Row::new("room", setup);
+    meter.add_to(&mut row, sum.delivered, "µs/delivery", 1e6)?;
+    row.figure(
+        "rate",
+        sum.delivered as f64 / meter.elapsed().as_secs_f64(),
+        "deliveries/s",
+    );
+    row.latencies(&rooms.tally.latencies());
+    row.figure("joins", occupants as f64 / joined_in.as_secs_f64(), "/s");
+    let faults = rooms.tally.faults(sum, crowd.broken());
+    crowd.log_out().await;
+    Ok(row.judged(faults))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seats_and_sessions_agree() {
+        for (rooms, occupants, sessions) in [(20, 50, 1000), (20, 50, 50), (3, 4, 7), (1, 1, 1)] {
+            let seating = Seating {
+                rooms,
+                occupants,
+                sessions,
+            };
+            for room in 0..rooms {
+                for occupant in 0..occupants {
+                    let session = seating.session(room, occupant);
+                    assert!(session < sessions);
+                    assert_eq!(
+                        seating.occupant(room, session),
+                        Some(occupant),
+                        "{seating:?}"
+                    );
+                }
+                let seated = (0..sessions).filter_map(|session| seating.occupant(room, session));
+                assert_eq!(seated.count(), occupants);
+            }
+            assert_eq!(seating.occupant(rooms, 0), None);
+        }
+    }
+}
