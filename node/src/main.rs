@@ -1,1 +1,55 @@
-fn main() {}
+//! The binary `muster`: command line, configuration, start-up and shutdown.
+//!
+//! ```text
+//!  muster init ──► folders: CA, pool file, a muster.toml and certificates a node
+//!  muster run ───► config ─► data folder ─► actors::runtime + web::ControlServer ─► signal ─► graceful stop
+//!  muster ctl ───► HTTPS ──► the control port of a running node
+//! ```
+//!
+//! - [`cli`]: what may be typed; [`exit`]: what a failure says and which code it ends with.
+//! - [`config`]: `muster.toml` and the pool file; [`certificate`]: certificates from files; [`check`]: `muster check-config`.
+//! - [`init`]: new pools; [`authority`]: their CA; [`secret_file`]: files for the owner's eyes.
+//! - [`run`]: one life of a node; [`logging`]: what it says meanwhile; [`backend`]: the node behind its control port.
+//! - [`ctl`]: operators' commands.
+//!
+//! Only this crate knows files, the environment and the process.
+
+mod cli;
+mod exit;
+
+mod certificate;
+mod check;
+mod config;
+
+mod authority;
+mod init;
+mod secret_file;
+
+mod backend;
+mod logging;
+mod run;
+
+mod ctl;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command, ConfigCommand};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Init(args) => init::init(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Ctl(args) => ctl::ctl(&args),
+        Command::CheckConfig { file } => check::check_config(&file),
+        Command::Config {
+            command: ConfigCommand::Reference,
+        } => exit::print(&config::reference::reference()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

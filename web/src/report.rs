@@ -47,6 +47,8 @@ pub struct PartitionReport {
     pub owner: Option<u64>,
     /// The owner's reign; 0 if there was none yet.
     pub epoch: u64,
+    /// The leader of its Raft group, if one is known: the owner, or about to be.
+    pub leader: Option<u64>,
     /// The newest term of its Raft group that the node knows.
     pub term: u64,
     /// The nodes with a vote.

@@ -46,6 +46,7 @@ impl ControlBackend for Accounts {
                 id: 0,
                 owner: Some(1),
                 epoch: 5,
+                leader: Some(1),
                 term: 2,
                 voters: vec![1],
                 applied: Some(9),

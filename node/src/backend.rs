@@ -1,0 +1,105 @@
+//! The node behind the control port: what the runtime says and does, in the port's terms.
+
+use actors::control::ControlError;
+use actors::runtime::{MemberStatus, NodeHandle, PartitionStatus};
+use web::backend::{BackendError, ControlBackend};
+use web::report::{MemberReport, PartitionReport, PoolReport, Readiness};
+use xmpp::jid::BareJid;
+use xmpp::sasl::Password;
+
+/// A running node as its operators see it.
+#[derive(Clone)]
+pub(crate) struct Backend {
+    pub(crate) node: NodeHandle,
+    pub(crate) domain: String,
+}
+
+impl ControlBackend for Backend {
+    fn report(&self) -> PoolReport {
+        let status = self.node.status();
+        PoolReport {
+            pool: status.pool,
+            domain: self.domain.clone(),
+            node: status.node,
+            incarnation: status.incarnation,
+            version: status.version,
+            uptime_s: status.uptime_seconds,
+            sessions: status.sessions as u64,
+            members: status.members.into_iter().map(member).collect(),
+            partitions: status.partitions.into_iter().map(partition).collect(),
+        }
+    }
+
+    fn readiness(&self) -> Readiness {
+        let ready = self.node.ready();
+        Readiness {
+            quorum: ready.quorum,
+            partitions_owned: ready.partitions_owned,
+            partitions: ready.partitions,
+        }
+    }
+
+    fn metrics(&self) -> String {
+        self.node.metrics()
+    }
+
+    async fn create_account(&self, user: BareJid, password: Password) -> Result<(), BackendError> {
+        self.node
+            .create_account(user, password)
+            .await
+            .map_err(refusal)
+    }
+
+    async fn set_password(&self, user: BareJid, password: Password) -> Result<(), BackendError> {
+        self.node
+            .set_password(user, password)
+            .await
+            .map_err(refusal)
+    }
+
+    async fn remove_account(&self, user: BareJid) -> Result<(), BackendError> {
+        self.node.remove_account(user).await.map_err(refusal)
+    }
+
+    async fn list_accounts(
+        &self,
+        after: Option<BareJid>,
+        limit: u32,
+    ) -> Result<Vec<BareJid>, BackendError> {
+        self.node.list_accounts(after, limit).await.map_err(refusal)
+    }
+}
+
+fn member(status: MemberStatus) -> MemberReport {
+    MemberReport {
+        id: status.id,
+        address: status.address,
+        connected: status.connected,
+        alive: status.liveness == "alive",
+    }
+}
+
+fn partition(status: PartitionStatus) -> PartitionReport {
+    PartitionReport {
+        id: u32::from(status.id),
+        owner: status.owner,
+        epoch: status.epoch.unwrap_or(0),
+        leader: status.leader,
+        term: status.term,
+        voters: status.voters,
+        applied: status.applied,
+        committed: status.committed,
+        last_log: status.last_log,
+        quarantined: status.quarantined,
+    }
+}
+
+fn refusal(error: ControlError) -> BackendError {
+    match error {
+        ControlError::Conflict => BackendError::Conflict,
+        ControlError::NotFound => BackendError::NotFound,
+        ControlError::Invalid(reason) => BackendError::Invalid(reason),
+        ControlError::Unavailable(reason) => BackendError::Unavailable(reason),
+        ControlError::Timeout => BackendError::Timeout,
+    }
+}

@@ -1,0 +1,277 @@
+//! Certificates from files, checked before anything starts: that they read, hold today, fit their key and name us.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError as Fault, RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// A chain and its key.
+pub(crate) struct Certified {
+    path: PathBuf,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+/// What is wrong with a certificate.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CertificateError {
+    /// A file can't be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// No certificate or key in it.
+    #[error("{}: no {what} in PEM form: {reason}", path.display())]
+    Pem {
+        path: PathBuf,
+        what: &'static str,
+        reason: String,
+    },
+    /// Its time is over.
+    #[error("{}: the certificate has expired on {since}: replace it", path.display())]
+    Expired { path: PathBuf, since: String },
+    /// Its time has not come.
+    #[error("{}: the certificate is not valid before {from}: check this machine's clock", path.display())]
+    NotYetValid { path: PathBuf, from: String },
+    /// It names somebody else.
+    #[error("{}: the certificate is for {names}, but must name {expected}", path.display())]
+    WrongName {
+        path: PathBuf,
+        expected: String,
+        names: String,
+    },
+    /// The key is another's.
+    #[error("{}: the key in {} does not belong to this certificate", path.display(), key.display())]
+    OtherKey { path: PathBuf, key: PathBuf },
+    /// Another CA's.
+    #[error("{}: the certificate was not issued by the CA in {}", path.display(), ca.display())]
+    OtherAuthority { path: PathBuf, ca: PathBuf },
+    /// Anything else.
+    #[error("{}: the certificate cannot be used: {reason}", path.display())]
+    Unusable { path: PathBuf, reason: String },
+}
+
+impl Certified {
+    /// Reads a chain and its key. They belong together and hold at this time.
+    pub(crate) fn load(
+        path: &Path,
+        key_path: &Path,
+        provider: &CryptoProvider,
+    ) -> Result<Certified, CertificateError> {
+        let chain = read_chain(path)?;
+        let pem = read(key_path)?;
+        let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| CertificateError::Pem {
+            path: key_path.to_owned(),
+            what: "key",
+            reason: error.to_string(),
+        })?;
+        let certified = Certified {
+            path: path.to_owned(),
+            chain,
+            key,
+        };
+        certified.check_time()?;
+        let signing =
+            CertifiedKey::from_der(certified.chain.clone(), certified.key.clone_key(), provider);
+        match signing {
+            Ok(_) => Ok(certified),
+            Err(rustls::Error::InconsistentKeys(_)) => Err(CertificateError::OtherKey {
+                path: path.to_owned(),
+                key: key_path.to_owned(),
+            }),
+            Err(error) => Err(certified.unusable(&error)),
+        }
+    }
+
+    /// The leaf must name this server.
+    pub(crate) fn check_name(&self, name: &str) -> Result<(), CertificateError> {
+        let server_name = ServerName::try_from(name).map_err(|_| self.wrong_name(name))?;
+        let leaf =
+            ParsedCertificate::try_from(self.leaf()?).map_err(|error| self.unusable(&error))?;
+        match rustls::client::verify_server_name(&leaf, &server_name) {
+            Ok(()) => Ok(()),
+            Err(rustls::Error::InvalidCertificate(
+                Fault::NotValidForName | Fault::NotValidForNameContext { .. },
+            )) => Err(self.wrong_name(name)),
+            Err(error) => Err(self.unusable(&error)),
+        }
+    }
+
+    /// The CA must have issued it.
+    pub(crate) fn check_authority(
+        &self,
+        name: &str,
+        ca_path: &Path,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<(), CertificateError> {
+        self.check_name(name)?;
+        let mut roots = RootCertStore::empty();
+        for ca in read_chain(ca_path)? {
+            roots.add(ca).map_err(|error| CertificateError::Unusable {
+                path: ca_path.to_owned(),
+                reason: error.to_string(),
+            })?;
+        }
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|error| CertificateError::Unusable {
+                path: ca_path.to_owned(),
+                reason: error.to_string(),
+            })?;
+        let server_name = ServerName::try_from(name).map_err(|_| self.wrong_name(name))?;
+        let intermediates = self.chain.get(1..).unwrap_or_default();
+        let verified = verifier.verify_server_cert(
+            self.leaf()?,
+            intermediates,
+            &server_name,
+            &[],
+            UnixTime::now(),
+        );
+        match verified {
+            Ok(_) => Ok(()),
+            Err(rustls::Error::InvalidCertificate(Fault::UnknownIssuer | Fault::BadSignature)) => {
+                Err(CertificateError::OtherAuthority {
+                    path: self.path.clone(),
+                    ca: ca_path.to_owned(),
+                })
+            }
+            Err(error) => Err(self.unusable(&error)),
+        }
+    }
+
+    /// A server that shows this certificate and asks clients for none.
+    pub(crate) fn server_config(
+        &self,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<ServerConfig, CertificateError> {
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| self.unusable(&error))?
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())
+            .map_err(|error| self.unusable(&error))
+    }
+
+    /// The chain and the key.
+    pub(crate) fn into_parts(self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        (self.chain, self.key)
+    }
+
+    fn leaf(&self) -> Result<&CertificateDer<'static>, CertificateError> {
+        self.chain.first().ok_or_else(|| CertificateError::Pem {
+            path: self.path.clone(),
+            what: "certificate",
+            reason: "the file is empty".to_owned(),
+        })
+    }
+
+    /// Every certificate of the chain must hold now.
+    fn check_time(&self) -> Result<(), CertificateError> {
+        let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+        for der in &self.chain {
+            let (_, certificate) =
+                X509Certificate::from_der(der).map_err(|error| self.unusable(&error))?;
+            let validity = certificate.validity();
+            if now > validity.not_after.timestamp() {
+                let since = validity.not_after.to_string();
+                return Err(CertificateError::Expired {
+                    path: self.path.clone(),
+                    since,
+                });
+            }
+            if now < validity.not_before.timestamp() {
+                let from = validity.not_before.to_string();
+                return Err(CertificateError::NotYetValid {
+                    path: self.path.clone(),
+                    from,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn wrong_name(&self, expected: &str) -> CertificateError {
+        let names = self
+            .chain
+            .first()
+            .map(|leaf| names(leaf))
+            .unwrap_or_default();
+        let names = if names.is_empty() {
+            "nobody".to_owned()
+        } else {
+            names.join(", ")
+        };
+        CertificateError::WrongName {
+            path: self.path.clone(),
+            expected: expected.to_owned(),
+            names,
+        }
+    }
+
+    fn unusable(&self, error: &dyn std::fmt::Display) -> CertificateError {
+        CertificateError::Unusable {
+            path: self.path.clone(),
+            reason: error.to_string(),
+        }
+    }
+}
+
+/// The DNS names and IP addresses of a certificate, for messages.
+fn names(der: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+        return Vec::new();
+    };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
+    let shown = names
+        .value
+        .general_names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => match <[u8; 4]>::try_from(*bytes) {
+                Ok(v4) => Some(std::net::Ipv4Addr::from(v4).to_string()),
+                Err(_) => <[u8; 16]>::try_from(*bytes)
+                    .ok()
+                    .map(|v6| std::net::Ipv6Addr::from(v6).to_string()),
+            },
+            _ => None,
+        });
+    shown.collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
+    std::fs::read(path).map_err(|source| CertificateError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The certificates in a file; at least one.
+pub(crate) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let pem = read(path)?;
+    let failed = |reason: String| CertificateError::Pem {
+        path: path.to_owned(),
+        what: "certificate",
+        reason,
+    };
+    let chain = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| failed(error.to_string()))?;
+    if chain.is_empty() {
+        return Err(failed("there is none".to_owned()));
+    }
+    Ok(chain)
+}

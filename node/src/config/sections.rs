@@ -1,0 +1,279 @@
+//! The knobs of `muster.toml`. The doc comments are what `muster config reference` prints.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use storage::state_store::Engine;
+
+use super::knob::{MemberAddress, Network, Size, Span};
+use super::section::section;
+
+const fn ms(millis: u64) -> Span {
+    Span(Duration::from_millis(millis))
+}
+
+const fn s(seconds: u64) -> Span {
+    Span(Duration::from_secs(seconds))
+}
+
+const fn kib(count: u64) -> Size {
+    Size(count << 10)
+}
+
+const fn mib(count: u64) -> Size {
+    Size(count << 20)
+}
+
+section! {
+    /// Who this node is and where its data lies.
+    struct Node["node"] {
+        /// This node's id, one of `members`. Ids are never used again, not even after a disk was lost.
+        id: u64,
+        /// The folder of this node's data. It belongs to this node for ever.
+        data_dir: PathBuf = PathBuf::from("data"),
+    }
+}
+
+section! {
+    /// What all nodes of the pool share.
+    struct Pool["pool"] {
+        /// The pool file that `muster init` wrote: the same on every node, secret, part of every backup.
+        file: PathBuf,
+    }
+}
+
+section! {
+    /// How nodes reach each other: TLS 1.3, both ends certified by the pool's own CA.
+    struct Cluster["cluster"] {
+        /// Where other nodes reach this one.
+        listen: SocketAddr,
+        /// All members of the pool with the addresses where the others reach them; the same on every node.
+        members: Vec<MemberAddress>,
+        /// The pool's CA certificate; two of them while the CA is being replaced.
+        ca: PathBuf = PathBuf::from("ca.pem"),
+        /// This node's certificate. Its one name is `node-<id>.<pool id>.muster`.
+        certificate: PathBuf = PathBuf::from("cluster.pem"),
+        /// Its key.
+        key: PathBuf = PathBuf::from("cluster-key.pem"),
+        /// How long a starting node waits for a quorum of the pool; then it gives up and says so.
+        quorum_wait: Span = s(60),
+    }
+}
+
+section! {
+    /// XMPP clients.
+    struct Clients["clients"] {
+        /// Where clients connect and then turn to TLS (STARTTLS).
+        listen: Vec<SocketAddr>,
+        /// Where clients connect with TLS from the first byte (XEP-0368).
+        listen_tls: Vec<SocketAddr> = Vec::new(),
+        /// The certificate that clients see; it must name the pool's domain.
+        certificate: PathBuf = PathBuf::from("clients.pem"),
+        /// Its key.
+        key: PathBuf = PathBuf::from("clients-key.pem"),
+        /// Whether nothing is accepted before TLS (RFC 7590).
+        tls_required: bool = true,
+        /// Whether passwords may be sent without TLS: only for tests and trusted networks. Needs `tls_required = false`.
+        allow_plaintext_auth: bool = false,
+        /// Whether anybody may make an account (XEP-0077).
+        registration: bool = false,
+        /// SCRAM's iterations for new passwords. More cost both sides and thieves more (RFC 5802: at least 4096).
+        scram_iterations: u32 = 10_000,
+        /// Sessions of one user.
+        resources_max: usize = 10,
+        /// Connections of one address that have not logged in.
+        unauthenticated_per_address_max: u32 = 20,
+        /// Networks whose addresses have no such bound: load balancers, load generators.
+        trusted_networks: Vec<Network> = Vec::new(),
+        /// What may wait to be sent to one client; a client that reads more slowly is detached.
+        outgoing_bytes_max: Size = mib(4),
+        /// Messages in one page of an archive.
+        archive_page_max: u32 = 250,
+        /// Threads for sessions and owners; 0: as many as there are cores.
+        threads: usize = 0,
+    }
+}
+
+section! {
+    /// Bounds on a stream that is not bound to a resource yet.
+    struct Negotiation["negotiation"] {
+        /// Time for each step.
+        step: Span = s(30),
+        /// Time for all steps together.
+        total: Span = s(120),
+        /// Elements before authentication.
+        elements_max: u32 = 32,
+        /// Bytes before authentication.
+        bytes_max: Size = kib(32),
+        /// Wrong passwords; RFC 6120 §6.4.5 asks for 2 to 5.
+        wrong_proofs_max: u32 = 3,
+        /// How long a stream that the server closes waits for the client's own close.
+        close: Span = s(5),
+    }
+}
+
+section! {
+    /// What one element may cost before authentication. More ends the stream with `policy-violation`.
+    struct LimitsBeforeAuth["limits_before_auth"] {
+        /// Bytes of one element.
+        stanza_bytes_max: Size = kib(8),
+        /// Depth of nesting.
+        depth_max: usize = 8,
+        /// Elements within one element, itself included.
+        elements_max: usize = 32,
+        /// Attributes of one tag.
+        attributes_max: usize = 16,
+        /// Namespace declarations within one element.
+        namespaces_max: usize = 8,
+    }
+}
+
+section! {
+    /// What one element may cost after authentication.
+    struct LimitsAfterAuth["limits_after_auth"] {
+        /// Bytes of one stanza.
+        stanza_bytes_max: Size = kib(256),
+        /// Depth of nesting.
+        depth_max: usize = 64,
+        /// Elements within one stanza, itself included.
+        elements_max: usize = 4096,
+        /// Attributes of one tag.
+        attributes_max: usize = 64,
+        /// Namespace declarations within one stanza.
+        namespaces_max: usize = 32,
+    }
+}
+
+section! {
+    /// Stream management (XEP-0198): what is acknowledged, and what waits for it.
+    struct StreamManagement["stream_management"] {
+        /// Stanzas from a client whose outcome is not certain yet; then its socket is not read.
+        unsettled_max: usize = 1024,
+        /// How long a client's request for an acknowledgement waits for the stanzas before it.
+        answer_within: Span = ms(250),
+        /// How long an outcome may stay unknown before the stream is dropped, so that the client sends again.
+        settle_within: Span = s(10),
+        /// Stanzas to a client that it has not acknowledged; a client with more is detached.
+        unacked_max: usize = 2048,
+        /// Their bytes.
+        unacked_bytes_max: Size = mib(4),
+        /// Stanzas after which the client is asked for an acknowledgement at once.
+        request_after: usize = 32,
+        /// How long the last stanzas of a burst wait until it is asked.
+        request_within: Span = ms(500),
+        /// How long the client's answer may take before it counts as gone.
+        acknowledge_within: Span = s(60),
+    }
+}
+
+section! {
+    /// The control port of operators: HTTPS with a bearer token.
+    struct Control["control"] {
+        /// Where it listens. Keep it on the loopback or on a network of operators.
+        listen: SocketAddr,
+        /// Its certificate.
+        certificate: PathBuf = PathBuf::from("control.pem"),
+        /// Its key.
+        key: PathBuf = PathBuf::from("control-key.pem"),
+        /// The CA certificate that `muster ctl` trusts.
+        ca: PathBuf = PathBuf::from("ca.pem"),
+        /// The file with the token; made at the first start, readable for the owner only.
+        token_file: PathBuf = PathBuf::from("data/control.token"),
+        /// Whether `/health/live` and `/health/ready` answer without the token.
+        health_open: bool = true,
+        /// Whether `/metrics` answers without the token.
+        metrics_open: bool = false,
+        /// Connections at once.
+        connections_max: usize = 64,
+        /// Bytes of a request's body.
+        body_bytes_max: Size = kib(16),
+        /// How long the head of a request may take.
+        request_timeout: Span = s(5),
+    }
+}
+
+section! {
+    /// The log, the archive and the state store.
+    struct Storage["storage"] {
+        /// The engine of the state store.
+        state_engine: Engine = Engine::Sled,
+        /// Cache of the state stores, all partitions together.
+        state_cache_bytes: Size = mib(128),
+        /// Cache of the archive.
+        archive_cache_bytes: Size = mib(64),
+        /// Length of one file of the log.
+        log_segment_bytes: Size = mib(64),
+        /// What may wait to be written to the log; then writers wait.
+        log_queue_bytes_max: Size = mib(32),
+        /// What is written to the log with one fdatasync.
+        log_batch_bytes_max: Size = mib(4),
+        /// What of the log is kept in memory.
+        log_cache_bytes_max: Size = mib(64),
+        /// What the log leaves free on its disk for the other stores.
+        disk_free_bytes_min: Size = mib(128),
+    }
+}
+
+section! {
+    /// Replication. The defaults are measured; the times must be the same on all nodes.
+    struct Raft["raft"] {
+        /// How often a leader tells its followers that it lives.
+        heartbeat: Span = ms(250),
+        /// Shortest wait for a sign of the leader before an election; at least three heartbeats.
+        election_min: Span = ms(1000),
+        /// Longest wait.
+        election_max: Span = ms(1500),
+        /// How long the answer to entries may take.
+        append_timeout: Span = s(5),
+        /// How long the answer to a vote or a handover may take.
+        vote_timeout: Span = s(1),
+        /// How long a snapshot may take to install.
+        install_snapshot_timeout: Span = s(20),
+        /// Longest entry.
+        payload_bytes_max: Size = mib(2),
+        /// What may wait or be under way in one group; further entries are refused.
+        submitted_bytes_max: Size = mib(32),
+        /// Entries that may wait for one group's leader.
+        submissions_max: usize = 8192,
+        /// What one message to a follower carries, unless one entry is longer.
+        append_bytes_max: Size = mib(1),
+        /// Reads that may wait for one group's next barrier.
+        reads_max: usize = 65_536,
+        /// How long a read waits for a quorum.
+        read_timeout: Span = s(3),
+        /// Log written since the last snapshot that brings the next.
+        snapshot_bytes: Size = mib(256),
+        /// Age of the last snapshot that brings the next.
+        snapshot_interval: Span = s(15 * 60),
+        /// How often the node looks after its groups.
+        upkeep_interval: Span = ms(500),
+        /// Whether leaders move to their preferred nodes, so that they are spread.
+        spread_leaders: bool = true,
+        /// How long a leader leads before it may hand over to the preferred one.
+        spread_after: Span = s(5),
+        /// How long after a handover the next of the same group may come.
+        spread_again_after: Span = s(30),
+        /// How long the probe of a node that may have crashed may take.
+        crash_probe: Span = ms(50),
+        /// How much later each further survivor starts its election.
+        crash_rank_delay: Span = ms(60),
+        /// How often a survivor tries again to be elected.
+        crash_retry: Span = ms(20),
+        /// When a survivor leaves it to the timers.
+        crash_give_up: Span = s(1),
+        /// Threads of replication.
+        threads: usize = 2,
+    }
+}
+
+section! {
+    /// What the process says about itself, on its standard error. Never passwords, tokens, keys or messages.
+    struct Log["log"] {
+        /// What is said: `error`, `warn`, `info`, `debug`, `trace`, also by module as in `info,cluster=debug`. The
+        /// environment's MUSTER_LOG goes first.
+        filter: String = "info,openraft=warn,actix_server=warn".to_owned(),
+        /// Whether lines begin with the time; off where the journal adds its own.
+        time: bool = true,
+    }
+}

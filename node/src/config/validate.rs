@@ -1,0 +1,463 @@
+//! From what was written to a value that cannot be wrong: what belongs together, and the files that are named.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::node_id::NodeId;
+use cluster::raft::RaftSettings;
+use cluster::transport::{ClusterTls, certificate_name};
+use rustls::crypto::CryptoProvider;
+use storage::log::LogOptions;
+use xmpp::scan::Limits;
+use xmpp::stream::NegotiationLimits;
+use xmpp::stream_management::{InboundLimits, OutboundLimits};
+
+use super::error::ConfigError;
+use super::file::ConfigFile;
+use super::knob::Size;
+use super::pool_file::{PoolFile, refuse_exposed};
+use super::sections::{Clients, Control, Storage};
+use crate::certificate::{Certified, read_chain};
+
+/// A configuration that a node can start with.
+pub(crate) struct NodeConfig {
+    pub(crate) node: NodeId,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) pool: PoolFile,
+    pub(crate) cluster: ClusterConfig,
+    pub(crate) clients: ClientsConfig,
+    pub(crate) control: ControlConfig,
+    pub(crate) storage: Storage,
+    pub(crate) log_options: LogOptions,
+    pub(crate) raft: RaftSettings,
+}
+
+/// The node among the others.
+pub(crate) struct ClusterConfig {
+    pub(crate) listen: SocketAddr,
+    pub(crate) members: Vec<(NodeId, String)>,
+    pub(crate) tls: ClusterTls,
+    pub(crate) quorum_wait: Duration,
+}
+
+/// The node towards clients.
+pub(crate) struct ClientsConfig {
+    pub(crate) section: Clients,
+    pub(crate) tls: Arc<rustls::ServerConfig>,
+    pub(crate) scram_iterations: NonZeroU32,
+    pub(crate) negotiation: NegotiationLimits,
+    pub(crate) limits_before_auth: Limits,
+    pub(crate) limits_after_auth: Limits,
+    pub(crate) inbound: InboundLimits,
+    pub(crate) outbound: OutboundLimits,
+    pub(crate) outgoing_bytes_max: usize,
+}
+
+/// The control port, but for its token, which a check of the configuration does not make.
+pub(crate) struct ControlConfig {
+    pub(crate) section: Control,
+    pub(crate) tls: rustls::ServerConfig,
+    pub(crate) token_file: PathBuf,
+}
+
+/// RFC 5802 §5.1: at least 4096.
+const SCRAM_ITERATIONS_MIN: u32 = 4096;
+/// More would make a login a denial of service.
+const SCRAM_ITERATIONS_MAX: u32 = 1_000_000;
+
+/// ALPN of direct TLS (XEP-0368 §3).
+const ALPN_CLIENT: &[u8] = b"xmpp-client";
+
+impl NodeConfig {
+    /// Checks a file and all it names.
+    pub(crate) fn validate(
+        file: &ConfigFile,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<NodeConfig, ConfigError> {
+        let pool = PoolFile::load(&file.resolve(&file.pool.file))?;
+        check_listeners(file)?;
+        Ok(NodeConfig {
+            node: NodeId(file.node.id),
+            data_dir: file.resolve(&file.node.data_dir),
+            cluster: cluster(file, &pool, provider.clone())?,
+            clients: clients(file, &pool, provider.clone())?,
+            control: control(file, provider)?,
+            storage: file.storage.clone(),
+            log_options: log_options(file)?,
+            raft: raft(file)?,
+            pool,
+        })
+    }
+}
+
+/// No two listeners want the same port.
+fn check_listeners(file: &ConfigFile) -> Result<(), ConfigError> {
+    let clients = &file.clients;
+    if clients.listen.is_empty() && clients.listen_tls.is_empty() {
+        return Err(file.invalid("clients", "listen", "clients need at least one address"));
+    }
+    let mut seen = BTreeSet::new();
+    let all = (clients.listen.iter().map(|a| ("clients", "listen", a)))
+        .chain(
+            clients
+                .listen_tls
+                .iter()
+                .map(|a| ("clients", "listen_tls", a)),
+        )
+        .chain([("cluster", "listen", &file.cluster.listen)])
+        .chain([("control", "listen", &file.control.listen)]);
+    for (section, key, address) in all {
+        if address.port() != 0 && !seen.insert(*address) {
+            return Err(file.invalid(
+                section,
+                key,
+                format!("{address} is used twice in this file"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn cluster(
+    file: &ConfigFile,
+    pool: &PoolFile,
+    provider: Arc<CryptoProvider>,
+) -> Result<ClusterConfig, ConfigError> {
+    let node = NodeId(file.node.id);
+    let members = &file.cluster.members;
+    let ids: BTreeSet<u64> = members.iter().map(|member| member.id).collect();
+    let addresses: BTreeSet<&str> = members
+        .iter()
+        .map(|member| member.address.as_str())
+        .collect();
+    if ids.len() < members.len() || addresses.len() < members.len() {
+        return Err(file.invalid("cluster", "members", "an id or an address is there twice"));
+    }
+    if !ids.contains(&node.0) {
+        let reason = format!("this node, {}, is not among them ([node] id)", node.0);
+        return Err(file.invalid("cluster", "members", reason));
+    }
+    let ca_path = file.resolve(&file.cluster.ca);
+    let key_path = file.resolve(&file.cluster.key);
+    let certified = Certified::load(
+        &file.resolve(&file.cluster.certificate),
+        &key_path,
+        &provider,
+    )?;
+    certified.check_authority(&certificate_name(node, &pool.id), &ca_path, provider)?;
+    refuse_exposed(&key_path)?;
+    let (chain, key) = certified.into_parts();
+    Ok(ClusterConfig {
+        listen: file.cluster.listen,
+        members: members
+            .iter()
+            .map(|member| (NodeId(member.id), member.address.clone()))
+            .collect(),
+        tls: ClusterTls::new(read_chain(&ca_path)?, chain, key),
+        quorum_wait: file.cluster.quorum_wait.0,
+    })
+}
+
+fn clients(
+    file: &ConfigFile,
+    pool: &PoolFile,
+    provider: Arc<CryptoProvider>,
+) -> Result<ClientsConfig, ConfigError> {
+    let section = file.clients.clone();
+    if section.allow_plaintext_auth && section.tls_required {
+        let reason = "passwords without TLS need tls_required = false";
+        return Err(file.invalid("clients", "allow_plaintext_auth", reason));
+    }
+    for (key, value) in [
+        (
+            "unauthenticated_per_address_max",
+            section.unauthenticated_per_address_max,
+        ),
+        ("archive_page_max", section.archive_page_max),
+    ] {
+        if value == 0 {
+            return Err(file.invalid("clients", key, "must be at least 1"));
+        }
+    }
+    if section.resources_max == 0 {
+        return Err(file.invalid("clients", "resources_max", "must be at least 1"));
+    }
+    let iterations = section.scram_iterations;
+    let scram_iterations = NonZeroU32::new(iterations)
+        .filter(|_| (SCRAM_ITERATIONS_MIN..=SCRAM_ITERATIONS_MAX).contains(&iterations))
+        .ok_or_else(|| {
+            let reason =
+                format!("{iterations} is not {SCRAM_ITERATIONS_MIN} to {SCRAM_ITERATIONS_MAX}");
+            file.invalid("clients", "scram_iterations", reason)
+        })?;
+    let key_path = file.resolve(&section.key);
+    let certified = Certified::load(&file.resolve(&section.certificate), &key_path, &provider)?;
+    certified.check_name(&pool.constants.domain)?;
+    refuse_exposed(&key_path)?;
+    let mut tls = certified.server_config(provider)?;
+    tls.alpn_protocols = vec![ALPN_CLIENT.to_vec()];
+    tls.ticketer = rustls::crypto::ring::Ticketer::new()
+        .map_err(|error| file.invalid("clients", "certificate", error.to_string()))?;
+    let limits_after_auth = limits_after_auth(file)?;
+    let outgoing_bytes_max = bytes(
+        file,
+        "clients",
+        "outgoing_bytes_max",
+        section.outgoing_bytes_max,
+    )?;
+    if outgoing_bytes_max < 2 * limits_after_auth.stanza_bytes_max {
+        let reason = "must hold two stanzas of [limits_after_auth] stanza_bytes_max";
+        return Err(file.invalid("clients", "outgoing_bytes_max", reason));
+    }
+    Ok(ClientsConfig {
+        tls: Arc::new(tls),
+        scram_iterations,
+        negotiation: negotiation(file)?,
+        limits_before_auth: limits_before_auth(file)?,
+        limits_after_auth,
+        inbound: inbound(file)?,
+        outbound: outbound(file)?,
+        outgoing_bytes_max,
+        section,
+    })
+}
+
+fn negotiation(file: &ConfigFile) -> Result<NegotiationLimits, ConfigError> {
+    let section = &file.negotiation;
+    let limits = NegotiationLimits {
+        step: section.step.0,
+        total: section.total.0,
+        elements_max: section.elements_max,
+        bytes_max: bytes(file, "negotiation", "bytes_max", section.bytes_max)?,
+        wrong_proofs_max: section.wrong_proofs_max,
+        close: section.close.0,
+    };
+    if limits.step.is_zero() || limits.total < limits.step {
+        return Err(file.invalid(
+            "negotiation",
+            "total",
+            "must be at least one step above zero",
+        ));
+    }
+    if limits.elements_max < 4 {
+        return Err(file.invalid("negotiation", "elements_max", "a login takes at least 4"));
+    }
+    if limits.wrong_proofs_max == 0 {
+        return Err(file.invalid("negotiation", "wrong_proofs_max", "must be at least 1"));
+    }
+    Ok(limits)
+}
+
+fn limits_before_auth(file: &ConfigFile) -> Result<Limits, ConfigError> {
+    let section = &file.limits_before_auth;
+    let limits = Limits {
+        stanza_bytes_max: bytes(
+            file,
+            "limits_before_auth",
+            "stanza_bytes_max",
+            section.stanza_bytes_max,
+        )?,
+        depth_max: section.depth_max,
+        elements_max: section.elements_max,
+        attributes_max: section.attributes_max,
+        namespaces_max: section.namespaces_max,
+    };
+    check_limits(file, "limits_before_auth", limits, 2048)
+}
+
+fn limits_after_auth(file: &ConfigFile) -> Result<Limits, ConfigError> {
+    let section = &file.limits_after_auth;
+    let limits = Limits {
+        stanza_bytes_max: bytes(
+            file,
+            "limits_after_auth",
+            "stanza_bytes_max",
+            section.stanza_bytes_max,
+        )?,
+        depth_max: section.depth_max,
+        elements_max: section.elements_max,
+        attributes_max: section.attributes_max,
+        namespaces_max: section.namespaces_max,
+    };
+    // RFC 6120 §13.12: a server must not set the limit below 10,000 bytes.
+    check_limits(file, "limits_after_auth", limits, 10_000)
+}
+
+fn check_limits(
+    file: &ConfigFile,
+    section: &'static str,
+    limits: Limits,
+    stanza_bytes_min: usize,
+) -> Result<Limits, ConfigError> {
+    /// A stanza is one entry of the log, and one frame between nodes.
+    const STANZA_BYTES_MAX: usize = 1 << 20;
+    if !(stanza_bytes_min..=STANZA_BYTES_MAX).contains(&limits.stanza_bytes_max) {
+        let reason = format!(
+            "{} B is not {stanza_bytes_min} to {STANZA_BYTES_MAX}",
+            limits.stanza_bytes_max
+        );
+        return Err(file.invalid(section, "stanza_bytes_max", reason));
+    }
+    for (key, value) in [
+        ("depth_max", limits.depth_max),
+        ("elements_max", limits.elements_max),
+        ("attributes_max", limits.attributes_max),
+        ("namespaces_max", limits.namespaces_max),
+    ] {
+        if value < 4 {
+            return Err(file.invalid(section, key, "a login takes at least 4"));
+        }
+    }
+    Ok(limits)
+}
+
+fn inbound(file: &ConfigFile) -> Result<InboundLimits, ConfigError> {
+    let section = &file.stream_management;
+    if section.unsettled_max == 0 {
+        return Err(file.invalid("stream_management", "unsettled_max", "must be at least 1"));
+    }
+    Ok(InboundLimits {
+        unsettled_max: section.unsettled_max,
+        answer_within: section.answer_within.0,
+        settle_within: section.settle_within.0,
+    })
+}
+
+fn outbound(file: &ConfigFile) -> Result<OutboundLimits, ConfigError> {
+    let section = &file.stream_management;
+    if section.unacked_max == 0 || section.request_after == 0 {
+        return Err(file.invalid(
+            "stream_management",
+            "unacked_max",
+            "must be at least 1, like request_after",
+        ));
+    }
+    Ok(OutboundLimits {
+        unacked_max: section.unacked_max,
+        unacked_bytes_max: bytes(
+            file,
+            "stream_management",
+            "unacked_bytes_max",
+            section.unacked_bytes_max,
+        )?,
+        request_after: section.request_after,
+        request_within: section.request_within.0,
+        answer_within: section.acknowledge_within.0,
+    })
+}
+
+fn control(file: &ConfigFile, provider: Arc<CryptoProvider>) -> Result<ControlConfig, ConfigError> {
+    let section = file.control.clone();
+    let key_path = file.resolve(&section.key);
+    let certified = Certified::load(&file.resolve(&section.certificate), &key_path, &provider)?;
+    refuse_exposed(&key_path)?;
+    if section.connections_max == 0 || section.request_timeout.0.is_zero() {
+        return Err(file.invalid(
+            "control",
+            "connections_max",
+            "must be at least 1, and request_timeout above zero",
+        ));
+    }
+    if section.body_bytes_max.0 < 4096 {
+        return Err(file.invalid("control", "body_bytes_max", "must be at least 4 KiB"));
+    }
+    Ok(ControlConfig {
+        tls: certified.server_config(provider)?,
+        token_file: file.resolve(&section.token_file),
+        section,
+    })
+}
+
+fn log_options(file: &ConfigFile) -> Result<LogOptions, ConfigError> {
+    let section = &file.storage;
+    let segment = section.log_segment_bytes.0;
+    if !(8 << 10..=1 << 30).contains(&segment) {
+        return Err(file.invalid("storage", "log_segment_bytes", "must be 8 KiB to 1 GiB"));
+    }
+    let positive = |key, size: Size| match bytes(file, "storage", key, size)? {
+        0 => Err(file.invalid("storage", key, "must be above zero")),
+        bytes => Ok(bytes),
+    };
+    Ok(LogOptions {
+        segment_bytes: segment,
+        queue_bytes_max: positive("log_queue_bytes_max", section.log_queue_bytes_max)?,
+        batch_bytes_max: positive("log_batch_bytes_max", section.log_batch_bytes_max)?,
+        cache_bytes_max: positive("log_cache_bytes_max", section.log_cache_bytes_max)?,
+        disk_free_bytes_min: section.disk_free_bytes_min.0,
+        ..LogOptions::default()
+    })
+}
+
+fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
+    let section = &file.raft;
+    if section.heartbeat.0.is_zero() || section.election_min.0 < section.heartbeat.0 * 3 {
+        return Err(file.invalid("raft", "election_min", "must be at least three heartbeats"));
+    }
+    if section.election_max.0 <= section.election_min.0 {
+        return Err(file.invalid("raft", "election_max", "must be longer than election_min"));
+    }
+    if section.submitted_bytes_max.0 < section.payload_bytes_max.0 {
+        return Err(file.invalid(
+            "raft",
+            "submitted_bytes_max",
+            "must hold one entry of payload_bytes_max",
+        ));
+    }
+    if section.threads == 0 || section.submissions_max == 0 || section.reads_max == 0 {
+        return Err(file.invalid(
+            "raft",
+            "threads",
+            "must be at least 1, like submissions_max and reads_max",
+        ));
+    }
+    if section.upkeep_interval.0.is_zero() || section.crash_retry.0.is_zero() {
+        return Err(file.invalid(
+            "raft",
+            "upkeep_interval",
+            "must be above zero, like crash_retry",
+        ));
+    }
+    let bytes = |key, size: Size| match bytes(file, "raft", key, size)? {
+        0 => Err(file.invalid("raft", key, "must be above zero")),
+        bytes => Ok(bytes),
+    };
+    Ok(RaftSettings {
+        heartbeat: section.heartbeat.0,
+        election_min: section.election_min.0,
+        election_max: section.election_max.0,
+        append_timeout: section.append_timeout.0,
+        vote_timeout: section.vote_timeout.0,
+        install_snapshot_timeout: section.install_snapshot_timeout.0,
+        payload_bytes_max: bytes("payload_bytes_max", section.payload_bytes_max)?,
+        submitted_bytes_max: bytes("submitted_bytes_max", section.submitted_bytes_max)?,
+        submissions_max: section.submissions_max,
+        append_bytes_max: bytes("append_bytes_max", section.append_bytes_max)?,
+        reads_max: section.reads_max,
+        read_timeout: section.read_timeout.0,
+        snapshot_bytes: section.snapshot_bytes.0,
+        snapshot_interval: section.snapshot_interval.0,
+        upkeep_interval: section.upkeep_interval.0,
+        spread_leaders: section.spread_leaders,
+        spread_after: section.spread_after.0,
+        spread_again_after: section.spread_again_after.0,
+        crash_probe: section.crash_probe.0,
+        crash_rank_delay: section.crash_rank_delay.0,
+        crash_retry: section.crash_retry.0,
+        crash_give_up: section.crash_give_up.0,
+        threads: section.threads,
+    })
+}
+
+/// A size that fits this machine's memory addresses.
+fn bytes(
+    file: &ConfigFile,
+    section: &'static str,
+    key: &'static str,
+    size: Size,
+) -> Result<usize, ConfigError> {
+    usize::try_from(size.0).map_err(|_| file.invalid(section, key, "is too large for this machine"))
+}

@@ -1,0 +1,129 @@
+//! `muster ctl`: operators' commands to a running node.
+
+mod client;
+mod password;
+mod table;
+
+use serde::Serialize;
+use web::report::{NewPassword, NewUser, PoolReport, UsersPage};
+
+use crate::cli::{CtlArgs, CtlCommand, UserCommand};
+use crate::config::ConfigFile;
+use crate::exit::{Exit, Failure, print};
+use client::{Client, Place};
+
+/// Accounts asked for at once.
+const PAGE: u32 = 1000;
+
+/// `muster ctl`
+pub(crate) fn ctl(args: &CtlArgs) -> Result<(), Failure> {
+    let client = Client::new(&place(args)?)?;
+    let json = args.json;
+    match &args.command {
+        CtlCommand::Status => status(&client, json),
+        CtlCommand::User { command } => match command {
+            UserCommand::Add {
+                jid,
+                password_stdin,
+            } => {
+                let password = password::ask(jid, *password_stdin)?;
+                client.post(
+                    "/v1/users",
+                    &NewUser {
+                        user: jid.clone(),
+                        password,
+                    },
+                )?;
+                done(json, jid, "added")
+            }
+            UserCommand::List => list(&client, json),
+            UserCommand::Remove { jid } => {
+                client.delete(&web::user_path(jid))?;
+                done(json, jid, "removed")
+            }
+            UserCommand::Password {
+                jid,
+                password_stdin,
+            } => {
+                let password = password::ask(jid, *password_stdin)?;
+                let path = format!("{}/password", web::user_path(jid));
+                client.put(&path, &NewPassword { password })?;
+                done(json, jid, "password set")
+            }
+        },
+    }
+}
+
+/// Where the control port is, and how to be let in.
+fn place(args: &CtlArgs) -> Result<Place, Failure> {
+    if let (Some(url), Some(token_file), Some(ca)) = (&args.url, &args.token_file, &args.ca) {
+        let url = url.trim_end_matches('/').to_owned();
+        return Ok(Place {
+            url,
+            token_file: token_file.clone(),
+            ca: ca.clone(),
+        });
+    }
+    let file = ConfigFile::load(&args.config)?;
+    Ok(Place {
+        url: format!("https://{}", file.control.listen),
+        token_file: file.resolve(&file.control.token_file),
+        ca: file.resolve(&file.control.ca),
+    })
+}
+
+#[derive(Serialize)]
+struct Done<'a> {
+    user: &'a str,
+    done: &'a str,
+}
+
+fn done(json: bool, user: &str, done: &str) -> Result<(), Failure> {
+    if json {
+        print_json(&Done { user, done })
+    } else {
+        print(&format!("{user}: {done}\n"))
+    }
+}
+
+fn status(client: &Client, json: bool) -> Result<(), Failure> {
+    let report: PoolReport = client.get("/v1/status")?;
+    if json {
+        print_json(&report)
+    } else {
+        print(&table::pool(&report))
+    }
+}
+
+#[derive(Serialize)]
+struct Users {
+    users: Vec<String>,
+}
+
+fn list(client: &Client, json: bool) -> Result<(), Failure> {
+    let mut users = Vec::new();
+    let mut path = format!("/v1/users?limit={PAGE}");
+    loop {
+        let page: UsersPage = client.get(&path)?;
+        users.extend(page.users);
+        match page.next {
+            Some(next) => path = format!("/v1/users?limit={PAGE}&after={}", client::query(&next)),
+            None => break,
+        }
+    }
+    if json {
+        return print_json(&Users { users });
+    }
+    print(
+        &users
+            .iter()
+            .map(|user| format!("{user}\n"))
+            .collect::<String>(),
+    )
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
+    print(&format!("{text}\n"))
+}

@@ -1,0 +1,230 @@
+//! A client of the control port: HTTPS, the pool's CA, the token, and a sentence for whatever goes wrong.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+use ureq::{Agent, Body, Timeout};
+use web::report::RefusalReport;
+
+use crate::certificate::read_chain;
+use crate::exit::{Exit, Failure};
+
+/// Where a control port is, and how to be let in.
+pub(crate) struct Place {
+    pub(crate) url: String,
+    pub(crate) token_file: PathBuf,
+    pub(crate) ca: PathBuf,
+}
+
+/// A client of one control port.
+pub(crate) struct Client {
+    agent: Agent,
+    url: String,
+    authorization: String,
+}
+
+/// Whether a request changes anything: then a lost answer leaves the outcome unknown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Reads,
+    Changes,
+}
+
+/// Deriving a password's keys takes a while, and so may an election.
+const TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest answer: the status of a pool of 64 nodes and 64 partitions is far shorter.
+const ANSWER_BYTES_MAX: u64 = 4 << 20;
+
+const JSON: &str = "application/json";
+
+impl Client {
+    /// Reads token and CA; connects to nothing yet.
+    pub(crate) fn new(place: &Place) -> Result<Client, Failure> {
+        let Place {
+            url,
+            token_file,
+            ca,
+        } = place;
+        if !url.starts_with("https://") {
+            let message = format!("{url}: the control port's URL begins with https://");
+            return Err(Failure::new(Exit::Config, message));
+        }
+        let token = fs::read_to_string(token_file).map_err(|error| {
+            let hint = if error.kind() == ErrorKind::NotFound {
+                " (a node makes it at its first start)"
+            } else {
+                ""
+            };
+            Failure::new(
+                Exit::Config,
+                format!("{}: {error}{hint}", token_file.display()),
+            )
+        })?;
+        let roots: Vec<Certificate<'static>> = read_chain(ca)
+            .map_err(|error| Failure::from_error(Exit::Config, &error))?
+            .iter()
+            .map(|der| Certificate::from_der(der).to_owned())
+            .collect();
+        let tls = TlsConfig::builder()
+            .provider(TlsProvider::Rustls)
+            .root_certs(RootCerts::new_with_certs(&roots))
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .build();
+        let config = Agent::config_builder()
+            .https_only(true)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            // The token is for the node, not for whatever the environment names as a proxy.
+            .proxy(None)
+            .timeout_global(Some(TIMEOUT))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .tls_config(tls)
+            .build();
+        Ok(Client {
+            agent: Agent::new_with_config(config),
+            url: url.clone(),
+            authorization: format!("Bearer {}", token.trim()),
+        })
+    }
+
+    /// Reads a page.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let request = self
+            .agent
+            .get(self.page(path))
+            .header("authorization", &self.authorization);
+        let text = self.answer(Kind::Reads, request.call())?;
+        serde_json::from_str(&text).map_err(|error| {
+            let message = format!(
+                "{}: the answer does not read: {error}; is the node of another version?",
+                self.url
+            );
+            Failure::new(Exit::Failed, message)
+        })
+    }
+
+    /// Makes something.
+    pub(crate) fn post(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
+        let request = self
+            .agent
+            .post(self.page(path))
+            .header("authorization", &self.authorization);
+        let body = json(body)?;
+        self.answer(Kind::Changes, request.content_type(JSON).send(body))
+            .map(drop)
+    }
+
+    /// Changes something.
+    pub(crate) fn put(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
+        let request = self
+            .agent
+            .put(self.page(path))
+            .header("authorization", &self.authorization);
+        let body = json(body)?;
+        self.answer(Kind::Changes, request.content_type(JSON).send(body))
+            .map(drop)
+    }
+
+    /// Removes something.
+    pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
+        let request = self
+            .agent
+            .delete(self.page(path))
+            .header("authorization", &self.authorization);
+        self.answer(Kind::Changes, request.call()).map(drop)
+    }
+
+    fn page(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// The body of a good answer; a refusal's sentence as failure.
+    fn answer(
+        &self,
+        kind: Kind,
+        answer: Result<ureq::http::Response<Body>, ureq::Error>,
+    ) -> Result<String, Failure> {
+        let mut answer = answer.map_err(|error| self.unanswered(kind, &error))?;
+        let status = answer.status().as_u16();
+        let text = answer
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_string()
+            .map_err(|error| self.unanswered(kind, &error))?;
+        if (200..300).contains(&status) {
+            return Ok(text);
+        }
+        let message = match serde_json::from_str::<RefusalReport>(&text) {
+            Ok(refusal) => refusal.message,
+            Err(_) => format!("{}: HTTP status {status}", self.url),
+        };
+        Err(Failure::new(exit_of(status), message))
+    }
+
+    fn unanswered(&self, kind: Kind, error: &ureq::Error) -> Failure {
+        let (exit, hint) = match error {
+            _ if is_unsent(error) => (Exit::Unavailable, "; is the node running?"),
+            _ if kind == Kind::Changes => {
+                (Exit::OutcomeUnknown, "; the change may still come about")
+            }
+            _ => (Exit::Unavailable, ""),
+        };
+        Failure::new(exit, format!("{}: {error}{hint}", self.url))
+    }
+}
+
+/// Whether the request surely did not reach the node.
+fn is_unsent(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Io(error) => matches!(
+            error.kind(),
+            ErrorKind::ConnectionRefused
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+        ),
+        ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect)
+        | ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed
+        | ureq::Error::BadUri(_)
+        | ureq::Error::Http(_)
+        | ureq::Error::Rustls(_)
+        | ureq::Error::Tls(_) => true,
+        _ => false,
+    }
+}
+
+/// The codes of `web::error`, as this program's.
+fn exit_of(status: u16) -> Exit {
+    match status {
+        502 | 503 => Exit::Unavailable,
+        504 => Exit::OutcomeUnknown,
+        400..=499 => Exit::Refused,
+        _ => Exit::Failed,
+    }
+}
+
+fn json(body: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(body).map_err(|error| Failure::from_error(Exit::Failed, &error))
+}
+
+/// A text as a value of a query.
+pub(crate) fn query(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~@".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

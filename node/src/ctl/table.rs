@@ -1,0 +1,184 @@
+//! Tables for people.
+
+use web::report::{MemberReport, PartitionReport, PoolReport};
+
+/// The pool as a node sees it.
+pub(crate) fn pool(report: &PoolReport) -> String {
+    let PoolReport {
+        pool,
+        domain,
+        node,
+        incarnation,
+        version,
+        uptime_s,
+        sessions,
+        members,
+        partitions,
+    } = report;
+    let mut out = format!(
+        "Pool {pool}, domain {domain}, as node {node} sees it\n\
+         version {version}, incarnation {incarnation}, up {}, {sessions} sessions here\n\n",
+        duration(*uptime_s)
+    );
+    let member = |member: &MemberReport| {
+        let owned = partitions
+            .iter()
+            .filter(|partition| partition.owner == Some(member.id))
+            .count();
+        let connected = if member.id == *node {
+            "itself"
+        } else {
+            yes(member.connected)
+        };
+        vec![
+            member.id.to_string(),
+            member.address.clone(),
+            connected.to_owned(),
+            yes(member.alive).to_owned(),
+            owned.to_string(),
+        ]
+    };
+    out.push_str(&table(
+        &["NODE", "ADDRESS", "CONNECTED", "ALIVE", "OWNS"],
+        &members.iter().map(member).collect::<Vec<_>>(),
+    ));
+    out.push('\n');
+    out.push_str(&table(
+        &[
+            "PARTITION",
+            "OWNER",
+            "EPOCH",
+            "TERM",
+            "VOTERS",
+            "APPLIED",
+            "COMMITTED",
+            "LAST LOG",
+            "",
+        ],
+        &partitions.iter().map(partition).collect::<Vec<_>>(),
+    ));
+    out
+}
+
+fn partition(partition: &PartitionReport) -> Vec<String> {
+    let index = |index: Option<u64>| index.map_or("-".to_owned(), |index| index.to_string());
+    let voters: Vec<String> = partition.voters.iter().map(u64::to_string).collect();
+    vec![
+        partition.id.to_string(),
+        index(partition.owner),
+        partition.epoch.to_string(),
+        partition.term.to_string(),
+        voters.join(","),
+        index(partition.applied),
+        index(partition.committed),
+        index(partition.last_log),
+        if partition.quarantined {
+            "QUARANTINED"
+        } else {
+            ""
+        }
+        .to_owned(),
+    ]
+}
+
+fn yes(is: bool) -> &'static str {
+    if is { "yes" } else { "NO" }
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// Columns as wide as their longest cell, two spaces apart.
+fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize, head: &str| {
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count());
+        cells.chain([head.chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = heads
+        .iter()
+        .enumerate()
+        .map(|(column, head)| width(column, head))
+        .collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded: Vec<String> = cells
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        format!("{}\n", padded.join("  ").trim_end())
+    };
+    let mut out = line(&mut heads.iter().copied());
+    for row in rows {
+        out.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_as_people_read_it() {
+        let member = |id, connected| MemberReport {
+            id,
+            address: format!("127.0.0.{id}:7400"),
+            connected,
+            alive: connected,
+        };
+        let partition = |id, owner, quarantined| PartitionReport {
+            id,
+            owner,
+            epoch: 12,
+            leader: owner,
+            term: 3,
+            voters: vec![1, 2],
+            applied: Some(100),
+            committed: Some(1000),
+            last_log: None,
+            quarantined,
+        };
+        let report = PoolReport {
+            pool: "muster-1".into(),
+            domain: "localhost".into(),
+            node: 1,
+            incarnation: 4,
+            version: "0.1.0".into(),
+            uptime_s: 300,
+            sessions: 2,
+            members: vec![member(1, true), member(2, false)],
+            partitions: vec![partition(0, Some(1), false), partition(1, None, true)],
+        };
+        let expected = "\
+Pool muster-1, domain localhost, as node 1 sees it
+version 0.1.0, incarnation 4, up 5 min, 2 sessions here
+
+NODE  ADDRESS         CONNECTED  ALIVE  OWNS
+1     127.0.0.1:7400  itself     yes    1
+2     127.0.0.2:7400  NO         NO     0
+
+PARTITION  OWNER  EPOCH  TERM  VOTERS  APPLIED  COMMITTED  LAST LOG
+0          1      12     3     1,2     100      1000       -
+1          -      12     3     1,2     100      1000       -         QUARANTINED
+";
+        assert_eq!(pool(&report), expected);
+    }
+
+    #[test]
+    fn durations() {
+        let check = |seconds, expected| assert_eq!(duration(seconds), expected);
+        check(0, "0 s");
+        check(119, "119 s");
+        check(120, "2 min");
+        check(7200, "2 h");
+        check(172_800, "2 days");
+    }
+}

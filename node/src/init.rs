@@ -1,0 +1,323 @@
+//! New pools: everything that N nodes need to start, made at once or not at all.
+//!
+//! ```text
+//!  DIR/ca/ca.pem, ca-key.pem       the pool's own CA: clients trust it; its key belongs off the machine
+//!  DIR/node-N/muster.toml          the configuration
+//!            /pool.toml, ca.pem    the same on every node
+//!            /cluster*.pem         the certificate towards other nodes
+//!            /clients*.pem         … towards clients
+//!            /control*.pem         … towards operators
+//!            /data/                the data folder with the control port's token
+//! ```
+//!
+//! A node's folder is complete: copied to another machine, the node runs there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use cluster::node_id::NodeId;
+use storage::data_dir::DataDir;
+
+use crate::authority::{Authority, Issued};
+use crate::cli::InitArgs;
+use crate::config::pool_file::PoolFile;
+use crate::exit::{Exit, Failure, print};
+use crate::secret_file::{Readers, create, random_hex};
+
+/// Bytes of a control port's token.
+pub(crate) const TOKEN_BYTES: usize = 32;
+
+/// A node that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct NodePlan {
+    id: NodeId,
+    clients: SocketAddr,
+    clients_tls: SocketAddr,
+    cluster: SocketAddr,
+    control: SocketAddr,
+}
+
+/// `muster init`
+pub(crate) fn init(args: &InitArgs) -> Result<(), Failure> {
+    print(&make(args)?)
+}
+
+/// Makes a pool, and says what was made.
+pub(crate) fn make(args: &InitArgs) -> Result<String, Failure> {
+    let dir = &args.dir;
+    refuse_existing(dir)?;
+    let pool = new_pool(args)?;
+    let plans = plan(args)?;
+    let building = building_dir(dir)?;
+    let made = build(&building, args, &pool, &plans)
+        .and_then(|()| fs::rename(&building, dir).map_err(|error| at(dir, &error)));
+    if let Err(failure) = made {
+        // What was half made is of no use; the failure is what the user must hear of.
+        let _ = fs::remove_dir_all(&building);
+        return Err(failure);
+    }
+    Ok(report(args, &pool, &plans))
+}
+
+fn at(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
+}
+
+/// A pool is never overwritten, nor is anything else.
+fn refuse_existing(dir: &Path) -> Result<(), Failure> {
+    let refused = |what: &str| {
+        let message = format!(
+            "{} {what}: nothing was changed; choose another folder",
+            dir.display()
+        );
+        Err(Failure::new(Exit::Failed, message))
+    };
+    match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => refused("is no folder"),
+        Err(error) => Err(at(dir, &error)),
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) if dir.join("ca").exists() => refused("holds a pool already"),
+            Some(_) => refused("is not empty"),
+        },
+    }
+}
+
+/// The folder in which it is made before it gets its name.
+fn building_dir(dir: &Path) -> Result<PathBuf, Failure> {
+    let name = dir.file_name().ok_or_else(|| {
+        Failure::new(
+            Exit::Failed,
+            format!("{} is no name of a folder", dir.display()),
+        )
+    })?;
+    let mut building = name.to_owned();
+    building.push(format!(".{}.part", random_hex(4)));
+    Ok(dir.with_file_name(building))
+}
+
+fn new_pool(args: &InitArgs) -> Result<PoolFile, Failure> {
+    let id = format!("muster-{}", random_hex(6));
+    let conference = format!("conference.{}", args.domain);
+    let rooms_domain = args.rooms_domain.as_deref().unwrap_or(&conference);
+    let path = args.dir.join("pool.toml");
+    Ok(PoolFile::new(
+        &path,
+        &id,
+        &args.domain,
+        rooms_domain,
+        args.partitions,
+    )?)
+}
+
+/// Addresses and ports of all nodes.
+fn plan(args: &InitArgs) -> Result<Vec<NodePlan>, Failure> {
+    let nodes = usize::from(args.nodes);
+    let addresses: Vec<IpAddr> = match args.bind.as_slice() {
+        [] => (1..=args.nodes)
+            .map(|number| {
+                let [high, low] = number.to_be_bytes();
+                IpAddr::V4(Ipv4Addr::new(127, 0, high, low))
+            })
+            .collect(),
+        bind if bind.len() == nodes => bind.to_vec(),
+        [one] => vec![*one; nodes],
+        bind => {
+            let message = format!(
+                "--bind: {} addresses for {nodes} nodes: give one, or one a node",
+                bind.len()
+            );
+            return Err(Failure::new(Exit::Failed, message));
+        }
+    };
+    let mut taken = BTreeSet::new();
+    let mut plans = Vec::with_capacity(nodes);
+    for (id, address) in (1..).zip(addresses) {
+        let mut port = |wanted| choose_port(&mut taken, address, wanted, args.next_free_ports);
+        plans.push(NodePlan {
+            id: NodeId(id),
+            clients: port(args.client_port)?,
+            clients_tls: port(args.direct_tls_port)?,
+            cluster: port(args.cluster_port)?,
+            control: port(args.control_port)?,
+        });
+    }
+    Ok(plans)
+}
+
+/// The wanted port, or one of the next: another node of this pool may share the address, another program may have it.
+fn choose_port(
+    taken: &mut BTreeSet<SocketAddr>,
+    address: IpAddr,
+    wanted: u16,
+    only_free: bool,
+) -> Result<SocketAddr, Failure> {
+    /// Steps keep the pairs of ports together: 5222 and 5223, then 5232 and 5233.
+    const STEP: usize = 10;
+    for port in (wanted..=u16::MAX).step_by(STEP) {
+        let candidate = SocketAddr::new(address, port);
+        let free = !only_free || TcpListener::bind(candidate).is_ok();
+        if free && taken.insert(candidate) {
+            return Ok(candidate);
+        }
+    }
+    let message = format!("no free port on {address} from {wanted} on");
+    Err(Failure::new(Exit::Port, message))
+}
+
+fn build(dir: &Path, args: &InitArgs, pool: &PoolFile, plans: &[NodePlan]) -> Result<(), Failure> {
+    let uncertified = |error: rcgen::Error| {
+        Failure::new(
+            Exit::Failed,
+            format!("the certificates cannot be made: {error}"),
+        )
+    };
+    let authority = Authority::new(&pool.id).map_err(uncertified)?;
+    let ca_dir = dir.join("ca");
+    make_dir(&ca_dir)?;
+    write(&ca_dir.join("ca.pem"), &authority.certificate, Readers::All)?;
+    write(&ca_dir.join("ca-key.pem"), &authority.key, Readers::Owner)?;
+    let client_names = client_names(args, pool, plans);
+    for plan in plans {
+        let node_dir = dir.join(format!("node-{}", plan.id.0));
+        make_dir(&node_dir)?;
+        write(
+            &node_dir.join("muster.toml"),
+            &config_text(pool, plan, plans),
+            Readers::All,
+        )?;
+        write(&node_dir.join("pool.toml"), &pool.text(), Readers::Owner)?;
+        write(
+            &node_dir.join("ca.pem"),
+            &authority.certificate,
+            Readers::All,
+        )?;
+        let cluster = authority
+            .issue_for_node(plan.id, &pool.id)
+            .map_err(uncertified)?;
+        write_issued(&node_dir, "cluster", &cluster)?;
+        let clients = authority
+            .issue_for_server(&pool.constants.domain, &client_names)
+            .map_err(uncertified)?;
+        write_issued(&node_dir, "clients", &clients)?;
+        let names = BTreeSet::from(["localhost".to_owned(), plan.control.ip().to_string()]);
+        let about = format!("control port of node {}", plan.id.0);
+        let control = authority
+            .issue_for_server(&about, &names)
+            .map_err(uncertified)?;
+        write_issued(&node_dir, "control", &control)?;
+        let data = node_dir.join("data");
+        DataDir::open(&data, pool.id.as_str(), plan.id.0)
+            .map_err(|error| Failure::from_error(Exit::Data, &error))?;
+        write(
+            &data.join("control.token"),
+            &format!("{}\n", random_hex(TOKEN_BYTES)),
+            Readers::Owner,
+        )?;
+    }
+    Ok(())
+}
+
+fn make_dir(dir: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(dir).map_err(|error| at(dir, &error))
+}
+
+fn write(path: &Path, text: &str, readers: Readers) -> Result<(), Failure> {
+    create(path, text, readers).map_err(|error| at(path, &error))
+}
+
+fn write_issued(dir: &Path, name: &str, issued: &Issued) -> Result<(), Failure> {
+    write(
+        &dir.join(format!("{name}.pem")),
+        &issued.certificate,
+        Readers::All,
+    )?;
+    write(
+        &dir.join(format!("{name}-key.pem")),
+        &issued.key,
+        Readers::Owner,
+    )
+}
+
+/// Under these names clients may reach any node.
+fn client_names(args: &InitArgs, pool: &PoolFile, plans: &[NodePlan]) -> BTreeSet<String> {
+    let constants = &pool.constants;
+    let fixed = [
+        constants.domain.clone(),
+        constants.rooms_domain.clone(),
+        "localhost".to_owned(),
+    ];
+    let loopback = (1..=3).map(|last| Ipv4Addr::new(127, 0, 0, last).to_string());
+    let own = plans.iter().map(|plan| plan.clients.ip().to_string());
+    fixed
+        .into_iter()
+        .chain(loopback)
+        .chain(own)
+        .chain(args.names.iter().cloned())
+        .collect()
+}
+
+/// The keys that have to be given; all others have good defaults.
+fn config_text(pool: &PoolFile, plan: &NodePlan, plans: &[NodePlan]) -> String {
+    let NodePlan {
+        id,
+        clients,
+        clients_tls,
+        cluster,
+        control,
+    } = plan;
+    let members: Vec<String> = plans
+        .iter()
+        .map(|plan| format!("    \"{}={}\",\n", plan.id.0, plan.cluster))
+        .collect();
+    format!(
+        "# Node {id} of the pool {pool}. All keys: `muster config reference`.\n\
+         \n[node]\nid = {id}\n\
+         \n[pool]\nfile = \"pool.toml\"\n\
+         \n[cluster]\nlisten = \"{cluster}\"\nmembers = [\n{members}]\n\
+         \n[clients]\nlisten = [\"{clients}\"]\nlisten_tls = [\"{clients_tls}\"]\n\
+         \n[control]\nlisten = \"{control}\"\n",
+        id = id.0,
+        pool = pool.id,
+        members = members.concat(),
+    )
+}
+
+/// What was made, and how to go on.
+fn report(args: &InitArgs, pool: &PoolFile, plans: &[NodePlan]) -> String {
+    let dir = args.dir.display();
+    let mut out = format!(
+        "Made the pool {} in {dir}: {} node(s), domain {}, rooms at {}.\n\n\
+         {dir}/ca/ca.pem      the certificate that clients must trust\n\
+         {dir}/ca/ca-key.pem  its key: keep it, but not on a machine that serves\n",
+        pool.id,
+        plans.len(),
+        pool.constants.domain,
+        pool.constants.rooms_domain,
+    );
+    for plan in plans {
+        out.push_str(&format!(
+            "{dir}/{:<14} clients at {} (STARTTLS) and {} (TLS), nodes at {}, operators at {}\n",
+            format!("node-{}/", plan.id.0),
+            plan.clients,
+            plan.clients_tls,
+            plan.cluster,
+            plan.control
+        ));
+    }
+    out.push_str(&format!(
+        "\nStart every node, here or with its folder copied to its machine:\n  \
+         muster run --config {dir}/node-1/muster.toml\n\
+         Then make the first account:\n  \
+         muster ctl --config {dir}/node-1/muster.toml user add alice@{}\n",
+        pool.constants.domain
+    ));
+    out
+}
+
+#[cfg(test)]
+mod tests;

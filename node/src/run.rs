@@ -1,0 +1,272 @@
+//! One life of a node: configuration, data folder, start, ready, signal, graceful stop.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::runtime::{
+    ClientListener, ClientSettings, Member, NodeHandle, Settings, StartError, StorageSettings,
+    start,
+};
+use cluster::raft::GroupsError;
+use cluster::transport::TransportError;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use storage::data_dir::{DataDir, DataDirError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use web::{ControlServer, ControlServerError, ControlSettings, ControlToken};
+
+use crate::backend::Backend;
+use crate::check::places;
+use crate::cli::RunArgs;
+use crate::config::pool_file::refuse_exposed;
+use crate::config::validate::{ClientsConfig, ControlConfig};
+use crate::config::{ConfigFile, NodeConfig};
+use crate::exit::{Exit, Failure, print};
+use crate::init::TOKEN_BYTES;
+use crate::logging;
+use crate::secret_file::{Readers, create, random_hex};
+
+/// How often a node that has started looks whether all partitions have owners.
+const READY_EVERY: Duration = Duration::from_millis(50);
+
+/// What a shell reports of a process that SIGINT or SIGTERM ended.
+const SIGNALLED: i32 = 128;
+
+/// `muster run`
+pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+    let file = ConfigFile::load(&args.config)?;
+    logging::start(&file)?;
+    let config = NodeConfig::validate(&file, Arc::new(rustls::crypto::ring::default_provider()))?;
+    raise_open_files();
+    let data = open_data(&config, args.new_data)?;
+    let token = control_token(&config.control.token_file)?;
+    actix_rt::System::new().block_on(serve(config, data, token))
+}
+
+/// Every client is an open file: the hard limit is what the operator means.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => tracing::debug!(files = ?limit.maximum, "open files"),
+        Err(error) => tracing::warn!(%error, files = ?limit.current, "few files may be open"),
+    }
+}
+
+/// The folder must be this node's. An empty one is a lost disk: a node that forgot what it promised would vote twice.
+fn open_data(config: &NodeConfig, new_data: bool) -> Result<DataDir, Failure> {
+    let path = &config.data_dir;
+    let failed = |error: DataDirError| Failure::from_error(Exit::Data, &error);
+    if !new_data && DataDir::identity_of(path).map_err(failed)?.is_none() {
+        let message = format!(
+            "the data folder {} is empty: if node {} has ever run it has lost its disk and must not come back \
+             under this id; if it is new, start it once with --new-data",
+            path.display(),
+            config.node.0
+        );
+        return Err(Failure::new(Exit::Data, message));
+    }
+    DataDir::open(path, config.pool.id.as_str(), config.node.0).map_err(failed)
+}
+
+/// The token of the control port, made if there is none.
+fn control_token(path: &Path) -> Result<ControlToken, Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::new(Exit::Config, format!("{}: {error}", path.display()))
+    };
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let token = random_hex(TOKEN_BYTES);
+            create(path, &format!("{token}\n"), Readers::Owner).map_err(|error| failed(&error))?;
+            token
+        }
+        Err(error) => return Err(failed(&error)),
+    };
+    refuse_exposed(path)?;
+    ControlToken::new(text.trim()).map_err(|error| failed(&error))
+}
+
+/// The two signals that end a node.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Signals, Failure> {
+        let catch = |kind| signal(kind).map_err(|error| Failure::from_error(Exit::Failed, &error));
+        Ok(Signals {
+            interrupt: catch(SignalKind::interrupt())?,
+            terminate: catch(SignalKind::terminate())?,
+        })
+    }
+
+    /// The next one's number.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+        }
+    }
+}
+
+async fn serve(config: NodeConfig, data: DataDir, token: ControlToken) -> Result<(), Failure> {
+    let mut signals = Signals::catch()?;
+    let places = places(&config);
+    let domain = config.pool.constants.domain.clone();
+    let control = control_settings(&config.control, token);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting: {places}");
+    let starting = start(settings(config, data));
+    let node = tokio::select! {
+        started = starting => started.map_err(|error| start_failure(&error))?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before the node was up");
+            return Ok(());
+        }
+    };
+    let backend = Backend {
+        node: node.clone(),
+        domain,
+    };
+    let control = match ControlServer::start(control, backend) {
+        Ok(control) => control,
+        Err(error @ ControlServerError::Listen { .. }) => {
+            node.stop().await;
+            return Err(Failure::from_error(Exit::Port, &error));
+        }
+    };
+    let signal = serve_until(&node, &places, &mut signals).await?;
+    tracing::info!(signal, "stopping; a second signal ends the process at once");
+    tokio::select! {
+        () = async { control.stop().await; node.stop().await } => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        signal = signals.next() => std::process::exit(SIGNALLED + signal),
+    }
+}
+
+/// Says when the node is ready, and returns the signal that ends it.
+async fn serve_until(
+    node: &NodeHandle,
+    places: &str,
+    signals: &mut Signals,
+) -> Result<i32, Failure> {
+    loop {
+        let readiness = node.ready();
+        if readiness.is_ready() {
+            break;
+        }
+        tokio::select! {
+            signal = signals.next() => return Ok(signal),
+            () = tokio::time::sleep(READY_EVERY) => {}
+        }
+    }
+    tracing::info!("ready");
+    print(&format!("ready: {places}\n"))?;
+    Ok(signals.next().await)
+}
+
+/// Each cause has its code.
+fn start_failure(error: &StartError) -> Failure {
+    let exit = match error {
+        StartError::ClientPort { .. } | StartError::Cluster(TransportError::Bind { .. }) => {
+            Exit::Port
+        }
+        StartError::Cluster(_) | StartError::OtherPool => Exit::Config,
+        StartError::Groups(GroupsError::Settings(_)) => Exit::Config,
+        StartError::NoQuorum { .. } => Exit::NoQuorum,
+        StartError::Log(_) | StartError::Archive(_) => Exit::Data,
+        StartError::Groups(GroupsError::Machine { .. } | GroupsError::Log { .. }) => Exit::Data,
+        _ => Exit::Failed,
+    };
+    Failure::from_error(exit, error)
+}
+
+fn control_settings(control: &ControlConfig, token: ControlToken) -> ControlSettings {
+    let section = &control.section;
+    ControlSettings {
+        listen: section.listen,
+        tls: control.tls.clone(),
+        token,
+        health_open: section.health_open,
+        metrics_open: section.metrics_open,
+        connections_max: section.connections_max,
+        body_bytes_max: usize::try_from(section.body_bytes_max.0).unwrap_or(usize::MAX),
+        request_timeout: section.request_timeout.0,
+    }
+}
+
+/// What the runtime starts with.
+fn settings(config: NodeConfig, data: DataDir) -> Settings {
+    let threads = match config.clients.section.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let pool_digest = config.pool.digest();
+    let member = |(id, address)| Member { id, address };
+    Settings {
+        node: config.node,
+        pool_id: config.pool.id,
+        members: config.cluster.members.into_iter().map(member).collect(),
+        partitions: config.pool.partitions,
+        constants: config.pool.constants,
+        pool_digest,
+        secret: config.pool.secret,
+        data,
+        cluster_listen: config.cluster.listen,
+        cluster_tls: config.cluster.tls,
+        client_listeners: client_listeners(&config.clients),
+        client_tls: Arc::clone(&config.clients.tls),
+        client: client_settings(config.clients),
+        storage: StorageSettings {
+            archive_cache_bytes: config.storage.archive_cache_bytes.0,
+            state_cache_bytes: config.storage.state_cache_bytes.0,
+            log: config.log_options,
+            state_engine: config.storage.state_engine,
+        },
+        raft: config.raft,
+        quorum_wait: config.cluster.quorum_wait,
+        arbiters: threads,
+    }
+}
+
+fn client_listeners(clients: &ClientsConfig) -> Vec<ClientListener> {
+    let listener = |direct_tls| {
+        move |address: &_| ClientListener {
+            address: *address,
+            direct_tls,
+        }
+    };
+    let starttls = clients.section.listen.iter().map(listener(false));
+    starttls
+        .chain(clients.section.listen_tls.iter().map(listener(true)))
+        .collect()
+}
+
+fn client_settings(clients: ClientsConfig) -> ClientSettings {
+    let section = clients.section;
+    let network = |network: &crate::config::knob::Network| (network.address, network.prefix);
+    ClientSettings {
+        allow_plaintext_auth: section.allow_plaintext_auth,
+        tls_required: section.tls_required,
+        registration: section.registration,
+        scram_iterations: clients.scram_iterations.get(),
+        limits_before_auth: clients.limits_before_auth,
+        limits_after_auth: clients.limits_after_auth,
+        negotiation: clients.negotiation,
+        resources_max: section.resources_max,
+        unauthenticated_per_address_max: section.unauthenticated_per_address_max,
+        trusted_networks: section.trusted_networks.iter().map(network).collect(),
+        outgoing_bytes_max: clients.outgoing_bytes_max,
+        sm_inbound: clients.inbound,
+        sm_outbound: clients.outbound,
+        archive_page_max: section.archive_page_max,
+    }
+}
