@@ -342,7 +342,11 @@ impl LinkActor {
                 }
             }
             SessionEvent::Acknowledged { seq, .. } => {
-                user.sessions[index].unacknowledged.retain(|row| row > seq);
+                // In the order of sending: an older row may have been sent after newer ones.
+                let unacknowledged = &mut user.sessions[index].unacknowledged;
+                if let Some(upto) = unacknowledged.iter().position(|row| row == seq) {
+                    unacknowledged.drain(..=upto);
+                }
             }
             SessionEvent::Down { .. } => {
                 user.sessions.swap_remove(index);

@@ -314,7 +314,7 @@ impl PublicationActor {
         );
         let Some(core) = &mut self.core else { return Vec::new() };
         match found {
-            Ok(rows) => core.offline_rows(session, rows, &replica.ids),
+            Ok(rows) => core.offline_rows(session, after, upto, &rows, &replica.ids),
             Err(error) => {
                 tracing::error!(%error, "a user's log could not be read");
                 core.rows_unavailable(session);

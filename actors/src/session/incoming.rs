@@ -91,7 +91,7 @@ impl SessionActor {
                 let acked = management
                     .outbound
                     .acked(h, Instant::now())
-                    .map(|rows| rows.flatten().max());
+                    .map(|rows| rows.flatten().last());
                 match acked {
                     Ok(Some(seq)) => self.acknowledged(seq),
                     Ok(None) => {}

@@ -116,6 +116,7 @@ struct Management {
 /// Deliveries to a client without stream management: a ping behind them tells that they arrived.
 #[derive(Default)]
 struct Unmanaged {
+    /// The row sent last.
     newest: u64,
     asked: Option<(u64, u64)>,
     pings: u64,
@@ -196,7 +197,7 @@ impl SessionActor {
             },
             None => {
                 if let Some(row) = row {
-                    self.unmanaged.newest = self.unmanaged.newest.max(row);
+                    self.unmanaged.newest = row;
                     self.ping_unmanaged();
                 }
             }
@@ -237,7 +238,7 @@ impl SessionActor {
         }
         self.unmanaged.asked = None;
         self.acknowledged(upto);
-        if self.unmanaged.newest > upto {
+        if self.unmanaged.newest != upto {
             self.ping_unmanaged();
         }
         true
