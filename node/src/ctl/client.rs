@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Body, Timeout};
+use web::ControlToken;
 use web::report::RefusalReport;
 
 use crate::certificate::read_chain;
@@ -68,6 +69,14 @@ impl Client {
                 format!("{}: {error}{hint}", token_file.display()),
             )
         })?;
+        let token = token.trim();
+        ControlToken::new(token).map_err(|error| {
+            let message = format!(
+                "{}: no token of a control port: {error}",
+                token_file.display()
+            );
+            Failure::new(Exit::Config, message)
+        })?;
         let roots: Vec<Certificate<'static>> = read_chain(ca)
             .map_err(|error| Failure::from_error(Exit::Config, &error))?
             .iter()
@@ -91,7 +100,7 @@ impl Client {
         Ok(Client {
             agent: Agent::new_with_config(config),
             url: url.clone(),
-            authorization: format!("Bearer {}", token.trim()),
+            authorization: format!("Bearer {token}"),
         })
     }
 
@@ -172,7 +181,10 @@ impl Client {
 
     fn unanswered(&self, kind: Kind, error: &ureq::Error) -> Failure {
         let (exit, hint) = match error {
-            _ if is_unsent(error) => (Exit::Unavailable, "; is the node running?"),
+            ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                (Exit::Unavailable, "; is the node running?")
+            }
+            _ if is_unsent(error) => (Exit::Unavailable, ""),
             _ if kind == Kind::Changes => {
                 (Exit::OutcomeUnknown, "; the change may still come about")
             }
@@ -185,12 +197,16 @@ impl Client {
 /// Whether the request surely did not reach the node.
 fn is_unsent(error: &ureq::Error) -> bool {
     match error {
-        ureq::Error::Io(error) => matches!(
-            error.kind(),
-            ErrorKind::ConnectionRefused
-                | ErrorKind::HostUnreachable
-                | ErrorKind::NetworkUnreachable
-        ),
+        ureq::Error::Io(error) => {
+            let refused = matches!(
+                error.kind(),
+                ErrorKind::ConnectionRefused
+                    | ErrorKind::HostUnreachable
+                    | ErrorKind::NetworkUnreachable
+            );
+            let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+            refused || matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
+        }
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect)
         | ureq::Error::HostNotFound
         | ureq::Error::ConnectionFailed
@@ -227,4 +243,77 @@ pub(crate) fn query(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn a_lost_answer_to_a_change_is_no_refusal() {
+        let client = |url: &str| Client {
+            agent: Agent::new_with_defaults(),
+            url: url.to_owned(),
+            authorization: String::new(),
+        };
+        let check = |error: ureq::Error, reading: Exit, changing: Exit| {
+            let client = client("https://127.0.0.1:1");
+            assert_eq!(
+                client.unanswered(Kind::Reads, &error).exit,
+                reading,
+                "{error}"
+            );
+            assert_eq!(
+                client.unanswered(Kind::Changes, &error).exit,
+                changing,
+                "{error}"
+            );
+        };
+        let io = |kind: ErrorKind| ureq::Error::Io(io::Error::from(kind));
+        let untrusted = rustls::Error::from(rustls::CertificateError::UnknownIssuer);
+        let untrusted = ureq::Error::Io(io::Error::new(ErrorKind::InvalidData, untrusted));
+        check(
+            io(ErrorKind::ConnectionRefused),
+            Exit::Unavailable,
+            Exit::Unavailable,
+        );
+        check(untrusted, Exit::Unavailable, Exit::Unavailable);
+        check(
+            ureq::Error::Timeout(Timeout::Connect),
+            Exit::Unavailable,
+            Exit::Unavailable,
+        );
+        check(
+            ureq::Error::Timeout(Timeout::Global),
+            Exit::Unavailable,
+            Exit::OutcomeUnknown,
+        );
+        check(
+            io(ErrorKind::ConnectionReset),
+            Exit::Unavailable,
+            Exit::OutcomeUnknown,
+        );
+        check(
+            io(ErrorKind::UnexpectedEof),
+            Exit::Unavailable,
+            Exit::OutcomeUnknown,
+        );
+    }
+
+    #[test]
+    fn statuses_have_their_codes() {
+        let check = |status, exit| assert_eq!(exit_of(status), exit, "{status}");
+        check(401, Exit::Refused);
+        check(409, Exit::Refused);
+        check(422, Exit::Refused);
+        check(503, Exit::Unavailable);
+        check(504, Exit::OutcomeUnknown);
+        check(500, Exit::Failed);
+    }
+
+    #[test]
+    fn addresses_in_queries() {
+        assert_eq!(query("a+b&c=ä@x"), "a%2Bb%26c%3D%C3%A4@x");
+    }
 }
