@@ -120,11 +120,13 @@ impl Client {
         let (incoming_tx, incoming) = mpsc::channel(INBOX);
         let (outgoing, outgoing_rx) = mpsc::channel(OUTBOX);
         let received = Arc::new(AtomicU32::new(0));
-        let management = login.stream_management.then(|| Management {
+        let answers = Answers {
+            domain: login.domain.clone(),
+            managed: login.stream_management,
             received: Arc::clone(&received),
             outbox: outgoing.clone(),
-        });
-        let reading = read(reader, incoming_tx, management);
+        };
+        let reading = read(reader, incoming_tx, answers);
         let tasks = [
             tokio::spawn(reading),
             tokio::spawn(write(writer, outgoing_rx)),
@@ -270,26 +272,25 @@ async fn write(mut socket: WriteHalf<Box<dyn Socket>>, mut queue: mpsc::Receiver
     }
 }
 
-/// What the reading task needs for stream management.
-struct Management {
+/// What the reading task answers by itself, as every client does.
+struct Answers {
+    domain: String,
+    managed: bool,
     received: Arc<AtomicU32>,
     outbox: mpsc::Sender<Bytes>,
 }
 
-impl Management {
-    /// Counts a stanza, answers a request, or takes an acknowledgement.
+impl Answers {
+    /// Counts a stanza, answers what wants an answer, and gives what the test shall see.
     async fn take(&self, document: Document) -> Option<Incoming> {
         let root = document.root();
         match (root.ns(), root.name()) {
-            (ns::STREAM_MANAGEMENT, "r") => {
+            (ns::STREAM_MANAGEMENT, "r") if self.managed => {
                 let h = self.received.load(Ordering::Acquire);
-                let answer = format!("<a xmlns='{}' h='{h}'/>", ns::STREAM_MANAGEMENT);
-                match self.outbox.send(Bytes::from(answer)).await {
-                    Ok(()) => None,
-                    Err(_) => Some(Incoming::Closed("the socket takes nothing".into())),
-                }
+                self.answer(format!("<a xmlns='{}' h='{h}'/>", ns::STREAM_MANAGEMENT))
+                    .await
             }
-            (ns::STREAM_MANAGEMENT, "a") => {
+            (ns::STREAM_MANAGEMENT, "a") if self.managed => {
                 Some(match root.attr("h").and_then(|h| h.parse().ok()) {
                     Some(h) => Incoming::Acked(h),
                     None => Incoming::Closed("<a/> without h".into()),
@@ -297,20 +298,41 @@ impl Management {
             }
             (ns::CLIENT, _) => {
                 self.received.fetch_add(1, Ordering::AcqRel);
-                Some(Incoming::Element(document))
+                match self.pinged(&document) {
+                    Some(answer) => self.answer(answer).await,
+                    None => Some(Incoming::Element(document)),
+                }
             }
             _ => Some(Incoming::Element(document)),
         }
     }
+
+    /// The answer to the server's own ping (XEP-0199 §4.2): it asks whether what it sent before has arrived.
+    fn pinged(&self, document: &Document) -> Option<String> {
+        let root = document.root();
+        root.child("ping", ns::PING)?;
+        let from_server = root.attr("from").as_deref() == Some(self.domain.as_str());
+        let id = root
+            .attr("id")
+            .filter(|_| from_server && root.attr("type").as_deref() == Some("get"))?;
+        Some(format!(
+            "<iq type='result' id='{id}' to='{}'/>",
+            self.domain
+        ))
+    }
+
+    async fn answer(&self, answer: String) -> Option<Incoming> {
+        match self.outbox.send(Bytes::from(answer)).await {
+            Ok(()) => None,
+            Err(_) => Some(Incoming::Closed("the socket takes nothing".into())),
+        }
+    }
 }
 
-async fn read(mut wire: WireReader, inbox: mpsc::Sender<Incoming>, management: Option<Management>) {
+async fn read(mut wire: WireReader, inbox: mpsc::Sender<Incoming>, answers: Answers) {
     loop {
         let incoming = match wire.next().await {
-            Ok(Some(Frame::Element(document))) => match &management {
-                Some(management) => management.take(document).await,
-                None => Some(Incoming::Element(document)),
-            },
+            Ok(Some(Frame::Element(document))) => answers.take(document).await,
             Ok(Some(Frame::Header(_))) => None,
             Ok(Some(Frame::Close)) => Some(Incoming::Closed("end of stream".into())),
             Ok(None) => Some(Incoming::Closed("end of socket".into())),
