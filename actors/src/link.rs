@@ -4,10 +4,11 @@
 //! for the next attachment, and hands stanzas to sessions. The rules (numbers, resends, cursors) are in
 //! [`cluster::link::origin`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use actix::prelude::SendError;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 use bytes::{Bytes, BytesMut};
 use cluster::link::origin::{LinkAction, LinkFailure, LinkOrigin, LinkSettings};
@@ -83,6 +84,19 @@ pub enum Caller {
     Nobody,
 }
 
+/// Tells a link something that must not be lost, waiting in the background while its mailbox is full. Bounded by the
+/// number of sessions, each of which says goodbye once.
+pub fn tell(link: &Addr<LinkActor>, message: ToLink) {
+    if let Err(SendError::Full(message)) = link.try_send(message) {
+        let link = link.clone();
+        actix_rt::spawn(async move {
+            if link.send(message).await.is_err() {
+                tracing::error!("a link's actor is gone");
+            }
+        });
+    }
+}
+
 /// What the link hands back: who asked, and which resource was asked for if one was.
 pub struct Token {
     caller: Caller,
@@ -139,6 +153,8 @@ pub struct LinkActor {
     users: HashMap<BareJid, LocalUser>,
     rooms: HashMap<BareJid, HashSet<FullJid>>,
     timer: Option<(Instant, SpawnHandle)>,
+    /// Goodbyes of sessions that are gone, which nobody would repeat: they wait for room in the link.
+    farewells: VecDeque<Command>,
 }
 
 impl LinkActor {
@@ -154,6 +170,7 @@ impl LinkActor {
             users: HashMap::new(),
             rooms: HashMap::new(),
             timer: None,
+            farewells: VecDeque::new(),
         }
     }
 
@@ -163,10 +180,20 @@ impl LinkActor {
 
     /// Does what the core wants and sets its timer.
     fn run(&mut self, ctx: &mut Context<Self>) {
+        self.say_farewells();
         while let Some(action) = self.core.poll_action() {
             self.act(action);
         }
         self.set_timer(ctx);
+    }
+
+    fn say_farewells(&mut self) {
+        while let Some(command) = self.farewells.pop_front() {
+            if self.core.propose(Caller::Nobody.into(), command.clone(), Instant::now()).is_err() {
+                self.farewells.push_front(command);
+                break;
+            }
+        }
     }
 
     fn set_timer(&mut self, ctx: &mut Context<Self>) {
@@ -387,7 +414,9 @@ impl Handler<ToLink> for LinkActor {
         let now = Instant::now();
         match message {
             ToLink::Propose { caller, command } => {
-                if let Err((token, _full)) = self.core.propose(caller.into(), *command, now) {
+                if matches!(caller, Caller::Nobody) {
+                    self.farewells.push_back(*command);
+                } else if let Err((token, _full)) = self.core.propose(caller.into(), *command, now) {
                     token.caller.tell(Outcome::Full);
                 }
             }

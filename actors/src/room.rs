@@ -145,8 +145,10 @@ impl RoomActor {
                     .occupants
                     .get(&(self.room.clone(), to.clone()))
                     .cloned();
-                if let Some(occupant) = occupant {
-                    self.deliver_alone(NodeId(occupant.node), &to, &stanza);
+                match occupant {
+                    Some(occupant) => self.deliver_alone(NodeId(occupant.node), &to, &stanza),
+                    // Not in, so nobody knows its node: whichever has the session delivers.
+                    None => self.attached.iter().for_each(|node| self.deliver_alone(*node, &to, &stanza)),
                 }
             }
             RoomEffect::ReflectAgain { to, seq } => self.reflect_again(&to, seq),
@@ -390,6 +392,7 @@ impl RoomActor {
             jid: by.clone(),
             node: from.0,
             incarnation: 0,
+            session: 0,
         };
         let passing = match parse(stanza, &sender) {
             Ok(RoomRequest::Passing(passing)) => passing,

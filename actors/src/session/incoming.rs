@@ -28,7 +28,8 @@ impl SessionActor {
 
     /// Does what the core wants, then writes, reads on and sets the timer.
     pub(super) fn effects(&mut self, ctx: &mut Context<Self>) {
-        while self.has_room() {
+        // A stream that is over is always looked at: its end must not wait for what is unsettled.
+        while self.core.is_closed() || self.has_room() {
             let Some(effect) = self.core.poll_effect() else { break };
             match effect {
                 StreamEffect::Send(bytes) => self.out.extend_from_slice(&bytes),

@@ -103,6 +103,7 @@ impl SessionActor {
     pub(super) fn close(&mut self, ctx: &mut Context<Self>) {
         if self.ending == Ending::No {
             self.ending = Ending::Flushing(Instant::now() + FLUSH_MAX);
+            self.say_goodbye();
             self.flush(ctx);
             self.set_timer(ctx);
         }

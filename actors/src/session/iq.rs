@@ -233,7 +233,7 @@ impl SessionActor {
     }
 
     /// XEP-0045 §15.4: the whole stanza must be there when the owner has said whose it is.
-    fn occupant_iq(
+    pub(super) fn occupant_iq(
         &mut self,
         handling: Handling,
         room: BareJid,

@@ -36,7 +36,7 @@ use xmpp::stream_management::{Inbound, Outbound};
 
 use crate::directory::Entry;
 use crate::fabric::Fabric;
-use crate::link::{Caller, Outcome, ToLink};
+use crate::link::{Caller, Outcome, ToLink, tell};
 use crate::listener::Wire;
 use pending::Pending;
 
@@ -104,6 +104,7 @@ pub struct SessionActor {
     unmanaged: Unmanaged,
     timer: Option<(Instant, SpawnHandle)>,
     ending: Ending,
+    said_goodbye: bool,
 }
 
 /// XEP-0198, once it is enabled.
@@ -166,6 +167,7 @@ impl SessionActor {
             unmanaged: Unmanaged::default(),
             timer: None,
             ending: Ending::No,
+            said_goodbye: false,
             key,
         }
         .start();
@@ -252,14 +254,8 @@ impl SessionActor {
     /// Tells the owner of the user's partition something that no stanza waits for.
     fn tell_own(&self, event: SessionEvent) {
         let publish = Box::new(Publish::Session(event));
-        let Some(link) = self.fabric.link_of(&self.bare) else {
-            return;
-        };
-        if link.try_send(ToLink::Publish { caller: None, publish }).is_err() {
-            tracing::warn!(
-                session = self.key.number,
-                "the link is full; the owner learns it when the node attaches again"
-            );
+        if let Some(link) = self.fabric.link_of(&self.bare) {
+            tell(link, ToLink::Publish { caller: None, publish });
         }
     }
 
@@ -340,33 +336,33 @@ impl SessionActor {
         self.effects(ctx);
     }
 
-    /// Leaves rooms and tells the owner that the session is over.
-    fn say_goodbye(&mut self) {
-        let presence = unavailable(&self.key.jid);
-        for room in std::mem::take(&mut self.rooms).into_keys() {
-            let action = RoomAction::Leave {
-                presence: presence.clone(),
-            };
+    /// Which stream this is, for rooms: a goodbye ends this stay and no other's.
+    fn stay(&self) -> (u64, u64, u64) {
+        (self.key.node, self.fabric.incarnation.0, self.key.number)
+    }
+
+    /// Leaves all rooms, with this presence.
+    fn leave_rooms(&mut self, presence: &Stanza) {
+        let of = Some(self.stay());
+        for room in self.rooms.keys() {
+            let presence = Stanza { to: None, ..presence.clone() };
             let by = self.key.jid.clone();
-            let command = Box::new(Command::Room(RoomCommand {
-                room: room.clone(),
-                by,
-                action,
-            }));
-            if let Some(link) = self.fabric.link_of(&room)
-                && link
-                    .try_send(ToLink::Propose {
-                        caller: Caller::Nobody,
-                        command,
-                    })
-                    .is_err()
-            {
-                tracing::warn!(
-                    session = self.key.number,
-                    "a room could not be left; its owner removes the occupant"
-                );
+            let action = RoomAction::Leave { presence, of };
+            let command = Box::new(Command::Room(RoomCommand { room: room.clone(), by, action }));
+            if let Some(link) = self.fabric.link_of(room) {
+                tell(link, ToLink::Propose { caller: Caller::Nobody, command });
             }
         }
+    }
+
+    /// Leaves rooms and tells the owner that the session is over; once.
+    fn say_goodbye(&mut self) {
+        if std::mem::replace(&mut self.said_goodbye, true) {
+            return;
+        }
+        self.fabric.directory.release(&self.key.jid, self.key.number);
+        let presence = unavailable(&self.key.jid);
+        self.leave_rooms(&presence);
         let key = self.key.clone();
         self.tell_own(SessionEvent::Down { key, stanza: presence });
     }
@@ -394,7 +390,6 @@ impl Actor for SessionActor {
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
-        self.fabric.directory.release(&self.key.jid, self.key.number);
         self.fabric.metrics.sessions.dec();
         self.say_goodbye();
     }

@@ -5,6 +5,7 @@ use cluster::link::protocol::Publish;
 use messaging::command::Command;
 use messaging::room::command::{RoomAction, RoomCommand};
 use messaging::room::parse::{RoomRequest, Sender, parse};
+use messaging::room::query::RoomQuery;
 use messaging::user::publication::SessionEvent;
 use xmpp::jid::Jid;
 use xmpp::stanza::{PresenceType, Stanza};
@@ -12,7 +13,6 @@ use xmpp::stanza_error::{Condition, StanzaError};
 
 use super::SessionActor;
 use super::pending::Handling;
-use crate::link::{Caller, ToLink};
 
 impl SessionActor {
     pub(super) fn presence(&mut self, handling: Handling, ctx: &mut Context<Self>) {
@@ -62,7 +62,8 @@ impl SessionActor {
             }
             PresenceType::Unavailable => {
                 self.available = false;
-                self.leave_rooms(&handling.stanza);
+                // XEP-0045 §7.14: who goes offline leaves its rooms.
+                self.leave_rooms(&handling.stanza.clone());
             }
             _ => return self.refuse(handling, &StanzaError::new(Condition::BadRequest), ctx),
         }
@@ -90,36 +91,6 @@ impl SessionActor {
         self.propose(&own, handling, command, ctx);
     }
 
-    /// XEP-0045 §7.14: who goes offline leaves its rooms.
-    fn leave_rooms(&mut self, presence: &Stanza) {
-        let mut presence = presence.clone();
-        presence.to = None;
-        for room in self.rooms.keys() {
-            let action = RoomAction::Leave {
-                presence: presence.clone(),
-            };
-            let by = self.key.jid.clone();
-            let command = Box::new(Command::Room(RoomCommand {
-                room: room.clone(),
-                by,
-                action,
-            }));
-            if let Some(link) = self.fabric.link_of(room)
-                && link
-                    .try_send(ToLink::Propose {
-                        caller: Caller::Nobody,
-                        command,
-                    })
-                    .is_err()
-            {
-                tracing::warn!(
-                    session = self.key.number,
-                    "a room could not be left; its owner removes the occupant"
-                );
-            }
-        }
-    }
-
     /// A message, presence or iq for a room or an occupant.
     pub(super) fn room_stanza(&mut self, handling: Handling, to: Jid, ctx: &mut Context<Self>) {
         if to.is_domain() {
@@ -129,17 +100,26 @@ impl SessionActor {
             jid: self.key.jid.clone(),
             node: self.fabric.node.0,
             incarnation: self.fabric.incarnation.0,
+            session: self.key.number,
         };
         let room = to.bare();
         match parse(&handling.stanza, &sender) {
             Err(refusal) => self.refuse(handling, &refusal.to_stanza_error(), ctx),
             Ok(RoomRequest::Action(action)) => {
+                if let RoomAction::Join { nick, .. } = &action {
+                    // From here on the goodbye follows the join on the same link, whenever the stream ends.
+                    self.rooms.entry(room.clone()).or_insert_with(|| nick.clone());
+                }
                 let command = RoomCommand {
                     room: room.clone(),
                     by: self.key.jid.clone(),
                     action,
                 };
                 self.propose(&room, handling, Command::Room(command), ctx);
+            }
+            Ok(RoomRequest::Query(query @ (RoomQuery::OccupantSession { .. } | RoomQuery::SelfPing { .. }))) => {
+                // Perhaps for another occupant: the whole stanza must be there when the owner has said whose it is.
+                self.occupant_iq(handling, room, query, ctx);
             }
             Ok(RoomRequest::Query(query)) => {
                 self.query(&room, handling, messaging::query::Query::Room(query), ctx);

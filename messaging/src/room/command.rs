@@ -36,6 +36,8 @@ pub enum RoomAction {
         node: u64,
         /// Its incarnation.
         incarnation: u64,
+        /// The session's number on it.
+        session: u64,
     },
     /// §7.6–7.7: new nickname or new presence of an occupant. From a non-occupant: not-acceptable.
     Presence {
@@ -48,6 +50,9 @@ pub enum RoomAction {
     Leave {
         /// The unavailable presence.
         presence: Stanza,
+        /// Node, incarnation and session number, when a server says goodbye for a stream that ended: a stay that another
+        /// stream has taken over meanwhile goes on. `None`: the client's own word.
+        of: Option<(u64, u64, u64)>,
     },
     /// §7.4 and §8.1: a groupchat message with a body, or a subject change.
     Message {

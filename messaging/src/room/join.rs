@@ -21,6 +21,7 @@ const RESERVED_SEATS: usize = 32;
 pub(super) struct Home {
     pub(super) node: u64,
     pub(super) incarnation: u64,
+    pub(super) session: u64,
 }
 
 /// §7.2.
@@ -120,6 +121,7 @@ fn enter(
         joined: tx.next_seq(),
         node: home.node,
         incarnation: home.incarnation,
+        session: home.session,
     };
     tx.put_occupant(&occupant);
     log_join(tx, occupant, history, created, true)
@@ -150,6 +152,7 @@ fn come_back(
         joined: tx.next_seq(),
         node: home.node,
         incarnation: home.incarnation,
+        session: home.session,
         ..now
     };
     tx.put_occupant(&occupant);

@@ -21,8 +21,17 @@ pub(super) struct Removal {
 }
 
 /// §7.14. From somebody who isn't in: silently ignored (§17.3).
-pub(super) fn leave(tx: &mut Transaction<'_, '_>, presence: Stanza) -> Result<u64, Refusal> {
-    if tx.sender().is_none() {
+pub(super) fn leave(
+    tx: &mut Transaction<'_, '_>,
+    presence: Stanza,
+    of: Option<(u64, u64, u64)>,
+) -> Result<u64, Refusal> {
+    let Some(sender) = tx.sender() else {
+        return Ok(0);
+    };
+    let stay = (sender.node, sender.incarnation, sender.session);
+    if of.is_some_and(|of| of != stay) {
+        // Another stream of the same address is in by now.
         return Ok(0);
     }
     let locked = tx.record().is_some_and(|record| record.locked);

@@ -67,12 +67,17 @@ fn dispatch(tx: &mut Transaction<'_, '_>, action: RoomAction) -> Result<u64, Ref
             history,
             node,
             incarnation,
+            session,
         } => {
-            let home = join::Home { node, incarnation };
+            let home = join::Home {
+                node,
+                incarnation,
+                session,
+            };
             join::join(tx, nick, presence, password, history, home)
         }
         RoomAction::Presence { nick, presence } => presence::change(tx, nick, presence),
-        RoomAction::Leave { presence } => leave::leave(tx, presence),
+        RoomAction::Leave { presence, of } => leave::leave(tx, presence, of),
         RoomAction::Message {
             stanza,
             origin_id,

@@ -49,6 +49,8 @@ pub struct Sender {
     pub node: u64,
     /// The node's incarnation.
     pub incarnation: u64,
+    /// The session's number on the node.
+    pub session: u64,
 }
 
 /// Reads a stanza whose `to` is a room or an occupant.
@@ -103,10 +105,11 @@ fn presence(
                     .map_or(Ok(HistoryRequest::default()), |h| history(&h))?,
                 node: sender.node,
                 incarnation: sender.incarnation,
+                session: sender.session,
             },
             None => RoomAction::Presence { nick, presence },
         },
-        (PresenceType::Unavailable, _) => RoomAction::Leave { presence },
+        (PresenceType::Unavailable, _) => RoomAction::Leave { presence, of: None },
         // §17.3: no other type joins or leaves.
         _ => return Ok(RoomRequest::Ignored),
     };

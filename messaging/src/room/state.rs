@@ -225,4 +225,6 @@ pub struct Occupant {
     pub node: u64,
     /// That node's incarnation.
     pub incarnation: u64,
+    /// The session's number on that node.
+    pub session: u64,
 }

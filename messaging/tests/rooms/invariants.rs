@@ -79,6 +79,7 @@ fn action() -> impl Strategy<Value = RoomAction> {
         history: HistoryRequest::default(),
         node,
         incarnation: 1,
+        session: 1,
     });
     let fields = prop::collection::vec(
         prop::sample::select(vec![
@@ -106,7 +107,7 @@ fn action() -> impl Strategy<Value = RoomAction> {
     prop_oneof![
         6 => join,
         2 => nick().prop_map(move |nick| RoomAction::Presence { nick, presence: presence() }),
-        2 => Just(RoomAction::Leave { presence: presence() }),
+        2 => Just(RoomAction::Leave { presence: presence(), of: None }),
         3 => (prop::option::of(0..3u8), any::<bool>()).prop_map(|(id, changes_subject)| RoomAction::Message {
             stanza: message(),
             origin_id: id.map(|id| id.to_string()),

@@ -15,6 +15,7 @@ fn parsed(xml: &str) -> Result<RoomRequest, &'static str> {
         jid: full("alice/pc"),
         node: 1,
         incarnation: 1,
+        session: 1,
     };
     parse(&stanza, &sender).map_err(|refusal| refusal.to_stanza_error().condition.name())
 }
@@ -297,7 +298,7 @@ proptest! {
         let xml = format!("<{kind} xmlns='jabber:client' to='{ROOM}{nick}' type='{type_}' id='1'>{inside}</{kind}>");
         let document = Document::parse(Bytes::from(xml), &Limits::AFTER_AUTH).unwrap();
         if let Ok(stanza) = Stanza::from_element(&document.root()) {
-            let sender = Sender { jid: full("alice/pc"), node: 1, incarnation: 1 };
+            let sender = Sender { jid: full("alice/pc"), node: 1, incarnation: 1, session: 1 };
             let _: Result<RoomRequest, _> = parse(&stanza, &sender);
         }
     }

@@ -202,6 +202,7 @@ impl Stage {
                 jid: by.clone(),
                 node,
                 incarnation,
+                session: 1,
             },
         ) {
             Ok(request) => request,
