@@ -1,6 +1,6 @@
 //! What all actors of a node share: who it is, where partitions live, how frames leave.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use actix::Addr;
@@ -29,6 +29,8 @@ pub struct PartitionPlace {
     pub replica: Arc<Replica>,
     /// Its Raft group.
     pub group: GroupHandle,
+    /// A frame of the owner found the link's mailbox full: the link has to attach again.
+    pub link_missed: AtomicBool,
 }
 
 /// The mailboxes of a partition's two actors.

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use actix::prelude::SendError;
@@ -180,11 +181,22 @@ impl LinkActor {
 
     /// Does what the core wants and sets its timer.
     fn run(&mut self, ctx: &mut Context<Self>) {
+        self.attach_if_missed();
         self.say_farewells();
         while let Some(action) = self.core.poll_action() {
             self.act(action);
         }
         self.set_timer(ctx);
+    }
+
+    /// A frame found no place in the mailbox: only a new attachment brings what was in it.
+    fn attach_if_missed(&mut self) {
+        let place = &self.fabric.partitions[usize::from(self.core.partition().0)];
+        if place.link_missed.swap(false, Ordering::AcqRel)
+            && let Some((owner, _)) = self.core.attached()
+        {
+            self.core.peer_up(owner, Instant::now());
+        }
     }
 
     fn say_farewells(&mut self) {

@@ -230,6 +230,12 @@ impl PublicationActor {
     fn down(&self, to: NodeId, down: &Down) {
         if let Err(error) = self.fabric.send_down(to, self.partition, self.epoch, down) {
             tracing::debug!(%error, %to, "a publication's frame did not leave; the node attaches again");
+            let lost = ToOwner::FromKey(FromKey::Lost(to));
+            if let Some(actors) = self.fabric.actors(self.partition)
+                && actors.owner.try_send(lost).is_err()
+            {
+                self.fabric.metrics.mailboxes_full.inc();
+            }
         }
     }
 

@@ -25,6 +25,7 @@ use xmpp::jid::{BareJid, FullJid};
 use xmpp::stanza::Stanza;
 
 use crate::fabric::Fabric;
+use crate::owner::{FromKey, ToOwner};
 use crate::services::archive::rows_between;
 
 /// Everything that can wake the actor.
@@ -121,7 +122,13 @@ impl RoomActor {
 
     fn down(&self, to: NodeId, down: &Down) {
         if let Err(error) = self.fabric.send_down(to, self.partition, self.epoch, down) {
-            tracing::debug!(%error, %to, "a room's frame did not leave; the node finds the hole");
+            tracing::debug!(%error, %to, "a room's frame did not leave; the node attaches again");
+            let lost = ToOwner::FromKey(FromKey::Lost(to));
+            if let Some(actors) = self.fabric.actors(self.partition)
+                && actors.owner.try_send(lost).is_err()
+            {
+                self.fabric.metrics.mailboxes_full.inc();
+            }
         }
     }
 
@@ -477,7 +484,7 @@ fn item(rendering: Rendering) -> DeliveryItem {
 }
 
 /// One stanza for one session.
-fn alone(to: &FullJid, stanza: &Stanza) -> DeliveryItem {
+pub(crate) fn alone(to: &FullJid, stanza: &Stanza) -> DeliveryItem {
     let mut head = BytesMut::with_capacity(stanza.size_hint());
     stanza.write_to(to.as_str(), &mut head);
     DeliveryItem {

@@ -18,7 +18,7 @@ mod nodes;
 mod reign;
 mod up;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -86,6 +86,8 @@ pub enum FromKey {
         /// To where.
         delivered: u64,
     },
+    /// A frame for this node did not leave: it has to attach again.
+    Lost(NodeId),
     /// The publication has nothing left to do.
     Idle(BareJid),
 }
@@ -99,8 +101,6 @@ pub struct OwnerActor {
     news: VecDeque<OwnerNews>,
     /// The term in which an `OwnerBegin` was proposed last.
     claimed_term: u64,
-    /// When each node's ROUTE lane went down.
-    down_since: HashMap<NodeId, Instant>,
     batch_timer: Option<SpawnHandle>,
     stopping: bool,
 }
@@ -123,7 +123,6 @@ impl OwnerActor {
             reign: None,
             news: VecDeque::new(),
             claimed_term: 0,
-            down_since: HashMap::new(),
             batch_timer: None,
             stopping: false,
         }
@@ -181,6 +180,8 @@ impl OwnerActor {
     fn leadership(&mut self, ctx: &mut Context<Self>) {
         let leadership = *self.place().group.leadership().borrow();
         if !leadership.is_self {
+            // What was committed before is still to be told: nobody else would.
+            self.catch_up(ctx, |_| ());
             self.end("the leadership is lost");
             return;
         }
@@ -254,9 +255,13 @@ impl Handler<ToOwner> for OwnerActor {
                 }
             }
             ToOwner::PeerUp(node) => {
-                self.down_since.remove(&node);
-                if let Some(reign) = &self.reign {
-                    self.announce_to(node, reign.epoch);
+                if let Some(reign) = &mut self.reign {
+                    let epoch = reign.epoch;
+                    if !reign.target.is_attached(node) {
+                        // It may not know that it no longer is.
+                        reign.reattach.insert(node);
+                    }
+                    self.announce_to(node, epoch);
                 }
             }
             ToOwner::PeerDown(node) => self.peer_down(node),

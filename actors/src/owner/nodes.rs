@@ -76,7 +76,6 @@ impl OwnerActor {
     }
 
     pub(super) fn attach_done(&mut self, node: NodeId, incarnation: u64, ctx: &mut Context<Self>) {
-        self.down_since.remove(&node);
         let held = self.catch_up(ctx, |state| held_by(state, node));
         let Some(reign) = &mut self.reign else { return };
         reign.mourned.remove(&node);
@@ -145,19 +144,16 @@ impl OwnerActor {
     }
 
     pub(super) fn peer_down(&mut self, node: NodeId) {
-        self.down_since.entry(node).or_insert_with(Instant::now);
-        if let Some(reign) = &mut self.reign {
-            reign.target.node_gone(node);
-            for room in reign.rooms.keys().cloned().collect::<Vec<_>>() {
-                self.tell_room(&room, ToRoom::NodeGone(node));
-            }
-        }
+        self.detach(node);
     }
 
     pub(super) fn tick(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
         self.mourn(now);
         self.remove_unclaimed(now);
+        self.ask_for_attachments();
+        self.catch_up(ctx, |_| ());
+        self.end_empty_rooms();
         let Some(reign) = &mut self.reign else { return };
         reign.outbox.handle_timeout(now);
         if reign.cursors_due.is_some_and(|due| due <= now) {
@@ -172,21 +168,33 @@ impl OwnerActor {
     /// Nodes that have been away long enough are gone: their sessions end, their occupants have 60 s to come back.
     fn mourn(&mut self, now: Instant) {
         let Some(reign) = &mut self.reign else { return };
-        let began = reign.began;
         let mut gone: Vec<NodeId> = Vec::new();
         for member in &self.fabric.settings.members {
-            let away_since = match self.down_since.get(&member.id) {
-                Some(since) => (*since).max(began),
-                None if reign.target.is_attached(member.id) => continue,
-                None => began,
-            };
-            if member.id != self.fabric.node && now >= away_since + NODE_GONE_AFTER && reign.mourned.insert(member.id) {
+            if reign.target.is_attached(member.id) {
+                reign.unattached.remove(&member.id);
+                continue;
+            }
+            let since = *reign.unattached.entry(member.id).or_insert(now);
+            if member.id != self.fabric.node && now >= since + NODE_GONE_AFTER && reign.mourned.insert(member.id) {
                 gone.push(member.id);
             }
         }
         for node in gone {
             self.node_gone(node, now);
         }
+    }
+
+    /// Rooms that are gone need no actor.
+    fn end_empty_rooms(&mut self) {
+        let Some(reign) = &mut self.reign else { return };
+        let state = self.fabric.partitions[usize::from(self.partition.0)].replica.state();
+        reign.rooms.retain(|room, actor| {
+            let stays = state.rooms.contains(room);
+            if !stays && actor.try_send(ToRoom::End).is_err() {
+                tracing::debug!("a room's actor was gone before it was ended");
+            }
+            stays
+        });
     }
 
     fn node_gone(&mut self, node: NodeId, now: Instant) {
@@ -229,6 +237,7 @@ impl OwnerActor {
     pub(super) fn from_key(&mut self, request: FromKey, _ctx: &mut Context<Self>) {
         match request {
             FromKey::Propose(command) => self.propose_own(command),
+            FromKey::Lost(node) => self.detach(node),
             FromKey::AdvanceCursor { user, delivered } => {
                 let Some(reign) = &mut self.reign else { return };
                 let cursor = reign.cursors.entry(user).or_default();

@@ -36,9 +36,12 @@ pub(super) struct Reign {
     pub(super) attaching_rooms: HashMap<NodeId, HashMap<BareJid, (u64, HashSet<FullJid>)>>,
     /// Occupants that their node did not claim: removed at the given time.
     pub(super) unclaimed: Vec<Unclaimed>,
+    /// Nodes that have to attach again and could not be told yet.
+    pub(super) reattach: HashSet<NodeId>,
+    /// Since when each node that isn't attached has been so.
+    pub(super) unattached: HashMap<NodeId, Instant>,
     /// Nodes whose death was told to the publications.
     pub(super) mourned: HashSet<NodeId>,
-    pub(super) began: Instant,
 }
 
 /// An occupant whose node doesn't know it, or is gone.
@@ -108,8 +111,9 @@ impl OwnerActor {
             attaching: HashMap::new(),
             attaching_rooms: HashMap::new(),
             unclaimed: Vec::new(),
+            reattach: HashSet::new(),
+            unattached: HashMap::new(),
             mourned: HashSet::new(),
-            began: now,
         });
         tracing::info!(partition = %self.partition, %epoch, "owning");
         self.fabric.metrics.reigns.inc();
@@ -228,15 +232,37 @@ impl OwnerActor {
     }
 
     /// Asks every attached node to attach again: whatever was lost is brought anew.
-    fn reattach_all(&mut self) {
+    pub(super) fn reattach_all(&mut self) {
         let Some(reign) = &mut self.reign else { return };
         let nodes: Vec<NodeId> = reign.target.attached_nodes().collect();
-        let epoch = reign.epoch;
         for node in nodes {
-            reign.target.node_gone(node);
+            self.detach(node);
+        }
+    }
+
+    /// A node has missed something: nothing more goes to it until it has attached again.
+    pub(super) fn detach(&mut self, node: NodeId) {
+        let Some(reign) = &mut self.reign else { return };
+        reign.target.node_gone(node);
+        reign.reattach.insert(node);
+        for room in reign.rooms.values() {
+            if room.try_send(ToRoom::NodeGone(node)).is_err() {
+                tracing::debug!("a room's actor is busy or gone; the attachment sets it right");
+            }
+        }
+    }
+
+    /// Tells nodes that they have to attach again, until it leaves.
+    pub(super) fn ask_for_attachments(&mut self) {
+        let Some(reign) = &mut self.reign else { return };
+        let epoch = reign.epoch;
+        for node in std::mem::take(&mut reign.reattach) {
             let reattach = cluster::link::protocol::Down::Reattach;
-            if let Err(error) = self.fabric.send_down(node, self.partition, epoch, &reattach) {
-                tracing::debug!(%error, %node, "a node could not be asked to attach again");
+            if !reign.target.is_attached(node)
+                && let Err(error) = self.fabric.send_down(node, self.partition, epoch, &reattach)
+            {
+                tracing::debug!(%error, %node, "a node could not be asked to attach again; tried again");
+                reign.reattach.insert(node);
             }
         }
     }

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use actix::Context;
-use cluster::link::protocol::{Ask, Down, Publish, Up};
+use cluster::link::protocol::{Ask, Delivery, Down, Publish, Up};
 use cluster::link::target::TargetAction;
 use cluster::node_id::{Epoch, NodeId};
 use messaging::link_record::LinkOrigin;
 use messaging::user::publication::SessionEvent;
+use xmpp::jid::{BareJid, FullJid};
+use xmpp::stanza::Stanza;
+use xmpp::stanza_error::{Condition, StanzaError};
 
 use super::OwnerActor;
 use crate::publication::ToPublication;
@@ -64,10 +67,11 @@ impl OwnerActor {
         }
     }
 
-    pub(super) fn down(&self, to: NodeId, down: &Down) {
+    pub(super) fn down(&mut self, to: NodeId, down: &Down) {
         let Some(reign) = &self.reign else { return };
         if let Err(error) = self.fabric.send_down(to, self.partition, reign.epoch, down) {
             tracing::debug!(%error, %to, "a frame for a node did not leave; it attaches again");
+            self.detach(to);
         }
     }
 
@@ -92,8 +96,19 @@ impl OwnerActor {
                 self.tell_publication(&to, true, ToPublication::Stanza(stanza));
             }
             Publish::RoomStanza { room, by, stanza } => {
+                if !self.place().replica.state().rooms.contains(&room) {
+                    return self.no_such_room(from, &room, &by, &stanza);
+                }
                 self.tell_room(&room, ToRoom::Stanza { from, by, stanza });
             }
         }
+    }
+
+    /// No actor is made for a room that isn't there.
+    fn no_such_room(&mut self, from: NodeId, room: &BareJid, by: &FullJid, stanza: &Stanza) {
+        let Some(reply) = StanzaError::new(Condition::ItemNotFound).reply_to(stanza) else { return };
+        let items = vec![crate::room::alone(by, &reply)];
+        let delivery = Delivery { key: room.clone(), place: None, items, notes: Vec::new() };
+        self.down(from, &Down::Deliver(delivery));
     }
 }

@@ -1,5 +1,6 @@
 //! Frames and peer events of the transport, handed to whom they are for. Nothing here blocks.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -99,6 +100,9 @@ fn pass_down(fabric: &Arc<Fabric>, from: NodeId, partition: PartitionId, epoch: 
         .is_err()
     {
         fabric.metrics.mailboxes_full.inc();
+        if let Some(place) = fabric.partitions.get(usize::from(partition.0)) {
+            place.link_missed.store(true, Ordering::Release);
+        }
     }
 }
 

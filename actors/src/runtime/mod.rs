@@ -8,7 +8,7 @@ mod stores;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::Actor;
@@ -251,7 +251,7 @@ fn make_fabric(
     let places = replicas.into_iter().filter_map(|replica| {
         let id = replica.surroundings.partition;
         let group = groups.handle(Group::of(id))?;
-        Some(PartitionPlace { id, replica, group })
+        Some(PartitionPlace { id, replica, group, link_missed: AtomicBool::new(false) })
     });
     let partitions = places.collect();
     let streams = Arc::new(stream_config(&settings));
