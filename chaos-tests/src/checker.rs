@@ -8,9 +8,10 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::history::Event;
+use crate::history::{Event, What};
 use index::Index;
 
 /// A promise.
@@ -87,6 +88,23 @@ pub fn check(events: &[Event]) -> Verdict {
         unknown: index.unknown_count(),
         failed: index.failed_count(),
     }
+}
+
+/// Messages that were sent and of which nothing was heard, not even that nobody knows.
+pub fn undecided(events: &[Event]) -> usize {
+    let mut open = BTreeSet::new();
+    for event in events {
+        match &event.what {
+            What::Invoke { token, .. } => {
+                open.insert(token);
+            }
+            What::Ok { token } | What::Fail { token } | What::Info { token } => {
+                open.remove(token);
+            }
+            _ => {}
+        }
+    }
+    open.len()
 }
 
 impl Verdict {

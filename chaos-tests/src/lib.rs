@@ -20,3 +20,4 @@ pub mod scenario;
 
 pub mod checker;
 pub mod history;
+pub mod load;

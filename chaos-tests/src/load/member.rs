@@ -1,0 +1,332 @@
+//! One member's life: log in, join, talk, move.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use xmpp::ns;
+use xmpp::scan::{Document, Element};
+
+use super::{Phase, Seat, Stage};
+use crate::client::{Client, Incoming, Login};
+use crate::history::What;
+use crate::pool::{Pool, password};
+use crate::wait::PROMPT;
+
+/// The pause between an acknowledgement and the next message.
+const PAUSE: Duration = Duration::from_millis(60);
+
+/// When an outcome counts as unknown: the server gives up after 10 s and ends the stream.
+const UNKNOWN_AFTER: Duration = Duration::from_secs(15);
+
+/// How long joining may take; a room without an owner answers after the next election.
+const JOIN_LIMIT: Duration = Duration::from_secs(20);
+
+/// The pause before a node that refused is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// Makes a persistent room, with its first member as the owner, who leaves again.
+pub(super) async fn create_room(pool: &Pool, room: &str, seats: &[Seat]) -> Result<()> {
+    let owner = seats
+        .iter()
+        .find(|seat| seat.room == room)
+        .context("a room has members")?;
+    let mut client = Client::connect(&pool.login(owner.home, &owner.user)).await?;
+    join(&mut client, room, "creator").await?;
+    let form = format!(
+        "<query xmlns='{}'><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>{}</value></field>\
+         <field var='muc#roomconfig_persistentroom'><value>1</value></field></x></query>",
+        ns::MUC_OWNER,
+        ns::MUC_ROOM_CONFIG
+    );
+    client.iq_ok("set", Some(room), &form).await?;
+    client.close().await
+}
+
+/// Joins without history; returns when the subject has come, which ends the join (XEP-0045 §7.1).
+async fn join(client: &mut Client, room: &str, nick: &str) -> Result<()> {
+    let presence = format!(
+        "<presence to='{room}/{nick}'><x xmlns='{}'><history maxstanzas='0'/></x></presence>",
+        ns::MUC
+    );
+    client.send(&presence).await?;
+    client
+        .find("the end of the join", JOIN_LIMIT, |document| {
+            let root = document.root();
+            let from_room = root.attr("from").is_some_and(|from| from.starts_with(room));
+            match root.name() {
+                "presence" if from_room && root.attr("type").as_deref() == Some("error") => {
+                    Some(Err(document.source().to_owned()))
+                }
+                "message" if from_room && root.child("subject", ns::CLIENT).is_some() => {
+                    Some(Ok(()))
+                }
+                _ => None,
+            }
+        })
+        .await?
+        .map_err(|refused| anyhow::anyhow!("the join was refused: {refused}"))
+}
+
+/// Lives until the crowd ends.
+pub(super) async fn live(stage: Arc<Stage>, seat: Seat) {
+    let mut phase = stage.phase.clone();
+    let mut number = 0;
+    let mut tries = 0_usize;
+    let mut pace = interval(TRY_AGAIN);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while *phase.borrow() != Phase::End {
+        let Some(node) = choose(&stage, seat.home, tries) else {
+            pace.tick().await;
+            continue;
+        };
+        match enter(&stage, &seat, node).await {
+            Ok(client) => {
+                tries = 0;
+                let id = stage.sessions.fetch_add(1, Ordering::Relaxed);
+                stage.recorder.record(What::Joined {
+                    session: id,
+                    log: seat.room.clone(),
+                });
+                let mut session = Session {
+                    stage: &stage,
+                    seat: &seat,
+                    node,
+                    id,
+                    client,
+                    number: &mut number,
+                    open: None,
+                };
+                session.run(&mut phase).await;
+                session.leave();
+            }
+            Err(error) => {
+                tries += 1;
+                // Only what a living node refused is worth a line.
+                if stage.is_alive(node) && tries % 10 == 0 {
+                    println!("{} cannot get in on node {node}: {error:#}", seat.user);
+                }
+                pace.tick().await;
+            }
+        }
+    }
+}
+
+/// Home if it lives, else one of the others, another one each time.
+fn choose(stage: &Stage, home: u64, tries: usize) -> Option<u64> {
+    if stage.is_alive(home) && tries.is_multiple_of(2) {
+        return Some(home);
+    }
+    let alive = stage.alive_nodes();
+    alive
+        .get((home as usize + tries) % alive.len().max(1))
+        .copied()
+}
+
+async fn enter(stage: &Stage, seat: &Seat, node: u64) -> Result<Client> {
+    let found = stage.logins.iter().find(|(id, _)| *id == node);
+    let (_, login) = found.context("a node of the pool")?;
+    let login = Login {
+        user: seat.user.clone(),
+        password: password(&seat.user),
+        stream_management: seat.stream_management,
+        ..login.clone()
+    };
+    let mut client = Client::connect(&login).await?;
+    join(&mut client, &seat.room, &seat.user).await?;
+    Ok(client)
+}
+
+/// A message whose outcome is open.
+struct Open {
+    token: String,
+    /// Its number among the stanzas sent.
+    number: u32,
+    since: Instant,
+}
+
+struct Session<'a> {
+    stage: &'a Stage,
+    seat: &'a Seat,
+    node: u64,
+    id: u32,
+    client: Client,
+    number: &'a mut u64,
+    open: Option<Open>,
+}
+
+impl Session<'_> {
+    async fn run(&mut self, phase: &mut watch::Receiver<Phase>) {
+        let mut ticks: Interval = interval(PAUSE);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let now = *phase.borrow();
+            if now == Phase::End {
+                return;
+            }
+            let step = tokio::select! {
+                changed = phase.changed() => match changed {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                },
+                incoming = self.client.next(PROMPT) => self.take(incoming),
+                _ = ticks.tick() => self.talk(now).await,
+            };
+            if step.is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Sends the next message, goes home, or gives an outcome up.
+    async fn talk(&mut self, phase: Phase) -> ControlFlow<()> {
+        if let Some(open) = &self.open {
+            if open.since.elapsed() > UNKNOWN_AFTER {
+                self.stage.recorder.record(What::Info {
+                    token: open.token.clone(),
+                });
+                self.open = None;
+            }
+            return ControlFlow::Continue(());
+        }
+        if self.node != self.seat.home && self.stage.is_alive(self.seat.home) {
+            return ControlFlow::Break(());
+        }
+        if phase != Phase::Talk {
+            return ControlFlow::Continue(());
+        }
+        *self.number += 1;
+        let token = format!("{}-{}", self.seat.user, self.number);
+        let message = format!(
+            "<message type='groupchat' id='{token}' to='{}'><body>{token}</body>\
+             <origin-id xmlns='{}' id='{token}'/></message>",
+            self.seat.room,
+            ns::STANZA_ID
+        );
+        self.stage.recorder.record(What::Invoke {
+            session: self.id,
+            log: self.seat.room.clone(),
+            token: token.clone(),
+        });
+        let sent = self.client.send(&message).await;
+        self.open = Some(Open {
+            token,
+            number: self.client.sent(),
+            since: Instant::now(),
+        });
+        let asked = match self.seat.stream_management {
+            true => {
+                self.client
+                    .send_raw(&format!("<r xmlns='{}'/>", ns::STREAM_MANAGEMENT))
+                    .await
+            }
+            false => Ok(()),
+        };
+        match sent.and(asked) {
+            Ok(()) => ControlFlow::Continue(()),
+            // The end of the stream comes in its turn.
+            Err(_) => ControlFlow::Continue(()),
+        }
+    }
+
+    fn take(&mut self, incoming: Result<Incoming>) -> ControlFlow<()> {
+        match incoming {
+            // Nothing came for a while.
+            Err(_) => ControlFlow::Continue(()),
+            Ok(Incoming::Closed(why)) => {
+                if self.stage.is_alive(self.node) {
+                    self.stage.betray(format!(
+                        "{}'s stream on node {}, which lives, ended: {why}",
+                        self.seat.user, self.node
+                    ));
+                }
+                ControlFlow::Break(())
+            }
+            Ok(Incoming::Acked(h)) => {
+                if let Some(open) = self.open.take_if(|open| open.number <= h) {
+                    self.stage.recorder.record(What::Ok { token: open.token });
+                }
+                ControlFlow::Continue(())
+            }
+            Ok(Incoming::Element(document)) => self.element(&document),
+        }
+    }
+
+    fn element(&mut self, document: &Document) -> ControlFlow<()> {
+        let root = document.root();
+        let from = root.attr("from").unwrap_or_default();
+        if !from.starts_with(&self.seat.room) {
+            return ControlFlow::Continue(());
+        }
+        match (root.name(), root.attr("type").as_deref()) {
+            ("message", Some("groupchat")) => self.message(root),
+            ("message", Some("error")) => {
+                let refused = root.attr("id").unwrap_or_default();
+                if let Some(open) = self.open.take_if(|open| open.token == refused) {
+                    self.stage.recorder.record(What::Fail { token: open.token });
+                }
+            }
+            ("presence", Some("unavailable")) if is_own(root) => {
+                self.stage.betray(format!(
+                    "{} was removed: {}",
+                    self.seat.user,
+                    document.source()
+                ));
+                return ControlFlow::Break(());
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn message(&mut self, root: Element<'_>) {
+        let Some(body) = root.child("body", ns::CLIENT) else {
+            return;
+        };
+        let token = body.text().into_owned();
+        let id = root
+            .children()
+            .find(|child| child.is("stanza-id", ns::STANZA_ID))
+            .and_then(|child| child.attr("id"))
+            .unwrap_or_default()
+            .into_owned();
+        self.stage.recorder.record(What::Received {
+            session: self.id,
+            log: self.seat.room.clone(),
+            token: token.clone(),
+            id,
+        });
+        // Also when `h` came first: the checker counts the first acknowledgement.
+        if let Some(open) = self.open.take_if(|open| open.token == token) {
+            self.stage.recorder.record(What::Ok { token: open.token });
+        }
+    }
+
+    /// The session is over; the connection goes without a word, as when a node or a network dies.
+    fn leave(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.stage.recorder.record(What::Info { token: open.token });
+        }
+        self.stage.recorder.record(What::Left { session: self.id });
+    }
+}
+
+/// Status 110: this is about oneself.
+fn is_own(presence: Element<'_>) -> bool {
+    presence.child("x", ns::MUC_USER).is_some_and(|x| {
+        x.children()
+            .any(|child| child.name() == "status" && child.attr("code").as_deref() == Some("110"))
+    })
+}
+
+/// Reads `what` from an element or says what is missing.
+pub(super) fn required<'a>(element: Option<Element<'a>>, what: &str) -> Result<Element<'a>> {
+    match element {
+        Some(element) => Ok(element),
+        None => bail!("{what} is missing"),
+    }
+}
