@@ -222,7 +222,8 @@ impl<'a> Meter<'a> {
         Ok(self.processes.cpu()?.saturating_sub(self.cpu_start))
     }
 
-    /// Adds the CPU that each of `count` things cost, in the unit given by its length.
+    /// Adds the CPU that each of `count` things cost: all of it, and what goes beyond the idle server's. `per_second`
+    /// says how many of the unit's times a second has.
     pub(crate) fn add_to(
         &self,
         row: &mut Row,
@@ -235,7 +236,9 @@ impl<'a> Meter<'a> {
         }
         let cpu = self.cpu()?.as_secs_f64();
         let wall = self.start.elapsed().as_secs_f64();
+        let above_idle = (cpu - self.idle_share * wall).max(0.0);
         row.figure("CPU", cpu * per_second / count as f64, unit);
+        row.figure("above idle", above_idle * per_second / count as f64, unit);
         row.figure("CPU used", 100.0 * cpu / wall, "% of a core");
         row.figure("CPU idle", 100.0 * self.idle_share, "% of a core");
         Ok(())

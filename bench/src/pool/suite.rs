@@ -27,6 +27,8 @@ pub(crate) enum Part {
     ChatArchived,
     /// Rooms
     Room,
+    /// Rooms with ten times the messages
+    RoomBusy,
     /// Presence
     Presence,
     /// Acknowledged messages in closed loops
@@ -38,7 +40,7 @@ pub(crate) enum Part {
 impl Part {
     /// In this order. Memory comes first, because what other parts have freed would be used again; parts that need the
     /// same kind of pool stand together.
-    const ALL: [Part; 11] = [
+    const ALL: [Part; 12] = [
         Part::IdleTls,
         Part::IdlePlain,
         Part::LoginPlain,
@@ -47,6 +49,7 @@ impl Part {
         Part::ChatClosed,
         Part::ChatArchived,
         Part::Room,
+        Part::RoomBusy,
         Part::Presence,
         Part::Durable,
         Part::DurableOpen,
@@ -116,6 +119,15 @@ async fn one(part: Part, args: &PoolArgs, target: &Arc<Target>) -> anyhow::Resul
         origin_id: false,
         no_stream_management: false,
     };
+    let room = room::RoomArgs {
+        rooms: 20,
+        occupants: 50,
+        sessions: None,
+        rate: 20.0,
+        seconds,
+        no_store: false,
+        no_stream_management: false,
+    };
     let durable = durable::DurableArgs {
         senders: 256,
         rate: None,
@@ -159,17 +171,16 @@ async fn one(part: Part, args: &PoolArgs, target: &Arc<Target>) -> anyhow::Resul
             };
             Box::pin(chat::run(target, &archived)).await
         }
-        Part::Room => {
-            let room = room::RoomArgs {
-                rooms: 20,
-                occupants: 50,
-                sessions: None,
-                rate: 20.0,
-                seconds,
-                no_store: false,
-                no_stream_management: false,
-            };
-            Box::pin(room::run(target, &room)).await
+        Part::Room => Box::pin(room::run(target, &room)).await,
+        Part::RoomBusy => {
+            Box::pin(room::run(
+                target,
+                &room::RoomArgs {
+                    rate: 200.0,
+                    ..room
+                },
+            ))
+            .await
         }
         Part::Presence => {
             let presence = presence::PresenceArgs {
