@@ -5,12 +5,11 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use actix::Addr;
 use xmpp::jid::FullJid;
 
-use crate::session::SessionActor;
+use crate::mailbox::SessionMailbox;
 
 const SHARDS: usize = 16;
 
@@ -19,8 +18,8 @@ const SHARDS: usize = 16;
 pub struct Entry {
     /// Unique in this life of the node.
     pub number: u64,
-    /// Its mailbox.
-    pub session: Addr<SessionActor>,
+    /// Its mailbox: one for all, or no limit holds.
+    pub session: Arc<SessionMailbox>,
 }
 
 /// The sessions of this node.

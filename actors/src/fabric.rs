@@ -180,9 +180,12 @@ impl Fabric {
     /// Sends an owner's word to a node.
     ///
     /// # Errors
-    /// When the frame can't be queued; the node finds the hole and attaches again.
+    /// When a frame can't be queued; the node finds the hole and attaches again.
     pub fn send_down(&self, to: NodeId, partition: PartitionId, epoch: Epoch, down: &Down) -> Result<(), FabricError> {
-        self.send(to, RouteKind::Down, partition, epoch, down.encode()?)
+        for body in crate::framing::bodies(down)? {
+            self.send(to, RouteKind::Down, partition, epoch, body)?;
+        }
+        Ok(())
     }
 
     /// Sends an owner's word to another owner. `epoch` is that owner's.

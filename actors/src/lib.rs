@@ -9,19 +9,22 @@
 //!
 //! - [`fabric`]: what all actors of a node share; [`directory`]: the node's sessions by address.
 //! - [`session`]: one client's stream; [`negotiation`]: what comes before it; [`listener`]: sockets.
+//! - [`mailbox`]: how much may wait for a session; [`framing`]: words of the owner cut to frames.
 //! - [`services`]: requests that a session answers or passes on, one file a feature.
 //! - [`link`]: one actor a partition, the node's end of the link.
 //! - [`owner`]: one actor a partition, awake while this node owns it; [`room`] and [`publication`] live below it.
-//! - [`runtime`]: starts all of it; [`control`]: what operators may ask.
+//! - [`runtime`]: starts all of it; [`supervision`]: what becomes of a panic; [`control`]: what operators may ask.
 //!
 //! House rules: no `do_send`; every mailbox is bounded and every sender knows what to do when one is full; an actor
 //! yields after 64 pieces of work; a panic costs one session or one room.
 
 pub mod directory;
 pub mod fabric;
+mod framing;
 pub mod metrics;
 
 pub mod listener;
+pub mod mailbox;
 pub mod negotiation;
 pub mod services;
 pub mod session;
@@ -33,3 +36,4 @@ pub mod room;
 
 pub mod control;
 pub mod runtime;
+pub mod supervision;

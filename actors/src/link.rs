@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::prelude::SendError;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
@@ -22,6 +22,7 @@ use xmpp::jid::{BareJid, FullJid};
 
 use crate::fabric::Fabric;
 use crate::session::{SessionActor, ToSession};
+use crate::supervision::{RestartBudget, survive};
 
 /// Everything that can wake the actor.
 #[derive(Message)]
@@ -147,6 +148,9 @@ struct LocalUser {
     sessions: Vec<SessionState>,
 }
 
+/// How often the link looks who owns its partition: a hint may have been missed.
+const HINT_EVERY: Duration = Duration::from_millis(500);
+
 /// The node's end of one link.
 pub struct LinkActor {
     fabric: Arc<Fabric>,
@@ -156,6 +160,7 @@ pub struct LinkActor {
     timer: Option<(Instant, SpawnHandle)>,
     /// Goodbyes of sessions that are gone, which nobody would repeat: they wait for room in the link.
     farewells: VecDeque<Command>,
+    panics: RestartBudget,
 }
 
 impl LinkActor {
@@ -172,6 +177,7 @@ impl LinkActor {
             rooms: HashMap::new(),
             timer: None,
             farewells: VecDeque::new(),
+            panics: RestartBudget::default(),
         }
     }
 
@@ -219,13 +225,38 @@ impl LinkActor {
                 let wait = due.saturating_duration_since(Instant::now());
                 let handle = ctx.run_later(wait, |actor, ctx| {
                     actor.timer = None;
-                    actor.core.handle_timeout(Instant::now());
-                    actor.run(ctx);
+                    actor.survive(ctx, |actor, ctx| {
+                        actor.core.handle_timeout(Instant::now());
+                        actor.run(ctx);
+                    });
                 });
                 self.timer = Some((due, handle));
             }
             (None, _) => {}
         }
+    }
+
+    /// Does a piece of work. After a panic the node attaches again, so that the owner brings what was lost with it; the
+    /// link itself must live on, since the numbers of its proposals are what the owner knows this node's life by.
+    fn survive(&mut self, ctx: &mut Context<Self>, work: impl FnOnce(&mut Self, &mut Context<Self>)) {
+        if survive(|| work(self, ctx)).is_some() {
+            return;
+        }
+        let now = Instant::now();
+        tracing::error!(partition = %self.partition(), "a link's actor panicked; the node attaches again");
+        self.fabric.metrics.panics.inc();
+        if !self.panics.spend(now) {
+            // Its state can't be made anew within this life of the node: a new life can.
+            tracing::error!(partition = %self.partition(), "a link keeps panicking; the process ends");
+            std::process::abort();
+        }
+        self.survive(ctx, |actor, ctx| {
+            if let Some((owner, _)) = actor.fabric.owner(actor.partition()) {
+                actor.core.peer_down(owner);
+                actor.core.peer_up(owner, now);
+            }
+            actor.run(ctx);
+        });
     }
 
     fn act(&mut self, action: LinkAction<Token>) {
@@ -276,6 +307,41 @@ impl LinkActor {
         token.caller.tell(Outcome::Replied(reply));
     }
 
+    fn receive(&mut self, message: ToLink, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        match message {
+            ToLink::Propose { caller, command } => {
+                if matches!(caller, Caller::Nobody) {
+                    self.farewells.push_back(*command);
+                } else if let Err((token, _full)) = self.core.propose(caller.into(), *command, now) {
+                    token.caller.tell(Outcome::Full);
+                }
+            }
+            ToLink::Publish { caller, publish } => {
+                if let Publish::Session(event) = &*publish {
+                    self.note_event(event);
+                }
+                if let Err((Some(token), _full)) = self.core.publish(caller.map(Token::from), *publish, now) {
+                    token.caller.tell(Outcome::Full);
+                }
+            }
+            ToLink::Ask { caller, ask } => {
+                let bind = match &*ask {
+                    Ask::Bind(key) => Some(key.clone()),
+                    Ask::Query(_) => None,
+                };
+                if let Err((token, _full)) = self.core.ask(Token { caller, bind }, *ask, now) {
+                    token.caller.tell(Outcome::Full);
+                }
+            }
+            ToLink::Frame { from, epoch, down } => self.core.handle(from, epoch, *down, now),
+            ToLink::OwnerIs { owner, epoch } => self.core.owner_is(owner, epoch, now),
+            ToLink::PeerUp(node) => self.core.peer_up(node, now),
+            ToLink::PeerDown(node) => self.core.peer_down(node),
+        }
+        self.run(ctx);
+    }
+
     fn snapshot(&self) -> (Vec<AttachUser>, Vec<AttachRoom>) {
         let users = self.users.iter().map(|(user, local)| AttachUser {
             user: user.clone(),
@@ -313,7 +379,9 @@ impl LinkActor {
                     inside: note.inside.then_some(note.nick),
                 });
                 if told.is_err() {
-                    tracing::debug!("a session left before it could be told of its room");
+                    // Gone, or not reading: it must not live on with a wrong picture of where it is.
+                    let condition = xmpp::stream_error::StreamErrorCondition::ResourceConstraint;
+                    entry.session.try_send(ToSession::Kick(condition)).ok();
                 }
             }
         }
@@ -415,6 +483,12 @@ impl Actor for LinkActor {
         if let Some((owner, epoch)) = self.fabric.owner(self.partition()) {
             self.core.owner_is(owner, epoch, Instant::now());
         }
+        ctx.run_interval(HINT_EVERY, |actor, ctx| {
+            if let Some((owner, epoch)) = actor.fabric.owner(actor.partition()) {
+                actor.core.owner_is(owner, epoch, Instant::now());
+                actor.run(ctx);
+            }
+        });
         self.run(ctx);
     }
 }
@@ -423,37 +497,6 @@ impl Handler<ToLink> for LinkActor {
     type Result = ();
 
     fn handle(&mut self, message: ToLink, ctx: &mut Self::Context) {
-        let now = Instant::now();
-        match message {
-            ToLink::Propose { caller, command } => {
-                if matches!(caller, Caller::Nobody) {
-                    self.farewells.push_back(*command);
-                } else if let Err((token, _full)) = self.core.propose(caller.into(), *command, now) {
-                    token.caller.tell(Outcome::Full);
-                }
-            }
-            ToLink::Publish { caller, publish } => {
-                if let Publish::Session(event) = &*publish {
-                    self.note_event(event);
-                }
-                if let Err((Some(token), _full)) = self.core.publish(caller.map(Token::from), *publish, now) {
-                    token.caller.tell(Outcome::Full);
-                }
-            }
-            ToLink::Ask { caller, ask } => {
-                let bind = match &*ask {
-                    Ask::Bind(key) => Some(key.clone()),
-                    Ask::Query(_) => None,
-                };
-                if let Err((token, _full)) = self.core.ask(Token { caller, bind }, *ask, now) {
-                    token.caller.tell(Outcome::Full);
-                }
-            }
-            ToLink::Frame { from, epoch, down } => self.core.handle(from, epoch, *down, now),
-            ToLink::OwnerIs { owner, epoch } => self.core.owner_is(owner, epoch, now),
-            ToLink::PeerUp(node) => self.core.peer_up(node, now),
-            ToLink::PeerDown(node) => self.core.peer_down(node),
-        }
-        self.run(ctx);
+        self.survive(ctx, |actor, ctx| actor.receive(message, ctx));
     }
 }

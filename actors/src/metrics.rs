@@ -34,6 +34,8 @@ pub struct Metrics {
     pub reigns: Counter,
     /// Pieces of the partitions' work given up because a mailbox was full.
     pub mailboxes_full: Counter,
+    /// Rooms, users, owners and links that panicked and were replaced.
+    pub panics: Counter,
 }
 
 impl Default for Metrics {
@@ -58,6 +60,7 @@ impl Default for Metrics {
         let room_events = counter("room_events", "Room events fanned out");
         let room_deliveries = counter("room_deliveries", "Recipients of room events");
         let reigns = counter("reigns", "Times this node began to own a partition");
+        let panics = counter("panics", "Rooms, users, owners and links that panicked and were replaced");
         let mailboxes_full = counter("mailboxes_full", "Work given up because a mailbox was full");
         let sessions = Gauge::default();
         registry.register("sessions", "Bound sessions", sessions.clone());
@@ -76,6 +79,7 @@ impl Default for Metrics {
             room_deliveries,
             reigns,
             mailboxes_full,
+            panics,
         }
     }
 }

@@ -19,6 +19,7 @@ use messaging::user::publication::{
 use storage::archive::{Order, Rows};
 use xmpp::jid::{BareJid, FullJid};
 use xmpp::stanza::Stanza;
+use xmpp::stanza_error::{Condition, StanzaError};
 use xmpp::stream_error::StreamErrorCondition;
 
 use crate::fabric::Fabric;
@@ -79,6 +80,8 @@ pub struct PublicationActor {
     epoch: Epoch,
     user: BareJid,
     core: Option<Publication>,
+    /// Messages of the owner handled so far.
+    handled: u64,
 }
 
 impl PublicationActor {
@@ -93,6 +96,7 @@ impl PublicationActor {
             epoch,
             user,
             core: None,
+            handled: 0,
         }
     }
 
@@ -149,6 +153,7 @@ impl PublicationActor {
                 self.core(head).attach(node.0, sessions, cursor, &*state)
             }
             ToPublication::NodeWithout(node) => {
+                self.started_core();
                 let state = replica.state();
                 self.started_core().node_gone(node.0, &*state)
             }
@@ -198,7 +203,6 @@ impl PublicationActor {
             UserEffect::Subscription(stanza) => core.subscription(stanza),
             UserEffect::PresenceTo(contact) => core.presence_to(&contact, &*state),
             UserEffect::UnavailableTo(contact) => core.unavailable_to(&contact, &*state),
-            UserEffect::ProbeTo(contact) => core.probe_to(&contact, &*state),
             UserEffect::Bounce { session, stanza } => core.bounce(&session, stanza),
             UserEffect::AccountRemoved => {
                 let sessions: Vec<SessionKey> = core.sessions().cloned().collect();
@@ -215,7 +219,11 @@ impl PublicationActor {
         let replica = self.replica();
         let bound = {
             let state = replica.state();
-            self.core(head).bind(key, &*state)
+            match state.accounts.contains(&self.user) {
+                true => self.core(head).bind(key, &*state),
+                // Removed since it authenticated.
+                false => Err(Box::new(StanzaError::new(Condition::NotAuthorized))),
+            }
         };
         let reply = match bound {
             Ok(actions) => {
@@ -410,8 +418,12 @@ impl PublicationActor {
             None => true,
         };
         if idle {
-            self.to_own(FromKey::Idle(self.user.clone()));
-            ctx.stop();
+            // The owner knows whether anything is on its way here: only then it says that it ends.
+            self.to_own(FromKey::Idle {
+                user: self.user.clone(),
+                publication: ctx.address(),
+                handled: self.handled,
+            });
         }
     }
 }
@@ -471,6 +483,7 @@ impl Handler<ToPublication> for PublicationActor {
     type Result = ();
 
     fn handle(&mut self, message: ToPublication, ctx: &mut Self::Context) {
+        self.handled += 1;
         match message {
             ToPublication::End => ctx.stop(),
             message => self.handle_message(message),

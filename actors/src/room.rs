@@ -19,7 +19,9 @@ use messaging::room::event::RoomEvent;
 use messaging::room::parse::{RoomRequest, Sender, parse};
 use messaging::room::passing::pass;
 use messaging::room::render::{Renderer, Rendering, desynchronized, history_rows_max, replay};
-use messaging::room::state::Occupant;
+use messaging::room::state::{Occupant, RoomRecord};
+use messaging::room::views::OccupantView;
+use messaging::state::State;
 use storage::archive::{Order, Rows};
 use xmpp::jid::{BareJid, FullJid};
 use xmpp::stanza::Stanza;
@@ -34,7 +36,7 @@ use crate::services::archive::rows_between;
 pub enum ToRoom {
     /// Something has happened, in log order.
     Effect(RoomEffect),
-    /// A node has occupants and has seen the log up to its cursor; `head`: where the log stood, `None`: no such room.
+    /// A node has occupants and has seen the log up to its cursor.
     Attach {
         /// The node.
         node: NodeId,
@@ -42,8 +44,8 @@ pub enum ToRoom {
         cursor: u64,
         /// Its sessions that believe they are in.
         occupants: Vec<FullJid>,
-        /// The newest row whose effect this actor has been given.
-        head: Option<u64>,
+        /// The room as of the newest row whose effect this actor has been given; `None`: no such room.
+        scene: Option<RoomScene>,
     },
     /// A node without occupants here is attached to the partition.
     NodeAttached(NodeId),
@@ -60,6 +62,21 @@ pub enum ToRoom {
     },
     /// The reign is over.
     End,
+}
+
+/// A room at one moment: its record and who is in it belong together.
+pub struct RoomScene {
+    record: RoomRecord,
+    occupants: OccupantView,
+}
+
+impl RoomScene {
+    /// The room as the state shows it.
+    pub fn of(state: &State, room: &BareJid) -> Option<RoomScene> {
+        let record = state.rooms.get(room)?.clone();
+        let occupants = state.room_views.peek(&state.occupants, room);
+        Some(RoomScene { record, occupants })
+    }
 }
 
 /// Rows replayed to a node at most; who missed more gets the newest of them, and reads the archive.
@@ -123,12 +140,16 @@ impl RoomActor {
     fn down(&self, to: NodeId, down: &Down) {
         if let Err(error) = self.fabric.send_down(to, self.partition, self.epoch, down) {
             tracing::debug!(%error, %to, "a room's frame did not leave; the node attaches again");
-            let lost = ToOwner::FromKey(FromKey::Lost(to));
-            if let Some(actors) = self.fabric.actors(self.partition)
-                && actors.owner.try_send(lost).is_err()
-            {
-                self.fabric.metrics.mailboxes_full.inc();
-            }
+            self.lost(to);
+        }
+    }
+
+    /// A node has missed something: the owner makes it attach again.
+    fn lost(&self, node: NodeId) {
+        if let Some(actors) = self.fabric.actors(self.partition)
+            && actors.owner.try_send(ToOwner::FromKey(FromKey::Lost(node))).is_err()
+        {
+            self.fabric.metrics.mailboxes_full.inc();
         }
     }
 
@@ -276,13 +297,14 @@ impl RoomActor {
     }
 
     /// Brings a node from its cursor to where this actor stands; from there on it reads along.
-    fn attach(&mut self, node: NodeId, cursor: u64, believing: &[FullJid], head: Option<u64>) {
-        self.attached.insert(node);
-        let Some(head) = head else {
+    fn attach(&mut self, node: NodeId, cursor: u64, believing: &[FullJid], scene: Option<RoomScene>) {
+        let Some(RoomScene { record, occupants: now }) = scene else {
+            self.attached.insert(node);
             // The room is gone, and so is what told of it.
             self.reading.remove(&node);
             return self.desynchronized(node, believing);
         };
+        let head = record.head;
         let rows = rows_between(
             self.replica(),
             &self.room,
@@ -298,17 +320,11 @@ impl RoomActor {
                 rows
             }
             Err(error) => {
-                tracing::error!(%error, "a room's log could not be read for a node");
-                return;
+                tracing::error!(%error, "a room's log could not be read for a node; it attaches again");
+                return self.lost(node);
             }
         };
-        let (now, record) = {
-            let state = self.replica().state();
-            (
-                state.room_views.peek(&state.occupants, &self.room),
-                state.rooms.get(&self.room).cloned(),
-            )
-        };
+        self.attached.insert(node);
         let incarnation = now
             .iter()
             .filter(|occupant| occupant.node == node.0)
@@ -320,12 +336,12 @@ impl RoomActor {
             let ArchiveRecord::Room(event) = &step.row.record else {
                 continue;
             };
-            let non_anonymous = record.as_ref().is_some_and(|record| record.config.non_anonymous);
+            let non_anonymous = record.config.non_anonymous;
             let renderings = step.for_node(self.renderer.event(&step.row, &step.occupants, non_anonymous));
             let mut items: Vec<DeliveryItem> = renderings.into_iter().map(item).collect();
-            if let (Some(newcomer), Some(room)) = (&step.welcome, &record) {
+            if let Some(newcomer) = &step.welcome {
                 let welcome = Welcome {
-                    room: room.clone(),
+                    room: record.clone(),
                     history: HistoryRequest::default(),
                 };
                 let stanzas = self.welcome(&step.row, &welcome, &step.occupants);
@@ -543,8 +559,8 @@ impl Handler<ToRoom> for RoomActor {
                 node,
                 cursor,
                 occupants,
-                head,
-            } => self.attach(node, cursor, &occupants, head),
+                scene,
+            } => self.attach(node, cursor, &occupants, scene),
             ToRoom::NodeAttached(node) => {
                 self.attached.insert(node);
             }

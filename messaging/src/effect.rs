@@ -83,8 +83,6 @@ pub enum UserEffect {
     PresenceTo(BareJid),
     /// The contact may no longer see the user: send unavailable from each session.
     UnavailableTo(BareJid),
-    /// The user may now see the contact: ask for its presence.
-    ProbeTo(BareJid),
     /// An error for one of the user's sessions.
     Bounce {
         /// The session that sent what was refused.

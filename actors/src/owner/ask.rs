@@ -1,12 +1,15 @@
 //! Questions: reads of replicated state after a ReadIndex, pages of archives, and resources.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use actix::Context;
 use cluster::link::protocol::{AskReply, Down};
 use cluster::node_id::NodeId;
+use futures_util::FutureExt;
 use messaging::query::{Query, Reply};
 use messaging::user::publication::SessionKey;
+use xmpp::stanza_error::{Condition, StanzaError};
 
 use super::OwnerActor;
 use crate::publication::ToPublication;
@@ -56,17 +59,17 @@ impl OwnerActor {
             }
         };
         let epoch = self.reign.as_ref().map(|reign| reign.epoch);
-        self.spawn(ctx, read, move |actor, reply, _| {
+        // A panic costs the question, not the reign: nothing was being changed.
+        let read = AssertUnwindSafe(read).catch_unwind();
+        self.spawn(ctx, read, move |actor, read, _| {
+            let reply = match read {
+                Ok(reply) => reply.map(AskReply::Reply),
+                Err(_) => Some(AskReply::Refused(Box::new(StanzaError::new(Condition::InternalServerError)))),
+            };
             if actor.reign.as_ref().map(|reign| reign.epoch) == epoch
                 && let Some(reply) = reply
             {
-                actor.down(
-                    from,
-                    &Down::Reply {
-                        request,
-                        reply: AskReply::Reply(reply),
-                    },
-                );
+                actor.down(from, &Down::Reply { request, reply });
             }
         });
     }

@@ -80,7 +80,7 @@ impl OwnerActor {
         let wait = due.saturating_duration_since(Instant::now());
         self.batch_timer = Some(ctx.run_later(wait, |actor, ctx| {
             actor.batch_timer = None;
-            actor.run_reign(ctx);
+            actor.survive(ctx, Self::run_reign);
         }));
     }
 }

@@ -14,22 +14,27 @@
 mod across;
 mod ask;
 mod batch;
+mod casualties;
 mod nodes;
 mod reign;
 mod up;
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
 use cluster::effect_queue::OwnerNews;
 use cluster::link::protocol::{Across, Up};
 use cluster::node_id::{Epoch, NodeId, PartitionId};
+use futures_util::FutureExt;
 use messaging::command::Command;
 use xmpp::jid::BareJid;
 
 use crate::fabric::{Fabric, PartitionPlace};
+use crate::publication::PublicationActor;
+use crate::supervision::{BUDGET_TIME, Casualties, RestartBudget, survive};
 use reign::Reign;
 
 /// Everything that can wake the actor.
@@ -88,8 +93,15 @@ pub enum FromKey {
     },
     /// A frame for this node did not leave: it has to attach again.
     Lost(NodeId),
-    /// The publication has nothing left to do.
-    Idle(BareJid),
+    /// The publication has nothing left to do, if nothing is on its way to it: it ends when its owner says so.
+    Idle {
+        /// Whose.
+        user: BareJid,
+        /// Which actor it is.
+        publication: Addr<PublicationActor>,
+        /// How many messages it has handled.
+        handled: u64,
+    },
 }
 
 /// The owner's end of one partition.
@@ -102,7 +114,13 @@ pub struct OwnerActor {
     /// The term in which an `OwnerBegin` was proposed last.
     claimed_term: u64,
     batch_timer: Option<SpawnHandle>,
+    last_tick: Option<Instant>,
     stopping: bool,
+    /// Rooms and users whose actors have panicked lately.
+    casualties: Casualties,
+    /// Its own panics, and until when it takes no reign because of them.
+    panics: RestartBudget,
+    rests_until: Option<Instant>,
 }
 
 /// Effects passed on before the actor lets others run.
@@ -124,7 +142,11 @@ impl OwnerActor {
             news: VecDeque::new(),
             claimed_term: 0,
             batch_timer: None,
+            last_tick: None,
             stopping: false,
+            casualties: Casualties::default(),
+            panics: RestartBudget::default(),
+            rests_until: None,
         }
     }
 
@@ -160,7 +182,7 @@ impl OwnerActor {
         }
         if !self.news.is_empty() {
             // Others first: rooms and publications share this thread.
-            ctx.run_later(Duration::ZERO, |actor, ctx| actor.news(ctx));
+            ctx.run_later(Duration::ZERO, |actor, ctx| actor.survive(ctx, Self::news));
         }
         self.run_reign(ctx);
     }
@@ -185,7 +207,8 @@ impl OwnerActor {
             self.end("the leadership is lost");
             return;
         }
-        if leadership.term > self.claimed_term && !self.stopping {
+        let rests = self.rests_until.is_some_and(|until| Instant::now() < until);
+        if leadership.term > self.claimed_term && !self.stopping && !rests {
             self.claimed_term = leadership.term;
             self.claim(ctx);
         }
@@ -213,33 +236,35 @@ impl OwnerActor {
         F: Future<Output = T> + 'static,
         T: 'static,
     {
-        let _ = self;
-        ctx.spawn(future.into_actor(self).map(|value, actor, ctx| then(actor, value, ctx)));
+        let future = AssertUnwindSafe(future).catch_unwind();
+        ctx.spawn(future.into_actor(self).map(|outcome, actor, ctx| match outcome {
+            Ok(value) => actor.survive(ctx, |actor, ctx| then(actor, value, ctx)),
+            Err(_) => actor.fell(ctx),
+        }));
     }
-}
 
-impl Actor for OwnerActor {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(Self::MAILBOX);
-        let addr = ctx.address();
-        self.place().replica.news.set_waker(move || {
-            // A full mailbox is being worked off, and whatever it holds ends with a look at the news.
-            if addr.try_send(ToOwner::News).is_err() {
-                tracing::trace!("the owner is busy; it looks at its news by itself");
-            }
-        });
-        self.watch_leadership(ctx);
-        ctx.run_interval(TICK, |actor, ctx| actor.tick(ctx));
-        self.leadership(ctx);
+    /// Does a piece of work; a panic in it ends the reign, and another begins with what the log says.
+    fn survive(&mut self, ctx: &mut Context<Self>, work: impl FnOnce(&mut Self, &mut Context<Self>)) {
+        if survive(|| work(self, ctx)).is_none() {
+            self.fell(ctx);
+        }
     }
-}
 
-impl Handler<ToOwner> for OwnerActor {
-    type Result = ();
+    fn fell(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        tracing::error!(partition = %self.partition, "the owner's actor panicked; its reign ends");
+        self.fabric.metrics.panics.inc();
+        self.end("the owner's actor panicked");
+        self.claimed_term = 0;
+        if self.panics.spend(now) {
+            return self.survive(ctx, Self::leadership);
+        }
+        tracing::error!(partition = %self.partition, "too many panics; the partition rests on this node");
+        self.rests_until = Some(now + BUDGET_TIME);
+        ctx.run_later(BUDGET_TIME, |actor, ctx| actor.survive(ctx, Self::leadership));
+    }
 
-    fn handle(&mut self, message: ToOwner, ctx: &mut Self::Context) {
+    fn receive(&mut self, message: ToOwner, ctx: &mut Context<Self>) {
         match message {
             ToOwner::News => return self.news(ctx),
             ToOwner::Leadership => self.leadership(ctx),
@@ -272,5 +297,31 @@ impl Handler<ToOwner> for OwnerActor {
             }
         }
         self.run_reign(ctx);
+    }
+}
+
+impl Actor for OwnerActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(Self::MAILBOX);
+        let addr = ctx.address();
+        self.place().replica.news.set_waker(move || {
+            // A full mailbox is being worked off, and whatever it holds ends with a look at the news.
+            if addr.try_send(ToOwner::News).is_err() {
+                tracing::trace!("the owner is busy; it looks at its news by itself");
+            }
+        });
+        self.watch_leadership(ctx);
+        ctx.run_interval(TICK, |actor, ctx| actor.survive(ctx, Self::tick));
+        self.survive(ctx, Self::leadership);
+    }
+}
+
+impl Handler<ToOwner> for OwnerActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ToOwner, ctx: &mut Self::Context) {
+        self.survive(ctx, |actor, ctx| actor.receive(message, ctx));
     }
 }

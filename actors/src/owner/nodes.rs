@@ -14,13 +14,16 @@ use xmpp::jid::{BareJid, FullJid};
 use super::reign::Unclaimed;
 use super::{FromKey, OwnerActor};
 use crate::publication::ToPublication;
-use crate::room::ToRoom;
+use crate::room::{RoomScene, ToRoom};
 
 /// A node that is not there for so long is gone, and its sessions with it.
 const NODE_GONE_AFTER: Duration = Duration::from_secs(4);
 
 /// Occupants that nobody has claimed for so long leave the room (status 333).
 const UNCLAIMED_AFTER: Duration = Duration::from_secs(60);
+
+/// A tick that comes so much later than the one before tells that this process stood still.
+const PAUSED_AFTER: Duration = Duration::from_secs(2);
 
 /// Delivery cursors are committed this often.
 const CURSORS_EVERY: Duration = Duration::from_secs(5);
@@ -52,7 +55,7 @@ impl OwnerActor {
             cursor,
             occupants,
         } = room;
-        let head = self.catch_up(ctx, |state| state.rooms.get(&room).map(|record| record.head));
+        let scene = self.catch_up(ctx, |state| RoomScene::of(state, &room));
         if let Some(reign) = &mut self.reign {
             reign
                 .unclaimed
@@ -70,7 +73,7 @@ impl OwnerActor {
                 node,
                 cursor,
                 occupants,
-                head,
+                scene,
             },
         );
     }
@@ -82,21 +85,22 @@ impl OwnerActor {
         let named = reign.attaching.remove(&node).unwrap_or_default();
         let seen = reign.attaching_rooms.remove(&node).unwrap_or_default();
         let due = Instant::now() + UNCLAIMED_AFTER;
-        let mut unseen: BTreeMap<BareJid, (u64, u64)> = BTreeMap::new();
+        let mut unseen: BTreeMap<BareJid, u64> = BTreeMap::new();
         for Held {
             room,
             jid,
             life,
             joined,
-            head,
         } in held
         {
             let claimed = match seen.get(&room) {
                 Some((cursor, occupants)) => occupants.contains(&jid) || joined > *cursor,
+                // A former life's: its client knows nothing of it.
+                None if life < incarnation => false,
                 None => {
                     // The join was committed and the node never heard of it: it hears now.
-                    let from = unseen.entry(room.clone()).or_insert((u64::MAX, head));
-                    from.0 = from.0.min(joined.saturating_sub(1));
+                    let from = unseen.entry(room.clone()).or_insert(u64::MAX);
+                    *from = joined.saturating_sub(1).min(*from);
                     true
                 }
             };
@@ -118,16 +122,10 @@ impl OwnerActor {
         for room in rooms {
             self.tell_room(&room, ToRoom::NodeAttached(node));
         }
-        for (room, (cursor, head)) in unseen {
-            self.tell_room(
-                &room,
-                ToRoom::Attach {
-                    node,
-                    cursor,
-                    occupants: Vec::new(),
-                    head: Some(head),
-                },
-            );
+        for (room, cursor) in unseen {
+            let scene = self.catch_up(ctx, |state| RoomScene::of(state, &room));
+            let occupants = Vec::new();
+            self.tell_room(&room, ToRoom::Attach { node, cursor, occupants, scene });
         }
         let others: Vec<_> = match &self.reign {
             Some(reign) => reign
@@ -149,11 +147,20 @@ impl OwnerActor {
 
     pub(super) fn tick(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
+        self.news(ctx);
+        self.hear_of_owners(now);
+        if self.last_tick.replace(now).is_some_and(|last| now > last + PAUSED_AFTER)
+            && let Some(reign) = &mut self.reign
+        {
+            // This process stood still: nobody was away, it was.
+            reign.unattached.clear();
+        }
         self.mourn(now);
         self.remove_unclaimed(now);
         self.ask_for_attachments();
         self.catch_up(ctx, |_| ());
         self.end_empty_rooms();
+        self.look_for_casualties(now);
         let Some(reign) = &mut self.reign else { return };
         reign.outbox.handle_timeout(now);
         if reign.cursors_due.is_some_and(|due| due <= now) {
@@ -163,6 +170,16 @@ impl OwnerActor {
             }
         }
         self.run_reign(ctx);
+    }
+
+    /// Outboxes go where the partitions' owners are; a hint may have been missed.
+    fn hear_of_owners(&mut self, now: Instant) {
+        let Some(reign) = &mut self.reign else { return };
+        for (partition, owner) in self.fabric.owners().into_iter().enumerate() {
+            if let (Ok(partition), Some((owner, epoch))) = (u16::try_from(partition), owner) {
+                reign.outbox.owner_is(cluster::PartitionId(partition), owner, epoch, now);
+            }
+        }
     }
 
     /// Nodes that have been away long enough are gone: their sessions end, their occupants have 60 s to come back.
@@ -244,11 +261,11 @@ impl OwnerActor {
                 *cursor = delivered.max(*cursor);
                 reign.cursors_due.get_or_insert_with(|| Instant::now() + CURSORS_EVERY);
             }
-            FromKey::Idle(user) => {
-                if let Some(reign) = &mut self.reign {
-                    reign.publications.remove(&user);
-                }
-            }
+            FromKey::Idle {
+                user,
+                publication,
+                handled,
+            } => self.end_idle(&user, &publication, handled),
         }
     }
 }
@@ -259,7 +276,6 @@ struct Held {
     jid: FullJid,
     life: u64,
     joined: u64,
-    head: u64,
 }
 
 fn held_by(state: &State, node: NodeId) -> Vec<Held> {
@@ -269,7 +285,6 @@ fn held_by(state: &State, node: NodeId) -> Vec<Held> {
         jid: jid.clone(),
         life: occupant.incarnation,
         joined: occupant.joined,
-        head: state.rooms.get(room).map(|record| record.head).unwrap_or_default(),
     });
     held.collect()
 }

@@ -1,15 +1,16 @@
 //! One reign: from the `OwnerBegin` that this node committed to the next one's.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
-use actix::{Actor, Addr, AsyncContext, Context};
+use actix::{Actor, AsyncContext, Context};
 use cluster::link::batcher::{BatchSettings, Batcher};
 use cluster::link::outbox::OutboxSender;
 use cluster::link::protocol::Across;
 use cluster::link::target::LinkTarget;
 use cluster::node_id::{Epoch, NodeId};
-use messaging::command::Entry;
+use messaging::command::Entry as LogEntry;
 use messaging::effect::Effect;
 use messaging::link_record::LinkOrigin;
 use xmpp::jid::{BareJid, FullJid};
@@ -17,6 +18,7 @@ use xmpp::jid::{BareJid, FullJid};
 use super::OwnerActor;
 use crate::publication::{PublicationActor, ToPublication};
 use crate::room::{RoomActor, ToRoom};
+use crate::supervision::Ward;
 
 /// The soft state of one reign.
 pub(super) struct Reign {
@@ -24,8 +26,8 @@ pub(super) struct Reign {
     pub(super) target: LinkTarget,
     pub(super) batcher: Batcher,
     pub(super) outbox: OutboxSender,
-    pub(super) rooms: HashMap<BareJid, Addr<RoomActor>>,
-    pub(super) publications: HashMap<BareJid, Addr<PublicationActor>>,
+    pub(super) rooms: HashMap<BareJid, Ward<RoomActor>>,
+    pub(super) publications: HashMap<BareJid, Ward<PublicationActor>>,
     /// The owner's own proposals are numbered too.
     pub(super) own_sequence: u64,
     pub(super) cursors: BTreeMap<BareJid, u64>,
@@ -54,7 +56,7 @@ pub(super) struct Unclaimed {
 impl OwnerActor {
     /// Leading isn't owning: the reign begins when this entry is applied.
     pub(super) fn claim(&mut self, ctx: &mut Context<Self>) {
-        let entry = Entry::OwnerBegin {
+        let entry = LogEntry::OwnerBegin {
             node: self.fabric.node.0,
             incarnation: self.fabric.incarnation.0,
             time_ms: crate::runtime::now_ms(),
@@ -68,13 +70,23 @@ impl OwnerActor {
             if let Err(error) = outcome {
                 tracing::info!(partition = %actor.partition, %error, "the partition was not claimed");
                 actor.claimed_term = 0;
-                ctx.run_later(std::time::Duration::from_millis(50), |actor, ctx| actor.leadership(ctx));
+                ctx.run_later(std::time::Duration::from_millis(50), |actor, ctx| {
+                    actor.survive(ctx, Self::leadership);
+                });
             }
         });
     }
 
     pub(super) fn begin(&mut self, epoch: Epoch, _ctx: &mut Context<Self>) {
         self.end("a new reign begins");
+        if self.stopping {
+            return;
+        }
+        self.fabric.learn_owner(self.partition, self.fabric.node, epoch);
+        if let Some(actors) = self.fabric.actors(self.partition) {
+            let owner = self.fabric.node;
+            crate::link::tell(&actors.link, crate::link::ToLink::OwnerIs { owner, epoch });
+        }
         let now = Instant::now();
         let fabric = std::sync::Arc::clone(&self.fabric);
         let (target, outbox, expected) = {
@@ -178,27 +190,28 @@ impl OwnerActor {
 
     /// Tells a user's publication something; `create`: even if there is none yet.
     pub(super) fn tell_publication(&mut self, user: &BareJid, create: bool, message: ToPublication) {
+        self.bury_publication(user);
+        if self.casualties.is_barred(user) {
+            return self.refuse(message);
+        }
         let Some(reign) = &mut self.reign else { return };
-        let known = reign.publications.get(user).filter(|addr| addr.connected());
-        let addr = match known {
-            Some(addr) => addr.clone(),
-            None if create => {
+        let publication = match reign.publications.entry(user.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) if create => {
                 let actor = PublicationActor::new(
                     std::sync::Arc::clone(&self.fabric),
                     self.partition,
                     reign.epoch,
                     user.clone(),
                 );
-                let addr = actor.start();
-                reign.publications.insert(user.clone(), addr.clone());
-                addr
+                vacant.insert(Ward::new(actor.start()))
             }
-            None => return,
+            Entry::Vacant(_) => return,
         };
-        if addr.try_send(message).is_err() {
+        if publication.try_send(message).is_err() {
             // What it missed shows as a hole at the nodes, which attach again; its state is rebuilt from that.
             tracing::warn!(partition = %self.partition, "a publication is too busy and starts anew");
-            addr.try_send(ToPublication::End).ok();
+            publication.try_send(ToPublication::End).ok();
             reign.publications.remove(user);
             self.reattach_all();
         }
@@ -206,10 +219,14 @@ impl OwnerActor {
 
     /// Tells a room something, starting its actor if need be.
     pub(super) fn tell_room(&mut self, room: &BareJid, message: ToRoom) {
+        self.bury_room(room);
+        if self.casualties.is_barred(room) {
+            return;
+        }
         let Some(reign) = &mut self.reign else { return };
-        let addr = match reign.rooms.get(room).filter(|addr| addr.connected()) {
-            Some(addr) => addr.clone(),
-            None => {
+        let actor = match reign.rooms.entry(room.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => {
                 let nodes = reign.target.attached_nodes().collect();
                 let actor = RoomActor::new(
                     std::sync::Arc::clone(&self.fabric),
@@ -218,14 +235,12 @@ impl OwnerActor {
                     room.clone(),
                     nodes,
                 );
-                let addr = actor.start();
-                reign.rooms.insert(room.clone(), addr.clone());
-                addr
+                vacant.insert(Ward::new(actor.start()))
             }
         };
-        if addr.try_send(message).is_err() {
+        if actor.try_send(message).is_err() {
             tracing::warn!(partition = %self.partition, "a room is too busy and starts anew");
-            addr.try_send(ToRoom::End).ok();
+            actor.try_send(ToRoom::End).ok();
             reign.rooms.remove(room);
             self.reattach_all();
         }

@@ -96,6 +96,8 @@ struct Inner {
     gossip: Arc<Gossiper>,
     started: Instant,
     arbiters: Vec<Arbiter>,
+    /// Looks whether the partitions' actors live.
+    watch: tokio::task::JoinHandle<()>,
     /// The transport's own runtime; it ends with the process.
     _network: Network,
 }
@@ -164,6 +166,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
             handles,
         ));
     }
+    let watch = network.handle().spawn(crate::supervision::watch(Arc::clone(&fabric)));
     let inner = Inner {
         fabric,
         groups,
@@ -171,6 +174,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         gossip,
         started: Instant::now(),
         arbiters,
+        watch,
         _network: network,
     };
     Ok(NodeHandle { inner: Arc::new(inner) })
@@ -377,6 +381,7 @@ impl NodeHandle {
     /// Ends streams, hands leaderships over, closes the stores. The process is to end after it.
     pub async fn stop(&self) {
         let inner = &self.inner;
+        inner.watch.abort();
         for entry in inner.fabric.directory.all() {
             if entry
                 .session

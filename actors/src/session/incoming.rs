@@ -121,7 +121,9 @@ impl SessionActor {
         if stanza.lang.is_none() {
             stanza.lang = self.core.lang().map(Into::into);
         }
-        if let Some(payload) = self.sanitised(&root) {
+        let rooms = &self.fabric.settings.constants.rooms_domain;
+        let to_room = stanza.to.as_ref().is_some_and(|to| to.domain() == rooms);
+        if let Some(payload) = self.sanitised(&root, to_room) {
             stanza.payload = payload;
         }
         let handling = Handling { number, stanza };

@@ -12,6 +12,7 @@ use xmpp::stanza::{IqType, Stanza};
 use xmpp::stanza_error::{Condition, StanzaError};
 
 use super::SessionActor;
+use crate::control::ControlError;
 use super::pending::Handling;
 use crate::services::{self, Service};
 
@@ -40,7 +41,7 @@ impl SessionActor {
 
     /// Results and errors go to whoever asked; those to the server end here.
     fn iq_response(&mut self, handling: Handling, ctx: &mut Context<Self>) {
-        if self.pong_unmanaged(&handling.stanza) {
+        if self.pong_unmanaged(&handling.stanza, ctx) {
             return self.settle(handling.number);
         }
         match handling.stanza.to.clone() {
@@ -279,6 +280,8 @@ impl SessionActor {
         let future = future.into_actor(self).map(move |result, actor, ctx| {
             match result {
                 Ok(()) => actor.answer(handling, bytes::Bytes::new(), ctx),
+                // Unknown is never answered with an error.
+                Err(ControlError::Timeout) => return actor.drop_stream(ctx),
                 Err(error) => actor.refuse(handling, &error.to_stanza_error(), ctx),
             }
             actor.effects(ctx);

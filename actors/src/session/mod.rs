@@ -38,6 +38,7 @@ use crate::directory::Entry;
 use crate::fabric::Fabric;
 use crate::link::{Caller, Outcome, ToLink, tell};
 use crate::listener::Wire;
+use crate::mailbox::SessionMailbox;
 use pending::Pending;
 
 /// Everything but its socket that can wake a session.
@@ -103,6 +104,8 @@ pub struct SessionActor {
     /// Rows delivered to a client without stream management, waiting for the answer to a ping.
     unmanaged: Unmanaged,
     timer: Option<(Instant, SpawnHandle)>,
+    /// As the directory has it.
+    mailbox: Option<Arc<SessionMailbox>>,
     ending: Ending,
     said_goodbye: bool,
 }
@@ -120,6 +123,7 @@ struct Unmanaged {
     /// The row sent last.
     newest: u64,
     asked: Option<(u64, u64)>,
+    asked_at: Option<Instant>,
     pings: u64,
 }
 
@@ -131,6 +135,9 @@ enum Ending {
     /// The last bytes are being written.
     Flushing(Instant),
 }
+
+/// How long a client may take to answer a ping behind what was delivered to it.
+const PONG_MAX: Duration = Duration::from_secs(60);
 
 /// How long the last bytes may take.
 const FLUSH_MAX: Duration = Duration::from_secs(5);
@@ -166,6 +173,7 @@ impl SessionActor {
             rooms: HashMap::new(),
             unmanaged: Unmanaged::default(),
             timer: None,
+            mailbox: None,
             ending: Ending::No,
             said_goodbye: false,
             key,
@@ -200,7 +208,7 @@ impl SessionActor {
             None => {
                 if let Some(row) = row {
                     self.unmanaged.newest = row;
-                    self.ping_unmanaged();
+                    self.ping_unmanaged(ctx);
                 }
             }
         }
@@ -214,23 +222,29 @@ impl SessionActor {
     }
 
     /// A ping behind what was delivered; its answer says that all before it has arrived.
-    fn ping_unmanaged(&mut self) {
+    fn ping_unmanaged(&mut self, ctx: &mut Context<Self>) {
         if self.unmanaged.asked.is_some() {
             return;
         }
         self.unmanaged.pings += 1;
         self.unmanaged.asked = Some((self.unmanaged.pings, self.unmanaged.newest));
+        self.unmanaged.asked_at = Some(Instant::now());
         let mut ping = Stanza::new(StanzaKind::Iq);
         ping.type_ = Some("get".into());
         ping.id = Some(format!("delivered-{}", self.unmanaged.pings).into());
         ping.from = Some(Jid::from(self.bare.to_domain()));
         ping.to = Some(Jid::from(self.key.jid.clone()));
         ping.payload = Bytes::from_static(b"<ping xmlns='urn:xmpp:ping'/>");
-        ping.write(&mut self.out);
+        self.send(&ping, ctx);
+    }
+
+    /// When a client that answers no ping counts as gone.
+    fn pong_due(&self) -> Option<Instant> {
+        self.unmanaged.asked_at.map(|asked| asked + PONG_MAX)
     }
 
     /// The answer to such a ping; `true` if it was one.
-    fn pong_unmanaged(&mut self, stanza: &Stanza) -> bool {
+    fn pong_unmanaged(&mut self, stanza: &Stanza, ctx: &mut Context<Self>) -> bool {
         let Some((number, upto)) = self.unmanaged.asked else {
             return false;
         };
@@ -239,9 +253,10 @@ impl SessionActor {
             return false;
         }
         self.unmanaged.asked = None;
+        self.unmanaged.asked_at = None;
         self.acknowledged(upto);
         if self.unmanaged.newest != upto {
-            self.ping_unmanaged();
+            self.ping_unmanaged(ctx);
         }
         true
     }
@@ -285,7 +300,7 @@ impl SessionActor {
             Ending::No => None,
             Ending::Flushing(until) => Some(until),
         };
-        let due = [core, inbound, outbound, pending, ending].into_iter().flatten().min();
+        let due = [core, inbound, outbound, pending, ending, self.pong_due()].into_iter().flatten().min();
         match (due, &self.timer) {
             (Some(due), Some((set, _))) if *set <= due => {}
             (Some(due), _) => {
@@ -312,6 +327,9 @@ impl SessionActor {
             return self.set_timer(ctx);
         }
         self.core.handle_timeout(now);
+        if self.pong_due().is_some_and(|due| due <= now) {
+            return self.end(StreamError::new(StreamErrorCondition::ConnectionTimeout), ctx);
+        }
         if let Some(management) = &mut self.management {
             if management.inbound.handle_timeout(now).is_err() {
                 tracing::info!(
@@ -381,9 +399,12 @@ impl Actor for SessionActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(Self::MAILBOX);
+        let waiting_max = self.fabric.settings.client.outgoing_bytes_max;
+        let mailbox = Arc::new(SessionMailbox::new(ctx.address(), waiting_max));
+        self.mailbox = Some(Arc::clone(&mailbox));
         let entry = Entry {
             number: self.key.number,
-            session: ctx.address(),
+            session: mailbox,
         };
         self.fabric.directory.claim(self.key.jid.clone(), entry);
         self.effects(ctx);
@@ -399,6 +420,9 @@ impl Handler<ToSession> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, message: ToSession, ctx: &mut Self::Context) {
+        if let Some(condition) = self.mailbox.as_ref().and_then(|mailbox| mailbox.taken(&message)) {
+            self.end(StreamError::new(condition), ctx);
+        }
         match message {
             ToSession::Outcome { ticket, outcome } => self.outcome(ticket, outcome, ctx),
             ToSession::Deliver { bytes, row } => self.send_bytes(&bytes, row, ctx),

@@ -104,7 +104,9 @@ impl SessionActor {
         ctx: &mut Context<Self>,
         make: impl FnOnce(Caller) -> ToLink,
     ) {
-        let Some(link) = self.fabric.link_of(key).cloned() else {
+        // By the address that all share: a clone would have a slot of its own, and the limit would not hold.
+        let fabric = std::sync::Arc::clone(&self.fabric);
+        let Some(link) = fabric.link_of(key) else {
             return self.refuse(handling, &unavailable_now(), ctx);
         };
         let caller = self.ticket(&handling, ctx);

@@ -9,18 +9,18 @@ use super::SessionActor;
 
 impl SessionActor {
     /// The stanza's payload without server-owned elements; `None` when there are none.
-    pub(super) fn sanitised(&self, stanza: &Element<'_>) -> Option<Bytes> {
-        if !stanza.children().any(|child| self.is_server_owned(&child)) {
+    pub(super) fn sanitised(&self, stanza: &Element<'_>, to_room: bool) -> Option<Bytes> {
+        if !stanza.children().any(|child| self.is_server_owned(&child, to_room)) {
             return None;
         }
         let mut writer = XmlWriter::new(ns::CLIENT);
-        for child in stanza.children().filter(|child| !self.is_server_owned(child)) {
+        for child in stanza.children().filter(|child| !self.is_server_owned(child, to_room)) {
             writer.element(child);
         }
         Some(writer.finish())
     }
 
-    fn is_server_owned(&self, element: &Element<'_>) -> bool {
+    fn is_server_owned(&self, element: &Element<'_>, to_room: bool) -> bool {
         match (element.name(), element.ns()) {
             ("stanza-id", ns::STANZA_ID) | ("delay", ns::DELAY) => {
                 let by = if element.name() == "delay" { "from" } else { "by" };
@@ -30,6 +30,8 @@ impl SessionActor {
             ("occupant-id", ns::OCCUPANT_ID) => true,
             ("sent" | "received", ns::CARBONS) => true,
             ("result", ns::MAM) => true,
+            // To a room it is judged by the room's rules; to users only a room may say it.
+            ("x", ns::MUC_USER) => !to_room && !element.is_empty(),
             _ => false,
         }
     }

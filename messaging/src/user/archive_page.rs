@@ -30,6 +30,9 @@ pub const PAGE_ROWS_DEFAULT: u32 = 50;
 /// Rows of a page at most.
 pub const PAGE_ROWS_MAX: u32 = 250;
 
+/// About how many bytes of messages a page has at most: a larger one ends early, as XEP-0059 §2.1 allows.
+pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
 /// Ids that one query may name in the field `ids`.
 const IDS_MAX: usize = PAGE_ROWS_MAX as usize;
 
@@ -220,9 +223,20 @@ fn is_with(row: &ArchiveRow, with: &Jid) -> bool {
     }
 }
 
+/// The least bytes that a row adds to a page: rows that have [`PAGE_BYTES_MAX`] of them fill it.
+pub fn row_bytes(row: &ArchiveRow) -> usize {
+    match &row.record {
+        ArchiveRecord::Message(message) => message.stanza.payload.len(),
+        ArchiveRecord::Room(
+            RoomEvent::Message { stanza, .. } | RoomEvent::Subject { stanza, .. },
+        ) => stanza.payload.len(),
+        ArchiveRecord::Room(_) => 0,
+    }
+}
+
 /// The page: messages to the asker, and the payload of the iq result that follows them.
 ///
-/// `rows` as read: matching, at most [`rows_wanted`], newest first for a backward query. `count`: how many match in
+/// `rows` as read: matching, at most [`rows_wanted`] or until they fill the page, newest first for a backward query. `count`: how many match in
 /// all, where that is known cheaply. `real_jids`: whether the asker may see who is behind a room's nicknames.
 pub fn page(
     query: &ArchiveQuery,
@@ -231,15 +245,29 @@ pub fn page(
     real_jids: bool,
     ids: &ArchiveIds,
 ) -> Reply {
-    let complete = rows.len() <= query.max as usize;
+    let mut complete = rows.len() <= query.max as usize;
     rows.truncate(query.max as usize);
+    let mut messages: Vec<Bytes> = Vec::with_capacity(rows.len());
+    let mut bytes = 0;
+    for row in &rows {
+        let message = result(query, row, real_jids, ids);
+        // The first one always fits, or nobody could ever read on.
+        if !messages.is_empty() && bytes + message.len() > PAGE_BYTES_MAX {
+            complete = false;
+            break;
+        }
+        bytes += message.len();
+        messages.push(message);
+    }
+    if bytes >= PAGE_BYTES_MAX {
+        // The shell reads no further than a full page.
+        complete = false;
+    }
+    rows.truncate(messages.len());
     if query.backward {
         rows.reverse();
+        messages.reverse();
     }
-    let mut messages: Vec<Bytes> = rows
-        .iter()
-        .map(|row| result(query, row, real_jids, ids))
-        .collect();
     if query.flip {
         messages.reverse();
     }

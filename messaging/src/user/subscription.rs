@@ -84,8 +84,6 @@ pub enum PresenceChange {
     Shown,
     /// The contact no longer sees the user: it gets unavailable.
     Hidden,
-    /// The user now sees the contact: its presence is asked for.
-    Probed,
 }
 
 /// What a subscription stanza does to one side.
@@ -179,7 +177,7 @@ pub fn inbound(item: &RosterItem, type_: SubscriptionType, payload: &Bytes) -> T
                 next.item.to = true;
                 next.item.pending_out = false;
                 next.passed_on = true;
-                next.presence = Some(PresenceChange::Probed);
+                // RFC 6121 §3.1.6: the contact's side sends its presence by itself.
             }
         }
         SubscriptionType::Unsubscribe => {
@@ -314,7 +312,6 @@ fn show(ctx: &mut Context<'_>, user: &BareJid, contact: &BareJid, change: Option
     match change {
         Some(PresenceChange::Shown) => ctx.user_effect(user, UserEffect::PresenceTo(contact)),
         Some(PresenceChange::Hidden) => ctx.user_effect(user, UserEffect::UnavailableTo(contact)),
-        Some(PresenceChange::Probed) => ctx.user_effect(user, UserEffect::ProbeTo(contact)),
         None => {}
     }
 }
@@ -383,7 +380,6 @@ mod tests {
         match next.presence {
             Some(PresenceChange::Shown) => text.push_str(", shown"),
             Some(PresenceChange::Hidden) => text.push_str(", hidden"),
-            Some(PresenceChange::Probed) => text.push_str(", probed"),
             None => {}
         }
         text
@@ -523,13 +519,13 @@ mod tests {
             SubscriptionType::Subscribed,
             [
                 ("none", "none"),
-                ("none+out", "to, passed on, probed"),
+                ("none+out", "to, passed on"),
                 ("none+in", "none+in"),
-                ("none+out+in", "to+in, passed on, probed"),
+                ("none+out+in", "to+in, passed on"),
                 ("to", "to"),
                 ("to+in", "to+in"),
                 ("from", "from"),
-                ("from+out", "both, passed on, probed"),
+                ("from+out", "both, passed on"),
                 ("both", "both"),
             ],
         );

@@ -341,7 +341,6 @@ fn line(effect: &UserEffect) -> String {
         }
         UserEffect::PresenceTo(contact) => format!("presence to {contact}"),
         UserEffect::UnavailableTo(contact) => format!("unavailable to {contact}"),
-        UserEffect::ProbeTo(contact) => format!("probe to {contact}"),
         UserEffect::Bounce { session, stanza } => {
             format!(
                 "bounce to {session}: {}",

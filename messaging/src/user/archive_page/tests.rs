@@ -342,6 +342,66 @@ fn pages_are_chronological_unless_flipped() {
     assert_eq!(page(6, true, false), (vec![1, 2, 3, 4, 5], true));
 }
 
+/// Rows whose messages have these payload bytes, read as the shell does: until they fill a page.
+fn check_bytes(sizes: &[usize], max: u32, backward: bool, expect: &[u64], complete: bool) {
+    let query = ArchiveQuery {
+        max,
+        backward,
+        ..everything()
+    };
+    let mut rows: Vec<ArchiveRow> = (1..)
+        .zip(sizes)
+        .map(|(seq, size)| {
+            let mut row = row(seq, "bob@localhost/b", "alice@localhost");
+            if let ArchiveRecord::Message(message) = &mut row.record {
+                message.stanza.payload = format!("<body>{}</body>", "x".repeat(*size)).into();
+            }
+            row
+        })
+        .collect();
+    if backward {
+        rows.reverse();
+    }
+    let mut bytes = 0;
+    rows.truncate(rows_wanted(&query));
+    let full = rows.iter().position(|row| {
+        bytes += row_bytes(row);
+        bytes >= PAGE_BYTES_MAX
+    });
+    rows.truncate(full.map_or(rows.len(), |last| last + 1));
+    let (messages, fin) = parts(page(&query, rows, None, false, &ids()));
+    let seqs: Vec<u64> = messages
+        .iter()
+        .map(|message| {
+            let limits = Limits {
+                stanza_bytes_max: usize::MAX,
+                ..Limits::default()
+            };
+            let document = Document::parse(message.clone(), &limits).unwrap();
+            let result = document.root().child("result", ns::MAM).unwrap();
+            ids().seq(&result.attr("id").unwrap()).unwrap()
+        })
+        .collect();
+    assert_eq!(seqs, expect);
+    let fin = text(&fin);
+    assert_eq!(fin.contains("complete='true'"), complete, "{fin}");
+    assert!(fin.contains(&format!(
+        "<last>{}</last>",
+        ids().id(*expect.last().unwrap())
+    )));
+}
+
+#[test]
+fn a_page_is_bounded_in_bytes() {
+    check_bytes(&[10; 5], 50, false, &[1, 2, 3, 4, 5], true);
+    check_bytes(&[400_000; 5], 50, false, &[1, 2], false);
+    check_bytes(&[400_000; 5], 50, true, &[4, 5], false);
+    check_bytes(&[400_000; 2], 50, false, &[1, 2], true);
+    check_bytes(&[400_000; 5], 1, false, &[1], false);
+    check_bytes(&[2_000_000, 10], 50, false, &[1], false);
+    check_bytes(&[10, 2_000_000, 10], 50, false, &[1], false);
+}
+
 proptest! {
     /// P8: any page size and direction gives the same list.
     #[test]

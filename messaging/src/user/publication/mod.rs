@@ -33,7 +33,7 @@ use xmpp::stanza::Stanza;
 
 pub use action::PublicationAction;
 pub use contacts::{Contacts, Row};
-pub use session::{SessionEvent, SessionFlags, SessionKey, SessionState};
+pub use session::{SessionEvent, SessionFlags, SessionKey, SessionState, directed_has_room};
 
 use session::Session;
 use unsettled::Unsettled;
@@ -47,6 +47,8 @@ pub struct PublicationSettings {
     pub unacknowledged_max: usize,
     /// Rows asked of the archive at once.
     pub read_rows_max: u64,
+    /// Bytes of stanzas that one read gives a session; the next read waits until the client has them.
+    pub read_bytes_max: usize,
     /// New rows that wait in memory while a session reads older ones; further rows are read, too.
     pub held_rows_max: usize,
     /// Probes that wait for sessions that are expected.
@@ -61,6 +63,7 @@ impl Default for PublicationSettings {
             resources_max: 10,
             unacknowledged_max: 1_024,
             read_rows_max: 256,
+            read_bytes_max: 1024 * 1024,
             held_rows_max: 64,
             held_probes_max: 1_024,
             directed_max: 1_000,

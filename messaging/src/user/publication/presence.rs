@@ -7,7 +7,7 @@ use xmpp::stanza::{PresenceType, Stanza, StanzaKind};
 use xmpp::stanza_error::{Condition, StanzaError};
 
 use super::lifecycle::unavailable;
-use super::session::Session;
+use super::session::{Session, directed_has_room};
 use super::{Actions, Contacts, Publication, PublicationAction, deliver};
 use crate::command::Answer;
 use crate::refusal::refuse_blocked;
@@ -172,8 +172,8 @@ impl Publication {
                 Answer::Done { .. } | Answer::Reply(_) => None,
             }
         } else if available
-            && session.directed.len() >= self.settings.directed_max
             && !session.directed.contains(&to)
+            && !directed_has_room(session.directed.iter(), &to, self.settings.directed_max)
         {
             Some(StanzaError::new(Condition::ResourceConstraint))
         } else {

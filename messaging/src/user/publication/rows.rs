@@ -301,6 +301,7 @@ impl Publication {
     ) -> u64 {
         let max = self.settings.unacknowledged_max;
         let mut next = reading.after;
+        let mut bytes = 0;
         let asked = |row: &&Row| row.seq > reading.after && row.seq <= reading.upto;
         for row in rows.iter().filter(asked) {
             if self.sessions[index].reader.sent.len() >= max {
@@ -311,6 +312,15 @@ impl Publication {
                 .settle_range(next + 1, row.seq.saturating_sub(1));
             self.read(index, row, ids, out);
             next = row.seq;
+            let reader = &mut self.sessions[index].reader;
+            if reader.sent.back() == Some(&row.seq) {
+                bytes += payload_bytes(row);
+            }
+            if bytes >= self.settings.read_bytes_max {
+                // What the client has not taken yet would only pile up on the way.
+                reader.pause = reader.sent.back().copied();
+                return next;
+            }
         }
         self.unsettled.settle_range(next + 1, reading.upto);
         next = reading.upto;
@@ -440,7 +450,7 @@ impl Publication {
         let page = self.settings.read_rows_max.min(max as u64 / 2).max(1);
         for session in &mut self.sessions {
             let reader = &mut session.reader;
-            let room = reader.sent.len() + page as usize <= max;
+            let room = reader.sent.len() + page as usize <= max && !reader.is_paused();
             if reader.reading.is_none() && reader.next < position && room {
                 let (after, upto) = (reader.next, position.min(reader.next + page));
                 reader.reading = Some(Reading {
@@ -459,6 +469,13 @@ impl Publication {
         if let Some(cursor) = self.unsettled.advance() {
             out.push(PublicationAction::AdvanceCursor(cursor));
         }
+    }
+}
+
+fn payload_bytes(row: &ArchiveRow) -> usize {
+    match &row.record {
+        ArchiveRecord::Message(message) => message.stanza.payload.len(),
+        ArchiveRecord::Room(_) => 0,
     }
 }
 

@@ -51,6 +51,22 @@ pub struct SessionState {
     pub newest_row: u64,
 }
 
+/// Bytes of the JIDs that one session may have sent directed presence; they are part of every attachment.
+const DIRECTED_BYTES_MAX: usize = 64 * 1024;
+
+/// Whether a session may send directed presence to one more: both the owner and the session's node keep whom it was
+/// sent, and must agree. `directed`: the others.
+pub fn directed_has_room<'a>(
+    directed: impl Iterator<Item = &'a Jid>,
+    to: &Jid,
+    directed_max: usize,
+) -> bool {
+    let (count, bytes) = directed.fold((0, 0), |(count, bytes), jid| {
+        (count + 1, bytes + jid.as_str().len())
+    });
+    count < directed_max && bytes + to.as_str().len() <= DIRECTED_BYTES_MAX
+}
+
 /// What a node says of a user's session. Numbered and taken in order by the owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SessionEvent {
@@ -144,6 +160,8 @@ pub(super) struct Reader {
     pub(super) held: VecDeque<Row>,
     /// Rows it was sent and has not acknowledged, in the order of sending.
     pub(super) sent: VecDeque<u64>,
+    /// The row with which a read had brought enough bytes: the next one waits until it is acknowledged.
+    pub(super) pause: Option<u64>,
 }
 
 /// Rows asked of the archive for one session.
@@ -166,12 +184,18 @@ impl Reader {
             reading: None,
             held: VecDeque::new(),
             sent: VecDeque::new(),
+            pause: None,
         }
     }
 
     /// Whether the row after `previous` can be given at once.
     pub(super) fn in_step(&self, previous: u64, unacknowledged_max: usize) -> bool {
         self.reading.is_none() && self.next == previous && self.sent.len() < unacknowledged_max
+    }
+
+    /// Whether what was read last is still on its way to the client.
+    pub(super) fn is_paused(&self) -> bool {
+        self.pause.is_some_and(|row| self.sent.contains(&row))
     }
 
     /// Looks again at the rows after this one.
@@ -237,4 +261,24 @@ fn priority_in(presence: &Stanza) -> i8 {
         .find(|element| element.is("priority", ns::CLIENT))
         .map(|element| element.text().trim().parse());
     priority.and_then(Result::ok).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directed_presence_is_bounded_in_number_and_bytes() {
+        let check = |jids: usize, bytes: usize, expect| {
+            let jid = |n: usize| Jid::parse(&format!("{n:04}{}@localhost", "x".repeat(bytes))).unwrap();
+            let directed: Vec<Jid> = (0..jids).map(jid).collect();
+            let room = directed_has_room(directed.iter(), &jid(jids), 1_000);
+            assert_eq!(room, expect, "{jids} of {bytes} bytes");
+        };
+        check(0, 10, true);
+        check(999, 10, true);
+        check(1_000, 10, false);
+        check(60, 1_000, true);
+        check(64, 1_000, false);
+    }
 }
