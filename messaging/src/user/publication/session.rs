@@ -270,7 +270,8 @@ mod tests {
     #[test]
     fn directed_presence_is_bounded_in_number_and_bytes() {
         let check = |jids: usize, bytes: usize, expect| {
-            let jid = |n: usize| Jid::parse(&format!("{n:04}{}@localhost", "x".repeat(bytes))).unwrap();
+            let jid =
+                |n: usize| Jid::parse(&format!("{n:04}{}@localhost", "x".repeat(bytes))).unwrap();
             let directed: Vec<Jid> = (0..jids).map(jid).collect();
             let room = directed_has_room(directed.iter(), &jid(jids), 1_000);
             assert_eq!(room, expect, "{jids} of {bytes} bytes");

@@ -404,6 +404,42 @@ fn a_vanished_sessions_rows_go_to_another_or_wait() {
 }
 
 #[test]
+fn large_rows_that_waited_come_as_fast_as_they_are_acknowledged() {
+    let mut stage = Stage::new();
+    stage.user.settings.read_bytes_max = 30;
+    for _ in 0..5 {
+        stage.log(JULIET, USER);
+    }
+    let home = key(1, 1, "home");
+    stage.bind(&home);
+    let told = stage.presence(&home, "", "");
+    let read = stage.read(&told);
+    check(
+        &read,
+        expect![[r#"
+            home <- message chat from juliet/balcony delayed id (row 11)
+            home <- message chat from juliet/balcony delayed id (row 12)
+        "#]],
+    );
+    check(&stage.acknowledge(&home, 11), expect![["cursor 11\n"]]);
+    let told = stage.acknowledge(&home, 12);
+    check(
+        &told,
+        expect![[r#"
+            read home 12..15
+            cursor 12
+        "#]],
+    );
+    check(
+        &stage.read(&told),
+        expect![[r#"
+            home <- message chat from juliet/balcony delayed id (row 13)
+            home <- message chat from juliet/balcony delayed id (row 14)
+        "#]],
+    );
+}
+
+#[test]
 fn who_reads_the_archive_first_gets_no_offline_rows() {
     let mut stage = Stage::new();
     stage.contacts.delivered = 7;

@@ -106,6 +106,8 @@ impl World {
         PublicationSettings {
             unacknowledged_max: 6,
             read_rows_max: 3,
+            // Two messages.
+            read_bytes_max: 30,
             held_rows_max: 2,
             ..PublicationSettings::default()
         }
