@@ -29,7 +29,7 @@ use xmpp::scan::{Document, Frame};
 use crate::wait::PROMPT;
 use crate::wire::{Socket, WireReader};
 
-pub use login::{feature_names, features, open_stream};
+pub use login::{authenticated, feature_names, features, open_stream};
 pub use scram::Hash;
 
 /// Stanzas that may wait for the test to look at them.

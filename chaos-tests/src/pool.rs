@@ -73,7 +73,7 @@ fn test_keys() -> Vec<(&'static str, &'static str, toml::Value)> {
         ("clients", "allow_plaintext_auth", true.into()),
         ("clients", "trusted_networks", vec!["127.0.0.0/8"].into()),
         ("storage", "log_segment_bytes", "8 MiB".into()),
-        ("log", "filter", "info,openraft=warn".into()),
+        ("log", "filter", "info,openraft=error".into()),
     ]
 }
 

@@ -13,7 +13,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use xmpp::scan::{Frame, Framer, Limits};
+use xmpp::scan::{Document, Frame, Framer, Limits};
+
+use crate::wait::PROMPT;
 
 /// How long connecting and each handshake may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -103,6 +105,14 @@ impl Wire {
             Ok(Ok(None)) => bail!("{what}: the socket was closed"),
             Ok(Err(error)) => Err(error.context(what.to_owned())),
             Err(_) => bail!("{what}: nothing came within {limit:?}"),
+        }
+    }
+
+    /// The next frame, which must be an element.
+    pub async fn element(&mut self, what: &str) -> Result<Document> {
+        match self.expect(what, PROMPT).await? {
+            Frame::Element(document) => Ok(document),
+            other => bail!("{what}: came {other:?}"),
         }
     }
 

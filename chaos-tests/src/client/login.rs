@@ -30,7 +30,7 @@ pub async fn open_stream(wire: &mut Wire, domain: &str) -> Result<()> {
 /// Opens a stream and takes the features.
 pub async fn features(wire: &mut Wire, domain: &str) -> Result<Document> {
     open_stream(wire, domain).await?;
-    let features = element(wire, "the stream's features").await?;
+    let features = wire.element("the stream's features").await?;
     if !features.root().is("features", ns::STREAM) {
         bail!("no features but {}", features.source());
     }
@@ -44,25 +44,24 @@ pub fn feature_names(features: &Document) -> Vec<(String, String)> {
     features.root().children().map(name).collect()
 }
 
-async fn element(wire: &mut Wire, what: &str) -> Result<Document> {
-    match wire.expect(what, PROMPT).await? {
-        Frame::Element(document) => Ok(document),
-        other => bail!("{what}: came {other:?}"),
-    }
-}
-
-/// A stream with a bound resource.
-pub(super) async fn log_in(login: &Login) -> Result<(FullJid, Wire)> {
+/// A stream that is authenticated and has no resource yet.
+pub async fn authenticated(login: &Login) -> Result<Wire> {
     let mut wire = secured(login).await?;
     features(&mut wire, &login.domain).await?;
     authenticate(&mut wire, login).await?;
     wire.restart();
     features(&mut wire, &login.domain).await?;
+    Ok(wire)
+}
+
+/// A stream with a bound resource.
+pub(super) async fn log_in(login: &Login) -> Result<(FullJid, Wire)> {
+    let mut wire = authenticated(login).await?;
     let jid = bind(&mut wire, login.resource.as_deref()).await?;
     if login.stream_management {
         let enable = format!("<enable xmlns='{}'/>", ns::STREAM_MANAGEMENT);
         wire.send(enable.as_bytes()).await?;
-        let answer = element(&mut wire, "<enabled/>").await?;
+        let answer = wire.element("<enabled/>").await?;
         if !answer.root().is("enabled", ns::STREAM_MANAGEMENT) {
             bail!("stream management was refused: {}", answer.source());
         }
@@ -82,7 +81,7 @@ async fn secured(login: &Login) -> Result<Wire> {
             }
             wire.send(format!("<starttls xmlns='{}'/>", ns::TLS).as_bytes())
                 .await?;
-            let answer = element(&mut wire, "<proceed/>").await?;
+            let answer = wire.element("<proceed/>").await?;
             if !answer.root().is("proceed", ns::TLS) {
                 bail!("STARTTLS was refused: {}", answer.source());
             }
@@ -96,14 +95,14 @@ async fn authenticate(wire: &mut Wire, login: &Login) -> Result<()> {
         Mechanism::Plain => {
             let text = BASE64.encode(format!("\0{}\0{}", login.user, login.password));
             auth(wire, "PLAIN", &text).await?;
-            let answer = element(wire, "the answer to PLAIN").await?;
+            let answer = wire.element("the answer to PLAIN").await?;
             succeed(&answer).map(drop)
         }
         Mechanism::Scram(hash) => {
             let nonce = BASE64.encode(rand::random::<[u8; 18]>());
             let mut exchange = Exchange::new(hash, &login.user, &nonce);
             auth(wire, hash.mechanism(), &BASE64.encode(exchange.first())).await?;
-            let challenge = element(wire, "a challenge").await?;
+            let challenge = wire.element("a challenge").await?;
             if !challenge.root().is("challenge", ns::SASL) {
                 bail!("SCRAM was refused: {}", challenge.source());
             }
@@ -115,7 +114,7 @@ async fn authenticate(wire: &mut Wire, login: &Login) -> Result<()> {
                 BASE64.encode(answer)
             );
             wire.send(response.as_bytes()).await?;
-            let last = element(wire, "the answer to the proof").await?;
+            let last = wire.element("the answer to the proof").await?;
             exchange.verify(&String::from_utf8(BASE64.decode(succeed(&last)?)?)?)
         }
     }
@@ -145,7 +144,7 @@ async fn bind(wire: &mut Wire, resource: Option<&str>) -> Result<FullJid> {
         ns::BIND
     );
     wire.send(bind.as_bytes()).await?;
-    let answer = element(wire, "the answer to bind").await?;
+    let answer = wire.element("the answer to bind").await?;
     let bound = answer
         .root()
         .child("bind", ns::BIND)

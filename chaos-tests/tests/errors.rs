@@ -1,0 +1,93 @@
+//! What goes wrong at the start is one sentence on standard error and a documented exit code.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Output;
+
+use chaos_tests::pool::{Pool, PoolSettings, run};
+
+/// The documented codes.
+const CONFIG: i32 = 3;
+const PORT: i32 = 4;
+const DATA: i32 = 5;
+const NO_QUORUM: i32 = 6;
+
+fn start(config: &Path) -> Output {
+    run(&["run", "--config", config.to_str().expect("a plain path")]).expect("the binary runs")
+}
+
+/// The last line of standard error is the sentence; it holds every one of `words`.
+fn check(output: &Output, code: i32, words: &[&str]) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    let sentence = text.lines().rfind(|line| line.starts_with("muster: "));
+    let sentence = sentence.unwrap_or_else(|| panic!("no sentence: {text}"));
+    for word in words {
+        assert!(sentence.contains(word), "{word:?} is missing: {sentence}");
+    }
+}
+
+fn pool() -> Pool {
+    Pool::prepare(&PoolSettings::nodes(1)).expect("a pool's folder")
+}
+
+#[test]
+fn a_port_in_use() {
+    let pool = pool();
+    let node = pool.node(1);
+    let _taken = TcpListener::bind(node.clients).expect("the port is free");
+    check(
+        &start(&node.config),
+        PORT,
+        &[&node.clients.to_string(), "in use"],
+    );
+}
+
+#[test]
+fn a_missing_certificate() {
+    let pool = pool();
+    let node = pool.node(1);
+    std::fs::remove_file(node.config.with_file_name("clients.pem")).expect("it was there");
+    check(&start(&node.config), CONFIG, &["clients.pem"]);
+}
+
+#[test]
+fn a_data_folder_of_another_pool() {
+    let (pool, other) = (pool(), pool());
+    let folder = |pool: &Pool| pool.node(1).config.with_file_name("data");
+    std::fs::remove_dir_all(folder(&pool)).expect("it was there");
+    std::fs::rename(folder(&other), folder(&pool)).expect("it moves");
+    check(&start(&pool.node(1).config), DATA, &["data", "pool"]);
+}
+
+#[test]
+fn an_unknown_key() {
+    let pool = pool();
+    let config = &pool.node(1).config;
+    let text = std::fs::read_to_string(config).expect("a file");
+    let text = text.replace("[clients]", "[clients]\nresource_max = 3");
+    std::fs::write(config, text).expect("written");
+    check(
+        &start(config),
+        CONFIG,
+        &["muster.toml", "resource_max", "resources_max"],
+    );
+}
+
+#[test]
+fn a_wrong_value() {
+    let settings = PoolSettings::nodes(1).set("clients", "resources_max", "many");
+    let pool = Pool::prepare(&settings).expect("a pool's folder");
+    check(
+        &start(&pool.node(1).config),
+        CONFIG,
+        &["muster.toml", "resources_max", "whole number"],
+    );
+}
+
+#[test]
+fn no_quorum() {
+    let settings = PoolSettings::nodes(3).set("cluster", "quorum_wait", "2 s");
+    let pool = Pool::prepare(&settings).expect("a pool's folder");
+    check(&start(&pool.node(1).config), NO_QUORUM, &["quorum"]);
+}
