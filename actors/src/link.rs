@@ -250,13 +250,22 @@ impl LinkActor {
             tracing::error!(partition = %self.partition(), "a link keeps panicking; the process ends");
             std::process::abort();
         }
-        self.survive(ctx, |actor, ctx| {
-            if let Some((owner, _)) = actor.fabric.owner(actor.partition()) {
-                actor.core.peer_down(owner);
-                actor.core.peer_up(owner, now);
+        self.attach_again(ctx);
+    }
+
+    /// After a panic. A second one in the middle of it is beyond mending within this life of the node.
+    fn attach_again(&mut self, ctx: &mut Context<Self>) {
+        let attached = survive(|| {
+            if let Some((owner, _)) = self.fabric.owner(self.partition()) {
+                self.core.peer_down(owner);
+                self.core.peer_up(owner, Instant::now());
             }
-            actor.run(ctx);
+            self.run(ctx);
         });
+        if attached.is_none() {
+            tracing::error!("a link panicked while it attached after a panic; the process ends");
+            std::process::abort();
+        }
     }
 
     fn act(&mut self, action: LinkAction<Token>) {
@@ -484,12 +493,14 @@ impl Actor for LinkActor {
             self.core.owner_is(owner, epoch, Instant::now());
         }
         ctx.run_interval(HINT_EVERY, |actor, ctx| {
-            if let Some((owner, epoch)) = actor.fabric.owner(actor.partition()) {
-                actor.core.owner_is(owner, epoch, Instant::now());
-                actor.run(ctx);
-            }
+            actor.survive(ctx, |actor, ctx| {
+                if let Some((owner, epoch)) = actor.fabric.owner(actor.partition()) {
+                    actor.core.owner_is(owner, epoch, Instant::now());
+                    actor.run(ctx);
+                }
+            });
         });
-        self.run(ctx);
+        self.survive(ctx, Self::run);
     }
 }
 
