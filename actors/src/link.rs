@@ -13,14 +13,16 @@ use actix::prelude::SendError;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 use bytes::{Bytes, BytesMut};
 use cluster::link::origin::{LinkAction, LinkFailure, LinkOrigin, LinkSettings};
-use cluster::link::protocol::{Ask, AskReply, AttachRoom, AttachUser, Delivery, DeliveryItem, Down, Publish};
+use cluster::link::protocol::{
+    Ask, AskReply, AttachPart, AttachRoom, AttachUser, Delivery, DeliveryItem, Down, Publish, Up,
+};
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use messaging::command::{Answer, Command};
-use messaging::user::publication::{SessionEvent, SessionKey, SessionState};
+use messaging::user::publication::{PublicationSettings, SessionEvent, SessionKey, SessionState, directed_has_room};
 use tokio::sync::oneshot;
-use xmpp::jid::{BareJid, FullJid};
+use xmpp::jid::{BareJid, FullJid, Jid};
 
-use crate::fabric::Fabric;
+use crate::fabric::{Fabric, FabricError};
 use crate::session::{SessionActor, ToSession};
 use crate::supervision::{RestartBudget, survive};
 
@@ -271,7 +273,11 @@ impl LinkActor {
     fn act(&mut self, action: LinkAction<Token>) {
         match action {
             LinkAction::Send { to, epoch, up } => {
-                if let Err(error) = self.fabric.send_up(to, self.partition(), epoch, &up) {
+                let sent = self.fabric.send_up(to, self.partition(), epoch, &up);
+                if let (Err(FabricError::Codec(error)), Up::Attach(part)) = (&sent, &up) {
+                    self.leave_out_largest(part, error);
+                }
+                if let Err(error) = sent {
                     tracing::debug!(%error, partition = %self.partition(), "a frame did not leave");
                     self.core.peer_down(to);
                 }
@@ -365,6 +371,26 @@ impl LinkActor {
         (users.collect(), rooms.collect())
     }
 
+    /// An attachment fits no frame: bounds elsewhere should have kept it small. Whoever takes the most of it has to begin
+    /// anew, or no session of the node would ever be attached again.
+    fn leave_out_largest(&mut self, part: &AttachPart, error: &storage::codec::CodecError) {
+        let Some(largest) = largest(part) else {
+            return tracing::error!(%error, "an attachment without users and rooms could not be encoded");
+        };
+        tracing::error!(%error, partition = %self.partition(), key = %largest, "too much to attach; its sessions end");
+        let mut sessions: Vec<FullJid> = self.rooms.remove(&largest).into_iter().flatten().collect();
+        if let Some(user) = self.users.remove(&largest) {
+            sessions.extend(user.sessions.into_iter().map(|session| session.key.jid));
+        }
+        self.core.forget(&largest);
+        for entry in sessions.iter().filter_map(|jid| self.fabric.directory.find(jid, 0)) {
+            let kick = ToSession::Kick(xmpp::stream_error::StreamErrorCondition::PolicyViolation);
+            if entry.session.try_send(kick).is_err() {
+                tracing::debug!("a session was gone before it could be told to end");
+            }
+        }
+    }
+
     fn deliver(&mut self, delivery: Delivery) {
         for item in &delivery.items {
             self.deliver_item(&delivery.key, item);
@@ -451,11 +477,8 @@ impl LinkActor {
             }
             SessionEvent::Directed { stanza, .. } => {
                 let Some(to) = stanza.to.clone() else { return };
-                let directed = &mut user.sessions[index].directed;
-                directed.retain(|jid| *jid != to);
-                if stanza.type_.as_deref() != Some("unavailable") {
-                    directed.push(to);
-                }
+                let gone = stanza.type_.as_deref() == Some("unavailable");
+                note_directed(&mut user.sessions[index].directed, to, gone);
             }
             SessionEvent::Acknowledged { seq, .. } => {
                 // In the order of sending: an older row may have been sent after newer ones.
@@ -473,6 +496,37 @@ impl LinkActor {
             }
         }
     }
+}
+
+/// Whom a session has sent directed presence, within the bounds that the owner has, too: it refuses what is beyond.
+fn note_directed(directed: &mut Vec<Jid>, to: Jid, gone: bool) {
+    let directed_max = PublicationSettings::default().directed_max;
+    if gone {
+        directed.retain(|jid| *jid != to);
+    } else if !directed.contains(&to) && directed_has_room(directed.iter(), &to, directed_max) {
+        directed.push(to);
+    }
+}
+
+/// The user or room that takes the most bytes of an attachment.
+fn largest(part: &AttachPart) -> Option<BareJid> {
+    let users = part.users.iter().map(|user| (user_bytes(user), &user.user));
+    let rooms = part.rooms.iter().map(|room| (room_bytes(room), &room.room));
+    let largest = users.chain(rooms).max_by_key(|(bytes, _)| *bytes);
+    largest.map(|(_, key)| key.clone())
+}
+
+fn user_bytes(user: &AttachUser) -> usize {
+    let session = |session: &SessionState| {
+        let presence = session.presence.as_ref().map_or(0, |presence| presence.size_hint());
+        let directed: usize = session.directed.iter().map(|jid| jid.as_str().len()).sum();
+        presence + directed + session.unacknowledged.len() * 8
+    };
+    user.sessions.iter().map(session).sum()
+}
+
+fn room_bytes(room: &AttachRoom) -> usize {
+    room.occupants.iter().map(|jid| jid.as_str().len()).sum()
 }
 
 fn addressed(head: &Bytes, target: &FullJid, tail: &Bytes) -> Bytes {
@@ -509,5 +563,67 @@ impl Handler<ToLink> for LinkActor {
 
     fn handle(&mut self, message: ToLink, ctx: &mut Self::Context) {
         self.survive(ctx, |actor, ctx| actor.receive(message, ctx));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(number: u64, directed: usize) -> SessionState {
+        let to = |n: usize| Jid::parse(&format!("friend{n}@localhost")).unwrap();
+        SessionState {
+            key: SessionKey {
+                node: 1,
+                number,
+                jid: FullJid::parse(&format!("romeo@localhost/{number}")).unwrap(),
+            },
+            flags: Default::default(),
+            presence: None,
+            directed: (0..directed).map(to).collect(),
+            unacknowledged: Vec::new(),
+            newest_row: 0,
+        }
+    }
+
+    #[test]
+    fn directed_presence_is_noted_within_bounds() {
+        let mut directed = Vec::new();
+        let jid = |n: usize| Jid::parse(&format!("friend{n}@localhost")).unwrap();
+        for n in 0..100_000 {
+            note_directed(&mut directed, jid(n % 5_000), false);
+        }
+        assert_eq!(directed.len(), 1_000);
+        note_directed(&mut directed, jid(7), true);
+        assert!(!directed.contains(&jid(7)));
+        note_directed(&mut directed, jid(4_000), false);
+        assert!(directed.contains(&jid(4_000)));
+    }
+
+    #[test]
+    fn the_largest_of_an_attachment_is_found() {
+        let bare = |text: &str| BareJid::parse(text).unwrap();
+        let check = |users: &[(&str, usize)], rooms: &[(&str, usize)], expect: Option<&str>| {
+            let user = |(name, directed): &(&str, usize)| AttachUser {
+                user: bare(name),
+                cursor: 0,
+                sessions: vec![state(1, 1), state(2, *directed)],
+            };
+            let occupant = |n| FullJid::parse(&format!("friend{n}@localhost/x")).unwrap();
+            let room = |(name, occupants): &(&str, usize)| AttachRoom {
+                room: bare(name),
+                cursor: 0,
+                occupants: (0..*occupants).map(occupant).collect(),
+            };
+            let part = AttachPart {
+                users: users.iter().map(user).collect(),
+                rooms: rooms.iter().map(room).collect(),
+                ..AttachPart::default()
+            };
+            assert_eq!(largest(&part), expect.map(bare));
+        };
+        check(&[], &[], None);
+        check(&[("a@localhost", 3), ("b@localhost", 9)], &[("r@rooms", 5)], Some("b@localhost"));
+        check(&[("a@localhost", 3), ("b@localhost", 9)], &[("r@rooms", 50)], Some("r@rooms"));
     }
 }

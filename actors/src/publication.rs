@@ -86,7 +86,7 @@ pub struct PublicationActor {
 
 impl PublicationActor {
     /// Pieces of work that may wait.
-    pub const MAILBOX: usize = 1_024;
+    pub const MAILBOX: usize = 8_192;
 
     /// For a user.
     pub fn new(fabric: Arc<Fabric>, partition: PartitionId, epoch: Epoch, user: BareJid) -> PublicationActor {

@@ -96,7 +96,7 @@ pub struct RoomActor {
 
 impl RoomActor {
     /// Pieces of work that may wait.
-    pub const MAILBOX: usize = 4_096;
+    pub const MAILBOX: usize = 16_384;
 
     /// `attached`: the nodes attached so far.
     pub fn new(

@@ -33,6 +33,9 @@ pub fn at(element: Element<'_>, set: bool, key: &BareJid, session: &FullJid, ids
 /// Rows read at once while a filter is looked for.
 const CHUNK_ROWS: usize = 512;
 
+/// Rows read at once where all of them match: a page is full after few large ones.
+const PLAIN_CHUNK_ROWS: usize = 64;
+
 /// Rows looked at for one page at most; beyond that the page is shorter than it could be, and says it isn't the last.
 const LOOKED_AT_MAX: usize = 16 * CHUNK_ROWS;
 
@@ -183,11 +186,12 @@ impl Reader<'_> {
         let wanted = archive_page::rows_wanted(self.query);
         let mut rows = Vec::new();
         let mut looked_at = 0;
-        while rows.len() < wanted && looked_at < LOOKED_AT_MAX {
+        let mut bytes = 0;
+        while rows.len() < wanted && looked_at < LOOKED_AT_MAX && bytes < archive_page::PAGE_BYTES_MAX {
             let limit = if self.is_filtered() {
                 CHUNK_ROWS
             } else {
-                wanted - rows.len()
+                PLAIN_CHUNK_ROWS.min(wanted - rows.len())
             };
             let chunk = self.chunk(&Page {
                 after,
@@ -207,7 +211,12 @@ impl Reader<'_> {
             for row in chunk {
                 let row = decode_archive_row(&row.record)?;
                 if archive_page::matches(self.query, &row) {
+                    bytes += archive_page::row_bytes(&row);
                     rows.push(row);
+                }
+                if bytes >= archive_page::PAGE_BYTES_MAX {
+                    // The page is full.
+                    break;
                 }
             }
             if short {

@@ -14,8 +14,16 @@ use xmpp::stanza_error::{Condition, StanzaError};
 use super::SessionActor;
 use super::pending::Handling;
 
+/// Bytes of a presence. It is kept for every session and occupant, sent to all of their contacts and to whoever joins,
+/// and brought again with every attachment.
+const PRESENCE_BYTES_MAX: usize = 16 * 1024;
+
 impl SessionActor {
     pub(super) fn presence(&mut self, handling: Handling, ctx: &mut Context<Self>) {
+        if handling.stanza.size_hint() > PRESENCE_BYTES_MAX {
+            let error = StanzaError::new(Condition::PolicyViolation).with_text("The presence is too large.");
+            return self.refuse(handling, &error, ctx);
+        }
         let Some(to) = handling.stanza.to.clone() else {
             return self.broadcast(handling, ctx);
         };
