@@ -18,6 +18,8 @@ pub mod wire;
 
 pub mod scenario;
 
+pub mod terminal;
+
 pub mod checker;
 pub mod history;
 pub mod load;
