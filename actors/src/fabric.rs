@@ -16,6 +16,7 @@ use xmpp::jid::BareJid;
 use xmpp::stream::StreamConfig;
 
 use crate::directory::Directory;
+use crate::isolation::StandingCell;
 use crate::link::LinkActor;
 use crate::metrics::Metrics;
 use crate::owner::OwnerActor;
@@ -61,6 +62,8 @@ pub struct Fabric {
     pub streams: Arc<StreamConfig>,
     /// Counters.
     pub metrics: Metrics,
+    /// How the node stands to the quorum.
+    pub standing: StandingCell,
     /// Opaque ids of archive rows.
     pub ids: ArchiveIds,
     owners: RwLock<Vec<Option<(NodeId, Epoch)>>>,
@@ -113,6 +116,7 @@ impl Fabric {
             settings,
             streams,
             metrics,
+            standing: StandingCell::default(),
             ids,
             owners,
             actors: OnceLock::new(),

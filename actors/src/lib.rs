@@ -13,7 +13,8 @@
 //! - [`services`]: requests that a session answers or passes on, one file a feature.
 //! - [`link`]: one actor a partition, the node's end of the link.
 //! - [`owner`]: one actor a partition, awake while this node owns it; [`room`] and [`publication`] live below it.
-//! - [`runtime`]: starts all of it; [`supervision`]: what becomes of a panic; [`control`]: what operators may ask.
+//! - [`runtime`]: starts all of it; [`supervision`]: what becomes of a panic; [`isolation`]: of a lost quorum;
+//!   [`control`]: what operators may ask.
 //!
 //! House rules: no `do_send`; every mailbox is bounded and every sender knows what to do when one is full; an actor
 //! yields after 64 pieces of work; a panic costs one session or one room.
@@ -35,5 +36,6 @@ pub mod publication;
 pub mod room;
 
 pub mod control;
+pub mod isolation;
 pub mod runtime;
 pub mod supervision;

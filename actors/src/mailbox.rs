@@ -96,7 +96,7 @@ impl SessionMailbox {
 fn bytes_of(message: &ToSession) -> usize {
     match message {
         ToSession::Deliver { bytes, .. } => bytes.len(),
-        ToSession::Outcome { .. } | ToSession::Room { .. } | ToSession::Kick(_) => 0,
+        ToSession::Outcome { .. } | ToSession::Room { .. } | ToSession::Kick(_) | ToSession::Leave => 0,
     }
 }
 

@@ -214,6 +214,7 @@ impl Negotiation {
     async fn bind(&mut self, account: BareJid, requested: Option<String>) {
         let resource = requested.unwrap_or_else(|| format!("{:016x}", rand::rng().random::<u64>()));
         let event = match account.with_resource(&resource) {
+            _ if !self.fabric.standing.takes_logins() => StreamEvent::BindRefused(unavailable_now()),
             Err(_) => StreamEvent::BindRefused(StanzaError::new(Condition::BadRequest)),
             Ok(jid) => {
                 let key = SessionKey {
@@ -294,6 +295,10 @@ pub async fn propose(fabric: &Fabric, key: &BareJid, command: Command) -> Outcom
 
 /// The credentials of an account; `Err`: its owner can't be reached.
 async fn lookup(fabric: &Fabric, account: BareJid) -> StreamEvent {
+    if !fabric.standing.takes_logins() {
+        // At once: the client tries another node.
+        return StreamEvent::CredentialsRefused(SaslCondition::TemporaryAuthFailure);
+    }
     let query = Ask::Query(Query::Credentials { user: account.clone() });
     match ask(fabric, &account, query).await {
         Outcome::Replied(AskReply::Reply(Reply::Credentials(found))) => found_event(found),

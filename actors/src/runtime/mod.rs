@@ -167,6 +167,8 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         ));
     }
     let watch = network.handle().spawn(crate::supervision::watch(Arc::clone(&fabric)));
+    let looking = crate::isolation::watch(Arc::clone(&fabric), groups.clone(), Arc::clone(&gossip));
+    network.handle().spawn(looking);
     let inner = Inner {
         fabric,
         groups,
@@ -402,7 +404,9 @@ impl NodeHandle {
                 }
             }
         }
-        let kept = inner.groups.step_down_all(HAND_OVER_MAX).await;
+        // Alone there is nobody to hand over to.
+        let limit = if inner.fabric.settings.members.len() > 1 { HAND_OVER_MAX } else { Duration::ZERO };
+        let kept = inner.groups.step_down_all(limit).await;
         if !kept.is_empty() && inner.fabric.settings.members.len() > 1 {
             tracing::warn!(
                 groups = kept.len(),

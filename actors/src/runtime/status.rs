@@ -27,6 +27,8 @@ pub struct PoolStatus {
     pub uptime_seconds: u64,
     /// Bound sessions on this node.
     pub sessions: usize,
+    /// How it stands to the quorum: `in-touch`, `no-logins` or `cut-off`.
+    pub standing: &'static str,
     /// The members.
     pub members: Vec<MemberStatus>,
     /// The partitions.
@@ -74,7 +76,7 @@ pub struct PartitionStatus {
 /// Whether a node can serve clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// Every group has a leader.
+    /// Every group has a leader, and the node takes logins.
     pub quorum: bool,
     /// Partitions whose owner is known.
     pub partitions_owned: u16,
@@ -131,6 +133,7 @@ pub(super) fn of(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: started.elapsed().as_secs(),
         sessions: fabric.directory.len(),
+        standing: fabric.standing.get().as_str(),
         members: members.collect(),
         partitions: partitions.collect(),
     }
@@ -138,7 +141,8 @@ pub(super) fn of(
 
 pub(super) fn readiness(fabric: &Arc<Fabric>, groups: &Groups) -> Readiness {
     let owned = fabric.owners().iter().flatten().count();
-    let quorum = groups.status().iter().all(|status| status.leader.is_some());
+    let led = groups.status().iter().all(|status| status.leader.is_some());
+    let quorum = led && fabric.standing.takes_logins();
     Readiness {
         quorum,
         partitions_owned: u16::try_from(owned).unwrap_or(u16::MAX),

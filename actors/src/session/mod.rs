@@ -68,6 +68,8 @@ pub enum ToSession {
     },
     /// End the stream.
     Kick(StreamErrorCondition),
+    /// End the stream without a word, so that the client goes on at another node: this one can't serve it.
+    Leave,
 }
 
 /// What a session begins with.
@@ -436,6 +438,7 @@ impl Handler<ToSession> for SessionActor {
                 self.rooms.remove(&room);
             }
             ToSession::Kick(condition) => self.end(StreamError::new(condition), ctx),
+            ToSession::Leave => self.drop_stream(ctx),
         }
         self.set_timer(ctx);
     }
