@@ -43,7 +43,7 @@ impl std::fmt::Debug for EffectQueue {
 impl EffectQueue {
     /// Sets who is woken when the queue was empty and is no longer; wakes it at once if there is news already.
     pub fn set_waker(&self, waker: impl Fn() + Send + Sync + 'static) {
-        let waiting = self.len() > 0;
+        let waiting = !self.is_empty();
         let mut slot = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting {
             waker();

@@ -69,6 +69,9 @@ pub struct MetaState {
     pub starts: BTreeMap<NodeId, Incarnation>,
 }
 
+/// Table, key and value.
+type StoredRow = (Table, Vec<u8>, Vec<u8>);
+
 const DIGEST_TABLE: Table = Table(0);
 const STARTS_TABLE: Table = Table(1);
 
@@ -118,7 +121,7 @@ impl MetaState {
         Ok(())
     }
 
-    fn rows(&self) -> Result<Vec<(Table, Vec<u8>, Vec<u8>)>, CodecError> {
+    fn rows(&self) -> Result<Vec<StoredRow>, CodecError> {
         let mut rows = Vec::new();
         if let Some(digest) = &self.digest {
             rows.push((DIGEST_TABLE, codec::row_bytes(&())?, codec::row_bytes(digest)?));
