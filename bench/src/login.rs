@@ -251,3 +251,6 @@ pub(crate) fn acknowledge(h: u32) -> bytes::Bytes {
         .attr("h", &h.to_string());
     a.finish()
 }
+
+#[cfg(test)]
+mod tests;
