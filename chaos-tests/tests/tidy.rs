@@ -1,0 +1,389 @@
+//! Facts about the source that must stay true; `scripts/tidy` runs only these.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use toml::Table;
+use xmpp::ns;
+use xmpp::stream::features::{FEATURES, Place};
+
+/// The crates from left to right: each imports only what stands left of it.
+const CHAIN: [&str; 7] = [
+    "xmpp",
+    "messaging",
+    "storage",
+    "cluster",
+    "actors",
+    "web",
+    "node",
+];
+
+/// May import all.
+const OUTSIDE: [&str; 2] = ["chaos-tests", "bench"];
+
+/// Heavy dependencies and the only crate that knows each.
+const KNOWN_BY: [(&str, &str); 6] = [
+    ("openraft", "cluster"),
+    ("fjall", "storage"),
+    ("sled", "storage"),
+    ("bincode", "storage"),
+    ("actix", "actors"),
+    ("actix-web", "web"),
+];
+
+const FILE_LINES_MAX: usize = 800;
+const FUNCTION_LINES_MAX: usize = 70;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Every file that git knows or would know, with its text.
+fn files(accept: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+    let output = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output()
+        .expect("git lists the files");
+    let listed = String::from_utf8(output.stdout).expect("names are UTF-8");
+    let names: BTreeSet<&str> = listed.lines().filter(|name| accept(name)).collect();
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).ok();
+    names
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), read(name)?)))
+        .collect()
+}
+
+fn rust_files() -> Vec<(String, String)> {
+    files(|name| name.ends_with(".rs"))
+}
+
+fn none(what: &str, found: &[String]) {
+    assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
+}
+
+/// Lines that hold a text, as file:line.
+fn lines_with(
+    files: &[(String, String)],
+    needle: &str,
+    fits: impl Fn(&str, &str) -> bool,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, text) in files {
+        for (at, line) in text.lines().enumerate() {
+            if line.contains(needle) && fits(name, line) {
+                found.push(format!("{name}:{}: {}", at + 1, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+fn manifest(folder: &str) -> Table {
+    let text = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("a manifest");
+    text.parse().expect("a manifest is TOML")
+}
+
+fn dependencies(folder: &str) -> BTreeSet<String> {
+    let manifest = manifest(folder);
+    let sections = ["dependencies", "dev-dependencies", "build-dependencies"];
+    let tables = sections
+        .iter()
+        .filter_map(|section| manifest.get(*section)?.as_table());
+    tables.flat_map(|table| table.keys().cloned()).collect()
+}
+
+#[test]
+fn crates_import_to_the_left() {
+    let mut found = Vec::new();
+    for (at, name) in CHAIN.iter().enumerate() {
+        let own = dependencies(name);
+        let right = CHAIN.iter().skip(at).chain(&OUTSIDE);
+        found.extend(
+            right
+                .filter(|other| own.contains(**other))
+                .map(|other| format!("{name} imports {other}")),
+        );
+    }
+    none("imports against the chain", &found);
+}
+
+#[test]
+fn one_crate_knows_each_heavy_dependency() {
+    let mut found = Vec::new();
+    for folder in CHAIN {
+        let own = dependencies(folder);
+        for (dependency, knows) in KNOWN_BY {
+            if own.contains(dependency) && folder != knows {
+                found.push(format!(
+                    "{folder} depends on {dependency}, which only {knows} may know"
+                ));
+            }
+        }
+    }
+    none("dependencies in the wrong crate", &found);
+}
+
+#[test]
+fn every_folder_of_the_workspace_is_known_here() {
+    let workspace = manifest(".");
+    let members = workspace["workspace"]["members"]
+        .as_array()
+        .expect("members");
+    let members: BTreeSet<&str> = members.iter().filter_map(toml::Value::as_str).collect();
+    assert_eq!(members, CHAIN.iter().chain(&OUTSIDE).copied().collect());
+}
+
+#[test]
+fn files_are_short() {
+    let long = rust_files()
+        .into_iter()
+        .map(|(name, text)| (text.lines().count(), name));
+    let long: Vec<String> = long
+        .filter(|(lines, _)| *lines > FILE_LINES_MAX)
+        .map(|(lines, name)| format!("{name}: {lines}"))
+        .collect();
+    none("files with more than 800 lines", &long);
+}
+
+/// Functions and their lengths, in formatted code: a function ends with a brace at its own indentation.
+fn functions(text: &str) -> Vec<(usize, String, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let indent = &line[..line.len() - code.len()];
+        let words = ["pub ", "pub(crate) ", "pub(super) ", "async ", "const "];
+        let mut rest = code;
+        while let Some(next) = words.iter().find_map(|word| rest.strip_prefix(word)) {
+            rest = next;
+        }
+        let Some(name) = rest.strip_prefix("fn ") else {
+            continue;
+        };
+        if code.ends_with('}') || code.ends_with(';') {
+            continue;
+        }
+        let end = lines[at + 1..].iter().position(|line| {
+            let tail = line.strip_prefix(indent).unwrap_or("");
+            tail == "}" || (tail.starts_with(')') && tail.ends_with(';'))
+        });
+        let name = name.split(['(', '<']).next().unwrap_or_default().to_owned();
+        if let Some(end) = end.filter(|end| lines[at + 1 + end].trim() == "}") {
+            found.push((at + 1, name, end + 2));
+        }
+    }
+    found
+}
+
+/// Where tests begin in a file: at its first line, or at its `mod tests {`.
+fn tests_begin(name: &str, text: &str) -> usize {
+    let whole = ["/tests/", "/examples/"]
+        .iter()
+        .any(|part| name.contains(part));
+    if whole || name.ends_with("tests.rs") {
+        return 0;
+    }
+    let inner = text.lines().position(|line| line == "mod tests {");
+    inner.unwrap_or(usize::MAX)
+}
+
+/// Tables and stories of tests may be longer; they are printed, longest last.
+#[test]
+fn functions_are_short() {
+    let (mut long, mut of_tests) = (Vec::new(), Vec::new());
+    for (file, text) in rust_files() {
+        let tests = tests_begin(&file, &text);
+        let too_long = functions(&text)
+            .into_iter()
+            .filter(|(_, _, length)| *length > FUNCTION_LINES_MAX);
+        for (line, name, length) in too_long {
+            let found = (length, format!("{file}:{line}: {name} has {length} lines"));
+            if line > tests {
+                of_tests.push(found)
+            } else {
+                long.push(found.1)
+            }
+        }
+    }
+    of_tests.sort();
+    for (_, line) in of_tests {
+        println!("{line}");
+    }
+    none("functions with more than 70 lines", &long);
+}
+
+#[test]
+fn function_lengths_are_counted() {
+    let text = "impl A {\n    pub(crate) async fn a(\n        b: C,\n    ) -> D {\n        e\n    }\n    fn f(&self);\n}\nfn g() {}\n";
+    assert_eq!(functions(text), [(2, "a".to_owned(), 5)]);
+}
+
+#[test]
+fn banned_words() {
+    let here = |name: &str| name.ends_with("tests/tidy.rs");
+    let code = |name: &str, line: &str| !here(name) && !line.trim_start().starts_with("//");
+    let files = rust_files();
+    none(
+        "do_send ignores the mailbox limit",
+        &lines_with(&files, ".do_send(", code),
+    );
+    none(
+        "tests are not ignored",
+        &lines_with(&files, "#[ignore", code),
+    );
+    none("unfinished", &lines_with(&files, "todo!(", code));
+    let in_tests = |name: &str, line: &str| {
+        let is_test = name.contains("/tests/")
+            || name.ends_with("tests.rs")
+            || name.starts_with("chaos-tests/");
+        is_test && code(name, line)
+    };
+    none(
+        "tests wait for conditions, never for time",
+        &lines_with(&files, "sleep(", in_tests),
+    );
+}
+
+#[test]
+fn no_file_knows_a_machine() {
+    let files = files(|name| !name.ends_with(".lock") && !name.ends_with("tests/tidy.rs"));
+    for path in ["/work/", "/root/", "/home/"] {
+        none("paths of a machine", &lines_with(&files, path, |_, _| true));
+    }
+}
+
+/// A feature is advertised exactly when it is implemented: each has a scenario that asserts it in its place.
+#[test]
+fn what_discovery_names_is_asserted_by_a_scenario() {
+    let scenario = |name: &str| {
+        let path = root()
+            .join("node/tests/scenarios")
+            .join(name)
+            .with_extension("scs");
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let places = [
+        (Place::DiscoServer, "disco_server"),
+        (Place::DiscoAccount, "disco_account"),
+        (Place::DiscoRooms, "disco_rooms_service"),
+        (Place::DiscoRoom, "disco_room"),
+    ];
+    let mut missing = Vec::new();
+    for (place, name) in places {
+        let text = scenario(name);
+        for feature in FEATURES
+            .iter()
+            .filter(|feature| feature.advertised.contains(&place))
+        {
+            // Off by default: not advertised by the pools of the scenarios.
+            if feature.namespace != ns::REGISTER
+                && !text.contains(&format!("var='{}'", feature.namespace))
+            {
+                missing.push(format!(
+                    "{name}.scs does not name {} ({})",
+                    feature.namespace, feature.name
+                ));
+            }
+        }
+    }
+    none("features without a scenario", &missing);
+}
+
+/// Every namespace that is advertised by discovery is also used by a scenario, beyond being named.
+#[test]
+fn what_is_advertised_is_used_by_a_scenario() {
+    let scripts = files(|name| name.ends_with(".scs"));
+    let mut missing = Vec::new();
+    for feature in FEATURES {
+        let in_discovery = feature
+            .advertised
+            .iter()
+            .any(|place| !matches!(place, Place::Stream(_)));
+        let namespace = feature.namespace.trim_end_matches("#extended");
+        let used = scripts
+            .iter()
+            .any(|(_, text)| text.contains(&format!("xmlns='{namespace}'")));
+        if in_discovery && !used {
+            missing.push(format!("{} ({})", feature.namespace, feature.name));
+        }
+    }
+    none("advertised and never tried", &missing);
+}
+
+#[test]
+fn scenarios_name_their_rule() {
+    let scripts = files(|name| name.ends_with(".scs"));
+    assert!(scripts.len() >= 60, "{} scenarios", scripts.len());
+    let cites = |text: &str| {
+        let title = text.lines().next().unwrap_or_default();
+        title.starts_with("# ")
+            && ["RFC ", "XEP-", "The promise"]
+                .iter()
+                .any(|source| title.contains(source))
+    };
+    let silent = scripts
+        .iter()
+        .filter(|(_, text)| !cites(text))
+        .map(|(name, _)| name.clone());
+    none(
+        "scenarios without a rule in their first line",
+        &silent.collect::<Vec<_>>(),
+    );
+}
+
+/// Targets of links in Markdown, `](target)`.
+fn links(text: &str) -> Vec<&str> {
+    text.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .collect()
+}
+
+#[test]
+fn links_of_documents_lead_somewhere() {
+    let mut broken = Vec::new();
+    for (name, text) in files(|name| name.ends_with(".md")) {
+        let folder = root()
+            .join(&name)
+            .parent()
+            .map(Path::to_path_buf)
+            .unwrap_or_default();
+        for link in links(&text) {
+            let target = link.split('#').next().unwrap_or_default();
+            let local =
+                !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:");
+            if local && !folder.join(target).exists() {
+                broken.push(format!("{name}: {link}"));
+            }
+        }
+    }
+    none("links that lead nowhere", &broken);
+}
+
+#[test]
+fn scripts_may_be_run() {
+    use std::os::unix::fs::PermissionsExt;
+    let scripts = files(|name| name.starts_with("scripts/") || name == ".ci/run");
+    let mode = |name: &str| {
+        std::fs::metadata(root().join(name)).map_or(0, |meta| meta.permissions().mode())
+    };
+    let bad = scripts
+        .iter()
+        .filter(|(name, text)| text.starts_with("#!") && mode(name) & 0o111 == 0);
+    none(
+        "scripts that may not be run",
+        &bad.map(|(name, _)| name.clone()).collect::<Vec<_>>(),
+    );
+    let names: BTreeMap<&str, &str> = scripts
+        .iter()
+        .map(|(name, text)| (name.as_str(), text.as_str()))
+        .collect();
+    assert!(
+        names
+            .get(".ci/run")
+            .is_some_and(|text| text.contains("scripts/test")),
+        "CI runs scripts/test"
+    );
+}
