@@ -8,6 +8,7 @@
 //!
 //! - [`cli`]: what may be typed; [`exit`]: what a failure says and which code it ends with.
 //! - [`config`]: `muster.toml` and the pool file; [`certificate`]: certificates from files; [`check`]: `muster check-config`.
+//! - [`tickets`]: clients resume TLS on any node.
 //! - [`init`]: new pools; [`authority`]: their CA; [`secret_file`]: files for the owner's eyes.
 //! - [`run`]: one life of a node; [`logging`]: what it says meanwhile; [`backend`]: the node behind its control port.
 //! - [`ctl`]: operators' commands.
@@ -20,6 +21,7 @@ mod exit;
 mod certificate;
 mod check;
 mod config;
+mod tickets;
 
 mod authority;
 mod init;

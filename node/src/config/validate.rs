@@ -22,6 +22,7 @@ use super::knob::Size;
 use super::pool_file::{PoolFile, refuse_exposed};
 use super::sections::{Clients, Control, Storage};
 use crate::certificate::{Certified, read_chain};
+use crate::tickets::PoolTickets;
 
 /// A configuration that a node can start with.
 pub(crate) struct NodeConfig {
@@ -200,8 +201,7 @@ fn clients(
     refuse_exposed(&key_path)?;
     let mut tls = certified.server_config(provider)?;
     tls.alpn_protocols = vec![ALPN_CLIENT.to_vec()];
-    tls.ticketer = rustls::crypto::ring::Ticketer::new()
-        .map_err(|error| file.invalid("clients", "certificate", error.to_string()))?;
+    tls.ticketer = Arc::new(PoolTickets::new(&pool.secret));
     let limits_after_auth = limits_after_auth(file)?;
     let outgoing_bytes_max = bytes(
         file,
