@@ -1,7 +1,8 @@
 //! What all actors of a node share: who it is, where partitions live, how frames leave.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
 use actix::Addr;
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use crate::link::LinkActor;
 use crate::metrics::Metrics;
 use crate::owner::OwnerActor;
 use crate::runtime::Settings;
+use crate::soft::RecentWords;
 
 /// One partition as a node sees it.
 pub struct PartitionPlace {
@@ -67,6 +69,8 @@ pub struct Fabric {
     /// Opaque ids of archive rows.
     pub ids: ArchiveIds,
     owners: RwLock<Vec<Option<(NodeId, Epoch)>>>,
+    /// What was said lately to the owner of each partition, and in which order.
+    recent: Vec<Mutex<RecentWords>>,
     actors: OnceLock<Vec<PartitionActors>>,
     session_numbers: AtomicU64,
 }
@@ -105,6 +109,7 @@ impl Fabric {
             metrics,
         } = parts;
         let owners = RwLock::new(vec![None; partitions.len()]);
+        let recent = partitions.iter().map(|_| Mutex::default()).collect();
         let ids = ArchiveIds::new(&settings.constants.id_key);
         Arc::new(Fabric {
             node,
@@ -119,6 +124,7 @@ impl Fabric {
             standing: StandingCell::default(),
             ids,
             owners,
+            recent,
             actors: OnceLock::new(),
             session_numbers: AtomicU64::new(1),
         })
@@ -206,13 +212,44 @@ impl Fabric {
         self.send(to, RouteKind::Across, partition, epoch, across.encode()?)
     }
 
-    /// Sends soft state to the owner of a partition, if one is known.
+    /// Sends soft state to the owner of a partition, if one is known, and keeps it for the next owner.
     ///
     /// # Errors
-    /// When no owner is known or the frame can't be queued; presence converges by probes.
+    /// When no owner is known or the frame can't be queued; then it waits for the next owner.
     pub fn send_to_owner(&self, partition: PartitionId, across: &Across) -> Result<(), FabricError> {
-        let (owner, epoch) = self.owner(partition).ok_or(FabricError::NoOwner(partition))?;
-        self.send_across(owner, partition, epoch, across)
+        let body = across.encode()?;
+        // Locked until it is queued: a new owner is told older words first.
+        let mut recent = self.recent_words(partition)?;
+        let sent = match self.owner(partition) {
+            Some((owner, epoch)) => self.send(owner, RouteKind::Across, partition, epoch, body.clone()),
+            None => Err(FabricError::NoOwner(partition)),
+        };
+        recent.keep(across, body, sent.is_ok(), Instant::now());
+        sent
+    }
+
+    /// Tells a partition's new owner what the old one may never have heard.
+    pub(crate) fn tell_new_owner(&self, partition: PartitionId, owner: NodeId, epoch: Epoch) {
+        let Ok(mut recent) = self.recent_words(partition) else { return };
+        for body in recent.again(Instant::now()) {
+            if let Err(error) = self.send(owner, RouteKind::Across, partition, epoch, body) {
+                tracing::debug!(%error, %owner, "soft state did not leave for a new owner");
+            }
+        }
+    }
+
+    /// Drops what no new owner needs to hear any more.
+    pub(crate) fn forget_old_words(&self) {
+        for recent in &self.recent {
+            let mut recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
+            recent.forget(Instant::now());
+        }
+    }
+
+    fn recent_words(&self, partition: PartitionId) -> Result<MutexGuard<'_, RecentWords>, FabricError> {
+        let recent = self.recent.get(usize::from(partition.0));
+        let recent = recent.ok_or(FabricError::NoOwner(partition))?;
+        Ok(recent.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn send(

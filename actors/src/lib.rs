@@ -25,6 +25,7 @@ mod framing;
 pub mod metrics;
 
 pub mod listener;
+mod soft;
 pub mod mailbox;
 pub mod negotiation;
 pub mod services;

@@ -68,7 +68,7 @@ impl SessionMailbox {
     pub fn try_send(&self, message: ToSession) -> Result<(), MailboxFull> {
         if let ToSession::Kick(condition) = &message {
             // The first reason counts.
-            let _ = self.doomed.set(condition.clone());
+            let _ = self.doomed.set(*condition);
             // Full: what is in it wakes the session, which finds the reason.
             return match self.addr.try_send(message) {
                 Ok(()) | Err(actix::dev::SendError::Full(_)) => Ok(()),

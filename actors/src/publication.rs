@@ -375,7 +375,7 @@ impl PublicationActor {
             PublicationAction::NoteSessions { up, down } => {
                 let incarnation = self.fabric.incarnation.0;
                 let up = up.into_iter().map(|key| (key.jid, key.node, incarnation)).collect();
-                self.to_own(FromKey::Propose(Command::NoteSessions { up, down }));
+                self.to_own(FromKey::Propose(Box::new(Command::NoteSessions { up, down })));
             }
             PublicationAction::Kick(session) => self.kick(session, StreamErrorCondition::Conflict),
             PublicationAction::Deliver { .. }
@@ -397,7 +397,7 @@ impl PublicationActor {
 
     fn to_owner_of(&self, partition: PartitionId, across: &Across) {
         if let Err(error) = self.fabric.send_to_owner(partition, across) {
-            // Presence converges by probes when the users' sessions attach.
+            // The next owner is told.
             tracing::debug!(%error, "soft state did not leave");
         }
     }

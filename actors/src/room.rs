@@ -45,7 +45,7 @@ pub enum ToRoom {
         /// Its sessions that believe they are in.
         occupants: Vec<FullJid>,
         /// The room as of the newest row whose effect this actor has been given; `None`: no such room.
-        scene: Option<RoomScene>,
+        scene: Option<Box<RoomScene>>,
     },
     /// A node without occupants here is attached to the partition.
     NodeAttached(NodeId),
@@ -72,10 +72,10 @@ pub struct RoomScene {
 
 impl RoomScene {
     /// The room as the state shows it.
-    pub fn of(state: &State, room: &BareJid) -> Option<RoomScene> {
+    pub fn of(state: &State, room: &BareJid) -> Option<Box<RoomScene>> {
         let record = state.rooms.get(room)?.clone();
         let occupants = state.room_views.peek(&state.occupants, room);
-        Some(RoomScene { record, occupants })
+        Some(Box::new(RoomScene { record, occupants }))
     }
 }
 
@@ -297,13 +297,14 @@ impl RoomActor {
     }
 
     /// Brings a node from its cursor to where this actor stands; from there on it reads along.
-    fn attach(&mut self, node: NodeId, cursor: u64, believing: &[FullJid], scene: Option<RoomScene>) {
-        let Some(RoomScene { record, occupants: now }) = scene else {
+    fn attach(&mut self, node: NodeId, cursor: u64, believing: &[FullJid], scene: Option<Box<RoomScene>>) {
+        let Some(scene) = scene else {
             self.attached.insert(node);
             // The room is gone, and so is what told of it.
             self.reading.remove(&node);
             return self.desynchronized(node, believing);
         };
+        let RoomScene { record, occupants: now } = *scene;
         let head = record.head;
         let rows = rows_between(
             self.replica(),

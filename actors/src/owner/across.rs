@@ -10,13 +10,12 @@ use cluster::node_id::NodeId;
 use messaging::link_record::LinkOrigin;
 
 use super::OwnerActor;
-use crate::publication::ToPublication;
 
 impl OwnerActor {
     pub(super) fn across(&mut self, from_node: NodeId, across: Across, _ctx: &mut Context<Self>) {
         let fabric = Arc::clone(&self.fabric);
         let Some(reign) = &mut self.reign else {
-            // Outboxes send again by themselves; presence converges by probes.
+            // Outboxes send again by themselves; soft state is sent again to the next owner.
             return;
         };
         match across {
@@ -33,22 +32,7 @@ impl OwnerActor {
                 reign.outbox.answered(by, sequence, refused, Instant::now())
             }
             Across::OutboxHole { by, expected } => reign.outbox.hole(by, expected, Instant::now()),
-            Across::Presence { targets, stanza } => {
-                let stanza = Arc::new(stanza);
-                for target in targets {
-                    self.tell_publication(&target, false, ToPublication::PresenceIn(Arc::clone(&stanza)));
-                }
-            }
-            Across::Probe { from, targets } => {
-                for target in targets {
-                    self.tell_publication(&target, true, ToPublication::Probe(from.clone()));
-                }
-            }
-            Across::Stanza(stanza) => {
-                if let Some(to) = stanza.to.as_ref().map(|to| to.bare()) {
-                    self.tell_publication(&to, true, ToPublication::Stanza(stanza));
-                }
-            }
+            Across::Presence { .. } | Across::Probe { .. } | Across::Stanza(_) => self.soft(across),
             Across::OwnerHint { .. } => {}
         }
     }

@@ -15,6 +15,7 @@ mod across;
 mod ask;
 mod batch;
 mod casualties;
+mod held_back;
 mod nodes;
 mod reign;
 mod up;
@@ -83,7 +84,7 @@ pub enum ToOwner {
 /// What rooms and publications ask of their partition's owner.
 pub enum FromKey {
     /// Propose this, numbered as the owner's own.
-    Propose(Command),
+    Propose(Box<Command>),
     /// The delivery cursor of a user may move; gathered for a few seconds.
     AdvanceCursor {
         /// Whose.
@@ -290,7 +291,7 @@ impl OwnerActor {
                 }
             }
             ToOwner::PeerDown(node) => self.peer_down(node),
-            ToOwner::FromKey(request) => self.from_key(request, ctx),
+            ToOwner::FromKey(request) => self.asked_by_key(request, ctx),
             ToOwner::Stop => {
                 self.stopping = true;
                 self.end("the node stops");

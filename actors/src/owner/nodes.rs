@@ -251,9 +251,9 @@ impl OwnerActor {
         }
     }
 
-    pub(super) fn from_key(&mut self, request: FromKey, _ctx: &mut Context<Self>) {
+    pub(super) fn asked_by_key(&mut self, request: FromKey, _ctx: &mut Context<Self>) {
         match request {
-            FromKey::Propose(command) => self.propose_own(command),
+            FromKey::Propose(command) => self.propose_own(*command),
             FromKey::Lost(node) => self.detach(node),
             FromKey::AdvanceCursor { user, delivered } => {
                 let Some(reign) = &mut self.reign else { return };

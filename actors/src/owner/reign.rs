@@ -16,6 +16,7 @@ use messaging::link_record::LinkOrigin;
 use xmpp::jid::{BareJid, FullJid};
 
 use super::OwnerActor;
+use super::held_back::HeldBack;
 use crate::publication::{PublicationActor, ToPublication};
 use crate::room::{RoomActor, ToRoom};
 use crate::supervision::Ward;
@@ -44,6 +45,8 @@ pub(super) struct Reign {
     pub(super) unattached: HashMap<NodeId, Instant>,
     /// Nodes whose death was told to the publications.
     pub(super) mourned: HashSet<NodeId>,
+    pub(super) began: Instant,
+    pub(super) held_back: HeldBack,
 }
 
 /// An occupant whose node doesn't know it, or is gone.
@@ -126,6 +129,8 @@ impl OwnerActor {
             reattach: HashSet::new(),
             unattached: HashMap::new(),
             mourned: HashSet::new(),
+            began: now,
+            held_back: HeldBack::default(),
         });
         tracing::info!(partition = %self.partition, %epoch, "owning");
         self.fabric.metrics.reigns.inc();
@@ -294,6 +299,7 @@ impl OwnerActor {
                 break;
             }
         }
+        self.release_held_back();
         self.set_batch_timer(ctx);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix::Context;
-use cluster::link::protocol::{Ask, Delivery, Down, Publish, Up};
+use cluster::link::protocol::{Across, Ask, Delivery, Down, Publish, Up};
 use cluster::link::target::TargetAction;
 use cluster::node_id::{Epoch, NodeId};
 use messaging::link_record::LinkOrigin;
@@ -89,12 +89,7 @@ impl OwnerActor {
                 let user = event.key().jid.bare();
                 self.tell_publication(&user, true, ToPublication::Session(event));
             }
-            Publish::Stanza(stanza) => {
-                let Some(to) = stanza.to.as_ref().map(|to| to.bare()) else {
-                    return;
-                };
-                self.tell_publication(&to, true, ToPublication::Stanza(stanza));
-            }
+            Publish::Stanza(stanza) => self.soft(Across::Stanza(stanza)),
             Publish::RoomStanza { room, by, stanza } => {
                 if !self.place().replica.state().rooms.contains(&room) {
                     return self.no_such_room(from, &room, &by, &stanza);

@@ -128,6 +128,7 @@ fn owner_is(fabric: &Arc<Fabric>, partition: PartitionId, owner: NodeId, epoch: 
     if !fabric.learn_owner(partition, owner, epoch) {
         return;
     }
+    fabric.tell_new_owner(partition, owner, epoch);
     if let Some(actors) = fabric.actors(partition)
         && actors.link.try_send(ToLink::OwnerIs { owner, epoch }).is_err()
     {
@@ -207,6 +208,7 @@ pub(super) async fn spread_hints(fabric: Arc<Fabric>, gossip: Arc<Gossiper>) {
     let mut ticks = tokio::time::interval(HINTS_EVERY);
     loop {
         ticks.tick().await;
+        fabric.forget_old_words();
         for place in &fabric.partitions {
             if let Some((owner, epoch)) = gossip.owner_hint(place.id) {
                 owner_is(&fabric, place.id, owner, epoch);

@@ -279,8 +279,8 @@ fn stream_config(settings: &Settings) -> StreamConfig {
     let domain = BareJid::parse(&settings.constants.domain).expect("the domain was checked with the settings");
     let iterations = std::num::NonZeroU32::new(client.scram_iterations).unwrap_or(std::num::NonZeroU32::MIN);
     let mut streams = StreamConfig::new(ServedDomains::new(&domain), settings.secret, iterations);
-    streams.limits_before_auth = client.limits_before_auth.clone();
-    streams.limits_after_auth = client.limits_after_auth.clone();
+    streams.limits_before_auth = client.limits_before_auth;
+    streams.limits_after_auth = client.limits_after_auth;
     streams.negotiation = client.negotiation.clone();
     streams.tls_required = client.tls_required;
     streams.allow_plaintext_auth = client.allow_plaintext_auth;
@@ -398,10 +398,10 @@ impl NodeHandle {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         for place in &inner.fabric.partitions {
-            if let Some(actors) = inner.fabric.actors(place.id) {
-                if actors.owner.send(ToOwner::Stop).await.is_err() {
-                    tracing::debug!("a partition's owner was gone before the stop");
-                }
+            if let Some(actors) = inner.fabric.actors(place.id)
+                && actors.owner.send(ToOwner::Stop).await.is_err()
+            {
+                tracing::debug!("a partition's owner was gone before the stop");
             }
         }
         // Alone there is nobody to hand over to.

@@ -1,0 +1,186 @@
+//! Soft state on its way to the owners of other partitions, kept for a while.
+//!
+//! Presence and probes have no number and no answer: what goes to an owner that has just died is gone. So each node
+//! keeps what it sent to a partition lately, and sends it again when it hears of a new owner. That is safe for presence
+//! and probes: the newest word of a sender counts. Other stanzas are kept only if they surely never left.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cluster::link::protocol::Across;
+use xmpp::jid::Jid;
+use xmpp::stanza::StanzaKind;
+
+/// Twice the time within which a partition has a new owner, whatever happened to the old one.
+const KEPT_FOR: Duration = Duration::from_secs(6);
+
+/// Words kept at most for one partition.
+const KEPT_MAX: usize = 4_096;
+
+/// Bytes kept at most for one partition.
+const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What a word is about: a newer one about the same replaces it. `None`: it must not be said twice.
+fn subject(across: &Across) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    match across {
+        Across::Presence { targets, stanza } => {
+            (0, stanza.from.as_ref().map(Jid::as_str)).hash(&mut hasher);
+            targets.iter().for_each(|target| target.as_str().hash(&mut hasher));
+        }
+        Across::Probe { from, targets } => {
+            (1, from.as_str()).hash(&mut hasher);
+            targets.iter().for_each(|target| target.as_str().hash(&mut hasher));
+        }
+        Across::Stanza(stanza) if stanza.kind == StanzaKind::Presence => {
+            let (from, to) = (stanza.from.as_ref(), stanza.to.as_ref());
+            (2, from.map(Jid::as_str), to.map(Jid::as_str)).hash(&mut hasher);
+        }
+        _ => return None,
+    }
+    Some(hasher.finish())
+}
+
+struct Word {
+    at: Instant,
+    subject: Option<u64>,
+    body: Bytes,
+}
+
+/// What was said lately to the owner of one partition.
+#[derive(Default)]
+pub(crate) struct RecentWords {
+    words: VecDeque<Word>,
+    bytes: usize,
+}
+
+impl RecentWords {
+    /// Keeps a word; `body`: its frame's; `left`: whether it was queued.
+    pub(crate) fn keep(&mut self, across: &Across, body: Bytes, left: bool, now: Instant) {
+        self.forget(now);
+        let subject = subject(across);
+        if left && subject.is_none() {
+            return;
+        }
+        self.bytes += body.len();
+        self.words.push_back(Word { at: now, subject, body });
+        while self.words.len() > KEPT_MAX || self.bytes > KEPT_BYTES_MAX {
+            self.drop_oldest();
+        }
+    }
+
+    /// What a new owner is told, in order: of each subject the newest word.
+    pub(crate) fn again(&mut self, now: Instant) -> Vec<Bytes> {
+        self.forget(now);
+        let mut told = HashSet::new();
+        let words = self.words.iter().rev();
+        let newest = words.filter(|word| word.subject.is_none_or(|subject| told.insert(subject)));
+        let mut bodies: Vec<Bytes> = newest.map(|word| word.body.clone()).collect();
+        bodies.reverse();
+        // Said once now, and not again to the owner after this one.
+        self.words.retain(|word| word.subject.is_some());
+        self.bytes = self.words.iter().map(|word| word.body.len()).sum();
+        bodies
+    }
+
+    /// Drops what is too old.
+    pub(crate) fn forget(&mut self, now: Instant) {
+        while self.words.front().is_some_and(|word| word.at + KEPT_FOR < now) {
+            self.drop_oldest();
+        }
+        if self.words.is_empty() {
+            self.words = VecDeque::new();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(word) = self.words.pop_front() {
+            self.bytes -= word.body.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xmpp::jid::BareJid;
+    use xmpp::stanza::Stanza;
+
+    use super::*;
+
+    fn stanza(kind: StanzaKind, from: &str, to: Option<&str>) -> Stanza {
+        Stanza {
+            from: Some(Jid::parse(from).unwrap()),
+            to: to.map(|to| Jid::parse(to).unwrap()),
+            ..Stanza::new(kind)
+        }
+    }
+
+    fn presence(from: &str, target: &str) -> Across {
+        Across::Presence {
+            targets: vec![BareJid::parse(target).unwrap()],
+            stanza: stanza(StanzaKind::Presence, from, None),
+        }
+    }
+
+    fn iq(from: &str) -> Across {
+        Across::Stanza(stanza(StanzaKind::Iq, from, Some("juliet@localhost/x")))
+    }
+
+    /// What is said at which second, whether it left, and what a new owner is told in the tenth second and again.
+    fn check(words: &[(u64, Across, bool)], expect: &[usize], later: &[usize]) {
+        let start = Instant::now();
+        let mut recent = RecentWords::default();
+        for (number, (second, across, left)) in words.iter().enumerate() {
+            let body = Bytes::from(number.to_string());
+            recent.keep(across, body, *left, start + Duration::from_secs(*second));
+        }
+        let end = start + Duration::from_secs(10);
+        let mut told = || -> Vec<usize> {
+            let bodies = recent.again(end);
+            bodies.iter().map(|body| std::str::from_utf8(body).unwrap().parse().unwrap()).collect()
+        };
+        assert_eq!(told(), expect);
+        assert_eq!(told(), later);
+    }
+
+    #[test]
+    fn a_new_owner_hears_the_newest_of_each() {
+        let romeo = || presence("romeo@localhost/a", "juliet@localhost");
+        let other = || presence("romeo@localhost/b", "juliet@localhost");
+        let nurse = || presence("romeo@localhost/a", "nurse@localhost");
+        check(&[], &[], &[]);
+        check(&[(1, romeo(), true), (3, romeo(), true)], &[], &[]);
+        check(&[(5, romeo(), true), (6, other(), true)], &[0, 1], &[0, 1]);
+        check(&[(5, romeo(), true), (6, other(), true), (7, romeo(), true)], &[1, 2], &[1, 2]);
+        check(&[(5, romeo(), true), (6, nurse(), false)], &[0, 1], &[0, 1]);
+    }
+
+    #[test]
+    fn other_stanzas_are_said_once() {
+        let presence = || presence("romeo@localhost/a", "juliet@localhost");
+        check(&[(6, iq("romeo@localhost/a"), true)], &[], &[]);
+        check(
+            &[(6, iq("romeo@localhost/a"), false), (6, iq("romeo@localhost/a"), false), (6, presence(), true)],
+            &[0, 1, 2],
+            &[2],
+        );
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let now = Instant::now();
+        let mut recent = RecentWords::default();
+        for n in 0..10_000 {
+            let across = presence(&format!("romeo@localhost/{n}"), "juliet@localhost");
+            recent.keep(&across, Bytes::from(vec![0; 10_000]), true, now);
+        }
+        assert_eq!(recent.again(now).len(), KEPT_BYTES_MAX / 10_000);
+        for n in 0..10_000 {
+            let across = presence(&format!("romeo@localhost/{n}"), "juliet@localhost");
+            recent.keep(&across, Bytes::from(vec![0; 10]), true, now);
+        }
+        assert_eq!(recent.again(now).len(), KEPT_MAX);
+    }
+}
