@@ -167,7 +167,11 @@ mod tests {
 
     fn check(items: &[(usize, usize)], frames: usize) {
         let whole = delivery(items);
-        let parts: Vec<Delivery> = bodies(&Down::Deliver(whole.clone())).unwrap().iter().map(read).collect();
+        let parts: Vec<Delivery> = bodies(&Down::Deliver(whole.clone()))
+            .unwrap()
+            .iter()
+            .map(read)
+            .collect();
         assert_eq!(parts.len(), frames);
         assert_eq!(told(&parts), told(std::slice::from_ref(&whole)));
         let (last, ahead) = parts.split_last().unwrap();

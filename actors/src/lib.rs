@@ -9,7 +9,8 @@
 //!
 //! - [`fabric`]: what all actors of a node share; [`directory`]: the node's sessions by address.
 //! - [`session`]: one client's stream; [`negotiation`]: what comes before it; [`listener`]: sockets.
-//! - [`mailbox`]: how much may wait for a session; [`framing`]: words of the owner cut to frames.
+//! - [`mailbox`]: how much may wait for a session; `framing`: words of the owner cut to frames; `soft`: what owners
+//!   tell each other, kept for a new one.
 //! - [`services`]: requests that a session answers or passes on, one file a feature.
 //! - [`link`]: one actor a partition, the node's end of the link.
 //! - [`owner`]: one actor a partition, awake while this node owns it; [`room`] and [`publication`] live below it.

@@ -139,7 +139,10 @@ mod tests {
         let end = start + Duration::from_secs(10);
         let mut told = || -> Vec<usize> {
             let bodies = recent.again(end);
-            bodies.iter().map(|body| std::str::from_utf8(body).unwrap().parse().unwrap()).collect()
+            bodies
+                .iter()
+                .map(|body| std::str::from_utf8(body).unwrap().parse().unwrap())
+                .collect()
         };
         assert_eq!(told(), expect);
         assert_eq!(told(), later);
@@ -153,7 +156,11 @@ mod tests {
         check(&[], &[], &[]);
         check(&[(1, romeo(), true), (3, romeo(), true)], &[], &[]);
         check(&[(5, romeo(), true), (6, other(), true)], &[0, 1], &[0, 1]);
-        check(&[(5, romeo(), true), (6, other(), true), (7, romeo(), true)], &[1, 2], &[1, 2]);
+        check(
+            &[(5, romeo(), true), (6, other(), true), (7, romeo(), true)],
+            &[1, 2],
+            &[1, 2],
+        );
         check(&[(5, romeo(), true), (6, nurse(), false)], &[0, 1], &[0, 1]);
     }
 
@@ -162,7 +169,11 @@ mod tests {
         let presence = || presence("romeo@localhost/a", "juliet@localhost");
         check(&[(6, iq("romeo@localhost/a"), true)], &[], &[]);
         check(
-            &[(6, iq("romeo@localhost/a"), false), (6, iq("romeo@localhost/a"), false), (6, presence(), true)],
+            &[
+                (6, iq("romeo@localhost/a"), false),
+                (6, iq("romeo@localhost/a"), false),
+                (6, presence(), true),
+            ],
             &[0, 1, 2],
             &[2],
         );
