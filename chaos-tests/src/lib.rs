@@ -23,3 +23,4 @@ pub mod terminal;
 pub mod checker;
 pub mod history;
 pub mod load;
+pub mod trial;

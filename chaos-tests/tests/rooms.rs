@@ -1,162 +1,24 @@
-//! Rooms outlive their nodes: kills under load, judged by the checker.
+//! Rooms outlive their nodes: kills, freezes and restarts under load, judged by the checker.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use chaos_tests::checker::{Dose, Promise, check};
-use chaos_tests::client::Client;
-use chaos_tests::history::{Recorder, What};
-use chaos_tests::load::{Crowd, gaps, read_archive, seats};
-use chaos_tests::pool::{Pool, PoolSettings, ROOMS};
-use chaos_tests::wait::until;
-use serde_json::Value;
-
-/// Who reads the archives at the end.
-const READER: &str = "reader";
-
-const ROOM_NAMES: [&str; 2] = ["yard", "tower"];
-
-fn room(name: &str) -> String {
-    format!("{name}@{ROOMS}")
-}
-
-/// How long anything may take after a fault before the test gives up.
-const RECOVERY: Duration = Duration::from_secs(30);
-
-/// The owner of a room as a running node sees it, once there is one that runs.
-async fn living_owner(pool: &Pool, room: &str) -> Result<u64> {
-    let via = *pool.running().first().context("a node runs")?;
-    until("the room has an owner", RECOVERY, async || {
-        let owner = pool.owner_of(room, via).await.ok().flatten()?;
-        pool.running().contains(&owner).then_some(owner)
-    })
-    .await
-}
-
-/// Waits until a node has applied what the others know to be committed.
-async fn caught_up(pool: &Pool, node: u64) -> Result<()> {
-    let via = pool
-        .running()
-        .into_iter()
-        .find(|id| *id != node)
-        .context("another node runs")?;
-    let committed = positions(&pool.status(via).await?, "committed");
-    until("the node has caught up", RECOVERY, async || {
-        let applied = positions(&pool.status(node).await.ok()?, "applied");
-        let behind = committed
-            .iter()
-            .zip(&applied)
-            .filter(|(goal, has)| has < goal)
-            .count();
-        (behind == 0 && applied.len() == committed.len()).then_some(())
-    })
-    .await
-}
-
-fn positions(status: &Value, key: &str) -> Vec<u64> {
-    let partitions = status["partitions"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    partitions
-        .iter()
-        .map(|row| row[key].as_u64().unwrap_or(0))
-        .collect()
-}
-
-/// Reads every archive on every node, in both directions.
-async fn read_archives(pool: &Pool, recorder: &Recorder) -> Result<()> {
-    for node in pool.ids() {
-        let mut client = Client::connect(&pool.login(node, READER)).await?;
-        for name in ROOM_NAMES {
-            for forward in [true, false] {
-                let rows = read_archive(&mut client, &room(name), forward).await?;
-                let direction = if forward { "forward" } else { "backward" };
-                let reading = format!("node {node}, {direction}");
-                recorder.record(What::Archive {
-                    reading,
-                    log: room(name),
-                    rows,
-                });
-            }
-        }
-        client.close().await?;
-    }
-    Ok(())
-}
-
-/// Ends the talk, reads the archives, waits for the last deliveries, and judges.
-async fn judge(pool: &Pool, crowd: Crowd, recorder: &Recorder, least: Dose) -> Result<()> {
-    crowd.all_in(RECOVERY).await?;
-    recorder.record(What::Healed);
-    crowd.acks(20, RECOVERY).await?;
-    crowd.fall_silent(RECOVERY).await?;
-    read_archives(pool, recorder).await?;
-    // What the archive has must still reach those who are in; the wait ends when nothing is owed to anybody.
-    let settled = until(
-        "nothing is owed to anybody",
-        Duration::from_secs(10),
-        async || (check(&recorder.events()).count(Promise::NoHoles) == 0).then_some(()),
-    )
-    .await;
-    if let Err(error) = settled {
-        println!("{error}");
-    }
-    let betrayed = crowd.end().await;
-    let verdict = check(&recorder.events());
-    println!("{verdict}");
-    println!(
-        "{}: {}",
-        room("yard"),
-        gaps(&recorder.events(), &room("yard"))
-    );
-    let path = std::env::temp_dir().join(format!("muster-history-{}.jsonl", std::process::id()));
-    if let Err(why) = verdict.require(least) {
-        recorder.save(&path)?;
-        panic!("{why}\nthe history is in {}", path.display());
-    }
-    assert!(
-        betrayed.is_empty(),
-        "clients of living nodes suffered: {betrayed:#?}"
-    );
-    Ok(())
-}
-
-async fn start() -> Result<(Pool, Arc<Recorder>, Crowd)> {
-    let pool = Pool::start(&PoolSettings::nodes(3)).await?;
-    pool.add_users([READER]).await?;
-    let recorder = Arc::new(Recorder::default());
-    let seats = seats(&ROOM_NAMES, &pool.ids());
-    let crowd = Crowd::start(&pool, seats, Arc::clone(&recorder)).await?;
-    crowd.acks(50, RECOVERY).await?;
-    Ok((pool, recorder, crowd))
-}
+use chaos_tests::checker::Dose;
+use chaos_tests::trial::{RECOVERY, Trial};
 
 /// Twenty times: the node that owns the room dies, the others go on, it comes back and catches up.
 async fn kill_the_owner_repeatedly() -> Result<()> {
     const KILLS: usize = 20;
-    let (mut pool, recorder, crowd) = start().await?;
+    let mut trial = Trial::start().await?;
     for kill in 1..=KILLS {
-        let owner = living_owner(&pool, &room("yard")).await?;
-        crowd.node_dies(owner);
-        recorder.record(What::Fault {
-            what: format!("kill {kill}: node {owner}"),
-        });
-        pool.kill(owner)?;
-        crowd
-            .acks(40, RECOVERY)
-            .await
-            .with_context(|| format!("after kill {kill} of node {owner}"))?;
-        crowd
-            .all_in(RECOVERY)
-            .await
-            .with_context(|| format!("after kill {kill} of node {owner}"))?;
-        pool.spawn(owner)?;
-        pool.ready(owner).await?;
-        caught_up(&pool, owner).await?;
-        crowd.node_lives(owner);
-        crowd.all_in(RECOVERY).await?;
+        let owner = trial.living_owner().await?;
+        let place = || format!("kill {kill}, of node {owner}");
+        trial.crowd.node_dies(owner);
+        trial.fault(place());
+        trial.pool.kill(owner)?;
+        trial.crowd.acks(40, RECOVERY).await.with_context(place)?;
+        trial.crowd.all_in(RECOVERY).await.with_context(place)?;
+        trial.bring_back(owner).await.with_context(place)?;
     }
     let least = Dose {
         faults: KILLS,
@@ -164,7 +26,7 @@ async fn kill_the_owner_repeatedly() -> Result<()> {
         received: 2000,
         readings: 12,
     };
-    judge(&pool, crowd, &recorder, least).await
+    trial.judge(least).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -177,21 +39,19 @@ async fn rooms_outlive_their_owner() {
 /// All nodes at once, three times: what was acknowledged is there after the restart.
 async fn kill_all_repeatedly() -> Result<()> {
     const KILLS: usize = 3;
-    let (mut pool, recorder, crowd) = start().await?;
+    let mut trial = Trial::start().await?;
     for kill in 1..=KILLS {
-        crowd.acks(60, RECOVERY).await?;
-        let ids = pool.ids();
-        ids.iter().for_each(|id| crowd.node_dies(*id));
-        recorder.record(What::Fault {
-            what: format!("kill {kill}: all nodes"),
-        });
+        trial.crowd.acks(60, RECOVERY).await?;
+        let ids = trial.pool.ids();
+        ids.iter().for_each(|id| trial.crowd.node_dies(*id));
+        trial.fault(format!("kill {kill}, of all nodes"));
         for id in &ids {
-            pool.kill(*id)?;
+            trial.pool.kill(*id)?;
         }
-        pool.start_all()?;
-        pool.all_ready().await?;
-        ids.iter().for_each(|id| crowd.node_lives(*id));
-        crowd.all_in(RECOVERY).await?;
+        trial.pool.start_all()?;
+        trial.pool.all_ready().await?;
+        ids.iter().for_each(|id| trial.crowd.node_lives(*id));
+        trial.crowd.all_in(RECOVERY).await?;
     }
     let least = Dose {
         faults: KILLS,
@@ -199,12 +59,75 @@ async fn kill_all_repeatedly() -> Result<()> {
         received: 500,
         readings: 12,
     };
-    judge(&pool, crowd, &recorder, least).await
+    trial.judge(least).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_all_loses_nothing() {
     kill_all_repeatedly()
+        .await
+        .expect("the test runs to its end");
+}
+
+/// A frozen owner is replaced; woken, it acknowledges nothing that the others do not have.
+async fn freeze_the_owner_repeatedly() -> Result<()> {
+    const FREEZES: usize = 3;
+    /// A majority without its leader goes on by its timers.
+    const REPLACED: Duration = Duration::from_secs(10);
+    let trial = Trial::start().await?;
+    for freeze in 1..=FREEZES {
+        let owner = trial.living_owner().await?;
+        let place = || format!("freeze {freeze}, of node {owner}");
+        // Its members are stuck with it; their streams may end or go on.
+        trial.crowd.node_dies(owner);
+        trial.fault(place());
+        trial.pool.pause(owner)?;
+        trial.crowd.acks(200, REPLACED).await.with_context(place)?;
+        trial.pool.resume(owner)?;
+        trial.caught_up(owner).await.with_context(place)?;
+        trial.crowd.node_lives(owner);
+        trial.crowd.all_in(RECOVERY).await.with_context(place)?;
+        trial.crowd.acks(100, RECOVERY).await.with_context(place)?;
+    }
+    let least = Dose {
+        faults: FREEZES,
+        acked_during_faults: 300,
+        received: 1000,
+        readings: 12,
+    };
+    trial.judge(least).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_owner_is_replaced() {
+    freeze_the_owner_repeatedly()
+        .await
+        .expect("the test runs to its end");
+}
+
+/// Every node is stopped and started in turn while people talk.
+async fn restart_one_after_the_other() -> Result<()> {
+    let mut trial = Trial::start().await?;
+    let ids = trial.pool.ids();
+    for node in &ids {
+        trial.crowd.node_dies(*node);
+        trial.fault(format!("restart of node {node}"));
+        trial.pool.stop(*node).await?;
+        trial.crowd.acks(40, RECOVERY).await?;
+        trial.bring_back(*node).await?;
+    }
+    let least = Dose {
+        faults: ids.len(),
+        acked_during_faults: 150,
+        received: 500,
+        readings: 12,
+    };
+    trial.judge(least).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_interrupts_nobody_else() {
+    restart_one_after_the_other()
         .await
         .expect("the test runs to its end");
 }

@@ -107,7 +107,7 @@ pub(super) async fn live(stage: Arc<Stage>, seat: Seat) {
             Err(error) => {
                 tries += 1;
                 // Only what a living node refused is worth a line.
-                if stage.is_alive(node) && tries % 10 == 0 {
+                if stage.is_alive(node) && tries.is_multiple_of(10) {
                     println!("{} cannot get in on node {node}: {error:#}", seat.user);
                 }
                 pace.tick().await;

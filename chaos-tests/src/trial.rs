@@ -1,0 +1,172 @@
+//! A pool under load, the faults that a test causes, and the judgement at the end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::checker::{Dose, Promise, check};
+use crate::client::Client;
+use crate::history::{Recorder, What};
+use crate::load::{Crowd, gaps, read_archive, seats};
+use crate::pool::{Pool, PoolSettings, ROOMS};
+use crate::wait::until;
+
+/// Who reads the archives at the end.
+const READER: &str = "reader";
+
+/// The rooms; faults aim at the owner of the first.
+const ROOM_NAMES: [&str; 2] = ["yard", "tower"];
+
+/// How long anything may take after a fault before the test gives up.
+pub const RECOVERY: Duration = Duration::from_secs(30);
+
+/// How long the last deliveries may take once everything is healed.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// Three nodes and a crowd that talks.
+pub struct Trial {
+    /// The processes.
+    pub pool: Pool,
+    /// Who talks.
+    pub crowd: Crowd,
+    recorder: Arc<Recorder>,
+}
+
+fn room(name: &str) -> String {
+    format!("{name}@{ROOMS}")
+}
+
+fn positions(status: &Value, key: &str) -> Vec<u64> {
+    let partitions = status["partitions"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    partitions
+        .iter()
+        .map(|row| row[key].as_u64().unwrap_or(0))
+        .collect()
+}
+
+impl Trial {
+    /// Starts everything and waits until the talk flows.
+    pub async fn start() -> Result<Trial> {
+        let pool = Pool::start(&PoolSettings::nodes(3)).await?;
+        pool.add_users([READER]).await?;
+        let recorder = Arc::new(Recorder::default());
+        let seats = seats(&ROOM_NAMES, &pool.ids());
+        let crowd = Crowd::start(&pool, seats, Arc::clone(&recorder)).await?;
+        crowd.acks(50, RECOVERY).await?;
+        Ok(Trial {
+            pool,
+            crowd,
+            recorder,
+        })
+    }
+
+    /// Writes down that a fault is caused now.
+    pub fn fault(&self, what: String) {
+        self.recorder.record(What::Fault { what });
+    }
+
+    /// The owner of the first room as a running node sees it, once there is one that runs.
+    pub async fn living_owner(&self) -> Result<u64> {
+        let via = *self.pool.running().first().context("a node runs")?;
+        until("the room has an owner", RECOVERY, async || {
+            let owner = self
+                .pool
+                .owner_of(&room(ROOM_NAMES[0]), via)
+                .await
+                .ok()
+                .flatten()?;
+            self.pool.running().contains(&owner).then_some(owner)
+        })
+        .await
+    }
+
+    /// Starts a node again; it serves, has caught up, and its members come home.
+    pub async fn bring_back(&mut self, node: u64) -> Result<()> {
+        self.pool.spawn(node)?;
+        self.pool.ready(node).await?;
+        self.caught_up(node).await?;
+        self.crowd.node_lives(node);
+        self.crowd.all_in(RECOVERY).await
+    }
+
+    /// Waits until a node has applied what another knows to be committed.
+    pub async fn caught_up(&self, node: u64) -> Result<()> {
+        let via = self.pool.running().into_iter().find(|id| *id != node);
+        let status = self.pool.status(via.context("another node runs")?).await?;
+        let committed = positions(&status, "committed");
+        until("the node has caught up", RECOVERY, async || {
+            let applied = positions(&self.pool.status(node).await.ok()?, "applied");
+            let behind = committed.iter().zip(&applied).any(|(goal, has)| has < goal);
+            (!behind && applied.len() == committed.len()).then_some(())
+        })
+        .await
+    }
+
+    /// Reads every archive on every node, in both directions.
+    async fn read_archives(&self) -> Result<()> {
+        for node in self.pool.ids() {
+            let mut client = Client::connect(&self.pool.login(node, READER)).await?;
+            for name in ROOM_NAMES {
+                for forward in [true, false] {
+                    let rows = read_archive(&mut client, &room(name), forward).await?;
+                    let direction = if forward { "forward" } else { "backward" };
+                    let reading = format!("node {node}, {direction}");
+                    self.recorder.record(What::Archive {
+                        reading,
+                        log: room(name),
+                        rows,
+                    });
+                }
+            }
+            client.close().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the talk, reads the archives, waits for the last deliveries, and judges.
+    pub async fn judge(self, least: Dose) -> Result<()> {
+        self.crowd.all_in(RECOVERY).await?;
+        self.recorder.record(What::Healed);
+        self.crowd.acks(20, RECOVERY).await?;
+        self.crowd.fall_silent(RECOVERY).await?;
+        self.read_archives().await?;
+        let Trial {
+            pool,
+            crowd,
+            recorder,
+        } = self;
+        // What the archive has must still reach those who are in.
+        let settled = until("nothing is owed to anybody", SETTLED, async || {
+            (check(&recorder.events()).count(Promise::NoHoles) == 0).then_some(())
+        });
+        if let Err(error) = settled.await {
+            println!("{error}");
+        }
+        let betrayed = crowd.end().await;
+        let events = recorder.events();
+        let verdict = check(&events);
+        let yard = room(ROOM_NAMES[0]);
+        println!("{verdict}{yard}: {}", gaps(&events, &yard));
+        let history: PathBuf =
+            std::env::temp_dir().join(format!("muster-history-{}.jsonl", std::process::id()));
+        if let Err(why) = verdict.require(least) {
+            recorder.save(&history)?;
+            bail!("{why}\nthe history is in {}", history.display());
+        }
+        if !betrayed.is_empty() {
+            recorder.save(&history)?;
+            bail!(
+                "clients of living nodes suffered: {betrayed:#?}\nthe history is in {}",
+                history.display()
+            );
+        }
+        drop(pool);
+        Ok(())
+    }
+}
