@@ -311,7 +311,7 @@ impl Pool {
                 Instant::now() < deadline,
                 "nobody took a submission of {group}"
             );
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            pause().await;
         }
     }
 
@@ -372,5 +372,7 @@ fn place(node: NodeId) -> usize {
 
 /// Between two looks at a condition.
 async fn pause() {
-    tokio::time::sleep(Duration::from_millis(5)).await;
+    let mut looks = tokio::time::interval(Duration::from_millis(5));
+    looks.tick().await;
+    looks.tick().await;
 }

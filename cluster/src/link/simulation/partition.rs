@@ -321,31 +321,7 @@ impl Partition {
                     other => panic!("nobody asks for {other:?}"),
                 }
             } else if let Some(action) = reign.outbox.poll_action() {
-                match action {
-                    OutboxAction::Send {
-                        to,
-                        epoch,
-                        target,
-                        across,
-                    } => {
-                        assert!(target.0 < PARTITIONS);
-                        frames.push((to, across_frame(target, epoch, &across)));
-                    }
-                    OutboxAction::Propose(command) => {
-                        reign.own_sequence += 1;
-                        let (origin, incarnation, sequence) =
-                            (LinkOrigin::Owner, reign.epoch.0, reign.own_sequence);
-                        reign.batcher.push(
-                            Proposal {
-                                origin,
-                                incarnation,
-                                sequence,
-                                command,
-                            },
-                            now,
-                        );
-                    }
-                }
+                frames.extend(run_outbox(reign, action, now));
             } else if let Some(proposals) = reign.batcher.poll_batch(now) {
                 reign.in_flight.push_back(Batch {
                     epoch: reign.epoch.0,
@@ -357,6 +333,35 @@ impl Partition {
             }
         }
     }
+}
+
+fn run_outbox(reign: &mut Reign, action: OutboxAction, now: Instant) -> Option<(NodeId, Frame)> {
+    match action {
+        OutboxAction::Send {
+            to,
+            epoch,
+            target,
+            across,
+        } => {
+            assert!(target.0 < PARTITIONS);
+            return Some((to, across_frame(target, epoch, &across)));
+        }
+        OutboxAction::Propose(command) => {
+            reign.own_sequence += 1;
+            let (origin, incarnation, sequence) =
+                (LinkOrigin::Owner, reign.epoch.0, reign.own_sequence);
+            reign.batcher.push(
+                Proposal {
+                    origin,
+                    incarnation,
+                    sequence,
+                    command,
+                },
+                now,
+            );
+        }
+    }
+    None
 }
 
 fn deliver(key: &BareJid, previous: u64, seq: u64) -> Down {

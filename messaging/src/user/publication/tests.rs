@@ -2,6 +2,7 @@
 
 mod conversations;
 mod properties;
+mod soft_stanzas;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,14 +5,14 @@ use expect_test::{Expect, expect};
 use super::*;
 
 /// A user whose log has ten rows that are delivered, watched by Juliet, watching the nurse.
-struct Stage {
-    user: Publication,
-    contacts: Contactbook,
-    archive: BTreeMap<u64, Row>,
+pub(super) struct Stage {
+    pub(super) user: Publication,
+    pub(super) contacts: Contactbook,
+    pub(super) archive: BTreeMap<u64, Row>,
 }
 
 impl Stage {
-    fn new() -> Stage {
+    pub(super) fn new() -> Stage {
         let settings = PublicationSettings {
             resources_max: 3,
             ..PublicationSettings::default()
@@ -31,11 +31,11 @@ impl Stage {
         }
     }
 
-    fn bind(&mut self, key: &SessionKey) -> Vec<PublicationAction> {
+    pub(super) fn bind(&mut self, key: &SessionKey) -> Vec<PublicationAction> {
         self.user.bind(key.clone(), &self.contacts).unwrap()
     }
 
-    fn presence(
+    pub(super) fn presence(
         &mut self,
         key: &SessionKey,
         type_: &str,
@@ -47,20 +47,20 @@ impl Stage {
             .event(SessionEvent::Presence { key, stanza }, &self.contacts)
     }
 
-    fn down(&mut self, key: &SessionKey) -> Vec<PublicationAction> {
+    pub(super) fn down(&mut self, key: &SessionKey) -> Vec<PublicationAction> {
         let stanza = presence("unavailable", "");
         let key = key.clone();
         self.user
             .event(SessionEvent::Down { key, stanza }, &self.contacts)
     }
 
-    fn acknowledge(&mut self, key: &SessionKey, seq: u64) -> Vec<PublicationAction> {
+    pub(super) fn acknowledge(&mut self, key: &SessionKey, seq: u64) -> Vec<PublicationAction> {
         let key = key.clone();
         self.user
             .event(SessionEvent::Acknowledged { key, seq }, &self.contacts)
     }
 
-    fn flags(&mut self, key: &SessionKey, flags: SessionFlags) {
+    pub(super) fn flags(&mut self, key: &SessionKey, flags: SessionFlags) {
         let key = key.clone();
         assert_eq!(
             self.user
@@ -69,7 +69,7 @@ impl Stage {
         );
     }
 
-    fn log(&mut self, from: &str, to: &str) -> Vec<PublicationAction> {
+    pub(super) fn log(&mut self, from: &str, to: &str) -> Vec<PublicationAction> {
         let previous = self.user.position();
         let row = row(previous + 1, from, to);
         self.archive.insert(row.seq, Arc::clone(&row));
@@ -77,7 +77,7 @@ impl Stage {
     }
 
     /// Answers every read among the actions.
-    fn read(&mut self, actions: &[PublicationAction]) -> Vec<PublicationAction> {
+    pub(super) fn read(&mut self, actions: &[PublicationAction]) -> Vec<PublicationAction> {
         let mut out = Vec::new();
         for action in actions {
             if let PublicationAction::ReadRows {
@@ -101,7 +101,7 @@ impl Stage {
     }
 
     /// A session with this priority, its first words ignored.
-    fn available(&mut self, node: u64, resource: &str, payload: &'static str) -> SessionKey {
+    pub(super) fn available(&mut self, node: u64, resource: &str, payload: &'static str) -> SessionKey {
         let key = key(node, node, resource);
         self.bind(&key);
         self.presence(&key, "", payload);
@@ -109,11 +109,11 @@ impl Stage {
     }
 }
 
-fn check(actions: &[PublicationAction], expect: Expect) {
+pub(super) fn check(actions: &[PublicationAction], expect: Expect) {
     expect.assert_eq(&show(actions));
 }
 
-const JULIET: &str = "juliet@capulet.lit/balcony";
+pub(super) const JULIET: &str = "juliet@capulet.lit/balcony";
 
 #[test]
 fn a_session_logs_in_and_out() {
@@ -557,253 +557,7 @@ fn a_node_attaches_to_a_new_owner() {
     );
 }
 
-const TYPING: &str = "<composing xmlns='http://jabber.org/protocol/chatstates'/>";
-
-fn iq(to: &str, type_: &str) -> Stanza {
-    Stanza {
-        kind: StanzaKind::Iq,
-        id: Some("1".into()),
-        ..message(JULIET, to, type_, "<ping xmlns='urn:xmpp:ping'/>")
-    }
-}
-
-#[test]
-fn chat_states_go_to_who_is_there() {
-    let mut stage = Stage::new();
-    let home = stage.available(1, "home", "");
-    stage.available(2, "work", "");
-    stage.flags(
-        &home,
-        SessionFlags {
-            carbons: true,
-            ..SessionFlags::default()
-        },
-    );
-    let route = |stage: &Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
-    check(
-        &route(&stage, message(JULIET, USER, "chat", TYPING)),
-        expect![[r#"
-        home,work <- message chat from juliet/balcony
-    "#]],
-    );
-    check(
-        &route(
-            &stage,
-            message(JULIET, "romeo@montague.lit/work", "chat", TYPING),
-        ),
-        expect![[r#"
-        home <- message chat from romeo copy-in
-        work <- message chat from juliet/balcony
-    "#]],
-    );
-}
-
-#[test]
-fn requests_without_a_session_are_refused() {
-    let mut stage = Stage::new();
-    let home = stage.available(1, "home", "");
-    stage.available(2, "work", "");
-    stage.flags(
-        &home,
-        SessionFlags {
-            carbons: true,
-            ..SessionFlags::default()
-        },
-    );
-    let route = |stage: &Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
-    check(
-        &route(&stage, iq("romeo@montague.lit/work", "get")),
-        expect![[r#"
-        work <- iq get from juliet/balcony
-    "#]],
-    );
-    check(
-        &route(&stage, iq("romeo@montague.lit/gone", "get")),
-        expect![[r#"
-        route juliet@capulet.lit/balcony iq error from romeo/gone service-unavailable
-    "#]],
-    );
-    check(
-        &route(&stage, iq(USER, "set")),
-        expect![[r#"
-        route juliet@capulet.lit/balcony iq error from romeo service-unavailable
-    "#]],
-    );
-    check(
-        &route(&stage, iq("romeo@montague.lit/gone", "result")),
-        expect![""],
-    );
-    check(
-        &route(&stage, message(JULIET, USER, "groupchat", "")),
-        expect![[r#"
-        route juliet@capulet.lit/balcony message error from romeo service-unavailable
-    "#]],
-    );
-    check(
-        &stage.user.bounce(
-            &home.jid,
-            message(JULIET, "romeo@montague.lit/home", "error", ""),
-        ),
-        expect![[r#"
-        home <- message error from juliet/balcony
-    "#]],
-    );
-    check(
-        &stage.user.bounce(
-            &full("romeo@montague.lit/gone"),
-            message(JULIET, USER, "error", ""),
-        ),
-        expect![""],
-    );
-}
-
-#[test]
-fn who_is_blocked_finds_nobody() {
-    let mut stage = Stage::new();
-    let home = stage.available(1, "home", "");
-    stage.available(2, "work", "");
-    stage.flags(
-        &home,
-        SessionFlags {
-            carbons: true,
-            ..SessionFlags::default()
-        },
-    );
-    let route = |stage: &Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
-    stage.contacts.blocked = vec!["juliet@capulet.lit"];
-    check(
-        &route(&stage, iq("romeo@montague.lit/work", "get")),
-        expect![[r#"
-        route juliet@capulet.lit/balcony iq error from romeo/work service-unavailable
-    "#]],
-    );
-    check(
-        &route(&stage, message(JULIET, USER, "chat", TYPING)),
-        expect![[r#"
-        route juliet@capulet.lit/balcony message error from romeo service-unavailable
-    "#]],
-    );
-    let from_juliet = Arc::new(Stanza {
-        from: Some(jid(JULIET)),
-        ..presence("", "")
-    });
-    check(
-        &stage.user.presence_in(&from_juliet, &stage.contacts),
-        expect![""],
-    );
-    check(
-        &stage
-            .user
-            .probe(&bare("juliet@capulet.lit"), &stage.contacts),
-        expect![""],
-    );
-}
-
-#[test]
-fn probes_and_changes_of_who_may_see() {
-    let mut stage = Stage::new();
-    let juliet = bare("juliet@capulet.lit");
-    check(
-        &stage.user.probe(&juliet, &stage.contacts),
-        expect![[r#"
-        broadcast juliet presence unavailable from romeo
-    "#]],
-    );
-    check(
-        &stage
-            .user
-            .probe(&bare("tybalt@capulet.lit"), &stage.contacts),
-        expect![""],
-    );
-    check(&stage.user.probe_to(&juliet, &stage.contacts), expect![""]);
-    let home = stage.available(1, "home", "");
-    stage.flags(
-        &home,
-        SessionFlags {
-            roster: true,
-            blocklist: true,
-            ..SessionFlags::default()
-        },
-    );
-    check(
-        &stage.user.probe(&juliet, &stage.contacts),
-        expect![[r#"
-        broadcast juliet presence from romeo/home
-    "#]],
-    );
-    check(
-        &stage.user.presence_to(&juliet, &stage.contacts),
-        expect![[r#"
-        broadcast juliet presence from romeo/home
-    "#]],
-    );
-    check(
-        &stage.user.unavailable_to(&juliet, &stage.contacts),
-        expect![[r#"
-        broadcast juliet presence unavailable from romeo/home
-    "#]],
-    );
-    check(
-        &stage.user.probe_to(&juliet, &stage.contacts),
-        expect![[r#"
-        probe juliet
-    "#]],
-    );
-    check(
-        &stage.user.roster_push(&juliet, None, 4),
-        expect![[r#"
-        home <- iq set
-    "#]],
-    );
-    check(
-        &stage
-            .user
-            .subscription(message(JULIET, USER, "subscribed", "")),
-        expect![[r#"
-        home <- message subscribed from juliet/balcony
-    "#]],
-    );
-}
-
-#[test]
-fn blocking_hides_and_unblocking_shows() {
-    let mut stage = Stage::new();
-    let home = stage.available(1, "home", "");
-    stage.flags(
-        &home,
-        SessionFlags {
-            blocklist: true,
-            ..SessionFlags::default()
-        },
-    );
-    stage.contacts.blocked = vec!["juliet@capulet.lit"];
-    let listed = [jid("juliet@capulet.lit"), jid("stranger@verona.lit")];
-    check(
-        &stage
-            .user
-            .blocklist_push(Bytes::new(), &listed, &[], &stage.contacts),
-        expect![[r#"
-        home <- iq set
-        broadcast juliet presence unavailable from romeo/home
-    "#]],
-    );
-    check(
-        &stage.presence(&home, "", "<show>dnd</show>"),
-        expect![[r#"
-        home <- presence from romeo/home
-    "#]],
-    );
-    stage.contacts.blocked.clear();
-    check(
-        &stage
-            .user
-            .blocklist_push(Bytes::new(), &[], &listed, &stage.contacts),
-        expect![[r#"
-        home <- iq set
-        broadcast juliet presence from romeo/home
-    "#]],
-    );
-}
+pub(super) const TYPING: &str = "<composing xmlns='http://jabber.org/protocol/chatstates'/>";
 
 #[test]
 fn who_does_not_acknowledge_reads_later() {

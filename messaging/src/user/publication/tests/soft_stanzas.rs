@@ -1,0 +1,252 @@
+//! What is in no log: chat states, iqs, probes, blocks.
+
+use expect_test::expect;
+
+use super::conversations::*;
+use super::*;
+
+fn iq(to: &str, type_: &str) -> Stanza {
+    Stanza {
+        kind: StanzaKind::Iq,
+        id: Some("1".into()),
+        ..message(JULIET, to, type_, "<ping xmlns='urn:xmpp:ping'/>")
+    }
+}
+
+#[test]
+fn chat_states_go_to_who_is_there() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    stage.available(2, "work", "");
+    stage.flags(
+        &home,
+        SessionFlags {
+            carbons: true,
+            ..SessionFlags::default()
+        },
+    );
+    let route = |stage: &Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
+    check(
+        &route(&stage, message(JULIET, USER, "chat", TYPING)),
+        expect![[r#"
+        home,work <- message chat from juliet/balcony
+    "#]],
+    );
+    check(
+        &route(
+            &stage,
+            message(JULIET, "romeo@montague.lit/work", "chat", TYPING),
+        ),
+        expect![[r#"
+        home <- message chat from romeo copy-in
+        work <- message chat from juliet/balcony
+    "#]],
+    );
+}
+
+#[test]
+fn requests_without_a_session_are_refused() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    stage.available(2, "work", "");
+    stage.flags(
+        &home,
+        SessionFlags {
+            carbons: true,
+            ..SessionFlags::default()
+        },
+    );
+    let route = |stage: &Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
+    check(
+        &route(&stage, iq("romeo@montague.lit/work", "get")),
+        expect![[r#"
+        work <- iq get from juliet/balcony
+    "#]],
+    );
+    check(
+        &route(&stage, iq("romeo@montague.lit/gone", "get")),
+        expect![[r#"
+        route juliet@capulet.lit/balcony iq error from romeo/gone service-unavailable
+    "#]],
+    );
+    check(
+        &route(&stage, iq(USER, "set")),
+        expect![[r#"
+        route juliet@capulet.lit/balcony iq error from romeo service-unavailable
+    "#]],
+    );
+    check(
+        &route(&stage, iq("romeo@montague.lit/gone", "result")),
+        expect![""],
+    );
+    check(
+        &route(&stage, message(JULIET, USER, "groupchat", "")),
+        expect![[r#"
+        route juliet@capulet.lit/balcony message error from romeo service-unavailable
+    "#]],
+    );
+    check(
+        &stage.user.bounce(
+            &home.jid,
+            message(JULIET, "romeo@montague.lit/home", "error", ""),
+        ),
+        expect![[r#"
+        home <- message error from juliet/balcony
+    "#]],
+    );
+    check(
+        &stage.user.bounce(
+            &full("romeo@montague.lit/gone"),
+            message(JULIET, USER, "error", ""),
+        ),
+        expect![""],
+    );
+}
+
+#[test]
+fn who_is_blocked_finds_nobody() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    stage.available(2, "work", "");
+    stage.flags(
+        &home,
+        SessionFlags {
+            carbons: true,
+            ..SessionFlags::default()
+        },
+    );
+    let route = |stage: &Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
+    stage.contacts.blocked = vec!["juliet@capulet.lit"];
+    check(
+        &route(&stage, iq("romeo@montague.lit/work", "get")),
+        expect![[r#"
+        route juliet@capulet.lit/balcony iq error from romeo/work service-unavailable
+    "#]],
+    );
+    check(
+        &route(&stage, message(JULIET, USER, "chat", TYPING)),
+        expect![[r#"
+        route juliet@capulet.lit/balcony message error from romeo service-unavailable
+    "#]],
+    );
+    let from_juliet = Arc::new(Stanza {
+        from: Some(jid(JULIET)),
+        ..presence("", "")
+    });
+    check(
+        &stage.user.presence_in(&from_juliet, &stage.contacts),
+        expect![""],
+    );
+    check(
+        &stage
+            .user
+            .probe(&bare("juliet@capulet.lit"), &stage.contacts),
+        expect![""],
+    );
+}
+
+#[test]
+fn probes_and_changes_of_who_may_see() {
+    let mut stage = Stage::new();
+    let juliet = bare("juliet@capulet.lit");
+    check(
+        &stage.user.probe(&juliet, &stage.contacts),
+        expect![[r#"
+        broadcast juliet presence unavailable from romeo
+    "#]],
+    );
+    check(
+        &stage
+            .user
+            .probe(&bare("tybalt@capulet.lit"), &stage.contacts),
+        expect![""],
+    );
+    check(&stage.user.probe_to(&juliet, &stage.contacts), expect![""]);
+    let home = stage.available(1, "home", "");
+    stage.flags(
+        &home,
+        SessionFlags {
+            roster: true,
+            blocklist: true,
+            ..SessionFlags::default()
+        },
+    );
+    check(
+        &stage.user.probe(&juliet, &stage.contacts),
+        expect![[r#"
+        broadcast juliet presence from romeo/home
+    "#]],
+    );
+    check(
+        &stage.user.presence_to(&juliet, &stage.contacts),
+        expect![[r#"
+        broadcast juliet presence from romeo/home
+    "#]],
+    );
+    check(
+        &stage.user.unavailable_to(&juliet, &stage.contacts),
+        expect![[r#"
+        broadcast juliet presence unavailable from romeo/home
+    "#]],
+    );
+    check(
+        &stage.user.probe_to(&juliet, &stage.contacts),
+        expect![[r#"
+        probe juliet
+    "#]],
+    );
+    check(
+        &stage.user.roster_push(&juliet, None, 4),
+        expect![[r#"
+        home <- iq set
+    "#]],
+    );
+    check(
+        &stage
+            .user
+            .subscription(message(JULIET, USER, "subscribed", "")),
+        expect![[r#"
+        home <- message subscribed from juliet/balcony
+    "#]],
+    );
+}
+
+#[test]
+fn blocking_hides_and_unblocking_shows() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    stage.flags(
+        &home,
+        SessionFlags {
+            blocklist: true,
+            ..SessionFlags::default()
+        },
+    );
+    stage.contacts.blocked = vec!["juliet@capulet.lit"];
+    let listed = [jid("juliet@capulet.lit"), jid("stranger@verona.lit")];
+    check(
+        &stage
+            .user
+            .blocklist_push(Bytes::new(), &listed, &[], &stage.contacts),
+        expect![[r#"
+        home <- iq set
+        broadcast juliet presence unavailable from romeo/home
+    "#]],
+    );
+    check(
+        &stage.presence(&home, "", "<show>dnd</show>"),
+        expect![[r#"
+        home <- presence from romeo/home
+    "#]],
+    );
+    stage.contacts.blocked.clear();
+    check(
+        &stage
+            .user
+            .blocklist_push(Bytes::new(), &[], &listed, &stage.contacts),
+        expect![[r#"
+        home <- iq set
+        broadcast juliet presence from romeo/home
+    "#]],
+    );
+}
