@@ -18,7 +18,7 @@ use messaging::room::effect::{RoomEffect, Welcome};
 use messaging::room::event::RoomEvent;
 use messaging::room::parse::{RoomRequest, Sender, parse};
 use messaging::room::passing::pass;
-use messaging::room::render::{Renderer, Rendering, desynchronized, history_rows_max, replay};
+use messaging::room::render::{Renderer, Rendering, ReplayStep, desynchronized, history_rows_max, replay};
 use messaging::room::state::{Occupant, RoomRecord};
 use messaging::room::views::OccupantView;
 use messaging::state::State;
@@ -34,6 +34,9 @@ use crate::services::archive::rows_between;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub enum ToRoom {
+    /// A defect.
+    #[cfg(test)]
+    Panic,
     /// Something has happened, in log order.
     Effect(RoomEffect),
     /// A node has occupants and has seen the log up to its cursor.
@@ -332,6 +335,28 @@ impl RoomActor {
             .map(|occupant| occupant.incarnation)
             .max();
         let steps = replay(&rows, &now, node.0, incarnation.unwrap_or_default());
+        let previous = self.replay_to(node, cursor, steps, &record);
+        if previous < head {
+            self.down(
+                node,
+                &Down::Position {
+                    key: self.room.clone(),
+                    previous,
+                    seq: head,
+                },
+            );
+        }
+        self.reading.insert(node);
+        let strangers: Vec<FullJid> = believing
+            .iter()
+            .filter(|jid| !now.iter().any(|occupant| occupant.jid == **jid) && !left_in(&rows, jid))
+            .cloned()
+            .collect();
+        self.desynchronized(node, &strangers);
+    }
+
+    /// Shows a node what it missed, after `cursor`; gives the newest row shown.
+    fn replay_to(&self, node: NodeId, cursor: u64, steps: Vec<ReplayStep>, record: &RoomRecord) -> u64 {
         let mut previous = cursor;
         for step in steps {
             let ArchiveRecord::Room(event) = &step.row.record else {
@@ -364,23 +389,7 @@ impl RoomActor {
                 }),
             );
         }
-        if previous < head {
-            self.down(
-                node,
-                &Down::Position {
-                    key: self.room.clone(),
-                    previous,
-                    seq: head,
-                },
-            );
-        }
-        self.reading.insert(node);
-        let strangers: Vec<FullJid> = believing
-            .iter()
-            .filter(|jid| !now.iter().any(|occupant| occupant.jid == **jid) && !left_in(&rows, jid))
-            .cloned()
-            .collect();
-        self.desynchronized(node, &strangers);
+        previous
     }
 
     /// Tells sessions that they are not in the room.
@@ -571,6 +580,8 @@ impl Handler<ToRoom> for RoomActor {
             }
             ToRoom::Stanza { from, by, stanza } => self.pass(from, &by, &stanza),
             ToRoom::End => ctx.stop(),
+            #[cfg(test)]
+            ToRoom::Panic => panic!("made to panic"),
         }
     }
 }

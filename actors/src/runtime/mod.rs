@@ -6,6 +6,9 @@ mod start_entry;
 mod status;
 mod stores;
 
+#[cfg(test)]
+mod panic_tests;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -136,10 +139,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     )
     .await?;
     dispatcher.set_groups(groups.clone());
-    let voters: Vec<NodeId> = settings.members.iter().map(|member| member.id).collect();
-    for group in groups.groups().collect::<Vec<_>>() {
-        groups.initialize(group, &voters).await?;
-    }
+    initialize(&settings, &groups).await?;
     let life = start_entry::begin(&settings, &groups, &transport, &meta).await?;
     incarnation.store(life.0, Ordering::Release);
     transport.set_incarnation(life);
@@ -157,15 +157,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     start_actors(&fabric, &arbiters);
     dispatcher.set_fabric(Arc::clone(&fabric));
     run_gossip(&network, &gossip, &transport, &fabric);
-    for (listener, direct_tls) in listeners {
-        let handles = arbiters.iter().map(Arbiter::handle).collect();
-        actix_rt::spawn(crate::listener::accept(
-            Arc::clone(&fabric),
-            listener,
-            direct_tls,
-            handles,
-        ));
-    }
+    accept_clients(&fabric, &arbiters, listeners);
     let watch = network.handle().spawn(crate::supervision::watch(Arc::clone(&fabric)));
     let looking = crate::isolation::watch(Arc::clone(&fabric), groups.clone(), Arc::clone(&gossip));
     network.handle().spawn(looking);
@@ -180,6 +172,27 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         _network: network,
     };
     Ok(NodeHandle { inner: Arc::new(inner) })
+}
+
+/// On a fresh pool each node gives every group the same first voters.
+async fn initialize(settings: &Settings, groups: &Groups) -> Result<(), StartError> {
+    let voters: Vec<NodeId> = settings.members.iter().map(|member| member.id).collect();
+    for group in groups.groups().collect::<Vec<_>>() {
+        groups.initialize(group, &voters).await?;
+    }
+    Ok(())
+}
+
+fn accept_clients(fabric: &Arc<Fabric>, arbiters: &[Arbiter], listeners: Vec<(tokio::net::TcpListener, bool)>) {
+    for (listener, direct_tls) in listeners {
+        let handles = arbiters.iter().map(Arbiter::handle).collect();
+        actix_rt::spawn(crate::listener::accept(
+            Arc::clone(fabric),
+            listener,
+            direct_tls,
+            handles,
+        ));
+    }
 }
 
 fn bind_clients(settings: &Settings) -> Result<Vec<(tokio::net::TcpListener, bool)>, StartError> {

@@ -36,8 +36,9 @@ const CHUNK_ROWS: usize = 512;
 /// Rows read at once where all of them match: a page is full after few large ones.
 const PLAIN_CHUNK_ROWS: usize = 64;
 
-/// Rows looked at for one page at most; beyond that the page is shorter than it could be, and says it isn't the last.
-const LOOKED_AT_MAX: usize = 16 * CHUNK_ROWS;
+/// Rows looked at for one page at most; a query that would look at more is refused, since a page that ends early would
+/// pass for the last one.
+const LOOKED_AT_MAX: usize = 100_000;
 
 /// Reads a page; the asker may see it. Blocks on the disk.
 pub fn read_page(replica: &Replica, query: &ArchiveQuery, real_jids: bool) -> Reply {
@@ -53,6 +54,10 @@ pub fn read_page(replica: &Replica, query: &ArchiveQuery, real_jids: bool) -> Re
     match rows {
         Ok(Some(rows)) => archive_page::page(query, rows, reader.count(), real_jids, &replica.ids),
         Ok(None) => Reply::Refused(Box::new(archive_page::unknown_id())),
+        Err(ReadError::TooFar) => {
+            let text = "Too many messages would have to be looked at: give a narrower span of time.";
+            Reply::Refused(Box::new(StanzaError::new(Condition::PolicyViolation).with_text(text)))
+        }
         Err(error) => {
             tracing::error!(%error, "an archive could not be read");
             Reply::Refused(Box::new(StanzaError::new(Condition::InternalServerError)))
@@ -92,6 +97,9 @@ pub enum ReadError {
     /// The archive's engine failed.
     #[error("the archive failed")]
     Archive(#[from] ArchiveError),
+    /// Too many rows were looked at.
+    #[error("too many rows would have to be looked at")]
+    TooFar,
     /// A row is no row.
     #[error("a row of the archive does not read")]
     Row(#[from] storage::codec::CodecError),
@@ -187,7 +195,10 @@ impl Reader<'_> {
         let mut rows = Vec::new();
         let mut looked_at = 0;
         let mut bytes = 0;
-        while rows.len() < wanted && looked_at < LOOKED_AT_MAX && bytes < archive_page::PAGE_BYTES_MAX {
+        while rows.len() < wanted && bytes < archive_page::PAGE_BYTES_MAX {
+            if looked_at >= LOOKED_AT_MAX {
+                return Err(ReadError::TooFar);
+            }
             let limit = if self.is_filtered() {
                 CHUNK_ROWS
             } else {
