@@ -263,6 +263,46 @@ fn rows() -> Vec<(&'static str, Input, &'static str)> {
     ]
 }
 
+/// An attempt with a wrong password; `\0romeo\0wrong` in base 64.
+const WRONG_PROOF: &str =
+    "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AHJvbWVvAHdyb25n</auth>";
+
+const NO_MECHANISM: &str = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='NONE'/>";
+
+/// What a stream may cost before authentication: bytes, elements, wrong proofs, time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bounds_before_authentication() {
+    let settings = PoolSettings::nodes(1)
+        .set("negotiation", "close", "500 ms")
+        .set("negotiation", "step", "1 s");
+    let pool = Pool::start(&settings).await.expect("the pool starts");
+    pool.add_users(["romeo"]).await.expect("an account");
+    let address = pool.node(1).clients;
+    let check = async |name: &str, text: String, condition: &str| {
+        let result = row(address, after(text), condition).await;
+        result.unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    };
+    check(
+        "white space without end",
+        " ".repeat(40_000),
+        "policy-violation",
+    )
+    .await;
+    check(
+        "requests without end",
+        NO_MECHANISM.repeat(40),
+        "policy-violation",
+    )
+    .await;
+    check(
+        "three wrong proofs",
+        WRONG_PROOF.repeat(3),
+        "policy-violation",
+    )
+    .await;
+    check("silence", String::new(), "connection-timeout").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_input_before_authentication() {
     let pool = pool().await;
