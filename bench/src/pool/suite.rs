@@ -110,30 +110,6 @@ pub(crate) async fn run(args: &PoolArgs, target_args: &TargetArgs) -> anyhow::Re
 
 async fn one(part: Part, args: &PoolArgs, target: &Arc<Target>) -> anyhow::Result<Row> {
     let seconds = args.seconds;
-    let chat = chat::ChatArgs {
-        pairs: 50,
-        rate: 500.0,
-        closed: false,
-        seconds,
-        no_store: true,
-        origin_id: false,
-        no_stream_management: false,
-    };
-    let room = room::RoomArgs {
-        rooms: 20,
-        occupants: 50,
-        sessions: None,
-        rate: 20.0,
-        seconds,
-        no_store: false,
-        no_stream_management: false,
-    };
-    let durable = durable::DurableArgs {
-        senders: 256,
-        rate: None,
-        seconds,
-        origin_id: true,
-    };
     match part {
         Part::IdlePlain | Part::IdleTls => {
             let sessions = args.idle_sessions;
@@ -151,37 +127,10 @@ async fn one(part: Part, args: &PoolArgs, target: &Arc<Target>) -> anyhow::Resul
             };
             Box::pin(login::run(target, &login)).await
         }
-        Part::ChatOpen => Box::pin(chat::run(target, &chat)).await,
-        Part::ChatClosed => {
-            Box::pin(chat::run(
-                target,
-                &chat::ChatArgs {
-                    closed: true,
-                    ..chat
-                },
-            ))
-            .await
+        Part::ChatOpen | Part::ChatClosed | Part::ChatArchived => {
+            Box::pin(chat::run(target, &chat_args(part, seconds))).await
         }
-        Part::ChatArchived => {
-            let archived = chat::ChatArgs {
-                rate: 100.0,
-                no_store: false,
-                origin_id: true,
-                ..chat
-            };
-            Box::pin(chat::run(target, &archived)).await
-        }
-        Part::Room => Box::pin(room::run(target, &room)).await,
-        Part::RoomBusy => {
-            Box::pin(room::run(
-                target,
-                &room::RoomArgs {
-                    rate: 200.0,
-                    ..room
-                },
-            ))
-            .await
-        }
+        Part::Room | Part::RoomBusy => Box::pin(room::run(target, &room_args(part, seconds))).await,
         Part::Presence => {
             let presence = presence::PresenceArgs {
                 users: 200,
@@ -192,16 +141,40 @@ async fn one(part: Part, args: &PoolArgs, target: &Arc<Target>) -> anyhow::Resul
             };
             Box::pin(presence::run(target, &presence)).await
         }
-        Part::Durable => Box::pin(durable::run(target, &durable)).await,
-        Part::DurableOpen => {
-            Box::pin(durable::run(
-                target,
-                &durable::DurableArgs {
-                    rate: Some(1000.0),
-                    ..durable
-                },
-            ))
-            .await
+        Part::Durable | Part::DurableOpen => {
+            let rate = (part == Part::DurableOpen).then_some(1000.0);
+            let durable = durable::DurableArgs {
+                senders: 256,
+                rate,
+                seconds,
+                origin_id: true,
+            };
+            Box::pin(durable::run(target, &durable)).await
         }
+    }
+}
+
+fn chat_args(part: Part, seconds: u64) -> chat::ChatArgs {
+    let archived = part == Part::ChatArchived;
+    chat::ChatArgs {
+        pairs: 50,
+        rate: if archived { 100.0 } else { 500.0 },
+        closed: part == Part::ChatClosed,
+        seconds,
+        no_store: !archived,
+        origin_id: archived,
+        no_stream_management: false,
+    }
+}
+
+fn room_args(part: Part, seconds: u64) -> room::RoomArgs {
+    room::RoomArgs {
+        rooms: 20,
+        occupants: 50,
+        sessions: None,
+        rate: if part == Part::RoomBusy { 200.0 } else { 20.0 },
+        seconds,
+        no_store: false,
+        no_stream_management: false,
     }
 }

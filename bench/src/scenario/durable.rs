@@ -65,6 +65,28 @@ struct Durable {
 }
 
 impl Durable {
+    fn new(target: &Target, args: &DurableArgs, count: usize) -> anyhow::Result<Durable> {
+        let mut request = XmlWriter::new(ns::CLIENT);
+        request.start_ns("r", ns::STREAM_MANAGEMENT);
+        Ok(Durable {
+            ids: Ids::new(),
+            ledger: Ledger::new(count, 1, Instant::now())?,
+            tally: Tally::default(),
+            acknowledgements: Mutex::default(),
+            acknowledged: AtomicU64::new(0),
+            unacknowledged: (0..args.senders).map(|_| Mutex::default()).collect(),
+            handles: Handles::default(),
+            addresses: (0..args.senders)
+                .map(|sender| target.address(sender))
+                .collect(),
+            request: request.finish(),
+            origin_id: args.origin_id,
+            closed: args.rate.is_none(),
+            next: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+        })
+    }
+
     fn receiver(&self, sender: usize) -> usize {
         (sender + 1) % self.addresses.len().max(1)
     }
@@ -192,25 +214,7 @@ pub(crate) async fn run(target: &Arc<Target>, args: &DurableArgs) -> anyhow::Res
     };
     let count = pace.map_or(CLOSED_MESSAGES_MAX, |pace| pace.messages(window));
     Crowd::register(target, args.senders).await?;
-    let mut request = XmlWriter::new(ns::CLIENT);
-    request.start_ns("r", ns::STREAM_MANAGEMENT);
-    let durable = Arc::new(Durable {
-        ids: Ids::new(),
-        ledger: Ledger::new(count, 1, Instant::now())?,
-        tally: Tally::default(),
-        acknowledgements: Mutex::default(),
-        acknowledged: AtomicU64::new(0),
-        unacknowledged: (0..args.senders).map(|_| Mutex::default()).collect(),
-        handles: Handles::default(),
-        addresses: (0..args.senders)
-            .map(|sender| target.address(sender))
-            .collect(),
-        request: request.finish(),
-        origin_id: args.origin_id,
-        closed: pace.is_none(),
-        next: AtomicUsize::new(0),
-        over: AtomicBool::new(false),
-    });
+    let durable = Arc::new(Durable::new(target, args, count)?);
     let options = LoginOptions {
         stream_management: true,
         available: true,
@@ -243,16 +247,9 @@ pub(crate) async fn run(target: &Arc<Target>, args: &DurableArgs) -> anyhow::Res
     meter.add_to(&mut row, acknowledged(), "µs/msg", 1e6)?;
     row.latencies(&durable.acknowledgements());
     let deliveries = durable.tally.latencies();
-    row.figure(
-        "delivery p50",
-        deliveries.quantile(0.5).as_secs_f64() * 1e3,
-        "ms",
-    );
-    row.figure(
-        "delivery p99",
-        deliveries.quantile(0.99).as_secs_f64() * 1e3,
-        "ms",
-    );
+    let ms = |share| deliveries.quantile(share).as_secs_f64() * 1e3;
+    row.figure("delivery p50", ms(0.5), "ms");
+    row.figure("delivery p99", ms(0.99), "ms");
     let mut faults = durable.tally.faults(durable.ledger.sum(), crowd.broken());
     faults.not_acknowledged = durable.not_acknowledged();
     crowd.log_out().await;
