@@ -528,3 +528,43 @@ async fn a_stopping_node_says_so() {
         error.source()
     );
 }
+
+/// XEP-0077, where the operator allows it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn registration_where_it_is_on() {
+    let settings = PoolSettings::nodes(1).set("clients", "registration", true);
+    let pool = Pool::start(&settings).await.expect("the pool starts");
+    let address = pool.node(1).clients;
+    let register = async |user: &str| {
+        let mut wire = Wire::plain(address).await.expect("connected");
+        let found = features(&mut wire, "localhost").await.expect("features");
+        assert!(
+            found
+                .source()
+                .contains("http://jabber.org/features/iq-register"),
+            "{}",
+            found.source()
+        );
+        let request = format!(
+            "<iq type='set' id='1' to='localhost'><query xmlns='jabber:iq:register'><username>{user}</username>\
+             <password>{user}-password</password></query></iq>"
+        );
+        wire.send(request.as_bytes()).await.expect("sent");
+        wire.element("the answer")
+            .await
+            .expect("an answer")
+            .root()
+            .attr("type")
+            .map(|kind| kind.into_owned())
+    };
+    assert_eq!(register("benvolio").await.as_deref(), Some("result"));
+    assert_eq!(
+        register("benvolio").await.as_deref(),
+        Some("error"),
+        "a name is given once"
+    );
+    let client = Client::connect(&pool.login(1, "benvolio"))
+        .await
+        .expect("the account works");
+    client.close().await.expect("closed");
+}

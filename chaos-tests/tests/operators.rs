@@ -1,0 +1,145 @@
+//! What operators use: `muster ctl`, health and metrics, against a real pool.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use chaos_tests::client::{Client, Login};
+use chaos_tests::pool::{Pool, PoolSettings, binary};
+use serde_json::Value;
+
+/// Runs `muster ctl` against a node, with a line on standard input.
+fn ctl(pool: &Pool, node: u64, arguments: &[&str], input: &str) -> Result<Output> {
+    let mut child = Command::new(binary()?)
+        .args(["ctl", "--config"])
+        .arg(&pool.node(node).config)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("standard input")?;
+    // A command that reads nothing may have closed it.
+    let _ = writeln!(stdin, "{input}");
+    drop(stdin);
+    Ok(child.wait_with_output()?)
+}
+
+/// The code and what was said.
+fn said(output: &Output) -> (i32, String) {
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    (
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+async fn accounts() -> Result<()> {
+    let pool = Pool::start(&PoolSettings::nodes(3)).await?;
+    let user = "nurse@localhost";
+    let run = |node: u64, arguments: &[&str], input: &str| {
+        ctl(&pool, node, arguments, input).map(|output| said(&output))
+    };
+    let add = ["user", "add", user, "--password-stdin"];
+    ensure!(run(1, &add, "nurse-password")?.0 == 0);
+    let again = run(2, &add, "another")?;
+    ensure!(
+        again.0 == 7 && again.1.contains("already"),
+        "a second account: {again:?}"
+    );
+    let list: Value = serde_json::from_str(&run(3, &["user", "list", "--json"], "")?.1)?;
+    ensure!(list["users"] == serde_json::json!([user]), "{list}");
+
+    Client::connect(&pool.login(2, "nurse"))
+        .await?
+        .close()
+        .await?;
+    ensure!(run(3, &["user", "password", user, "--password-stdin"], "new")?.0 == 0);
+    let changed = Login {
+        password: "new".to_owned(),
+        ..pool.login(1, "nurse")
+    };
+    Client::connect(&changed).await?.close().await?;
+    ensure!(
+        Client::connect(&pool.login(1, "nurse")).await.is_err(),
+        "the old password still works"
+    );
+
+    ensure!(run(1, &["user", "remove", user], "")?.0 == 0);
+    ensure!(
+        Client::connect(&changed).await.is_err(),
+        "a removed account logs in"
+    );
+    let gone = run(1, &["user", "remove", user], "")?;
+    ensure!(gone.0 == 7, "removed twice: {gone:?}");
+    let bad = run(1, &["user", "add", "localhost", "--password-stdin"], "x")?;
+    ensure!(bad.0 == 7, "a domain is no user: {bad:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accounts_from_the_command_line() {
+    accounts().await.expect("the story ends well");
+}
+
+async fn reports() -> Result<()> {
+    let mut pool = Pool::start(&PoolSettings::nodes(3)).await?;
+    let control = pool.node(1).control.clone();
+    let status: Value = serde_json::from_str(&said(&ctl(&pool, 1, &["status", "--json"], "")?).1)?;
+    ensure!(
+        status["members"].as_array().map(Vec::len) == Some(3),
+        "{status}"
+    );
+    ensure!(
+        status["partitions"].as_array().map(Vec::len) == Some(16),
+        "{status}"
+    );
+    for path in ["/health/live", "/health/ready"] {
+        ensure!(
+            control.request("GET", path, None).await?.status == 200,
+            "{path}"
+        );
+    }
+    let metrics = control.ok("GET", "/metrics", None).await?.body;
+    ensure!(
+        metrics.lines().any(|line| line.starts_with("# TYPE ")),
+        "{metrics}"
+    );
+    let stranger = chaos_tests::control::ControlPort {
+        token: "wrong".to_owned(),
+        ..control.clone()
+    };
+    for path in ["/v1/status", "/v1/users", "/metrics"] {
+        ensure!(
+            stranger.request("GET", path, None).await?.status == 401,
+            "{path} without the token"
+        );
+    }
+    pool.kill(2)?;
+    pool.kill(3)?;
+    let unready = chaos_tests::wait::until(
+        "node 1 is not ready",
+        chaos_tests::pool::READY_LIMIT,
+        async || {
+            let answer = control.request("GET", "/health/ready", None).await.ok()?;
+            (answer.status == 503).then_some(answer.body)
+        },
+    );
+    ensure!(unready.await?.contains("quorum"), "the reason is named");
+    ensure!(
+        control.request("GET", "/health/live", None).await?.status == 200,
+        "it lives nevertheless"
+    );
+    pool.kill(1)?;
+    let nobody = said(&ctl(&pool, 1, &["status"], "")?);
+    ensure!(
+        nobody.0 == 8 && nobody.1.contains("is the node running?"),
+        "{nobody:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_health_and_metrics() {
+    reports().await.expect("the story ends well");
+}
