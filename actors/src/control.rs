@@ -45,7 +45,9 @@ impl ControlError {
             ControlError::Unavailable(_) => (Condition::ResourceConstraint, StanzaErrorType::Wait),
             ControlError::Timeout => (Condition::RemoteServerTimeout, StanzaErrorType::Wait),
         };
-        StanzaError::new(condition).with_kind(kind).with_text(self.to_string())
+        StanzaError::new(condition)
+            .with_kind(kind)
+            .with_text(self.to_string())
     }
 }
 
@@ -57,8 +59,12 @@ async fn decide(fabric: &Fabric, user: &BareJid, command: Command) -> Result<(),
             Condition::ItemNotFound => ControlError::NotFound,
             _ => ControlError::Invalid(error.text.clone().unwrap_or_else(|| "refused".to_owned())),
         }),
-        Outcome::Full => Err(ControlError::Unavailable("the partition is busy".to_owned())),
-        Outcome::NotDone => Err(ControlError::Unavailable("the partition has no owner".to_owned())),
+        Outcome::Full => Err(ControlError::Unavailable(
+            "the partition is busy".to_owned(),
+        )),
+        Outcome::NotDone => Err(ControlError::Unavailable(
+            "the partition has no owner".to_owned(),
+        )),
         Outcome::Unknown | Outcome::Taken | Outcome::Replied(_) => Err(ControlError::Timeout),
     }
 }
@@ -67,7 +73,10 @@ async fn decide(fabric: &Fabric, user: &BareJid, command: Command) -> Result<(),
 async fn derive(password: Password, iterations: u32) -> Result<StoredCredentials, ControlError> {
     let entropy: [u8; 32] = rand::rng().random();
     let iterations = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
-    let derived = tokio::task::spawn_blocking(move || StoredCredentials::derive(&password, &entropy, iterations)).await;
+    let derived = tokio::task::spawn_blocking(move || {
+        StoredCredentials::derive(&password, &entropy, iterations)
+    })
+    .await;
     derived
         .map_err(|_| ControlError::Unavailable("the password could not be processed".to_owned()))?
         .map_err(|error| ControlError::Invalid(error.to_string()))
@@ -95,7 +104,12 @@ pub async fn create_account(
 ) -> Result<(), ControlError> {
     check_account(fabric, &user)?;
     let credentials = derive(password, iterations).await?;
-    decide(fabric, &user.clone(), Command::CreateAccount { user, credentials }).await
+    decide(
+        fabric,
+        &user.clone(),
+        Command::CreateAccount { user, credentials },
+    )
+    .await
 }
 
 /// Sets an account's password.
@@ -110,7 +124,12 @@ pub async fn set_password(
 ) -> Result<(), ControlError> {
     check_account(fabric, &user)?;
     let credentials = derive(password, iterations).await?;
-    decide(fabric, &user.clone(), Command::SetCredentials { user, credentials }).await
+    decide(
+        fabric,
+        &user.clone(),
+        Command::SetCredentials { user, credentials },
+    )
+    .await
 }
 
 /// Removes an account.
@@ -142,7 +161,11 @@ pub async fn list_accounts(
     for reply in futures_util::future::join_all(questions).await {
         match reply {
             Ok(Reply::Jids(jids)) => accounts.extend(jids),
-            _ => return Err(ControlError::Unavailable("a partition has no owner".to_owned())),
+            _ => {
+                return Err(ControlError::Unavailable(
+                    "a partition has no owner".to_owned(),
+                ));
+            }
         }
     }
     accounts.sort();

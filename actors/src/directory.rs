@@ -45,7 +45,10 @@ impl Directory {
 
     /// Removes a session, unless another holds the address by now.
     pub fn release(&self, jid: &FullJid, number: u64) {
-        let mut shard = self.shard(jid).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self
+            .shard(jid)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if shard.get(jid).is_some_and(|entry| entry.number == number) {
             shard.remove(jid);
         }
@@ -53,7 +56,10 @@ impl Directory {
 
     /// The session at this address; `number` 0: whichever holds it.
     pub fn find(&self, jid: &FullJid, number: u64) -> Option<Entry> {
-        let shard = self.shard(jid).lock().unwrap_or_else(PoisonError::into_inner);
+        let shard = self
+            .shard(jid)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         shard
             .get(jid)
             .filter(|entry| number == 0 || entry.number == number)
@@ -77,7 +83,13 @@ impl Directory {
     pub fn all(&self) -> Vec<Entry> {
         let mut all = Vec::new();
         for shard in &self.shards {
-            all.extend(shard.lock().unwrap_or_else(PoisonError::into_inner).values().cloned());
+            all.extend(
+                shard
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .values()
+                    .cloned(),
+            );
         }
         all
     }

@@ -147,7 +147,8 @@ impl Fabric {
 
     /// The node's end of the link for a key.
     pub fn link_of(&self, key: &BareJid) -> Option<&Addr<LinkActor>> {
-        self.actors(self.partition_of(key)).map(|actors| &actors.link)
+        self.actors(self.partition_of(key))
+            .map(|actors| &actors.link)
     }
 
     /// A number for a new session, never used before in this life of the node.
@@ -163,7 +164,10 @@ impl Fabric {
 
     /// All owners as far as they are known, by partition.
     pub fn owners(&self) -> Vec<Option<(NodeId, Epoch)>> {
-        self.owners.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.owners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Takes a hint; `true` when it is news.
@@ -183,7 +187,13 @@ impl Fabric {
     ///
     /// # Errors
     /// When the frame can't be queued; links send again.
-    pub fn send_up(&self, to: NodeId, partition: PartitionId, epoch: Epoch, up: &Up) -> Result<(), FabricError> {
+    pub fn send_up(
+        &self,
+        to: NodeId,
+        partition: PartitionId,
+        epoch: Epoch,
+        up: &Up,
+    ) -> Result<(), FabricError> {
         self.send(to, RouteKind::Up, partition, epoch, up.encode()?)
     }
 
@@ -191,7 +201,13 @@ impl Fabric {
     ///
     /// # Errors
     /// When a frame can't be queued; the node finds the hole and attaches again.
-    pub fn send_down(&self, to: NodeId, partition: PartitionId, epoch: Epoch, down: &Down) -> Result<(), FabricError> {
+    pub fn send_down(
+        &self,
+        to: NodeId,
+        partition: PartitionId,
+        epoch: Epoch,
+        down: &Down,
+    ) -> Result<(), FabricError> {
         for body in crate::framing::bodies(down)? {
             self.send(to, RouteKind::Down, partition, epoch, body)?;
         }
@@ -216,12 +232,18 @@ impl Fabric {
     ///
     /// # Errors
     /// When no owner is known or the frame can't be queued; then it waits for the next owner.
-    pub fn send_to_owner(&self, partition: PartitionId, across: &Across) -> Result<(), FabricError> {
+    pub fn send_to_owner(
+        &self,
+        partition: PartitionId,
+        across: &Across,
+    ) -> Result<(), FabricError> {
         let body = across.encode()?;
         // Locked until it is queued: a new owner is told older words first.
         let mut recent = self.recent_words(partition)?;
         let sent = match self.owner(partition) {
-            Some((owner, epoch)) => self.send(owner, RouteKind::Across, partition, epoch, body.clone()),
+            Some((owner, epoch)) => {
+                self.send(owner, RouteKind::Across, partition, epoch, body.clone())
+            }
             None => Err(FabricError::NoOwner(partition)),
         };
         recent.keep(across, body, sent.is_ok(), Instant::now());
@@ -230,7 +252,9 @@ impl Fabric {
 
     /// Tells a partition's new owner what the old one may never have heard.
     pub(crate) fn tell_new_owner(&self, partition: PartitionId, owner: NodeId, epoch: Epoch) {
-        let Ok(mut recent) = self.recent_words(partition) else { return };
+        let Ok(mut recent) = self.recent_words(partition) else {
+            return;
+        };
         for body in recent.again(Instant::now()) {
             if let Err(error) = self.send(owner, RouteKind::Across, partition, epoch, body) {
                 tracing::debug!(%error, %owner, "soft state did not leave for a new owner");
@@ -246,7 +270,10 @@ impl Fabric {
         }
     }
 
-    fn recent_words(&self, partition: PartitionId) -> Result<MutexGuard<'_, RecentWords>, FabricError> {
+    fn recent_words(
+        &self,
+        partition: PartitionId,
+    ) -> Result<MutexGuard<'_, RecentWords>, FabricError> {
         let recent = self.recent.get(usize::from(partition.0));
         let recent = recent.ok_or(FabricError::NoOwner(partition))?;
         Ok(recent.lock().unwrap_or_else(PoisonError::into_inner))

@@ -37,7 +37,8 @@ pub(crate) fn bodies(down: &Down) -> Result<Vec<Bytes>, CodecError> {
 }
 
 fn too_large(request: u64) -> Down {
-    let error = StanzaError::new(Condition::ResourceConstraint).with_text("The answer is too large.");
+    let error =
+        StanzaError::new(Condition::ResourceConstraint).with_text("The answer is too large.");
     Down::Reply {
         request,
         reply: AskReply::Refused(Box::new(error)),
@@ -161,7 +162,11 @@ mod tests {
     fn told(deliveries: &[Delivery]) -> Vec<(FullJid, u64)> {
         let items = deliveries.iter().flat_map(|delivery| &delivery.items);
         items
-            .flat_map(|item| item.targets.iter().map(|(jid, _)| (jid.clone(), item.row.unwrap())))
+            .flat_map(|item| {
+                item.targets
+                    .iter()
+                    .map(|(jid, _)| (jid.clone(), item.row.unwrap()))
+            })
             .collect()
     }
 

@@ -106,7 +106,8 @@ impl Isolation {
         // Numbers are given one after the other; the product scatters them.
         let turn = (session.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16) % spread;
         let due = STREAMS_END_AFTER + Duration::from_millis(turn);
-        self.lost.is_some_and(|lost| now.saturating_duration_since(lost) >= due)
+        self.lost
+            .is_some_and(|lost| now.saturating_duration_since(lost) >= due)
     }
 }
 
@@ -120,9 +121,16 @@ pub fn hears_quorum(group: &GroupStatus, own: NodeId, is_alive: &impl Fn(NodeId)
         return group.quorum_age.is_some_and(|age| age <= QUORUM_FRESH);
     }
     let is_heard = |node: NodeId| node == own || is_alive(node);
-    let heard = group.voters.iter().filter(|voter| is_heard(**voter)).count();
+    let heard = group
+        .voters
+        .iter()
+        .filter(|voter| is_heard(**voter))
+        .count();
     // A leader on this side of a split is no proof: it may not have noticed yet.
-    group.leader.is_some_and(|leader| leader != own && is_alive(leader)) && heard > group.voters.len() / 2
+    group
+        .leader
+        .is_some_and(|leader| leader != own && is_alive(leader))
+        && heard > group.voters.len() / 2
 }
 
 /// How often the node looks where it stands.
@@ -139,12 +147,18 @@ pub async fn watch(fabric: Arc<Fabric>, groups: Groups, gossip: Arc<Gossiper>) {
         let is_alive = |node| gossip.liveness(node) == Liveness::Alive;
         let statuses = groups.status();
         // One group is enough: another's trouble may be its own.
-        let hears = statuses.iter().any(|group| hears_quorum(group, fabric.node, &is_alive));
+        let hears = statuses
+            .iter()
+            .any(|group| hears_quorum(group, fabric.node, &is_alive));
         let now = Instant::now();
         let standing = isolation.observe(hears, now);
         let before = fabric.standing.get();
         if standing != before {
-            tracing::warn!(before = before.as_str(), now = standing.as_str(), "the node's standing to the quorum");
+            tracing::warn!(
+                before = before.as_str(),
+                now = standing.as_str(),
+                "the node's standing to the quorum"
+            );
             fabric.standing.set(standing);
         }
         if standing == Standing::CutOff {
@@ -155,8 +169,12 @@ pub async fn watch(fabric: Arc<Fabric>, groups: Groups, gossip: Arc<Gossiper>) {
 
 fn end_streams(fabric: &Fabric, isolation: &Isolation, now: Instant) {
     for entry in fabric.directory.all() {
-        if isolation.is_due(entry.number, now) && entry.session.try_send(ToSession::Leave).is_err() {
-            tracing::debug!(session = entry.number, "a session could not be sent away yet");
+        if isolation.is_due(entry.number, now) && entry.session.try_send(ToSession::Leave).is_err()
+        {
+            tracing::debug!(
+                session = entry.number,
+                "a session could not be sent away yet"
+            );
         }
     }
 }
@@ -176,17 +194,44 @@ mod tests {
             let mut isolation = Isolation::default();
             for (seconds, hears, expect) in seen {
                 let now = start + Duration::from_secs(*seconds);
-                assert_eq!(isolation.observe(*hears, now), *expect, "at {seconds} s of {seen:?}");
+                assert_eq!(
+                    isolation.observe(*hears, now),
+                    *expect,
+                    "at {seconds} s of {seen:?}"
+                );
             }
         };
         use Standing::{CutOff, InTouch, NoLogins};
         check(&[(0, true, InTouch), (100, true, InTouch)]);
-        check(&[(0, false, InTouch), (9, false, InTouch), (10, false, NoLogins)]);
-        check(&[(0, false, InTouch), (29, false, NoLogins), (30, false, CutOff)]);
-        check(&[(0, false, InTouch), (9, true, InTouch), (10, false, InTouch), (20, false, NoLogins)]);
-        check(&[(0, false, InTouch), (40, false, CutOff), (41, true, InTouch), (42, false, InTouch)]);
+        check(&[
+            (0, false, InTouch),
+            (9, false, InTouch),
+            (10, false, NoLogins),
+        ]);
+        check(&[
+            (0, false, InTouch),
+            (29, false, NoLogins),
+            (30, false, CutOff),
+        ]);
+        check(&[
+            (0, false, InTouch),
+            (9, true, InTouch),
+            (10, false, InTouch),
+            (20, false, NoLogins),
+        ]);
+        check(&[
+            (0, false, InTouch),
+            (40, false, CutOff),
+            (41, true, InTouch),
+            (42, false, InTouch),
+        ]);
         // A pause of the process counts only from the first look after it.
-        check(&[(0, true, InTouch), (500, false, InTouch), (509, false, InTouch), (510, false, NoLogins)]);
+        check(&[
+            (0, true, InTouch),
+            (500, false, InTouch),
+            (509, false, InTouch),
+            (510, false, NoLogins),
+        ]);
     }
 
     #[test]
@@ -194,13 +239,23 @@ mod tests {
         let start = Instant::now();
         let mut isolation = Isolation::default();
         let ended = |isolation: &Isolation, after: Duration| {
-            (1..=1_000).filter(|number| isolation.is_due(*number, start + after)).count()
+            (1..=1_000)
+                .filter(|number| isolation.is_due(*number, start + after))
+                .count()
         };
         assert_eq!(ended(&isolation, STREAMS_END_AFTER * 2), 0);
         isolation.observe(false, start);
-        assert_eq!(ended(&isolation, STREAMS_END_AFTER - Duration::from_millis(1)), 0);
+        assert_eq!(
+            ended(&isolation, STREAMS_END_AFTER - Duration::from_millis(1)),
+            0
+        );
         let quarters: Vec<usize> = (1..=4)
-            .map(|quarter| ended(&isolation, STREAMS_END_AFTER + STREAMS_END_WITHIN * quarter / 4))
+            .map(|quarter| {
+                ended(
+                    &isolation,
+                    STREAMS_END_AFTER + STREAMS_END_WITHIN * quarter / 4,
+                )
+            })
             .collect();
         for (quarter, ended) in quarters.iter().enumerate() {
             let fair = (quarter + 1) * 250;
@@ -239,7 +294,10 @@ mod tests {
             let group = group(leader, quorum_age, voters);
             let is_alive = |node: NodeId| alive.contains(&node.0);
             let told = hears_quorum(&group, OWN, &is_alive);
-            assert_eq!(told, expect, "leader {leader:?} {quorum_age:?}, {alive:?} of {voters:?}");
+            assert_eq!(
+                told, expect,
+                "leader {leader:?} {quorum_age:?}, {alive:?} of {voters:?}"
+            );
         };
         // Leading.
         check(Some(1), Some(100), &[1, 2, 3], &[], true);

@@ -26,11 +26,11 @@ mod framing;
 pub mod metrics;
 
 pub mod listener;
-mod soft;
 pub mod mailbox;
 pub mod negotiation;
 pub mod services;
 pub mod session;
+mod soft;
 
 pub mod link;
 pub mod owner;

@@ -18,7 +18,9 @@ use cluster::link::protocol::{
 };
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use messaging::command::{Answer, Command};
-use messaging::user::publication::{PublicationSettings, SessionEvent, SessionKey, SessionState, directed_has_room};
+use messaging::user::publication::{
+    PublicationSettings, SessionEvent, SessionKey, SessionState, directed_has_room,
+};
 use tokio::sync::oneshot;
 use xmpp::jid::{BareJid, FullJid, Jid};
 
@@ -30,6 +32,9 @@ use crate::supervision::{RestartBudget, survive};
 #[derive(Message)]
 #[rtype(result = "()")]
 pub enum ToLink {
+    /// A defect.
+    #[cfg(test)]
+    Panic,
     /// A durable command.
     Propose {
         /// Who wants to know.
@@ -135,7 +140,10 @@ impl Caller {
         match self {
             Caller::Session { session, ticket } => {
                 // A session whose mailbox is full doesn't read its outcomes: it is closing or about to be closed.
-                if session.try_send(ToSession::Outcome { ticket, outcome }).is_err() {
+                if session
+                    .try_send(ToSession::Outcome { ticket, outcome })
+                    .is_err()
+                {
                     tracing::debug!(ticket, "an outcome found no session");
                 }
             }
@@ -171,7 +179,12 @@ impl LinkActor {
 
     /// For a partition.
     pub fn new(fabric: Arc<Fabric>, partition: PartitionId) -> LinkActor {
-        let core = LinkOrigin::new(partition, fabric.node, fabric.incarnation, LinkSettings::default());
+        let core = LinkOrigin::new(
+            partition,
+            fabric.node,
+            fabric.incarnation,
+            LinkSettings::default(),
+        );
         LinkActor {
             fabric,
             core,
@@ -209,7 +222,11 @@ impl LinkActor {
 
     fn say_farewells(&mut self) {
         while let Some(command) = self.farewells.pop_front() {
-            if self.core.propose(Caller::Nobody.into(), command.clone(), Instant::now()).is_err() {
+            if self
+                .core
+                .propose(Caller::Nobody.into(), command.clone(), Instant::now())
+                .is_err()
+            {
                 self.farewells.push_front(command);
                 break;
             }
@@ -240,7 +257,11 @@ impl LinkActor {
 
     /// Does a piece of work. After a panic the node attaches again, so that the owner brings what was lost with it; the
     /// link itself must live on, since the numbers of its proposals are what the owner knows this node's life by.
-    fn survive(&mut self, ctx: &mut Context<Self>, work: impl FnOnce(&mut Self, &mut Context<Self>)) {
+    fn survive(
+        &mut self,
+        ctx: &mut Context<Self>,
+        work: impl FnOnce(&mut Self, &mut Context<Self>),
+    ) {
         if survive(|| work(self, ctx)).is_some() {
             return;
         }
@@ -328,7 +349,8 @@ impl LinkActor {
             ToLink::Propose { caller, command } => {
                 if matches!(caller, Caller::Nobody) {
                     self.farewells.push_back(*command);
-                } else if let Err((token, _full)) = self.core.propose(caller.into(), *command, now) {
+                } else if let Err((token, _full)) = self.core.propose(caller.into(), *command, now)
+                {
                     token.caller.tell(Outcome::Full);
                 }
             }
@@ -336,7 +358,9 @@ impl LinkActor {
                 if let Publish::Session(event) = &*publish {
                     self.note_event(event);
                 }
-                if let Err((Some(token), _full)) = self.core.publish(caller.map(Token::from), *publish, now) {
+                if let Err((Some(token), _full)) =
+                    self.core.publish(caller.map(Token::from), *publish, now)
+                {
                     token.caller.tell(Outcome::Full);
                 }
             }
@@ -353,6 +377,8 @@ impl LinkActor {
             ToLink::OwnerIs { owner, epoch } => self.core.owner_is(owner, epoch, now),
             ToLink::PeerUp(node) => self.core.peer_up(node, now),
             ToLink::PeerDown(node) => self.core.peer_down(node),
+            #[cfg(test)]
+            ToLink::Panic => panic!("made to panic"),
         }
         self.run(ctx);
     }
@@ -378,12 +404,16 @@ impl LinkActor {
             return tracing::error!(%error, "an attachment without users and rooms could not be encoded");
         };
         tracing::error!(%error, partition = %self.partition(), key = %largest, "too much to attach; its sessions end");
-        let mut sessions: Vec<FullJid> = self.rooms.remove(&largest).into_iter().flatten().collect();
+        let mut sessions: Vec<FullJid> =
+            self.rooms.remove(&largest).into_iter().flatten().collect();
         if let Some(user) = self.users.remove(&largest) {
             sessions.extend(user.sessions.into_iter().map(|session| session.key.jid));
         }
         self.core.forget(&largest);
-        for entry in sessions.iter().filter_map(|jid| self.fabric.directory.find(jid, 0)) {
+        for entry in sessions
+            .iter()
+            .filter_map(|jid| self.fabric.directory.find(jid, 0))
+        {
             let kick = ToSession::Kick(xmpp::stream_error::StreamErrorCondition::PolicyViolation);
             if entry.session.try_send(kick).is_err() {
                 tracing::debug!("a session was gone before it could be told to end");
@@ -436,7 +466,10 @@ impl LinkActor {
             };
             let full = entry
                 .session
-                .try_send(ToSession::Deliver { bytes, row: item.row })
+                .try_send(ToSession::Deliver {
+                    bytes,
+                    row: item.row,
+                })
                 .is_err();
             if full {
                 // A slow client: its rows wait in the log, and its stream ends.
@@ -454,7 +487,10 @@ impl LinkActor {
 
     fn note_row(&mut self, user: &BareJid, session: &FullJid, row: u64) {
         if let Some(local) = self.users.get_mut(user)
-            && let Some(session) = local.sessions.iter_mut().find(|state| state.key.jid == *session)
+            && let Some(session) = local
+                .sessions
+                .iter_mut()
+                .find(|state| state.key.jid == *session)
         {
             session.unacknowledged.push(row);
             session.newest_row = session.newest_row.max(row);
@@ -465,7 +501,9 @@ impl LinkActor {
     fn note_event(&mut self, event: &SessionEvent) {
         let key = event.key();
         let bare = key.jid.bare();
-        let Some(user) = self.users.get_mut(&bare) else { return };
+        let Some(user) = self.users.get_mut(&bare) else {
+            return;
+        };
         let Some(index) = user.sessions.iter().position(|session| session.key == *key) else {
             return;
         };
@@ -518,7 +556,10 @@ fn largest(part: &AttachPart) -> Option<BareJid> {
 
 fn user_bytes(user: &AttachUser) -> usize {
     let session = |session: &SessionState| {
-        let presence = session.presence.as_ref().map_or(0, |presence| presence.size_hint());
+        let presence = session
+            .presence
+            .as_ref()
+            .map_or(0, |presence| presence.size_hint());
         let directed: usize = session.directed.iter().map(|jid| jid.as_str().len()).sum();
         presence + directed + session.unacknowledged.len() * 8
     };
@@ -623,7 +664,15 @@ mod tests {
             assert_eq!(largest(&part), expect.map(bare));
         };
         check(&[], &[], None);
-        check(&[("a@localhost", 3), ("b@localhost", 9)], &[("r@rooms", 5)], Some("b@localhost"));
-        check(&[("a@localhost", 3), ("b@localhost", 9)], &[("r@rooms", 50)], Some("r@rooms"));
+        check(
+            &[("a@localhost", 3), ("b@localhost", 9)],
+            &[("r@rooms", 5)],
+            Some("b@localhost"),
+        );
+        check(
+            &[("a@localhost", 3), ("b@localhost", 9)],
+            &[("r@rooms", 50)],
+            Some("r@rooms"),
+        );
     }
 }

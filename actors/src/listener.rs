@@ -27,7 +27,11 @@ pub enum Wire {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Wire::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
             Wire::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
@@ -37,7 +41,11 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Wire::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
             Wire::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
@@ -86,10 +94,14 @@ impl Doorkeeper {
     }
 
     fn door(&self, address: IpAddr) -> Arc<Semaphore> {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut addresses = self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if addresses.len() >= ADDRESSES_MAX {
             let all = self.per_address;
-            addresses.retain(|_, door| door.available_permits() < all || Arc::strong_count(door) > 1);
+            addresses
+                .retain(|_, door| door.available_permits() < all || Arc::strong_count(door) > 1);
         }
         Arc::clone(
             addresses
@@ -104,7 +116,9 @@ impl Doorkeeper {
             return Admission { _permit: None };
         }
         let permit = self.door(address).acquire_owned().await;
-        Admission { _permit: permit.ok() }
+        Admission {
+            _permit: permit.ok(),
+        }
     }
 }
 
@@ -115,7 +129,12 @@ const QUEUE_MAX: Duration = Duration::from_secs(30);
 const QUEUED_MAX: usize = 1_024;
 
 /// Accepts until the task is dropped; connections are spread over the arbiters.
-pub async fn accept(fabric: Arc<Fabric>, listener: TcpListener, direct_tls: bool, arbiters: Vec<ArbiterHandle>) {
+pub async fn accept(
+    fabric: Arc<Fabric>,
+    listener: TcpListener,
+    direct_tls: bool,
+    arbiters: Vec<ArbiterHandle>,
+) {
     let doorkeeper = Arc::new(Doorkeeper::new(
         fabric.settings.client.unauthenticated_per_address_max as usize,
     ));
@@ -142,12 +161,16 @@ pub async fn accept(fabric: Arc<Fabric>, listener: TcpListener, direct_tls: bool
         let (fabric, doorkeeper) = (Arc::clone(&fabric), Arc::clone(&doorkeeper));
         let trusted = fabric.settings.client.is_trusted(address.ip());
         turn = (turn + 1) % arbiters.len().max(1);
-        let Some(arbiter) = arbiters.get(turn) else { return };
+        let Some(arbiter) = arbiters.get(turn) else {
+            return;
+        };
         let spawned = arbiter.spawn(async move {
-            let admission = tokio::time::timeout(QUEUE_MAX, doorkeeper.admit(address.ip(), trusted)).await;
+            let admission =
+                tokio::time::timeout(QUEUE_MAX, doorkeeper.admit(address.ip(), trusted)).await;
             drop(place);
             if let Ok(admission) = admission {
-                crate::negotiation::serve(fabric, socket, address.ip(), direct_tls, admission).await;
+                crate::negotiation::serve(fabric, socket, address.ip(), direct_tls, admission)
+                    .await;
             }
         });
         if !spawned {

@@ -96,7 +96,10 @@ impl SessionMailbox {
 fn bytes_of(message: &ToSession) -> usize {
     match message {
         ToSession::Deliver { bytes, .. } => bytes.len(),
-        ToSession::Outcome { .. } | ToSession::Room { .. } | ToSession::Kick(_) | ToSession::Leave => 0,
+        ToSession::Outcome { .. }
+        | ToSession::Room { .. }
+        | ToSession::Kick(_)
+        | ToSession::Leave => 0,
     }
 }
 

@@ -51,7 +51,10 @@ impl Default for Metrics {
             "client_connections_refused",
             "Client connections refused, too many queue",
         );
-        let slow_sessions = counter("slow_sessions", "Sessions ended because their client did not keep up");
+        let slow_sessions = counter(
+            "slow_sessions",
+            "Sessions ended because their client did not keep up",
+        );
         let stanzas_in = counter("stanzas_received", "Stanzas received from clients");
         let stanzas_out = counter("stanzas_sent", "Stanzas sent to clients");
         let links_full = counter("links_full", "Requests refused because a link was full");
@@ -60,7 +63,10 @@ impl Default for Metrics {
         let room_events = counter("room_events", "Room events fanned out");
         let room_deliveries = counter("room_deliveries", "Recipients of room events");
         let reigns = counter("reigns", "Times this node began to own a partition");
-        let panics = counter("panics", "Rooms, users, owners and links that panicked and were replaced");
+        let panics = counter(
+            "panics",
+            "Rooms, users, owners and links that panicked and were replaced",
+        );
         let mailboxes_full = counter("mailboxes_full", "Work given up because a mailbox was full");
         let sessions = Gauge::default();
         registry.register("sessions", "Bound sessions", sessions.clone());

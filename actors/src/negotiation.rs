@@ -47,10 +47,17 @@ struct Negotiation {
 }
 
 /// Serves a connection up to its end or its session. `admission` is its place among the address's unauthenticated streams.
-pub async fn serve(fabric: Arc<Fabric>, socket: TcpStream, address: IpAddr, direct_tls: bool, admission: Admission) {
+pub async fn serve(
+    fabric: Arc<Fabric>,
+    socket: TcpStream,
+    address: IpAddr,
+    direct_tls: bool,
+    admission: Admission,
+) {
     let negotiation = fabric.streams.negotiation.clone();
     let wire = if direct_tls {
-        let handshake = tokio_rustls::TlsAcceptor::from(Arc::clone(&fabric.settings.client_tls)).accept(socket);
+        let handshake =
+            tokio_rustls::TlsAcceptor::from(Arc::clone(&fabric.settings.client_tls)).accept(socket);
         match tokio::time::timeout(negotiation.step, handshake).await {
             Ok(Ok(tls)) => Wire::Tls(Box::new(tls)),
             Ok(Err(error)) => return tracing::debug!(%address, %error, "a TLS handshake failed"),
@@ -159,8 +166,12 @@ impl Negotiation {
                     // The address's place is free again: who has proved who they are is counted by account.
                     self.admission = None;
                 }
-                StreamEffect::Register { account, password } => self.register(account, password).await,
-                StreamEffect::BindResource { account, requested } => self.bind(account, requested).await,
+                StreamEffect::Register { account, password } => {
+                    self.register(account, password).await
+                }
+                StreamEffect::BindResource { account, requested } => {
+                    self.bind(account, requested).await
+                }
                 StreamEffect::Established(jid) => {
                     self.flush().await?;
                     return Ok(Step::Established(jid));
@@ -173,7 +184,9 @@ impl Negotiation {
                     };
                     self.core.handle_event(refused, Instant::now());
                 }
-                StreamEffect::Stanza(_) | StreamEffect::StanzaAnswered { .. } | StreamEffect::ClientState { .. } => {
+                StreamEffect::Stanza(_)
+                | StreamEffect::StanzaAnswered { .. }
+                | StreamEffect::ClientState { .. } => {
                     tracing::error!("the stream let a stanza through before it was bound");
                     return Ok(Step::Closed);
                 }
@@ -191,20 +204,26 @@ impl Negotiation {
     async fn start_tls(&mut self) -> std::io::Result<()> {
         self.flush().await?;
         let Wire::Plain(socket) = std::mem::replace(&mut self.wire, Wire::Gone) else {
-            return Err(std::io::Error::other("TLS was asked for on a connection that has it"));
+            return Err(std::io::Error::other(
+                "TLS was asked for on a connection that has it",
+            ));
         };
-        let handshake = tokio_rustls::TlsAcceptor::from(Arc::clone(&self.fabric.settings.client_tls)).accept(socket);
+        let handshake =
+            tokio_rustls::TlsAcceptor::from(Arc::clone(&self.fabric.settings.client_tls))
+                .accept(socket);
         let limit = self.fabric.streams.negotiation.step;
         let tls = tokio::time::timeout(limit, handshake).await;
         let tls = tls.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
         self.wire = Wire::Tls(Box::new(tls));
-        self.core.handle_event(StreamEvent::TlsEstablished, Instant::now());
+        self.core
+            .handle_event(StreamEvent::TlsEstablished, Instant::now());
         Ok(())
     }
 
     async fn register(&mut self, account: BareJid, password: Password) {
         let iterations = self.fabric.settings.client.scram_iterations;
-        let event = match control::create_account(&self.fabric, account, password, iterations).await {
+        let event = match control::create_account(&self.fabric, account, password, iterations).await
+        {
             Ok(()) => StreamEvent::Registered,
             Err(error) => StreamEvent::RegistrationRefused(error.to_stanza_error()),
         };
@@ -214,7 +233,9 @@ impl Negotiation {
     async fn bind(&mut self, account: BareJid, requested: Option<String>) {
         let resource = requested.unwrap_or_else(|| format!("{:016x}", rand::rng().random::<u64>()));
         let event = match account.with_resource(&resource) {
-            _ if !self.fabric.standing.takes_logins() => StreamEvent::BindRefused(unavailable_now()),
+            _ if !self.fabric.standing.takes_logins() => {
+                StreamEvent::BindRefused(unavailable_now())
+            }
             Err(_) => StreamEvent::BindRefused(StanzaError::new(Condition::BadRequest)),
             Ok(jid) => {
                 let key = SessionKey {
@@ -254,9 +275,16 @@ impl Negotiation {
         let stanza = unavailable(&key.jid);
         let publish = Box::new(Publish::Session(SessionEvent::Down { key, stanza }));
         if let Some(link) = self.fabric.link_of(&user)
-            && link.try_send(ToLink::Publish { caller: None, publish }).is_err()
+            && link
+                .try_send(ToLink::Publish {
+                    caller: None,
+                    publish,
+                })
+                .is_err()
         {
-            tracing::warn!("a session's end could not be told; it ends when the node attaches again");
+            tracing::warn!(
+                "a session's end could not be told; it ends when the node attaches again"
+            );
         }
     }
 }
@@ -299,7 +327,9 @@ async fn lookup(fabric: &Fabric, account: BareJid) -> StreamEvent {
         // At once: the client tries another node.
         return StreamEvent::CredentialsRefused(SaslCondition::TemporaryAuthFailure);
     }
-    let query = Ask::Query(Query::Credentials { user: account.clone() });
+    let query = Ask::Query(Query::Credentials {
+        user: account.clone(),
+    });
     match ask(fabric, &account, query).await {
         Outcome::Replied(AskReply::Reply(Reply::Credentials(found))) => found_event(found),
         _ => StreamEvent::CredentialsRefused(SaslCondition::TemporaryAuthFailure),

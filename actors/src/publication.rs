@@ -30,6 +30,9 @@ use crate::services::archive::rows_between;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub enum ToPublication {
+    /// A defect.
+    #[cfg(test)]
+    Panic,
     /// Something was committed, in log order.
     Effect(UserEffect),
     /// A session wants its resource; `head`: the newest row whose effect this actor has been given.
@@ -89,7 +92,12 @@ impl PublicationActor {
     pub const MAILBOX: usize = 8_192;
 
     /// For a user.
-    pub fn new(fabric: Arc<Fabric>, partition: PartitionId, epoch: Epoch, user: BareJid) -> PublicationActor {
+    pub fn new(
+        fabric: Arc<Fabric>,
+        partition: PartitionId,
+        epoch: Epoch,
+        user: BareJid,
+    ) -> PublicationActor {
         PublicationActor {
             fabric,
             partition,
@@ -166,7 +174,9 @@ impl PublicationActor {
                 self.started_core();
                 let state = replica.state();
                 match stanza.kind {
-                    xmpp::stanza::StanzaKind::Presence => self.started_core().presence_in(&Arc::new(stanza), &*state),
+                    xmpp::stanza::StanzaKind::Presence => {
+                        self.started_core().presence_in(&Arc::new(stanza), &*state)
+                    }
                     _ => self.started_core().route(stanza, &*state),
                 }
             }
@@ -185,16 +195,24 @@ impl PublicationActor {
                 Vec::new()
             }
             ToPublication::End => Vec::new(),
+            #[cfg(test)]
+            ToPublication::Panic => panic!("made to panic"),
         };
         self.act(actions);
     }
 
     fn effect(&mut self, effect: UserEffect, replica: &Replica) -> Vec<PublicationAction> {
-        let Some(core) = &mut self.core else { return Vec::new() };
+        let Some(core) = &mut self.core else {
+            return Vec::new();
+        };
         let state = replica.state();
         match effect {
             UserEffect::Logged { previous, row, .. } => core.logged(previous, &row, &replica.ids),
-            UserEffect::RosterPush { contact, item, version } => core.roster_push(&contact, item.as_ref(), version),
+            UserEffect::RosterPush {
+                contact,
+                item,
+                version,
+            } => core.roster_push(&contact, item.as_ref(), version),
             UserEffect::BlocklistPush {
                 payload,
                 blocked,
@@ -258,8 +276,16 @@ impl PublicationActor {
         let mut rows = RowFrames::default();
         while let Some(action) = work.pop_front() {
             match action {
-                PublicationAction::Deliver { sessions, stanza, row } => rows.add(sessions, &stanza, row),
-                PublicationAction::Position { nodes, previous, seq } => {
+                PublicationAction::Deliver {
+                    sessions,
+                    stanza,
+                    row,
+                } => rows.add(sessions, &stanza, row),
+                PublicationAction::Position {
+                    nodes,
+                    previous,
+                    seq,
+                } => {
                     let place = Place {
                         previous: (previous > 0).then_some(previous),
                         seq,
@@ -269,7 +295,11 @@ impl PublicationActor {
                         self.deliver(NodeId(node), Some(place), items);
                     }
                 }
-                PublicationAction::ReadRows { session, after, upto } => {
+                PublicationAction::ReadRows {
+                    session,
+                    after,
+                    upto,
+                } => {
                     // What was to be delivered before the rows goes first.
                     self.deliver_all(&mut rows);
                     let more = self.read_rows(&session, after, upto);
@@ -326,7 +356,9 @@ impl PublicationActor {
             Order::OldestFirst,
             usize::MAX,
         );
-        let Some(core) = &mut self.core else { return Vec::new() };
+        let Some(core) = &mut self.core else {
+            return Vec::new();
+        };
         match found {
             Ok(rows) => core.offline_rows(session, after, upto, &rows, &replica.ids),
             Err(error) => {
@@ -374,8 +406,14 @@ impl PublicationActor {
             }
             PublicationAction::NoteSessions { up, down } => {
                 let incarnation = self.fabric.incarnation.0;
-                let up = up.into_iter().map(|key| (key.jid, key.node, incarnation)).collect();
-                self.to_own(FromKey::Propose(Box::new(Command::NoteSessions { up, down })));
+                let up = up
+                    .into_iter()
+                    .map(|key| (key.jid, key.node, incarnation))
+                    .collect();
+                self.to_own(FromKey::Propose(Box::new(Command::NoteSessions {
+                    up,
+                    down,
+                })));
             }
             PublicationAction::Kick(session) => self.kick(session, StreamErrorCondition::Conflict),
             PublicationAction::Deliver { .. }

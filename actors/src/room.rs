@@ -18,7 +18,9 @@ use messaging::room::effect::{RoomEffect, Welcome};
 use messaging::room::event::RoomEvent;
 use messaging::room::parse::{RoomRequest, Sender, parse};
 use messaging::room::passing::pass;
-use messaging::room::render::{Renderer, Rendering, ReplayStep, desynchronized, history_rows_max, replay};
+use messaging::room::render::{
+    Renderer, Rendering, ReplayStep, desynchronized, history_rows_max, replay,
+};
 use messaging::room::state::{Occupant, RoomRecord};
 use messaging::room::views::OccupantView;
 use messaging::state::State;
@@ -127,7 +129,9 @@ impl RoomActor {
     /// Attached nodes with occupants have had every event so far: the owner starts this actor with the first event after.
     fn find_readers(&mut self) {
         let fabric = Arc::clone(&self.fabric);
-        let state = fabric.partitions[usize::from(self.partition.0)].replica.state();
+        let state = fabric.partitions[usize::from(self.partition.0)]
+            .replica
+            .state();
         for occupant in state.room_views.peek(&state.occupants, &self.room).iter() {
             let node = NodeId(occupant.node);
             if self.attached.contains(&node) {
@@ -150,7 +154,10 @@ impl RoomActor {
     /// A node has missed something: the owner makes it attach again.
     fn lost(&self, node: NodeId) {
         if let Some(actors) = self.fabric.actors(self.partition)
-            && actors.owner.try_send(ToOwner::FromKey(FromKey::Lost(node))).is_err()
+            && actors
+                .owner
+                .try_send(ToOwner::FromKey(FromKey::Lost(node)))
+                .is_err()
         {
             self.fabric.metrics.mailboxes_full.inc();
         }
@@ -167,7 +174,13 @@ impl RoomActor {
             } => {
                 let renderings = self.renderer.event(&row, &occupants, non_anonymous);
                 let welcome = welcome.map(|welcome| self.welcome(&row, &welcome, &occupants));
-                self.event(previous, &row, &occupants, renderings, welcome.unwrap_or_default());
+                self.event(
+                    previous,
+                    &row,
+                    &occupants,
+                    renderings,
+                    welcome.unwrap_or_default(),
+                );
             }
             RoomEffect::Deliver { to, stanza } => {
                 let occupant = self
@@ -179,7 +192,10 @@ impl RoomActor {
                 match occupant {
                     Some(occupant) => self.deliver_alone(NodeId(occupant.node), &to, &stanza),
                     // Not in, so nobody knows its node: whichever has the session delivers.
-                    None => self.attached.iter().for_each(|node| self.deliver_alone(*node, &to, &stanza)),
+                    None => self
+                        .attached
+                        .iter()
+                        .for_each(|node| self.deliver_alone(*node, &to, &stanza)),
                 }
             }
             RoomEffect::ReflectAgain { to, seq } => self.reflect_again(&to, seq),
@@ -187,7 +203,12 @@ impl RoomActor {
     }
 
     /// History before the join, then the frame for the newcomer.
-    fn welcome(&self, row: &ArchiveRow, welcome: &Welcome, occupants: &[Arc<Occupant>]) -> Vec<Stanza> {
+    fn welcome(
+        &self,
+        row: &ArchiveRow,
+        welcome: &Welcome,
+        occupants: &[Arc<Occupant>],
+    ) -> Vec<Stanza> {
         let limit = history_rows_max(welcome) as usize;
         let history = match limit {
             0 => Ok(Vec::new()),
@@ -226,7 +247,11 @@ impl RoomActor {
         };
         let leavers = leavers(event);
         let mut frames: BTreeMap<NodeId, Vec<DeliveryItem>> = BTreeMap::new();
-        for occupant in occupants.iter().map(Arc::as_ref).chain(leavers.iter().copied()) {
+        for occupant in occupants
+            .iter()
+            .map(Arc::as_ref)
+            .chain(leavers.iter().copied())
+        {
             frames.entry(NodeId(occupant.node)).or_default();
         }
         for rendering in renderings {
@@ -239,12 +264,21 @@ impl RoomActor {
             items.extend(welcome.iter().map(|stanza| alone(&occupant.jid, stanza)));
         }
         self.fabric.metrics.room_events.inc();
-        for (node, items) in frames.into_iter().filter(|(node, _)| self.attached.contains(node)) {
+        for (node, items) in frames
+            .into_iter()
+            .filter(|(node, _)| self.attached.contains(node))
+        {
             let previous = (!self.reading.insert(node)).then_some(previous);
-            let place = Some(Place { previous, seq: row.seq });
+            let place = Some(Place {
+                previous,
+                seq: row.seq,
+            });
             let notes = notes(event, node);
             let recipients: usize = items.iter().map(|item| item.targets.len()).sum();
-            self.fabric.metrics.room_deliveries.inc_by(recipients as u64);
+            self.fabric
+                .metrics
+                .room_deliveries
+                .inc_by(recipients as u64);
             self.down(
                 node,
                 &Down::Deliver(Delivery {
@@ -256,7 +290,10 @@ impl RoomActor {
             );
         }
         for leaver in leavers {
-            if !occupants.iter().any(|occupant| occupant.node == leaver.node) {
+            if !occupants
+                .iter()
+                .any(|occupant| occupant.node == leaver.node)
+            {
                 self.reading.remove(&NodeId(leaver.node));
             }
         }
@@ -290,9 +327,15 @@ impl RoomActor {
         );
         let row = match found {
             Ok(rows) => rows.into_iter().next(),
-            Err(error) => return tracing::error!(%error, "a row could not be read for its second reflection"),
+            Err(error) => {
+                return tracing::error!(%error, "a row could not be read for its second reflection");
+            }
         };
-        let occupant = replica.state().occupants.get(&(self.room.clone(), to.clone())).cloned();
+        let occupant = replica
+            .state()
+            .occupants
+            .get(&(self.room.clone(), to.clone()))
+            .cloned();
         let stanza = row.and_then(|row| self.renderer.message(&row));
         if let (Some(occupant), Some(stanza)) = (occupant, stanza) {
             self.deliver_alone(NodeId(occupant.node), to, &stanza);
@@ -300,14 +343,23 @@ impl RoomActor {
     }
 
     /// Brings a node from its cursor to where this actor stands; from there on it reads along.
-    fn attach(&mut self, node: NodeId, cursor: u64, believing: &[FullJid], scene: Option<Box<RoomScene>>) {
+    fn attach(
+        &mut self,
+        node: NodeId,
+        cursor: u64,
+        believing: &[FullJid],
+        scene: Option<Box<RoomScene>>,
+    ) {
         let Some(scene) = scene else {
             self.attached.insert(node);
             // The room is gone, and so is what told of it.
             self.reading.remove(&node);
             return self.desynchronized(node, believing);
         };
-        let RoomScene { record, occupants: now } = *scene;
+        let RoomScene {
+            record,
+            occupants: now,
+        } = *scene;
         let head = record.head;
         let rows = rows_between(
             self.replica(),
@@ -356,14 +408,24 @@ impl RoomActor {
     }
 
     /// Shows a node what it missed, after `cursor`; gives the newest row shown.
-    fn replay_to(&self, node: NodeId, cursor: u64, steps: Vec<ReplayStep>, record: &RoomRecord) -> u64 {
+    fn replay_to(
+        &self,
+        node: NodeId,
+        cursor: u64,
+        steps: Vec<ReplayStep>,
+        record: &RoomRecord,
+    ) -> u64 {
         let mut previous = cursor;
         for step in steps {
             let ArchiveRecord::Room(event) = &step.row.record else {
                 continue;
             };
             let non_anonymous = record.config.non_anonymous;
-            let renderings = step.for_node(self.renderer.event(&step.row, &step.occupants, non_anonymous));
+            let renderings = step.for_node(self.renderer.event(
+                &step.row,
+                &step.occupants,
+                non_anonymous,
+            ));
             let mut items: Vec<DeliveryItem> = renderings.into_iter().map(item).collect();
             if let Some(newcomer) = &step.welcome {
                 let welcome = Welcome {
@@ -397,7 +459,8 @@ impl RoomActor {
         if sessions.is_empty() {
             return;
         }
-        let presence = |jid: &FullJid| desynchronized(&self.room, jid.local().unwrap_or("you"), jid);
+        let presence =
+            |jid: &FullJid| desynchronized(&self.room, jid.local().unwrap_or("you"), jid);
         let items = sessions
             .iter()
             .filter_map(|jid| presence(jid).map(|stanza| alone(jid, &stanza)))
@@ -434,7 +497,10 @@ impl RoomActor {
         let (renderings, occupants) = {
             let state = self.replica().state();
             let renderings = pass(&state, &self.renderer, &self.room, by, &passing);
-            (renderings, state.room_views.peek(&state.occupants, &self.room))
+            (
+                renderings,
+                state.room_views.peek(&state.occupants, &self.room),
+            )
         };
         match renderings {
             Ok(renderings) => {
@@ -485,14 +551,22 @@ fn notes(event: &RoomEvent, node: NodeId) -> Vec<OccupantNote> {
     let note = |occupant: &Occupant, inside| OccupantNote {
         session: occupant.jid.clone(),
         inside,
-        nick: if inside { occupant.nick.clone() } else { String::new() },
+        nick: if inside {
+            occupant.nick.clone()
+        } else {
+            String::new()
+        },
     };
     match event {
-        RoomEvent::Joined { occupant, .. } | RoomEvent::Renamed { occupant, .. } if occupant.node == node.0 => {
+        RoomEvent::Joined { occupant, .. } | RoomEvent::Renamed { occupant, .. }
+            if occupant.node == node.0 =>
+        {
             vec![note(occupant, true)]
         }
         RoomEvent::Left { .. } | RoomEvent::Destroyed { .. } => {
-            let gone = leavers(event).into_iter().filter(|occupant| occupant.node == node.0);
+            let gone = leavers(event)
+                .into_iter()
+                .filter(|occupant| occupant.node == node.0);
             gone.map(|occupant| note(occupant, false)).collect()
         }
         _ => Vec::new(),
@@ -522,11 +596,21 @@ pub(crate) fn alone(to: &FullJid, stanza: &Stanza) -> DeliveryItem {
 }
 
 /// A rendering's recipients by their nodes. `occupants` are in the order of their JIDs.
-fn by_node(rendering: Rendering, occupants: &[Arc<Occupant>], leavers: &[&Occupant]) -> Vec<(NodeId, DeliveryItem)> {
-    let Rendering { head, tail, targets } = rendering;
+fn by_node(
+    rendering: Rendering,
+    occupants: &[Arc<Occupant>],
+    leavers: &[&Occupant],
+) -> Vec<(NodeId, DeliveryItem)> {
+    let Rendering {
+        head,
+        tail,
+        targets,
+    } = rendering;
     let mut nodes: Vec<(NodeId, DeliveryItem)> = Vec::new();
     for target in targets {
-        let inside = occupants.binary_search_by(|occupant| occupant.jid.cmp(&target)).ok();
+        let inside = occupants
+            .binary_search_by(|occupant| occupant.jid.cmp(&target))
+            .ok();
         let node = match inside.and_then(|at| occupants.get(at)) {
             Some(occupant) => occupant.node,
             None => match leavers.iter().find(|occupant| occupant.jid == target) {

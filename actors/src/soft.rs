@@ -28,11 +28,15 @@ fn subject(across: &Across) -> Option<u64> {
     match across {
         Across::Presence { targets, stanza } => {
             (0, stanza.from.as_ref().map(Jid::as_str)).hash(&mut hasher);
-            targets.iter().for_each(|target| target.as_str().hash(&mut hasher));
+            targets
+                .iter()
+                .for_each(|target| target.as_str().hash(&mut hasher));
         }
         Across::Probe { from, targets } => {
             (1, from.as_str()).hash(&mut hasher);
-            targets.iter().for_each(|target| target.as_str().hash(&mut hasher));
+            targets
+                .iter()
+                .for_each(|target| target.as_str().hash(&mut hasher));
         }
         Across::Stanza(stanza) if stanza.kind == StanzaKind::Presence => {
             let (from, to) = (stanza.from.as_ref(), stanza.to.as_ref());
@@ -65,7 +69,11 @@ impl RecentWords {
             return;
         }
         self.bytes += body.len();
-        self.words.push_back(Word { at: now, subject, body });
+        self.words.push_back(Word {
+            at: now,
+            subject,
+            body,
+        });
         while self.words.len() > KEPT_MAX || self.bytes > KEPT_BYTES_MAX {
             self.drop_oldest();
         }
@@ -87,7 +95,11 @@ impl RecentWords {
 
     /// Drops what is too old.
     pub(crate) fn forget(&mut self, now: Instant) {
-        while self.words.front().is_some_and(|word| word.at + KEPT_FOR < now) {
+        while self
+            .words
+            .front()
+            .is_some_and(|word| word.at + KEPT_FOR < now)
+        {
             self.drop_oldest();
         }
         if self.words.is_empty() {

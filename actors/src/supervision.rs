@@ -48,7 +48,11 @@ impl RestartBudget {
     }
 
     fn forget(&mut self, now: Instant) {
-        while self.restarts.front().is_some_and(|at| now >= *at + BUDGET_TIME) {
+        while self
+            .restarts
+            .front()
+            .is_some_and(|at| now >= *at + BUDGET_TIME)
+        {
             self.restarts.pop_front();
         }
     }
@@ -96,7 +100,10 @@ pub struct Ward<A: Actor> {
 impl<A: Actor> Ward<A> {
     /// Nothing has been sent yet.
     pub fn new(addr: Addr<A>) -> Ward<A> {
-        Ward { addr, told: Cell::new(0) }
+        Ward {
+            addr,
+            told: Cell::new(0),
+        }
     }
 
     /// Sends, if there is room.
@@ -136,7 +143,9 @@ pub async fn watch(fabric: Arc<Fabric>) {
     loop {
         ticks.tick().await;
         for place in &fabric.partitions {
-            let Some(actors) = fabric.actors(place.id) else { continue };
+            let Some(actors) = fabric.actors(place.id) else {
+                continue;
+            };
             if !actors.owner.connected() || !actors.link.connected() {
                 tracing::error!(partition = %place.id, "a partition's actor is dead; the process ends");
                 std::process::abort();

@@ -36,7 +36,9 @@ pub struct EffectQueue {
 
 impl std::fmt::Debug for EffectQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EffectQueue").field("waiting", &self.len()).finish()
+        f.debug_struct("EffectQueue")
+            .field("waiting", &self.len())
+            .finish()
     }
 }
 
@@ -58,19 +60,27 @@ impl EffectQueue {
             queue.push_back(news);
             queue.len() == 1
         };
-        if was_empty && let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+        if was_empty
+            && let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+        {
             waker();
         }
     }
 
     /// Takes the oldest news.
     pub fn pop(&self) -> Option<OwnerNews> {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.news
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
     }
 
     /// How much waits.
     pub fn len(&self) -> usize {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.news
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 
     /// Whether nothing waits.

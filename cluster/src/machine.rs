@@ -79,7 +79,10 @@ pub struct CheckpointPolicy {
 
 impl Default for CheckpointPolicy {
     fn default() -> Self {
-        CheckpointPolicy { entries_max: 512, bytes_max: 4 << 20 }
+        CheckpointPolicy {
+            entries_max: 512,
+            bytes_max: 4 << 20,
+        }
     }
 }
 
@@ -124,18 +127,30 @@ impl PartitionMachine {
         let mut state = State::default();
         let mut failed = None;
         store
-            .load(&mut |table, key, value| match state.load(&StateRows, table.0, key, value) {
-                Ok(true) => {}
-                Ok(false) => failed = Some(format!("table {} is not known", table.0)),
-                Err(error) => failed = Some(error.to_string()),
-            })
+            .load(
+                &mut |table, key, value| match state.load(&StateRows, table.0, key, value) {
+                    Ok(true) => {}
+                    Ok(false) => failed = Some(format!("table {} is not known", table.0)),
+                    Err(error) => failed = Some(error.to_string()),
+                },
+            )
             .map_err(|error| MachineError::caused("the state store does not load", error))?;
         if let Some(reason) = failed {
-            return Err(MachineError::new(format!("a row of the state store does not read: {reason}")));
+            return Err(MachineError::new(format!(
+                "a row of the state store does not read: {reason}"
+            )));
         }
         let mark = store.applied();
-        *replica.state.write().unwrap_or_else(PoisonError::into_inner) = state;
-        let MachineSettings { policy, snapshots, node, incarnation } = settings;
+        *replica
+            .state
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = state;
+        let MachineSettings {
+            policy,
+            snapshots,
+            node,
+            incarnation,
+        } = settings;
         Ok(PartitionMachine {
             replica,
             store: Some(store),
@@ -154,7 +169,10 @@ impl PartitionMachine {
     ///
     /// # Errors
     /// When the snapshot is damaged or the store takes no rows.
-    pub fn refill(store: &mut dyn StateStore, snapshot: &std::path::Path) -> Result<(), MachineError> {
+    pub fn refill(
+        store: &mut dyn StateStore,
+        snapshot: &std::path::Path,
+    ) -> Result<(), MachineError> {
         let damaged = |error| MachineError::caused("a snapshot does not read", error);
         let refused = |error| MachineError::caused("the state store takes no rows", error);
         let reader = SnapshotReader::open(snapshot).map_err(damaged)?;
@@ -177,13 +195,17 @@ impl PartitionMachine {
         let mut rows = Vec::new();
         let mut news = Vec::new();
         let mut applied = 0;
-        let mut state = replica.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = replica
+            .state
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         for CommittedEntry { index, payload, .. } in entries {
             applied = index;
             let Some(payload) = payload else { continue };
             self.entries_since += 1;
             self.bytes_since += payload.len() as u64;
-            let entry = decode_entry(&payload).map_err(|error| MachineError::caused("an entry does not read", error))?;
+            let entry = decode_entry(&payload)
+                .map_err(|error| MachineError::caused("an entry does not read", error))?;
             self.note_reign(index, &entry, &mut news);
             let mut effects = apply(&mut state, &replica.surroundings, index, entry);
             self.file_rows(&mut effects, &mut rows)?;
@@ -200,17 +222,28 @@ impl PartitionMachine {
     }
 
     fn note_reign(&mut self, index: u64, entry: &Entry, news: &mut Vec<OwnerNews>) {
-        let Entry::OwnerBegin { node, incarnation, .. } = entry else { return };
+        let Entry::OwnerBegin {
+            node, incarnation, ..
+        } = entry
+        else {
+            return;
+        };
         let mine = *node == self.node.0 && *incarnation == self.incarnation.load(Ordering::Acquire);
         if mine {
-            news.push(OwnerNews::Began { epoch: Epoch(index) });
+            news.push(OwnerNews::Began {
+                epoch: Epoch(index),
+            });
         } else if self.reigning {
             news.push(OwnerNews::Ended);
         }
         self.reigning = mine;
     }
 
-    fn file_rows(&self, effects: &mut Vec<Effect>, rows: &mut Vec<StoredArchiveRow>) -> Result<(), MachineError> {
+    fn file_rows(
+        &self,
+        effects: &mut Vec<Effect>,
+        rows: &mut Vec<StoredArchiveRow>,
+    ) -> Result<(), MachineError> {
         let mut failed = None;
         effects.retain(|effect| match effect {
             Effect::Archive(row) => {
@@ -223,9 +256,13 @@ impl PartitionMachine {
             Effect::DropArchive(key) => {
                 // In log order: what came before goes with it.
                 rows.retain(|row| &*row.key != key.as_str());
-                let partition = storage::archive::PartitionId(self.replica.surroundings.partition.0);
+                let partition =
+                    storage::archive::PartitionId(self.replica.surroundings.partition.0);
                 if let Err(error) = self.replica.archive.delete_key(partition, key.as_str()) {
-                    failed = Some(MachineError::caused("an archive could not be dropped", error));
+                    failed = Some(MachineError::caused(
+                        "an archive could not be dropped",
+                        error,
+                    ));
                 }
                 false
             }
@@ -252,7 +289,11 @@ impl PartitionMachine {
     /// Writes the changed rows with the mark they stand at.
     fn checkpoint(&mut self) -> Result<(), MachineError> {
         let changes = {
-            let mut state = self.replica.state.write().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self
+                .replica
+                .state
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             state.drain_changes(&StateRows)
         };
         let mut batch = StateBatch::new();
@@ -266,7 +307,9 @@ impl PartitionMachine {
             batch.mark(AppliedMark(mark.clone()));
         }
         if let Some(store) = &mut self.store {
-            store.write(batch).map_err(|error| MachineError::caused("the state store takes no rows", error))?;
+            store
+                .write(batch)
+                .map_err(|error| MachineError::caused("the state store takes no rows", error))?;
         }
         self.entries_since = 0;
         self.bytes_since = 0;
@@ -277,11 +320,16 @@ impl PartitionMachine {
 fn stored_row(row: &ArchiveRow) -> Result<StoredArchiveRow, MachineError> {
     Ok(StoredArchiveRow {
         key: Arc::from(row.key.as_str()),
-        kind: if row.is_message() { RowKind::Message } else { RowKind::Event },
+        kind: if row.is_message() {
+            RowKind::Message
+        } else {
+            RowKind::Event
+        },
         seq: row.seq,
         time: row.time_ms,
         peer: row.peer().map(|peer| Arc::from(peer.bare().as_str())),
-        record: encode_archive_row(row).map_err(|error| MachineError::caused("an archive row is too large", error))?,
+        record: encode_archive_row(row)
+            .map_err(|error| MachineError::caused("an archive row is too large", error))?,
     })
 }
 
@@ -293,7 +341,9 @@ impl Machine for PartitionMachine {
     fn apply(&mut self, entries: Vec<CommittedEntry>, mark: Bytes) -> Result<(), MachineError> {
         self.apply_chunk(entries)?;
         self.mark = Some(mark);
-        if self.entries_since >= self.policy.entries_max || self.bytes_since >= self.policy.bytes_max {
+        if self.entries_since >= self.policy.entries_max
+            || self.bytes_since >= self.policy.bytes_max
+        {
             self.checkpoint()?;
         }
         Ok(())
@@ -302,24 +352,38 @@ impl Machine for PartitionMachine {
     fn write_snapshot(&mut self, mark: Bytes) -> Result<SnapshotFile, MachineError> {
         let failed = |error| MachineError::caused("a snapshot could not be written", error);
         // The log is purged up to a snapshot, so what it stands on must be on disk for good.
-        self.replica.archive.sync().map_err(|error| MachineError::caused("the archive could not be synced", error))?;
+        self.replica
+            .archive
+            .sync()
+            .map_err(|error| MachineError::caused("the archive could not be synced", error))?;
         let (_, index) = mark_place(&mark)?;
-        let head = SnapshotHead { group: self.group(), index, applied: AppliedMark(mark) };
+        let head = SnapshotHead {
+            group: self.group(),
+            index,
+            applied: AppliedMark(mark),
+        };
         let mut writer = SnapshotWriter::create(&self.snapshots, head).map_err(failed)?;
         let mut result = Ok(());
-        self.replica.state().visit(&StateRows, &mut |table, key, value| {
-            if result.is_ok() {
-                result = writer.row(Table(table), key, value);
-            }
-        });
+        self.replica
+            .state()
+            .visit(&StateRows, &mut |table, key, value| {
+                if result.is_ok() {
+                    result = writer.row(Table(table), key, value);
+                }
+            });
         result.map_err(failed)?;
         let snapshot = writer.finish().map_err(failed)?;
-        Ok(SnapshotFile { path: snapshot.path, id: index.to_string() })
+        Ok(SnapshotFile {
+            path: snapshot.path,
+            id: index.to_string(),
+        })
     }
 
     fn snapshot(&self) -> Option<(Bytes, PathBuf)> {
         let found = storage::snapshot::latest(&self.snapshots, self.group());
-        let snapshot = found.inspect_err(|error| tracing::warn!(%error, "snapshots can't be listed")).ok()??;
+        let snapshot = found
+            .inspect_err(|error| tracing::warn!(%error, "snapshots can't be listed"))
+            .ok()??;
         Some((snapshot.manifest.head.applied.0, snapshot.path))
     }
 }

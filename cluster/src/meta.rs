@@ -102,11 +102,19 @@ impl MetaMachine {
         });
         load.map_err(|error| MachineError::caused("the meta store does not load", error))?;
         if let Some(error) = failed {
-            return Err(MachineError::caused("a row of the meta store does not read", error));
+            return Err(MachineError::caused(
+                "a row of the meta store does not read",
+                error,
+            ));
         }
         *state.lock().unwrap_or_else(PoisonError::into_inner) = loaded;
         let mark = store.applied();
-        Ok(MetaMachine { state, store: Some(store), mark, snapshots })
+        Ok(MetaMachine {
+            state,
+            store: Some(store),
+            mark,
+            snapshots,
+        })
     }
 }
 
@@ -124,10 +132,18 @@ impl MetaState {
     fn rows(&self) -> Result<Vec<StoredRow>, CodecError> {
         let mut rows = Vec::new();
         if let Some(digest) = &self.digest {
-            rows.push((DIGEST_TABLE, codec::row_bytes(&())?, codec::row_bytes(digest)?));
+            rows.push((
+                DIGEST_TABLE,
+                codec::row_bytes(&())?,
+                codec::row_bytes(digest)?,
+            ));
         }
         for (node, incarnation) in &self.starts {
-            rows.push((STARTS_TABLE, codec::row_bytes(node)?, codec::row_bytes(incarnation)?));
+            rows.push((
+                STARTS_TABLE,
+                codec::row_bytes(node)?,
+                codec::row_bytes(incarnation)?,
+            ));
         }
         Ok(rows)
     }
@@ -154,11 +170,13 @@ impl Machine for MetaMachine {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             for CommittedEntry { index, payload, .. } in entries {
                 let Some(payload) = payload else { continue };
-                let entry =
-                    MetaEntry::decode(&payload).map_err(|error| MachineError::caused("a meta entry does not read", error))?;
+                let entry = MetaEntry::decode(&payload)
+                    .map_err(|error| MachineError::caused("a meta entry does not read", error))?;
                 state.apply(index, entry);
             }
-            state.rows().map_err(|error| MachineError::caused("a meta row does not encode", error))?
+            state
+                .rows()
+                .map_err(|error| MachineError::caused("a meta row does not encode", error))?
         };
         // Few rows and few entries: all of them each time.
         let mut batch = StateBatch::new();
@@ -167,7 +185,9 @@ impl Machine for MetaMachine {
         }
         batch.mark(AppliedMark(mark.clone()));
         if let Some(store) = &mut self.store {
-            store.write(batch).map_err(|error| MachineError::caused("the meta store takes no rows", error))?;
+            store
+                .write(batch)
+                .map_err(|error| MachineError::caused("the meta store takes no rows", error))?;
         }
         self.mark = Some(mark);
         Ok(())
@@ -176,19 +196,34 @@ impl Machine for MetaMachine {
     fn write_snapshot(&mut self, mark: Bytes) -> Result<SnapshotFile, MachineError> {
         let failed = |error| MachineError::caused("a snapshot could not be written", error);
         let (_, index) = mark_place(&mark)?;
-        let head = SnapshotHead { group: Group::META.0, index, applied: AppliedMark(mark) };
+        let head = SnapshotHead {
+            group: Group::META.0,
+            index,
+            applied: AppliedMark(mark),
+        };
         let mut writer = SnapshotWriter::create(&self.snapshots, head).map_err(failed)?;
-        let rows = self.state.lock().unwrap_or_else(PoisonError::into_inner).rows();
-        for (table, key, value) in rows.map_err(|error| MachineError::caused("a meta row does not encode", error))? {
+        let rows = self
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .rows();
+        for (table, key, value) in
+            rows.map_err(|error| MachineError::caused("a meta row does not encode", error))?
+        {
             writer.row(table, &key, &value).map_err(failed)?;
         }
         let snapshot = writer.finish().map_err(failed)?;
-        Ok(SnapshotFile { path: snapshot.path, id: index.to_string() })
+        Ok(SnapshotFile {
+            path: snapshot.path,
+            id: index.to_string(),
+        })
     }
 
     fn snapshot(&self) -> Option<(Bytes, PathBuf)> {
         let found = storage::snapshot::latest(&self.snapshots, Group::META.0);
-        let snapshot = found.inspect_err(|error| tracing::warn!(%error, "snapshots can't be listed")).ok()??;
+        let snapshot = found
+            .inspect_err(|error| tracing::warn!(%error, "snapshots can't be listed"))
+            .ok()??;
         Some((snapshot.manifest.head.applied.0, snapshot.path))
     }
 }

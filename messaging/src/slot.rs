@@ -12,7 +12,9 @@ pub const SLOTS: u16 = 16_384;
 pub const PARTITIONS_MAX: u16 = 64;
 
 /// One Raft group's share of the key space.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct PartitionId(pub u16);
 

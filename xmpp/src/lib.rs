@@ -28,21 +28,21 @@ mod wire_names;
 pub mod payload;
 pub mod timestamp;
 
+pub mod caps;
 pub mod data_form;
 pub mod disco;
-pub mod caps;
 pub mod rsm;
 
-pub mod roster;
 pub mod blocking;
+pub mod roster;
 
+pub mod carbons;
 pub mod delay;
 pub mod forward;
-pub mod carbons;
 pub mod hints;
-pub mod stanza_id;
 pub mod mam;
 pub mod muc;
+pub mod stanza_id;
 
 pub mod sasl;
 pub mod stream;

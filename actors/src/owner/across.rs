@@ -26,11 +26,15 @@ impl OwnerActor {
             } => {
                 let replica = &fabric.partitions[usize::from(self.partition.0)].replica;
                 let record = |origin: LinkOrigin| replica.state().links.get(&origin).cloned();
-                reign.target.handle_outbox(from_node, from, sequence, command, &record);
+                reign
+                    .target
+                    .handle_outbox(from_node, from, sequence, command, &record);
             }
-            Across::OutboxAnswer { by, sequence, refused } => {
-                reign.outbox.answered(by, sequence, refused, Instant::now())
-            }
+            Across::OutboxAnswer {
+                by,
+                sequence,
+                refused,
+            } => reign.outbox.answered(by, sequence, refused, Instant::now()),
             Across::OutboxHole { by, expected } => reign.outbox.hole(by, expected, Instant::now()),
             Across::Presence { .. } | Across::Probe { .. } | Across::Stanza(_) => self.soft(across),
             Across::OwnerHint { .. } => {}

@@ -15,10 +15,20 @@ use super::OwnerActor;
 use crate::publication::ToPublication;
 
 impl OwnerActor {
-    pub(super) fn bind(&mut self, from: NodeId, request: u64, key: SessionKey, ctx: &mut Context<Self>) {
+    pub(super) fn bind(
+        &mut self,
+        from: NodeId,
+        request: u64,
+        key: SessionKey,
+        ctx: &mut Context<Self>,
+    ) {
         let user = key.jid.bare();
         let head = self.catch_up(ctx, |state| {
-            state.logs.get(&user).map(|log| log.head).unwrap_or_default()
+            state
+                .logs
+                .get(&user)
+                .map(|log| log.head)
+                .unwrap_or_default()
         });
         self.tell_publication(
             &user,
@@ -32,7 +42,13 @@ impl OwnerActor {
         );
     }
 
-    pub(super) fn query(&mut self, from: NodeId, request: u64, query: Query, ctx: &mut Context<Self>) {
+    pub(super) fn query(
+        &mut self,
+        from: NodeId,
+        request: u64,
+        query: Query,
+        ctx: &mut Context<Self>,
+    ) {
         let fabric = Arc::clone(&self.fabric);
         let partition = self.partition;
         let group = self.place().group.clone();
@@ -46,14 +62,17 @@ impl OwnerActor {
             match (reply, query) {
                 (Reply::ArchiveAllowed { real_jids }, Query::Archive(query)) => {
                     let replica = Arc::clone(&place.replica);
-                    let read = move || crate::services::archive::read_page(&replica, &query, real_jids);
+                    let read =
+                        move || crate::services::archive::read_page(&replica, &query, real_jids);
                     tokio::task::spawn_blocking(read).await.ok()
                 }
                 (Reply::ArchiveAllowed { .. }, Query::ArchiveMetadata { key, .. }) => {
                     let replica = Arc::clone(&place.replica);
-                    tokio::task::spawn_blocking(move || crate::services::archive::read_metadata(&replica, &key))
-                        .await
-                        .ok()
+                    tokio::task::spawn_blocking(move || {
+                        crate::services::archive::read_metadata(&replica, &key)
+                    })
+                    .await
+                    .ok()
                 }
                 (reply, _) => Some(reply),
             }
@@ -64,7 +83,9 @@ impl OwnerActor {
         self.spawn(ctx, read, move |actor, read, _| {
             let reply = match read {
                 Ok(reply) => reply.map(AskReply::Reply),
-                Err(_) => Some(AskReply::Refused(Box::new(StanzaError::new(Condition::InternalServerError)))),
+                Err(_) => Some(AskReply::Refused(Box::new(StanzaError::new(
+                    Condition::InternalServerError,
+                )))),
             };
             if actor.reign.as_ref().map(|reign| reign.epoch) == epoch
                 && let Some(reply) = reply

@@ -27,7 +27,9 @@ impl OwnerActor {
 
     /// Submits the next batch if it is due; `true` if one was.
     pub(super) fn submit_batch(&mut self, ctx: &mut Context<Self>) -> bool {
-        let Some(reign) = &mut self.reign else { return false };
+        let Some(reign) = &mut self.reign else {
+            return false;
+        };
         let Some(proposals) = reign.batcher.poll_batch(Instant::now()) else {
             return false;
         };
@@ -51,7 +53,9 @@ impl OwnerActor {
         // A leader that lost its followers may wait for ever: then nobody knows, and the origins ask the next owner.
         let submission = tokio::time::timeout(SUBMISSION_MAX, self.place().group.submit(payload));
         self.spawn(ctx, submission, move |actor, outcome, ctx| {
-            let Some(reign) = &mut actor.reign else { return };
+            let Some(reign) = &mut actor.reign else {
+                return;
+            };
             if reign.epoch != epoch {
                 return;
             }
@@ -74,7 +78,11 @@ impl OwnerActor {
 
     pub(super) fn set_batch_timer(&mut self, ctx: &mut Context<Self>) {
         let Some(reign) = &self.reign else { return };
-        let Some(due) = reign.batcher.poll_timeout().filter(|_| self.batch_timer.is_none()) else {
+        let Some(due) = reign
+            .batcher
+            .poll_timeout()
+            .filter(|_| self.batch_timer.is_none())
+        else {
             return;
         };
         let wait = due.saturating_duration_since(Instant::now());

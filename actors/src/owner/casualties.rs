@@ -16,7 +16,10 @@ impl OwnerActor {
         let Some(reign) = &self.reign else { return };
         let rooms = reign.rooms.iter().filter(|(_, actor)| !actor.is_alive());
         let rooms: Vec<BareJid> = rooms.map(|(room, _)| room.clone()).collect();
-        let users = reign.publications.iter().filter(|(_, actor)| !actor.is_alive());
+        let users = reign
+            .publications
+            .iter()
+            .filter(|(_, actor)| !actor.is_alive());
         let users: Vec<BareJid> = users.map(|(user, _)| user.clone()).collect();
         for room in rooms {
             self.bury_room(&room);
@@ -42,7 +45,11 @@ impl OwnerActor {
     /// Takes a dead publication out: the nodes attach its sessions again to a new one.
     pub(super) fn bury_publication(&mut self, user: &BareJid) {
         let Some(reign) = &mut self.reign else { return };
-        if reign.publications.get(user).is_none_or(|actor| actor.is_alive()) {
+        if reign
+            .publications
+            .get(user)
+            .is_none_or(|actor| actor.is_alive())
+        {
             return;
         }
         reign.publications.remove(user);
@@ -84,7 +91,12 @@ impl OwnerActor {
     }
 
     /// Ends a publication that has nothing left to do, unless something is on its way to it.
-    pub(super) fn end_idle(&mut self, user: &BareJid, publication: &Addr<PublicationActor>, handled: u64) {
+    pub(super) fn end_idle(
+        &mut self,
+        user: &BareJid,
+        publication: &Addr<PublicationActor>,
+        handled: u64,
+    ) {
         let Some(reign) = &mut self.reign else { return };
         let known = reign.publications.get(user);
         if !known.is_some_and(|known| known.has_done_all(publication, handled)) {

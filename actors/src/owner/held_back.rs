@@ -77,7 +77,10 @@ impl OwnerActor {
 
     /// Passes on what waited, once the nodes are there.
     pub(super) fn release_held_back(&mut self) {
-        let waits = self.reign.as_ref().is_some_and(|reign| !reign.held_back.gathered);
+        let waits = self
+            .reign
+            .as_ref()
+            .is_some_and(|reign| !reign.held_back.gathered);
         if !waits || self.is_gathering(Instant::now()) {
             return;
         }
@@ -90,11 +93,16 @@ impl OwnerActor {
 
     /// Whether a node that can be reached has not attached yet.
     fn is_gathering(&self, now: Instant) -> bool {
-        let Some(reign) = &self.reign else { return false };
-        let reachable = |node| node == self.fabric.node || self.fabric.transport.connected(node, Lane::Route);
+        let Some(reign) = &self.reign else {
+            return false;
+        };
+        let reachable =
+            |node| node == self.fabric.node || self.fabric.transport.connected(node, Lane::Route);
         now < reign.began + GATHERING_MAX
             && self.fabric.settings.members.iter().any(|member| {
-                !reign.target.is_attached(member.id) && !reign.mourned.contains(&member.id) && reachable(member.id)
+                !reign.target.is_attached(member.id)
+                    && !reign.mourned.contains(&member.id)
+                    && reachable(member.id)
             })
     }
 
@@ -103,7 +111,11 @@ impl OwnerActor {
             Across::Presence { targets, stanza } => {
                 let stanza = Arc::new(stanza);
                 for target in targets {
-                    self.tell_publication(&target, false, ToPublication::PresenceIn(Arc::clone(&stanza)));
+                    self.tell_publication(
+                        &target,
+                        false,
+                        ToPublication::PresenceIn(Arc::clone(&stanza)),
+                    );
                 }
             }
             Across::Probe { from, targets } => {

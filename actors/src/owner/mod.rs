@@ -25,7 +25,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture,
+};
 use cluster::effect_queue::OwnerNews;
 use cluster::link::protocol::{Across, Up};
 use cluster::node_id::{Epoch, NodeId, PartitionId};
@@ -42,6 +44,15 @@ use reign::Reign;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub enum ToOwner {
+    /// A defect.
+    #[cfg(test)]
+    Panic,
+    /// A defect of a room.
+    #[cfg(test)]
+    PanicRoom(BareJid),
+    /// A defect of a user's publication.
+    #[cfg(test)]
+    PanicUser(BareJid),
     /// The effect queue was empty and is no longer.
     News,
     /// The group's leadership has changed.
@@ -167,7 +178,11 @@ impl OwnerActor {
     }
 
     /// Passes on all news up to what `read` sees, then returns what it read.
-    fn catch_up<T>(&mut self, ctx: &mut Context<Self>, read: impl FnOnce(&messaging::state::State) -> T) -> T {
+    fn catch_up<T>(
+        &mut self,
+        ctx: &mut Context<Self>,
+        read: impl FnOnce(&messaging::state::State) -> T,
+    ) -> T {
         let value = self.take_news(read);
         while let Some(news) = self.news.pop_front() {
             self.pass_on(news, ctx);
@@ -178,7 +193,9 @@ impl OwnerActor {
     fn news(&mut self, ctx: &mut Context<Self>) {
         self.take_news(|_| ());
         for _ in 0..NEWS_AT_ONCE {
-            let Some(news) = self.news.pop_front() else { break };
+            let Some(news) = self.news.pop_front() else {
+                break;
+            };
             self.pass_on(news, ctx);
         }
         if !self.news.is_empty() {
@@ -238,14 +255,22 @@ impl OwnerActor {
         T: 'static,
     {
         let future = AssertUnwindSafe(future).catch_unwind();
-        ctx.spawn(future.into_actor(self).map(|outcome, actor, ctx| match outcome {
-            Ok(value) => actor.survive(ctx, |actor, ctx| then(actor, value, ctx)),
-            Err(_) => actor.fell(ctx),
-        }));
+        ctx.spawn(
+            future
+                .into_actor(self)
+                .map(|outcome, actor, ctx| match outcome {
+                    Ok(value) => actor.survive(ctx, |actor, ctx| then(actor, value, ctx)),
+                    Err(_) => actor.fell(ctx),
+                }),
+        );
     }
 
     /// Does a piece of work; a panic in it ends the reign, and another begins with what the log says.
-    fn survive(&mut self, ctx: &mut Context<Self>, work: impl FnOnce(&mut Self, &mut Context<Self>)) {
+    fn survive(
+        &mut self,
+        ctx: &mut Context<Self>,
+        work: impl FnOnce(&mut Self, &mut Context<Self>),
+    ) {
         if survive(|| work(self, ctx)).is_none() {
             self.fell(ctx);
         }
@@ -262,7 +287,9 @@ impl OwnerActor {
         }
         tracing::error!(partition = %self.partition, "too many panics; the partition rests on this node");
         self.rests_until = Some(now + BUDGET_TIME);
-        ctx.run_later(BUDGET_TIME, |actor, ctx| actor.survive(ctx, Self::leadership));
+        ctx.run_later(BUDGET_TIME, |actor, ctx| {
+            actor.survive(ctx, Self::leadership)
+        });
     }
 
     fn receive(&mut self, message: ToOwner, ctx: &mut Context<Self>) {
@@ -277,7 +304,9 @@ impl OwnerActor {
                 epoch,
             } => {
                 if let Some(reign) = &mut self.reign {
-                    reign.outbox.owner_is(partition, owner, epoch, Instant::now());
+                    reign
+                        .outbox
+                        .owner_is(partition, owner, epoch, Instant::now());
                 }
             }
             ToOwner::PeerUp(node) => {
@@ -295,6 +324,14 @@ impl OwnerActor {
             ToOwner::Stop => {
                 self.stopping = true;
                 self.end("the node stops");
+            }
+            #[cfg(test)]
+            ToOwner::Panic => panic!("made to panic"),
+            #[cfg(test)]
+            ToOwner::PanicRoom(room) => self.tell_room(&room, crate::room::ToRoom::Panic),
+            #[cfg(test)]
+            ToOwner::PanicUser(user) => {
+                self.tell_publication(&user, true, crate::publication::ToPublication::Panic)
             }
         }
         self.run_reign(ctx);

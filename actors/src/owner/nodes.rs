@@ -30,12 +30,24 @@ const CURSORS_EVERY: Duration = Duration::from_secs(5);
 
 impl OwnerActor {
     pub(super) fn attach_user(&mut self, node: NodeId, user: AttachUser, ctx: &mut Context<Self>) {
-        let AttachUser { user, cursor, sessions } = user;
+        let AttachUser {
+            user,
+            cursor,
+            sessions,
+        } = user;
         let head = self.catch_up(ctx, |state| {
-            state.logs.get(&user).map(|log| log.head).unwrap_or_default()
+            state
+                .logs
+                .get(&user)
+                .map(|log| log.head)
+                .unwrap_or_default()
         });
         if let Some(reign) = &mut self.reign {
-            reign.attaching.entry(node).or_default().insert(user.clone());
+            reign
+                .attaching
+                .entry(node)
+                .or_default()
+                .insert(user.clone());
         }
         self.tell_publication(
             &user,
@@ -57,9 +69,9 @@ impl OwnerActor {
         } = room;
         let scene = self.catch_up(ctx, |state| RoomScene::of(state, &room));
         if let Some(reign) = &mut self.reign {
-            reign
-                .unclaimed
-                .retain(|unclaimed| unclaimed.room != room || !occupants.contains(&unclaimed.occupant.0));
+            reign.unclaimed.retain(|unclaimed| {
+                unclaimed.room != room || !occupants.contains(&unclaimed.occupant.0)
+            });
             let seen = (cursor, occupants.iter().cloned().collect());
             reign
                 .attaching_rooms
@@ -125,7 +137,15 @@ impl OwnerActor {
         for (room, cursor) in unseen {
             let scene = self.catch_up(ctx, |state| RoomScene::of(state, &room));
             let occupants = Vec::new();
-            self.tell_room(&room, ToRoom::Attach { node, cursor, occupants, scene });
+            self.tell_room(
+                &room,
+                ToRoom::Attach {
+                    node,
+                    cursor,
+                    occupants,
+                    scene,
+                },
+            );
         }
         let others: Vec<_> = match &self.reign {
             Some(reign) => reign
@@ -149,7 +169,10 @@ impl OwnerActor {
         let now = Instant::now();
         self.news(ctx);
         self.hear_of_owners(now);
-        if self.last_tick.replace(now).is_some_and(|last| now > last + PAUSED_AFTER)
+        if self
+            .last_tick
+            .replace(now)
+            .is_some_and(|last| now > last + PAUSED_AFTER)
             && let Some(reign) = &mut self.reign
         {
             // This process stood still: nobody was away, it was.
@@ -159,8 +182,8 @@ impl OwnerActor {
         self.remove_unclaimed(now);
         self.ask_for_attachments();
         self.catch_up(ctx, |_| ());
-        self.end_empty_rooms();
         self.look_for_casualties(now);
+        self.end_empty_rooms();
         let Some(reign) = &mut self.reign else { return };
         reign.outbox.handle_timeout(now);
         if reign.cursors_due.is_some_and(|due| due <= now) {
@@ -177,7 +200,9 @@ impl OwnerActor {
         let Some(reign) = &mut self.reign else { return };
         for (partition, owner) in self.fabric.owners().into_iter().enumerate() {
             if let (Ok(partition), Some((owner, epoch))) = (u16::try_from(partition), owner) {
-                reign.outbox.owner_is(cluster::PartitionId(partition), owner, epoch, now);
+                reign
+                    .outbox
+                    .owner_is(cluster::PartitionId(partition), owner, epoch, now);
             }
         }
     }
@@ -192,7 +217,10 @@ impl OwnerActor {
                 continue;
             }
             let since = *reign.unattached.entry(member.id).or_insert(now);
-            if member.id != self.fabric.node && now >= since + NODE_GONE_AFTER && reign.mourned.insert(member.id) {
+            if member.id != self.fabric.node
+                && now >= since + NODE_GONE_AFTER
+                && reign.mourned.insert(member.id)
+            {
                 gone.push(member.id);
             }
         }
@@ -204,7 +232,9 @@ impl OwnerActor {
     /// Rooms that are gone need no actor.
     fn end_empty_rooms(&mut self) {
         let Some(reign) = &mut self.reign else { return };
-        let state = self.fabric.partitions[usize::from(self.partition.0)].replica.state();
+        let state = self.fabric.partitions[usize::from(self.partition.0)]
+            .replica
+            .state();
         reign.rooms.retain(|room, actor| {
             let stays = state.rooms.contains(room);
             if !stays && actor.try_send(ToRoom::End).is_err() {
@@ -218,7 +248,10 @@ impl OwnerActor {
         let held = held_by(&self.place().replica.state(), node);
         let Some(reign) = &mut self.reign else { return };
         tracing::info!(partition = %self.partition, %node, "a node is gone; its sessions end");
-        for Held { room, jid, life, .. } in held {
+        for Held {
+            room, jid, life, ..
+        } in held
+        {
             reign.unclaimed.push(Unclaimed {
                 room,
                 occupant: (jid, node.0, life),
@@ -259,7 +292,9 @@ impl OwnerActor {
                 let Some(reign) = &mut self.reign else { return };
                 let cursor = reign.cursors.entry(user).or_default();
                 *cursor = delivered.max(*cursor);
-                reign.cursors_due.get_or_insert_with(|| Instant::now() + CURSORS_EVERY);
+                reign
+                    .cursors_due
+                    .get_or_insert_with(|| Instant::now() + CURSORS_EVERY);
             }
             FromKey::Idle {
                 user,
@@ -279,7 +314,10 @@ struct Held {
 }
 
 fn held_by(state: &State, node: NodeId) -> Vec<Held> {
-    let on_node = state.occupants.iter().filter(|(_, occupant)| occupant.node == node.0);
+    let on_node = state
+        .occupants
+        .iter()
+        .filter(|(_, occupant)| occupant.node == node.0);
     let held = on_node.map(|((room, jid), occupant)| Held {
         room: room.clone(),
         jid: jid.clone(),

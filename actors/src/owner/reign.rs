@@ -85,7 +85,8 @@ impl OwnerActor {
         if self.stopping {
             return;
         }
-        self.fabric.learn_owner(self.partition, self.fabric.node, epoch);
+        self.fabric
+            .learn_owner(self.partition, self.fabric.node, epoch);
         if let Some(actors) = self.fabric.actors(self.partition) {
             let owner = self.fabric.node;
             crate::link::tell(&actors.link, crate::link::ToLink::OwnerIs { owner, epoch });
@@ -93,13 +94,18 @@ impl OwnerActor {
         let now = Instant::now();
         let fabric = std::sync::Arc::clone(&self.fabric);
         let (target, outbox, expected) = {
-            let state = fabric.partitions[usize::from(self.partition.0)].replica.state();
+            let state = fabric.partitions[usize::from(self.partition.0)]
+                .replica
+                .state();
             let target = LinkTarget::begin(
                 self.partition,
                 epoch,
                 state.links.iter().map(|(origin, link)| (*origin, link)),
             );
-            let entries = state.outbox.iter().map(|(key, entry)| (*key, entry.command.clone()));
+            let entries = state
+                .outbox
+                .iter()
+                .map(|(key, entry)| (*key, entry.command.clone()));
             let mut outbox = OutboxSender::begin(self.partition, entries, now);
             for (partition, owner) in fabric.owners().into_iter().enumerate() {
                 if let (Ok(partition), Some((owner, epoch))) = (u16::try_from(partition), owner) {
@@ -187,14 +193,25 @@ impl OwnerActor {
             } => {
                 reign.target.answered(origin, incarnation, sequence, answer);
             }
-            Effect::Outbox { key, entry } => reign.outbox.push(key, entry.command.clone(), Instant::now()),
-            Effect::User(user, effect) => self.tell_publication(&user, false, ToPublication::Effect(effect)),
+            Effect::Outbox { key, entry } => {
+                reign
+                    .outbox
+                    .push(key, entry.command.clone(), Instant::now())
+            }
+            Effect::User(user, effect) => {
+                self.tell_publication(&user, false, ToPublication::Effect(effect))
+            }
             Effect::Room(room, effect) => self.tell_room(&room, ToRoom::Effect(effect)),
         }
     }
 
     /// Tells a user's publication something; `create`: even if there is none yet.
-    pub(super) fn tell_publication(&mut self, user: &BareJid, create: bool, message: ToPublication) {
+    pub(super) fn tell_publication(
+        &mut self,
+        user: &BareJid,
+        create: bool,
+        message: ToPublication,
+    ) {
         self.bury_publication(user);
         if self.casualties.is_barred(user) {
             return self.refuse(message);
@@ -279,7 +296,9 @@ impl OwnerActor {
         for node in std::mem::take(&mut reign.reattach) {
             let reattach = cluster::link::protocol::Down::Reattach;
             if !reign.target.is_attached(node)
-                && let Err(error) = self.fabric.send_down(node, self.partition, epoch, &reattach)
+                && let Err(error) = self
+                    .fabric
+                    .send_down(node, self.partition, epoch, &reattach)
             {
                 tracing::debug!(%error, %node, "a node could not be asked to attach again; tried again");
                 reign.reattach.insert(node);

@@ -26,7 +26,9 @@ impl OwnerActor {
                 .map(|reign| (fabric.node, reign.epoch))
                 .or_else(|| fabric.owner(self.partition));
             let hint = hint.filter(|(_, known)| *known > epoch);
-            if let Err(error) = fabric.send_down(from, self.partition, epoch, &Down::NotOwner { hint }) {
+            if let Err(error) =
+                fabric.send_down(from, self.partition, epoch, &Down::NotOwner { hint })
+            {
                 tracing::debug!(%error, %from, "a node could not be told that this is not the owner");
             }
             return;
@@ -39,8 +41,16 @@ impl OwnerActor {
     pub(super) fn target_action(&mut self, action: TargetAction, ctx: &mut Context<Self>) {
         match action {
             TargetAction::Down { to, down } => self.down(to, &down),
-            TargetAction::Across { to, partition, across } => {
-                let epoch = self.fabric.owner(partition).map(|(_, epoch)| epoch).unwrap_or_default();
+            TargetAction::Across {
+                to,
+                partition,
+                across,
+            } => {
+                let epoch = self
+                    .fabric
+                    .owner(partition)
+                    .map(|(_, epoch)| epoch)
+                    .unwrap_or_default();
                 if let Err(error) = self.fabric.send_across(to, partition, epoch, &across) {
                     tracing::debug!(%error, %to, "an outbox was not answered; it asks again");
                 }
@@ -52,7 +62,9 @@ impl OwnerActor {
             }
             TargetAction::AttachUser { node, user } => self.attach_user(node, user, ctx),
             TargetAction::AttachRoom { node, room } => self.attach_room(node, room, ctx),
-            TargetAction::AttachDone { node, incarnation } => self.attach_done(node, incarnation, ctx),
+            TargetAction::AttachDone { node, incarnation } => {
+                self.attach_done(node, incarnation, ctx)
+            }
             TargetAction::Publish { from, publish } => self.publish(from, publish),
             TargetAction::Ask {
                 from,
@@ -101,9 +113,16 @@ impl OwnerActor {
 
     /// No actor is made for a room that isn't there.
     fn no_such_room(&mut self, from: NodeId, room: &BareJid, by: &FullJid, stanza: &Stanza) {
-        let Some(reply) = StanzaError::new(Condition::ItemNotFound).reply_to(stanza) else { return };
+        let Some(reply) = StanzaError::new(Condition::ItemNotFound).reply_to(stanza) else {
+            return;
+        };
         let items = vec![crate::room::alone(by, &reply)];
-        let delivery = Delivery { key: room.clone(), place: None, items, notes: Vec::new() };
+        let delivery = Delivery {
+            key: room.clone(),
+            place: None,
+            items,
+            notes: Vec::new(),
+        };
         self.down(from, &Down::Deliver(delivery));
     }
 }

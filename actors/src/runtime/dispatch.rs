@@ -54,16 +54,18 @@ impl Dispatcher {
             return;
         }
         // Before the actors are there nobody can take it: the sender tries again.
-        let Some(fabric) = self.fabric.get() else { return };
+        let Some(fabric) = self.fabric.get() else {
+            return;
+        };
         let (partition, epoch) = (frame.partition, frame.epoch);
         let outcome = match RouteKind::from_u8(frame.kind) {
-            Some(RouteKind::Up) => Up::decode(&frame.body).map(|up| pass_up(fabric, from, partition, epoch, up)),
-            Some(RouteKind::Down) => {
-                Down::decode(&frame.body).map(|down| pass_down(fabric, from, partition, epoch, down))
+            Some(RouteKind::Up) => {
+                Up::decode(&frame.body).map(|up| pass_up(fabric, from, partition, epoch, up))
             }
-            Some(RouteKind::Across) => {
-                Across::decode(&frame.body).map(|across| pass_across(fabric, from, partition, across))
-            }
+            Some(RouteKind::Down) => Down::decode(&frame.body)
+                .map(|down| pass_down(fabric, from, partition, epoch, down)),
+            Some(RouteKind::Across) => Across::decode(&frame.body)
+                .map(|across| pass_across(fabric, from, partition, across)),
             None => return tracing::warn!(%from, kind = frame.kind, "a frame of an unknown kind"),
         };
         if let Err(error) = outcome {
@@ -73,7 +75,9 @@ impl Dispatcher {
 }
 
 fn pass_up(fabric: &Arc<Fabric>, from: NodeId, partition: PartitionId, epoch: Epoch, up: Up) {
-    let Some(actors) = fabric.actors(partition) else { return };
+    let Some(actors) = fabric.actors(partition) else {
+        return;
+    };
     if actors
         .owner
         .try_send(ToOwner::Up {
@@ -89,7 +93,9 @@ fn pass_up(fabric: &Arc<Fabric>, from: NodeId, partition: PartitionId, epoch: Ep
 }
 
 fn pass_down(fabric: &Arc<Fabric>, from: NodeId, partition: PartitionId, epoch: Epoch, down: Down) {
-    let Some(actors) = fabric.actors(partition) else { return };
+    let Some(actors) = fabric.actors(partition) else {
+        return;
+    };
     if actors
         .link
         .try_send(ToLink::Frame {
@@ -110,7 +116,9 @@ fn pass_across(fabric: &Arc<Fabric>, from: NodeId, partition: PartitionId, acros
     if let Across::OwnerHint { owner, epoch } = across {
         return owner_is(fabric, partition, owner, epoch);
     }
-    let Some(actors) = fabric.actors(partition) else { return };
+    let Some(actors) = fabric.actors(partition) else {
+        return;
+    };
     if actors
         .owner
         .try_send(ToOwner::Across {
@@ -130,7 +138,10 @@ fn owner_is(fabric: &Arc<Fabric>, partition: PartitionId, owner: NodeId, epoch: 
     }
     fabric.tell_new_owner(partition, owner, epoch);
     if let Some(actors) = fabric.actors(partition)
-        && actors.link.try_send(ToLink::OwnerIs { owner, epoch }).is_err()
+        && actors
+            .link
+            .try_send(ToLink::OwnerIs { owner, epoch })
+            .is_err()
     {
         fabric.metrics.mailboxes_full.inc();
     }
@@ -184,14 +195,25 @@ impl FrameHandler for Dispatcher {
         {
             groups.on_peer_lost(*node);
         }
-        let Some(fabric) = self.fabric.get() else { return };
-        if event.lane() != Lane::Route || event.direction() != Direction::Outgoing || event.node() == self.own {
+        let Some(fabric) = self.fabric.get() else {
+            return;
+        };
+        if event.lane() != Lane::Route
+            || event.direction() != Direction::Outgoing
+            || event.node() == self.own
+        {
             return;
         }
         let node = event.node();
         match event {
-            PeerEvent::Up { .. } => tell_all(fabric, || ToLink::PeerUp(node), || ToOwner::PeerUp(node)),
-            PeerEvent::Down { .. } => tell_all(fabric, || ToLink::PeerDown(node), || ToOwner::PeerDown(node)),
+            PeerEvent::Up { .. } => {
+                tell_all(fabric, || ToLink::PeerUp(node), || ToOwner::PeerUp(node))
+            }
+            PeerEvent::Down { .. } => tell_all(
+                fabric,
+                || ToLink::PeerDown(node),
+                || ToOwner::PeerDown(node),
+            ),
         }
     }
 
@@ -215,7 +237,8 @@ pub(super) async fn spread_hints(fabric: Arc<Fabric>, gossip: Arc<Gossiper>) {
             }
             if let Some((owner, epoch)) = fabric.owner(place.id)
                 && owner == fabric.node
-                && let Err(error) = gossip.set(GossipKey::Owner(place.id), GossipValue::Owner(owner, epoch))
+                && let Err(error) =
+                    gossip.set(GossipKey::Owner(place.id), GossipValue::Owner(owner, epoch))
             {
                 tracing::debug!(?error, "the gossip is full");
             }

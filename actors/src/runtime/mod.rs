@@ -20,7 +20,9 @@ use cluster::gossip::shell::Gossiper;
 use cluster::machine::Replica;
 use cluster::node_id::{Group, Incarnation, NodeId, PartitionId};
 use cluster::raft::{Groups, GroupsError};
-use cluster::transport::{ProtocolRange, Transport, TransportConfig, TransportError, TransportLimits};
+use cluster::transport::{
+    ProtocolRange, Transport, TransportConfig, TransportError, TransportLimits,
+};
 use messaging::apply::Surroundings;
 use messaging::slot::PartitionTable;
 use storage::archive::{Archive, ArchiveError, ArchiveOptions};
@@ -43,7 +45,9 @@ use dispatch::Dispatcher;
 
 /// The time, in ms since 1970.
 pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -71,7 +75,9 @@ pub enum StartError {
     #[error("the replicas can't be started: {0}")]
     Groups(#[from] GroupsError),
     /// Too few members could be reached.
-    #[error("no quorum: after {waited:?} no majority of the members ({members}) could be reached; start more of them")]
+    #[error(
+        "no quorum: after {waited:?} no majority of the members ({members}) could be reached; start more of them"
+    )]
     NoQuorum {
         /// For how long.
         waited: Duration,
@@ -79,7 +85,9 @@ pub enum StartError {
         members: String,
     },
     /// The pool was made with another description.
-    #[error("the pool file differs from the one this pool was made with: every node must have the same")]
+    #[error(
+        "the pool file differs from the one this pool was made with: every node must have the same"
+    )]
     OtherPool,
     /// A thread or runtime could not be made.
     #[error("a runtime can't be started: {0}")]
@@ -158,7 +166,9 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     dispatcher.set_fabric(Arc::clone(&fabric));
     run_gossip(&network, &gossip, &transport, &fabric);
     accept_clients(&fabric, &arbiters, listeners);
-    let watch = network.handle().spawn(crate::supervision::watch(Arc::clone(&fabric)));
+    let watch = network
+        .handle()
+        .spawn(crate::supervision::watch(Arc::clone(&fabric)));
     let looking = crate::isolation::watch(Arc::clone(&fabric), groups.clone(), Arc::clone(&gossip));
     network.handle().spawn(looking);
     let inner = Inner {
@@ -171,7 +181,9 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         watch,
         _network: network,
     };
-    Ok(NodeHandle { inner: Arc::new(inner) })
+    Ok(NodeHandle {
+        inner: Arc::new(inner),
+    })
 }
 
 /// On a fresh pool each node gives every group the same first voters.
@@ -183,7 +195,11 @@ async fn initialize(settings: &Settings, groups: &Groups) -> Result<(), StartErr
     Ok(())
 }
 
-fn accept_clients(fabric: &Arc<Fabric>, arbiters: &[Arbiter], listeners: Vec<(tokio::net::TcpListener, bool)>) {
+fn accept_clients(
+    fabric: &Arc<Fabric>,
+    arbiters: &[Arbiter],
+    listeners: Vec<(tokio::net::TcpListener, bool)>,
+) {
     for (listener, direct_tls) in listeners {
         let handles = arbiters.iter().map(Arbiter::handle).collect();
         actix_rt::spawn(crate::listener::accept(
@@ -198,7 +214,8 @@ fn accept_clients(fabric: &Arc<Fabric>, arbiters: &[Arbiter], listeners: Vec<(to
 fn bind_clients(settings: &Settings) -> Result<Vec<(tokio::net::TcpListener, bool)>, StartError> {
     let bind = |listener: &ClientListener| {
         let address = listener.address;
-        let socket = crate::listener::bind(address).map_err(|source| StartError::ClientPort { address, source })?;
+        let socket = crate::listener::bind(address)
+            .map_err(|source| StartError::ClientPort { address, source })?;
         Ok((socket, listener.direct_tls))
     };
     settings.client_listeners.iter().map(bind).collect()
@@ -218,15 +235,22 @@ async fn start_transport(
         protocol: ProtocolRange { min: 1, max: 1 },
         limits: TransportLimits::default(),
     };
-    let started = network.handle().spawn(Transport::start(config, dispatcher)).await;
-    let transport = started.map_err(|error| StartError::Runtime(std::io::Error::other(error)))??;
+    let started = network
+        .handle()
+        .spawn(Transport::start(config, dispatcher))
+        .await;
+    let transport =
+        started.map_err(|error| StartError::Runtime(std::io::Error::other(error)))??;
     let peers: Vec<_> = settings
         .members
         .iter()
         .map(|member| (member.id, member.address.clone()))
         .collect();
     let dialling = transport.clone();
-    let dialled = network.handle().spawn(async move { dialling.set_peers(&peers) }).await;
+    let dialled = network
+        .handle()
+        .spawn(async move { dialling.set_peers(&peers) })
+        .await;
     dialled.map_err(|error| StartError::Runtime(std::io::Error::other(error)))?;
     Ok(transport)
 }
@@ -234,7 +258,14 @@ async fn start_transport(
 fn replicas(settings: &Settings, table: &PartitionTable, archive: &Archive) -> Vec<Arc<Replica>> {
     let replica = |partition| {
         let (table, pool) = (table.clone(), settings.constants.clone());
-        Arc::new(Replica::new(Surroundings { partition, table, pool }, archive.clone()))
+        Arc::new(Replica::new(
+            Surroundings {
+                partition,
+                table,
+                pool,
+            },
+            archive.clone(),
+        ))
     };
     table.iter().map(replica).collect()
 }
@@ -270,7 +301,12 @@ fn make_fabric(
     let places = replicas.into_iter().filter_map(|replica| {
         let id = replica.surroundings.partition;
         let group = groups.handle(Group::of(id))?;
-        Some(PartitionPlace { id, replica, group, link_missed: AtomicBool::new(false) })
+        Some(PartitionPlace {
+            id,
+            replica,
+            group,
+            link_missed: AtomicBool::new(false),
+        })
     });
     let partitions = places.collect();
     let streams = Arc::new(stream_config(&settings));
@@ -289,8 +325,10 @@ fn make_fabric(
 
 fn stream_config(settings: &Settings) -> StreamConfig {
     let client = &settings.client;
-    let domain = BareJid::parse(&settings.constants.domain).expect("the domain was checked with the settings");
-    let iterations = std::num::NonZeroU32::new(client.scram_iterations).unwrap_or(std::num::NonZeroU32::MIN);
+    let domain = BareJid::parse(&settings.constants.domain)
+        .expect("the domain was checked with the settings");
+    let iterations =
+        std::num::NonZeroU32::new(client.scram_iterations).unwrap_or(std::num::NonZeroU32::MIN);
     let mut streams = StreamConfig::new(ServedDomains::new(&domain), settings.secret, iterations);
     streams.limits_before_auth = client.limits_before_auth;
     streams.limits_after_auth = client.limits_after_auth;
@@ -314,7 +352,12 @@ fn start_actors(fabric: &Arc<Fabric>, arbiters: &[Arbiter]) {
     fabric.set_actors(fabric.partitions.iter().enumerate().map(start).collect());
 }
 
-fn run_gossip(network: &Network, gossip: &Arc<Gossiper>, transport: &Transport, fabric: &Arc<Fabric>) {
+fn run_gossip(
+    network: &Network,
+    gossip: &Arc<Gossiper>,
+    transport: &Transport,
+    fabric: &Arc<Fabric>,
+) {
     let (gossip, transport, shared) = (Arc::clone(gossip), transport.clone(), Arc::clone(fabric));
     let own = fabric.node;
     let peers = move || {
@@ -326,9 +369,10 @@ fn run_gossip(network: &Network, gossip: &Arc<Gossiper>, transport: &Transport, 
             .filter(|id| *id != own)
             .collect()
     };
-    network
-        .handle()
-        .spawn(dispatch::spread_hints(Arc::clone(fabric), Arc::clone(&gossip)));
+    network.handle().spawn(dispatch::spread_hints(
+        Arc::clone(fabric),
+        Arc::clone(&gossip),
+    ));
     network
         .handle()
         .spawn(async move { gossip.run(transport, peers).await });
@@ -361,7 +405,11 @@ impl NodeHandle {
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn create_account(&self, user: BareJid, password: Password) -> Result<(), ControlError> {
+    pub async fn create_account(
+        &self,
+        user: BareJid,
+        password: Password,
+    ) -> Result<(), ControlError> {
         control::create_account(&self.inner.fabric, user, password, self.iterations()).await
     }
 
@@ -369,7 +417,11 @@ impl NodeHandle {
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn set_password(&self, user: BareJid, password: Password) -> Result<(), ControlError> {
+    pub async fn set_password(
+        &self,
+        user: BareJid,
+        password: Password,
+    ) -> Result<(), ControlError> {
         control::set_password(&self.inner.fabric, user, password, self.iterations()).await
     }
 
@@ -385,7 +437,11 @@ impl NodeHandle {
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn list_accounts(&self, after: Option<BareJid>, limit: u32) -> Result<Vec<BareJid>, ControlError> {
+    pub async fn list_accounts(
+        &self,
+        after: Option<BareJid>,
+        limit: u32,
+    ) -> Result<Vec<BareJid>, ControlError> {
         control::list_accounts(&self.inner.fabric, after, limit).await
     }
 
@@ -418,7 +474,11 @@ impl NodeHandle {
             }
         }
         // Alone there is nobody to hand over to.
-        let limit = if inner.fabric.settings.members.len() > 1 { HAND_OVER_MAX } else { Duration::ZERO };
+        let limit = if inner.fabric.settings.members.len() > 1 {
+            HAND_OVER_MAX
+        } else {
+            Duration::ZERO
+        };
         let kept = inner.groups.step_down_all(limit).await;
         if !kept.is_empty() && inner.fabric.settings.members.len() > 1 {
             tracing::warn!(

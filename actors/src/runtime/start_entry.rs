@@ -26,12 +26,21 @@ pub(super) async fn begin(
 ) -> Result<Incarnation, StartError> {
     let deadline = Instant::now() + settings.quorum_wait;
     let digest = settings.pool_digest;
-    propose_until(settings, groups, transport, MetaEntry::PoolCreated { digest }, deadline).await?;
+    propose_until(
+        settings,
+        groups,
+        transport,
+        MetaEntry::PoolCreated { digest },
+        deadline,
+    )
+    .await?;
     let index = propose_until(
         settings,
         groups,
         transport,
-        MetaEntry::NodeStarted { node: settings.node },
+        MetaEntry::NodeStarted {
+            node: settings.node,
+        },
         deadline,
     )
     .await?;
@@ -42,7 +51,11 @@ pub(super) async fn begin(
             if state.digest.is_some_and(|known| known != digest) {
                 return Err(StartError::OtherPool);
             }
-            if state.starts.get(&settings.node).is_some_and(|life| life.0 >= index) {
+            if state
+                .starts
+                .get(&settings.node)
+                .is_some_and(|life| life.0 >= index)
+            {
                 return Ok(Incarnation(index));
             }
         }
@@ -71,15 +84,28 @@ async fn propose_until(
 }
 
 /// Proposes here if this node leads the meta group, else asks the leader; `None`: try again.
-async fn propose(own: NodeId, groups: &Groups, transport: &Transport, payload: Bytes) -> Option<u64> {
+async fn propose(
+    own: NodeId,
+    groups: &Groups,
+    transport: &Transport,
+    payload: Bytes,
+) -> Option<u64> {
     let meta = groups.handle(Group::META)?;
     let leadership = *meta.leadership().borrow();
     if leadership.is_self {
-        return tokio::time::timeout(CALL_MAX, meta.submit(payload)).await.ok()?.ok();
+        return tokio::time::timeout(CALL_MAX, meta.submit(payload))
+            .await
+            .ok()?
+            .ok();
     }
     let leader = leadership.leader.filter(|leader| *leader != own)?;
     let answer = transport
-        .call(leader, Lane::Route, Frame::new(FRAME_KIND, payload), CALL_MAX)
+        .call(
+            leader,
+            Lane::Route,
+            Frame::new(FRAME_KIND, payload),
+            CALL_MAX,
+        )
         .await
         .ok()?;
     let index: [u8; 8] = answer.body.as_ref().try_into().ok()?;
@@ -91,7 +117,9 @@ pub(super) fn serve(groups: &Groups, frame: &Frame, reply: Reply) {
     if MetaEntry::decode(&frame.body).is_err() {
         return;
     }
-    let Some(meta) = groups.handle(Group::META) else { return };
+    let Some(meta) = groups.handle(Group::META) else {
+        return;
+    };
     let submission = meta.submit(frame.body.clone());
     tokio::spawn(async move {
         let index = submission.await.unwrap_or(0);

@@ -111,7 +111,9 @@ pub(super) fn of(
     });
     let statuses = groups.status();
     let partitions = fabric.partitions.iter().filter_map(|place| {
-        let status = statuses.iter().find(|status| status.group == Group::of(place.id))?;
+        let status = statuses
+            .iter()
+            .find(|status| status.group == Group::of(place.id))?;
         let owner = fabric.owner(place.id);
         Some(PartitionStatus {
             id: place.id.0,

@@ -8,7 +8,9 @@ use cluster::meta::{MetaMachine, MetaState};
 use cluster::node_id::{Group, NodeId};
 use cluster::raft::{Machine, MachineError};
 use storage::data_dir::DataDir;
-use storage::state_store::{BootId, Engine, Opened, StateStore, StateStoreOptions, open_state_store};
+use storage::state_store::{
+    BootId, Engine, Opened, StateStore, StateStoreOptions, open_state_store,
+};
 
 use super::{Settings, index};
 
@@ -25,7 +27,11 @@ pub(super) struct Stores<'a> {
 }
 
 impl<'a> Stores<'a> {
-    pub(super) fn new(settings: &'a Settings, incarnation: Arc<AtomicU64>, meta: Arc<Mutex<MetaState>>) -> Stores<'a> {
+    pub(super) fn new(
+        settings: &'a Settings,
+        incarnation: Arc<AtomicU64>,
+        meta: Arc<Mutex<MetaState>>,
+    ) -> Stores<'a> {
         let stores = u64::from(settings.partitions) + 1;
         Stores {
             data: &settings.data,
@@ -37,12 +43,20 @@ impl<'a> Stores<'a> {
         }
     }
 
-    pub(super) fn machine(&self, group: Group, replicas: &[Arc<Replica>]) -> Result<Box<dyn Machine>, MachineError> {
+    pub(super) fn machine(
+        &self,
+        group: Group,
+        replicas: &[Arc<Replica>],
+    ) -> Result<Box<dyn Machine>, MachineError> {
         let snapshots = self.data.snapshots_dir();
         match group.partition() {
             None => {
                 let store = self.open(META_DIR, group)?;
-                Ok(Box::new(MetaMachine::load(store, snapshots, Arc::clone(&self.meta))?))
+                Ok(Box::new(MetaMachine::load(
+                    store,
+                    snapshots,
+                    Arc::clone(&self.meta),
+                )?))
             }
             Some(partition) => {
                 let store = self.open(u32::from(partition.0), group)?;
@@ -55,22 +69,27 @@ impl<'a> Stores<'a> {
                     node: self.node,
                     incarnation: Arc::clone(&self.incarnation),
                 };
-                Ok(Box::new(PartitionMachine::load(Arc::clone(replica), store, settings)?))
+                Ok(Box::new(PartitionMachine::load(
+                    Arc::clone(replica),
+                    store,
+                    settings,
+                )?))
             }
         }
     }
 
     /// Opens a store; one that had to be deleted is filled from the newest snapshot, and the log brings the rest.
     fn open(&self, dir: u32, group: Group) -> Result<Box<dyn StateStore>, MachineError> {
-        let boot_id = BootId::current().map_err(|error| MachineError::caused("the boot id can't be read", error))?;
+        let boot_id = BootId::current()
+            .map_err(|error| MachineError::caused("the boot id can't be read", error))?;
         let options = StateStoreOptions {
             dir: self.data.state_dir(dir),
             engine: self.engine,
             cache_bytes: self.cache_bytes,
             boot_id,
         };
-        let opened =
-            open_state_store(&options).map_err(|error| MachineError::caused("a state store can't be opened", error))?;
+        let opened = open_state_store(&options)
+            .map_err(|error| MachineError::caused("a state store can't be opened", error))?;
         let mut store = opened.store;
         if let Opened::Rebuild(reason) = opened.opened {
             tracing::warn!(%group, ?reason, "the state store is rebuilt from the snapshot and the log");

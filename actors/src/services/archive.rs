@@ -15,7 +15,13 @@ use xmpp::stanza_error::{Condition, StanzaError};
 use super::Service;
 
 /// A request to an archive: its form, its ends, or a page.
-pub fn at(element: Element<'_>, set: bool, key: &BareJid, session: &FullJid, ids: &ArchiveIds) -> Service {
+pub fn at(
+    element: Element<'_>,
+    set: bool,
+    key: &BareJid,
+    session: &FullJid,
+    ids: &ArchiveIds,
+) -> Service {
     match (element.name(), set) {
         ("metadata", false) => Service::Query(Box::new(Query::ArchiveMetadata {
             key: key.clone(),
@@ -55,8 +61,11 @@ pub fn read_page(replica: &Replica, query: &ArchiveQuery, real_jids: bool) -> Re
         Ok(Some(rows)) => archive_page::page(query, rows, reader.count(), real_jids, &replica.ids),
         Ok(None) => Reply::Refused(Box::new(archive_page::unknown_id())),
         Err(ReadError::TooFar) => {
-            let text = "Too many messages would have to be looked at: give a narrower span of time.";
-            Reply::Refused(Box::new(StanzaError::new(Condition::PolicyViolation).with_text(text)))
+            let text =
+                "Too many messages would have to be looked at: give a narrower span of time.";
+            Reply::Refused(Box::new(
+                StanzaError::new(Condition::PolicyViolation).with_text(text),
+            ))
         }
         Err(error) => {
             tracing::error!(%error, "an archive could not be read");
@@ -75,8 +84,14 @@ pub fn read_metadata(replica: &Replica, key: &BareJid) -> Reply {
             order,
             limit: 1,
         };
-        let rows = replica.archive.range(partition, key.as_str(), Rows::Messages, &page)?;
-        Ok::<_, ReadError>(rows.first().map(|row| decode_archive_row(&row.record)).transpose()?)
+        let rows = replica
+            .archive
+            .range(partition, key.as_str(), Rows::Messages, &page)?;
+        Ok::<_, ReadError>(
+            rows.first()
+                .map(|row| decode_archive_row(&row.record))
+                .transpose()?,
+        )
     };
     match (end(Order::OldestFirst), end(Order::NewestFirst)) {
         (Ok(oldest), Ok(newest)) => Reply::Payload(archive_page::metadata_payload(
@@ -125,7 +140,9 @@ pub fn rows_between(
         order,
         limit,
     };
-    let found = replica.archive.range(partition, key.as_str(), rows, &page)?;
+    let found = replica
+        .archive
+        .range(partition, key.as_str(), rows, &page)?;
     found
         .iter()
         .map(|row| Ok(Arc::new(decode_archive_row(&row.record)?)))
@@ -150,7 +167,12 @@ impl Reader<'_> {
             };
             if self
                 .archive
-                .range(self.partition, self.query.key.as_str(), Rows::Messages, &page)?
+                .range(
+                    self.partition,
+                    self.query.key.as_str(),
+                    Rows::Messages,
+                    &page,
+                )?
                 .is_empty()
             {
                 return Ok(false);
@@ -163,7 +185,10 @@ impl Reader<'_> {
     fn bounds(&self) -> Result<(Option<u64>, Option<u64>), ReadError> {
         let query = self.query;
         let key = query.key.as_str();
-        let at = |time| self.archive.seq_at_or_after(self.partition, key, Rows::Messages, time);
+        let at = |time| {
+            self.archive
+                .seq_at_or_after(self.partition, key, Rows::Messages, time)
+        };
         let mut after = query.after;
         if let Some(start) = query.start_ms {
             let first = at(start)?.unwrap_or(u64::MAX);
@@ -247,17 +272,23 @@ impl Reader<'_> {
         let key = self.query.key.as_str();
         match &self.query.with {
             Some(with) if with.bare_str() != key => {
-                Ok(self.archive.range_with(self.partition, key, with.bare_str(), page)?)
+                Ok(self
+                    .archive
+                    .range_with(self.partition, key, with.bare_str(), page)?)
             }
-            _ => Ok(self.archive.range(self.partition, key, Rows::Messages, page)?),
+            _ => Ok(self
+                .archive
+                .range(self.partition, key, Rows::Messages, page)?),
         }
     }
 
     /// How many match in all, where that costs nothing: a query without bounds.
     fn count(&self) -> Option<u64> {
         let query = self.query;
-        let bounded =
-            query.with.is_some() || query.start_ms.is_some() || query.end_ms.is_some() || !query.ids.is_empty();
+        let bounded = query.with.is_some()
+            || query.start_ms.is_some()
+            || query.end_ms.is_some()
+            || !query.ids.is_empty();
         if bounded {
             return None;
         }

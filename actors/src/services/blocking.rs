@@ -22,7 +22,10 @@ pub fn own(element: Element<'_>, set: bool, user: &BareJid) -> Service {
         };
     }
     let mut items = Vec::new();
-    for item in element.children().filter(|child| child.is("item", ns::BLOCKING)) {
+    for item in element
+        .children()
+        .filter(|child| child.is("item", ns::BLOCKING))
+    {
         let Some(jid) = item.attr("jid") else {
             return Service::refuse(Condition::BadRequest);
         };

@@ -53,7 +53,11 @@ pub fn server(element: Element<'_>, fabric: &Fabric) -> Service {
         } else {
             &[ns::REGISTER]
         };
-        return Service::Answer(info(&[("server", "im", "Muster")], Place::DiscoServer, without));
+        return Service::Answer(info(
+            &[("server", "im", "Muster")],
+            Place::DiscoServer,
+            without,
+        ));
     }
     let mut writer = XmlWriter::new(ns::CLIENT);
     writer.start_ns("query", ns::DISCO_ITEMS);
@@ -91,7 +95,11 @@ pub fn rooms_service(element: Element<'_>, _fabric: &Fabric) -> Service {
     if has_node(element) {
         return Service::refuse(Condition::ItemNotFound);
     }
-    Service::Answer(info(&[("conference", "text", "Rooms")], Place::DiscoRooms, &[]))
+    Service::Answer(info(
+        &[("conference", "text", "Rooms")],
+        Place::DiscoRooms,
+        &[],
+    ))
 }
 
 /// The rooms of all partitions that the asker may know of. XEP-0045 §6.3.
@@ -100,7 +108,9 @@ pub fn rooms_service(element: Element<'_>, _fabric: &Fabric) -> Service {
 /// When an owner doesn't answer: half a list would pass for a whole one.
 pub async fn rooms(fabric: &Arc<Fabric>, asker: BareJid) -> Result<Bytes, StanzaError> {
     let questions = fabric.partitions.iter().map(|place| {
-        let query = Query::Room(RoomQuery::Rooms { asker: asker.clone() });
+        let query = Query::Room(RoomQuery::Rooms {
+            asker: asker.clone(),
+        });
         ask_partition(fabric, place.id, query)
     });
     let mut writer = XmlWriter::new(ns::CLIENT);

@@ -62,7 +62,13 @@ impl<T: Into<Box<Query>>> From<Result<T, StanzaError>> for Service {
 }
 
 /// A request to the own account.
-pub fn own(element: Element<'_>, set: bool, user: &BareJid, session: &FullJid, ids: &ArchiveIds) -> Service {
+pub fn own(
+    element: Element<'_>,
+    set: bool,
+    user: &BareJid,
+    session: &FullJid,
+    ids: &ArchiveIds,
+) -> Service {
     match (element.name(), element.ns()) {
         ("query", ns::ROSTER) => roster::own(element, set, user),
         ("query", ns::PRIVATE) => private::own(element, set, user),
@@ -94,13 +100,23 @@ pub fn server(element: Element<'_>, set: bool, user: &BareJid, fabric: &Fabric) 
 }
 
 /// A request to another account's bare JID.
-pub fn account(element: Element<'_>, set: bool, account: &BareJid, session: &FullJid, ids: &ArchiveIds) -> Service {
+pub fn account(
+    element: Element<'_>,
+    set: bool,
+    account: &BareJid,
+    session: &FullJid,
+    ids: &ArchiveIds,
+) -> Service {
     match (element.name(), element.ns()) {
-        ("query", ns::DISCO_INFO | ns::DISCO_ITEMS) if !set => Service::Query(Box::new(Query::AccountInfo {
+        ("query", ns::DISCO_INFO | ns::DISCO_ITEMS) if !set => {
+            Service::Query(Box::new(Query::AccountInfo {
+                user: account.clone(),
+                asker: Jid::from(session.clone()),
+            }))
+        }
+        ("vCard", ns::VCARD) if !set => Service::Query(Box::new(Query::Vcard {
             user: account.clone(),
-            asker: Jid::from(session.clone()),
         })),
-        ("vCard", ns::VCARD) if !set => Service::Query(Box::new(Query::Vcard { user: account.clone() })),
         ("query" | "metadata", ns::MAM) => archive::at(element, set, account, session, ids),
         ("vCard", ns::VCARD) | ("query", ns::ROSTER) => Service::refuse(Condition::Forbidden),
         _ => Service::refuse(Condition::ServiceUnavailable),
@@ -120,7 +136,13 @@ pub fn rooms(element: Element<'_>, set: bool, fabric: &Fabric) -> Service {
 }
 
 /// A request to a room that XEP-0045 says nothing of.
-pub fn room(element: Element<'_>, set: bool, room: &BareJid, session: &FullJid, ids: &ArchiveIds) -> Service {
+pub fn room(
+    element: Element<'_>,
+    set: bool,
+    room: &BareJid,
+    session: &FullJid,
+    ids: &ArchiveIds,
+) -> Service {
     match (element.name(), element.ns()) {
         ("query" | "metadata", ns::MAM) => archive::at(element, set, room, session, ids),
         ("ping", ns::PING) if !set => ping::answer(),

@@ -10,8 +10,12 @@ use super::Service;
 /// A request of a bound stream; a password is changed for the own account only.
 pub fn bound(element: Element<'_>, set: bool, user: &BareJid) -> Service {
     match RegistrationRequest::parse(element, set) {
-        Ok(RegistrationRequest::Fields) => Service::Answer(xmpp::registration::fields(user.local())),
-        Ok(RegistrationRequest::Submit { username, .. }) if Some(username.as_str()) != user.local() => {
+        Ok(RegistrationRequest::Fields) => {
+            Service::Answer(xmpp::registration::fields(user.local()))
+        }
+        Ok(RegistrationRequest::Submit { username, .. })
+            if Some(username.as_str()) != user.local() =>
+        {
             Service::refuse(Condition::NotAllowed)
         }
         Ok(RegistrationRequest::Submit { password, .. }) => Service::ChangePassword(password),

@@ -19,7 +19,9 @@ pub fn own(element: Element<'_>, set: bool, user: &BareJid) -> Service {
         }));
     }
     // §2.3.3: exactly one item.
-    let mut items = element.children().filter(|child| child.is("item", ns::ROSTER));
+    let mut items = element
+        .children()
+        .filter(|child| child.is("item", ns::ROSTER));
     let (Some(item), None) = (items.next(), items.next()) else {
         return Service::refuse(Condition::BadRequest);
     };

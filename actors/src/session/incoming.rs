@@ -30,7 +30,9 @@ impl SessionActor {
     pub(super) fn effects(&mut self, ctx: &mut Context<Self>) {
         // A stream that is over is always looked at: its end must not wait for what is unsettled.
         while self.core.is_closed() || self.has_room() {
-            let Some(effect) = self.core.poll_effect() else { break };
+            let Some(effect) = self.core.poll_effect() else {
+                break;
+            };
             match effect {
                 StreamEffect::Send(bytes) => self.out.extend_from_slice(&bytes),
                 StreamEffect::Stanza(document) => self.stanza(&document, ctx),
@@ -80,7 +82,8 @@ impl SessionActor {
                     inbound: Inbound::new(client.sm_inbound.clone()),
                     outbound: Outbound::new(client.sm_outbound.clone()),
                 }));
-                self.out.extend_from_slice(&xmpp::stream_management::enabled(None));
+                self.out
+                    .extend_from_slice(&xmpp::stream_management::enabled(None));
             }
             Nonza::Request => {
                 if let Some(management) = &mut self.management {
@@ -88,7 +91,9 @@ impl SessionActor {
                 }
             }
             Nonza::Ack { h } => {
-                let Some(management) = &mut self.management else { return };
+                let Some(management) = &mut self.management else {
+                    return;
+                };
                 let acked = management
                     .outbound
                     .acked(h, Instant::now())

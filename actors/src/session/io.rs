@@ -43,7 +43,9 @@ impl SessionActor {
         if self.ending != Ending::No || !self.has_room() || !self.core.wants_bytes() {
             return;
         }
-        let Some(reader) = self.reader.take() else { return };
+        let Some(reader) = self.reader.take() else {
+            return;
+        };
         let future = read_some(reader).into_actor(self).map(|(reader, result), actor, ctx| {
             actor.reader = Some(reader);
             match result {
@@ -72,7 +74,9 @@ impl SessionActor {
             }
             return;
         }
-        let Some(mut writer) = self.writer.take() else { return };
+        let Some(mut writer) = self.writer.take() else {
+            return;
+        };
         let bytes = std::mem::take(&mut self.out).freeze();
         self.writing = bytes.len();
         let future = async move {
@@ -110,7 +114,9 @@ impl SessionActor {
     }
 
     fn shut_down(&mut self, ctx: &mut Context<Self>) {
-        let Some(mut writer) = self.writer.take() else { return };
+        let Some(mut writer) = self.writer.take() else {
+            return;
+        };
         let future = async move { writer.shutdown().await }
             .into_actor(self)
             .map(|result, actor, ctx| {

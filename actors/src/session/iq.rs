@@ -12,8 +12,8 @@ use xmpp::stanza::{IqType, Stanza};
 use xmpp::stanza_error::{Condition, StanzaError};
 
 use super::SessionActor;
-use crate::control::ControlError;
 use super::pending::Handling;
+use crate::control::ControlError;
 use crate::services::{self, Service};
 
 impl SessionActor {
@@ -26,9 +26,15 @@ impl SessionActor {
         match to {
             None => self.own_iq(handling, ctx),
             Some(to) if to.as_str() == self.bare.as_str() => self.own_iq(handling, ctx),
-            Some(to) if to.domain() == constants.rooms_domain => self.room_stanza(handling, to, ctx),
+            Some(to) if to.domain() == constants.rooms_domain => {
+                self.room_stanza(handling, to, ctx)
+            }
             Some(to) if to.domain() != constants.domain => {
-                self.refuse(handling, &StanzaError::new(Condition::RemoteServerNotFound), ctx);
+                self.refuse(
+                    handling,
+                    &StanzaError::new(Condition::RemoteServerNotFound),
+                    ctx,
+                );
             }
             Some(to) if to.is_domain() => self.server_iq(handling, ctx),
             Some(to) if to.is_bare() => self.account_iq(handling, to.bare(), ctx),
@@ -49,7 +55,9 @@ impl SessionActor {
                 let publish = Publish::Stanza(handling.stanza.clone());
                 self.publish(&to.bare(), handling, publish, ctx);
             }
-            Some(to) if to.domain() == self.fabric.settings.constants.rooms_domain && !to.is_bare() => {
+            Some(to)
+                if to.domain() == self.fabric.settings.constants.rooms_domain && !to.is_bare() =>
+            {
                 self.room_iq(handling, to, ctx);
             }
             _ => self.settle(handling.number),
@@ -80,7 +88,11 @@ impl SessionActor {
                 self.answer(handling, bytes::Bytes::new(), ctx);
             }
             Service::Refuse(error) => self.refuse(handling, &error, ctx),
-            Service::Rooms => self.refuse(handling, &StanzaError::new(Condition::ServiceUnavailable), ctx),
+            Service::Rooms => self.refuse(
+                handling,
+                &StanzaError::new(Condition::ServiceUnavailable),
+                ctx,
+            ),
             Service::Remove => self.remove_account(handling, ctx),
             Service::ChangePassword(password) => self.change_password(handling, password, ctx),
         }
@@ -121,7 +133,11 @@ impl SessionActor {
             Service::Refuse(error) => self.refuse(handling, &error, ctx),
             Service::ChangePassword(password) => self.change_password(handling, password, ctx),
             Service::Remove => self.remove_account(handling, ctx),
-            _ => self.refuse(handling, &StanzaError::new(Condition::ServiceUnavailable), ctx),
+            _ => self.refuse(
+                handling,
+                &StanzaError::new(Condition::ServiceUnavailable),
+                ctx,
+            ),
         }
     }
 
@@ -135,9 +151,15 @@ impl SessionActor {
         };
         let set = handling.stanza.iq_type() == IqType::Set;
         match services::account(element, set, &account, self.jid(), &self.fabric.ids) {
-            Service::Query(query) => self.account_query(handling, account, element_is_disco(&document), *query, ctx),
+            Service::Query(query) => {
+                self.account_query(handling, account, element_is_disco(&document), *query, ctx)
+            }
             Service::Refuse(error) => self.refuse(handling, &error, ctx),
-            _ => self.refuse(handling, &StanzaError::new(Condition::ServiceUnavailable), ctx),
+            _ => self.refuse(
+                handling,
+                &StanzaError::new(Condition::ServiceUnavailable),
+                ctx,
+            ),
         }
     }
 
@@ -173,7 +195,11 @@ impl SessionActor {
     pub(super) fn rooms_service(&mut self, handling: Handling, ctx: &mut Context<Self>) {
         if !handling.stanza.is_request() {
             if handling.stanza.kind == xmpp::stanza::StanzaKind::Message {
-                return self.refuse(handling, &StanzaError::new(Condition::ServiceUnavailable), ctx);
+                return self.refuse(
+                    handling,
+                    &StanzaError::new(Condition::ServiceUnavailable),
+                    ctx,
+                );
             }
             return self.settle(handling.number);
         }
@@ -188,7 +214,11 @@ impl SessionActor {
             Service::Answer(payload) => self.answer(handling, payload, ctx),
             Service::Rooms => self.list_rooms(handling, ctx),
             Service::Refuse(error) => self.refuse(handling, &error, ctx),
-            _ => self.refuse(handling, &StanzaError::new(Condition::ServiceUnavailable), ctx),
+            _ => self.refuse(
+                handling,
+                &StanzaError::new(Condition::ServiceUnavailable),
+                ctx,
+            ),
         }
     }
 
@@ -229,7 +259,11 @@ impl SessionActor {
             Service::Query(query) => self.query(&room, handling, *query, ctx),
             Service::Answer(payload) => self.answer(handling, payload, ctx),
             Service::Refuse(error) => self.refuse(handling, &error, ctx),
-            _ => self.refuse(handling, &StanzaError::new(Condition::ServiceUnavailable), ctx),
+            _ => self.refuse(
+                handling,
+                &StanzaError::new(Condition::ServiceUnavailable),
+                ctx,
+            ),
         }
     }
 
@@ -272,11 +306,17 @@ impl SessionActor {
         self.publish(&session.bare(), handling, publish, ctx);
     }
 
-    fn change_password(&mut self, handling: Handling, password: xmpp::sasl::Password, ctx: &mut Context<Self>) {
+    fn change_password(
+        &mut self,
+        handling: Handling,
+        password: xmpp::sasl::Password,
+        ctx: &mut Context<Self>,
+    ) {
         let fabric = std::sync::Arc::clone(&self.fabric);
         let user = self.bare.clone();
         let iterations = fabric.settings.client.scram_iterations;
-        let future = async move { crate::control::set_password(&fabric, user, password, iterations).await };
+        let future =
+            async move { crate::control::set_password(&fabric, user, password, iterations).await };
         let future = future.into_actor(self).map(move |result, actor, ctx| {
             match result {
                 Ok(()) => actor.answer(handling, bytes::Bytes::new(), ctx),
@@ -291,7 +331,12 @@ impl SessionActor {
 
     fn remove_account(&mut self, handling: Handling, ctx: &mut Context<Self>) {
         let user = self.bare.clone();
-        self.propose(&user.clone(), handling, Command::RemoveAccount { user }, ctx);
+        self.propose(
+            &user.clone(),
+            handling,
+            Command::RemoveAccount { user },
+            ctx,
+        );
     }
 
     fn payload(&self, handling: &Handling) -> Option<Document> {

@@ -25,15 +25,27 @@ impl SessionActor {
             return self.room_stanza(handling, to, ctx);
         }
         if to.domain() != constants.domain {
-            return self.refuse(handling, &StanzaError::new(Condition::RemoteServerNotFound), ctx);
+            return self.refuse(
+                handling,
+                &StanzaError::new(Condition::RemoteServerNotFound),
+                ctx,
+            );
         }
         if to.is_domain() {
             // The server itself has nobody who reads.
-            return self.refuse(handling, &StanzaError::new(Condition::ServiceUnavailable), ctx);
+            return self.refuse(
+                handling,
+                &StanzaError::new(Condition::ServiceUnavailable),
+                ctx,
+            );
         }
         if handling.stanza.message_type() == MessageType::Groupchat {
             // RFC 6121 §8.5.2.1.1, §8.5.3.2.1: a user is no room.
-            return self.refuse(handling, &StanzaError::new(Condition::ServiceUnavailable), ctx);
+            return self.refuse(
+                handling,
+                &StanzaError::new(Condition::ServiceUnavailable),
+                ctx,
+            );
         }
         if delivery::is_durable(&handling.stanza) {
             let command = SendMessage {
@@ -54,7 +66,9 @@ impl SessionActor {
 /// XEP-0359's origin-id: how a client's retry is recognised.
 pub(super) fn origin_id(stanza: &Stanza) -> Option<String> {
     let payload = stanza.payload_document().ok()?;
-    let element = payload.roots().find(|element| element.is("origin-id", ns::STANZA_ID))?;
+    let element = payload
+        .roots()
+        .find(|element| element.is("origin-id", ns::STANZA_ID))?;
     element
         .attr("id")
         .map(|id| id.into_owned())

@@ -203,9 +203,16 @@ impl SessionActor {
         self.fabric.metrics.stanzas_out.inc();
         match &mut self.management {
             Some(management) => match management.outbound.sent(row, bytes.len(), Instant::now()) {
-                Ok(true) => self.out.extend_from_slice(&xmpp::stream_management::request()),
+                Ok(true) => self
+                    .out
+                    .extend_from_slice(&xmpp::stream_management::request()),
                 Ok(false) => {}
-                Err(_) => return self.end(StreamError::new(StreamErrorCondition::ResourceConstraint), ctx),
+                Err(_) => {
+                    return self.end(
+                        StreamError::new(StreamErrorCondition::ResourceConstraint),
+                        ctx,
+                    );
+                }
             },
             None => {
                 if let Some(row) = row {
@@ -218,7 +225,10 @@ impl SessionActor {
             // A slow client: what it has not acknowledged stays in the log.
             self.fabric.metrics.slow_sessions.inc();
             self.out.clear();
-            return self.end(StreamError::new(StreamErrorCondition::ResourceConstraint), ctx);
+            return self.end(
+                StreamError::new(StreamErrorCondition::ResourceConstraint),
+                ctx,
+            );
         }
         self.flush(ctx);
     }
@@ -250,7 +260,9 @@ impl SessionActor {
         let Some((number, upto)) = self.unmanaged.asked else {
             return false;
         };
-        let Some(id) = stanza.id.as_deref() else { return false };
+        let Some(id) = stanza.id.as_deref() else {
+            return false;
+        };
         if id.strip_prefix("delivered-").and_then(|n| n.parse().ok()) != Some(number) {
             return false;
         }
@@ -272,7 +284,13 @@ impl SessionActor {
     fn tell_own(&self, event: SessionEvent) {
         let publish = Box::new(Publish::Session(event));
         if let Some(link) = self.fabric.link_of(&self.bare) {
-            tell(link, ToLink::Publish { caller: None, publish });
+            tell(
+                link,
+                ToLink::Publish {
+                    caller: None,
+                    publish,
+                },
+            );
         }
     }
 
@@ -302,7 +320,10 @@ impl SessionActor {
             Ending::No => None,
             Ending::Flushing(until) => Some(until),
         };
-        let due = [core, inbound, outbound, pending, ending, self.pong_due()].into_iter().flatten().min();
+        let due = [core, inbound, outbound, pending, ending, self.pong_due()]
+            .into_iter()
+            .flatten()
+            .min();
         match (due, &self.timer) {
             (Some(due), Some((set, _))) if *set <= due => {}
             (Some(due), _) => {
@@ -330,7 +351,10 @@ impl SessionActor {
         }
         self.core.handle_timeout(now);
         if self.pong_due().is_some_and(|due| due <= now) {
-            return self.end(StreamError::new(StreamErrorCondition::ConnectionTimeout), ctx);
+            return self.end(
+                StreamError::new(StreamErrorCondition::ConnectionTimeout),
+                ctx,
+            );
         }
         if let Some(management) = &mut self.management {
             if management.inbound.handle_timeout(now).is_err() {
@@ -343,14 +367,22 @@ impl SessionActor {
             match management.outbound.handle_timeout(now) {
                 xmpp::stream_management::OutboundTimeout::Nothing => {}
                 xmpp::stream_management::OutboundTimeout::RequestAck => {
-                    self.out.extend_from_slice(&xmpp::stream_management::request());
+                    self.out
+                        .extend_from_slice(&xmpp::stream_management::request());
                 }
                 xmpp::stream_management::OutboundTimeout::PeerSilent => {
-                    return self.end(StreamError::new(StreamErrorCondition::ConnectionTimeout), ctx);
+                    return self.end(
+                        StreamError::new(StreamErrorCondition::ConnectionTimeout),
+                        ctx,
+                    );
                 }
             }
             self.acks();
-        } else if self.pending.values().any(|pending| pending.deadline() <= now) {
+        } else if self
+            .pending
+            .values()
+            .any(|pending| pending.deadline() <= now)
+        {
             return self.drop_stream(ctx);
         }
         self.effects(ctx);
@@ -365,12 +397,25 @@ impl SessionActor {
     fn leave_rooms(&mut self, presence: &Stanza) {
         let of = Some(self.stay());
         for room in self.rooms.keys() {
-            let presence = Stanza { to: None, ..presence.clone() };
+            let presence = Stanza {
+                to: None,
+                ..presence.clone()
+            };
             let by = self.key.jid.clone();
             let action = RoomAction::Leave { presence, of };
-            let command = Box::new(Command::Room(RoomCommand { room: room.clone(), by, action }));
+            let command = Box::new(Command::Room(RoomCommand {
+                room: room.clone(),
+                by,
+                action,
+            }));
             if let Some(link) = self.fabric.link_of(room) {
-                tell(link, ToLink::Propose { caller: Caller::Nobody, command });
+                tell(
+                    link,
+                    ToLink::Propose {
+                        caller: Caller::Nobody,
+                        command,
+                    },
+                );
             }
         }
     }
@@ -380,11 +425,16 @@ impl SessionActor {
         if std::mem::replace(&mut self.said_goodbye, true) {
             return;
         }
-        self.fabric.directory.release(&self.key.jid, self.key.number);
+        self.fabric
+            .directory
+            .release(&self.key.jid, self.key.number);
         let presence = unavailable(&self.key.jid);
         self.leave_rooms(&presence);
         let key = self.key.clone();
-        self.tell_own(SessionEvent::Down { key, stanza: presence });
+        self.tell_own(SessionEvent::Down {
+            key,
+            stanza: presence,
+        });
     }
 }
 
@@ -422,7 +472,11 @@ impl Handler<ToSession> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, message: ToSession, ctx: &mut Self::Context) {
-        if let Some(condition) = self.mailbox.as_ref().and_then(|mailbox| mailbox.taken(&message)) {
+        if let Some(condition) = self
+            .mailbox
+            .as_ref()
+            .and_then(|mailbox| mailbox.taken(&message))
+        {
             self.end(StreamError::new(condition), ctx);
         }
         match message {

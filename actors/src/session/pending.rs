@@ -68,7 +68,12 @@ impl SessionActor {
     }
 
     /// Refuses a stanza: surely not done.
-    pub(super) fn refuse(&mut self, handling: Handling, error: &StanzaError, ctx: &mut Context<Self>) {
+    pub(super) fn refuse(
+        &mut self,
+        handling: Handling,
+        error: &StanzaError,
+        ctx: &mut Context<Self>,
+    ) {
         if let Some(reply) = error.reply_to(&handling.stanza) {
             self.send(&reply, ctx);
         }
@@ -119,7 +124,13 @@ impl SessionActor {
     }
 
     /// Proposes a command on a key; the stanza is settled by its answer.
-    pub(super) fn propose(&mut self, key: &BareJid, handling: Handling, command: Command, ctx: &mut Context<Self>) {
+    pub(super) fn propose(
+        &mut self,
+        key: &BareJid,
+        handling: Handling,
+        command: Command,
+        ctx: &mut Context<Self>,
+    ) {
         self.pass(key, handling, ctx, |caller| ToLink::Propose {
             caller,
             command: Box::new(command),
@@ -127,7 +138,13 @@ impl SessionActor {
     }
 
     /// Publishes soft state; the stanza is settled when the owner took it.
-    pub(super) fn publish(&mut self, key: &BareJid, handling: Handling, publish: Publish, ctx: &mut Context<Self>) {
+    pub(super) fn publish(
+        &mut self,
+        key: &BareJid,
+        handling: Handling,
+        publish: Publish,
+        ctx: &mut Context<Self>,
+    ) {
         self.pass(key, handling, ctx, |caller| ToLink::Publish {
             caller: Some(caller),
             publish: Box::new(publish),
@@ -135,7 +152,13 @@ impl SessionActor {
     }
 
     /// Asks the owner of a key; the stanza is settled by the answer.
-    pub(super) fn query(&mut self, key: &BareJid, handling: Handling, query: Query, ctx: &mut Context<Self>) {
+    pub(super) fn query(
+        &mut self,
+        key: &BareJid,
+        handling: Handling,
+        query: Query,
+        ctx: &mut Context<Self>,
+    ) {
         self.pass(key, handling, ctx, |caller| ToLink::Ask {
             caller,
             ask: Box::new(Ask::Query(query)),
@@ -147,7 +170,10 @@ impl SessionActor {
         let Some(Pending { number, head, .. }) = self.pending.remove(&ticket) else {
             return;
         };
-        let handling = Handling { number, stanza: head };
+        let handling = Handling {
+            number,
+            stanza: head,
+        };
         match outcome {
             Outcome::Answered(Answer::Done { .. }) => self.done(handling, Bytes::new(), ctx),
             Outcome::Answered(Answer::Reply(payload)) => self.done(handling, payload, ctx),
@@ -187,7 +213,10 @@ impl SessionActor {
                 self.answer(handling, fin, ctx);
             }
             Reply::Refused(error) => self.refuse(handling, &error, ctx),
-            Reply::Occupant { session, asker_nick } => self.forward_to_occupant(handling, &session, &asker_nick, ctx),
+            Reply::Occupant {
+                session,
+                asker_nick,
+            } => self.forward_to_occupant(handling, &session, &asker_nick, ctx),
             Reply::Credentials(_) | Reply::Jids(_) | Reply::ArchiveAllowed { .. } => {
                 tracing::error!("a question was answered with what nobody asked for");
                 self.refuse(

@@ -21,7 +21,8 @@ const PRESENCE_BYTES_MAX: usize = 16 * 1024;
 impl SessionActor {
     pub(super) fn presence(&mut self, handling: Handling, ctx: &mut Context<Self>) {
         if handling.stanza.size_hint() > PRESENCE_BYTES_MAX {
-            let error = StanzaError::new(Condition::PolicyViolation).with_text("The presence is too large.");
+            let error = StanzaError::new(Condition::PolicyViolation)
+                .with_text("The presence is too large.");
             return self.refuse(handling, &error, ctx);
         }
         let Some(to) = handling.stanza.to.clone() else {
@@ -32,7 +33,11 @@ impl SessionActor {
             return self.room_stanza(handling, to, ctx);
         }
         if to.domain() != constants.domain {
-            return self.refuse(handling, &StanzaError::new(Condition::RemoteServerNotFound), ctx);
+            return self.refuse(
+                handling,
+                &StanzaError::new(Condition::RemoteServerNotFound),
+                ctx,
+            );
         }
         if to.is_domain() {
             return self.settle(handling.number);
@@ -116,7 +121,9 @@ impl SessionActor {
             Ok(RoomRequest::Action(action)) => {
                 if let RoomAction::Join { nick, .. } = &action {
                     // From here on the goodbye follows the join on the same link, whenever the stream ends.
-                    self.rooms.entry(room.clone()).or_insert_with(|| nick.clone());
+                    self.rooms
+                        .entry(room.clone())
+                        .or_insert_with(|| nick.clone());
                 }
                 let command = RoomCommand {
                     room: room.clone(),
@@ -125,7 +132,9 @@ impl SessionActor {
                 };
                 self.propose(&room, handling, Command::Room(command), ctx);
             }
-            Ok(RoomRequest::Query(query @ (RoomQuery::OccupantSession { .. } | RoomQuery::SelfPing { .. }))) => {
+            Ok(RoomRequest::Query(
+                query @ (RoomQuery::OccupantSession { .. } | RoomQuery::SelfPing { .. }),
+            )) => {
                 // Perhaps for another occupant: the whole stanza must be there when the owner has said whose it is.
                 self.occupant_iq(handling, room, query, ctx);
             }
@@ -149,9 +158,15 @@ impl SessionActor {
 
 /// RFC 6121 §4.7.2.3: an integer from -128 to 127.
 fn priority(stanza: &Stanza) -> Result<i8, StanzaError> {
-    let bad = || StanzaError::new(Condition::BadRequest).with_text("A priority is a number from -128 to 127.");
+    let bad = || {
+        StanzaError::new(Condition::BadRequest)
+            .with_text("A priority is a number from -128 to 127.")
+    };
     let payload = stanza.payload_document().map_err(|_| bad())?;
-    match payload.roots().find(|element| element.is("priority", xmpp::ns::CLIENT)) {
+    match payload
+        .roots()
+        .find(|element| element.is("priority", xmpp::ns::CLIENT))
+    {
         None => Ok(0),
         Some(element) => element.text().trim().parse().map_err(|_| bad()),
     }

@@ -136,13 +136,23 @@ pub const FEATURES: &[Feature] = &[
         "Service discovery, information",
         "XEP-0030",
         ns::DISCO_INFO,
-        &[Place::DiscoServer, Place::DiscoAccount, Place::DiscoRooms, Place::DiscoRoom],
+        &[
+            Place::DiscoServer,
+            Place::DiscoAccount,
+            Place::DiscoRooms,
+            Place::DiscoRoom,
+        ],
     ),
     stream(
         "Service discovery, items",
         "XEP-0030",
         ns::DISCO_ITEMS,
-        &[Place::DiscoServer, Place::DiscoAccount, Place::DiscoRooms, Place::DiscoRoom],
+        &[
+            Place::DiscoServer,
+            Place::DiscoAccount,
+            Place::DiscoRooms,
+            Place::DiscoRoom,
+        ],
     ),
     stream(
         "Ping",
@@ -163,19 +173,19 @@ pub const FEATURES: &[Feature] = &[
         &[Place::DiscoServer, Place::DiscoRooms],
     ),
     stream("Roster", "RFC 6121 §2", ns::ROSTER, &[Place::DiscoServer]),
-    stream("Private XML", "XEP-0049", ns::PRIVATE, &[Place::DiscoServer]),
+    stream(
+        "Private XML",
+        "XEP-0049",
+        ns::PRIVATE,
+        &[Place::DiscoServer],
+    ),
     stream(
         "vCards",
         "XEP-0054",
         ns::VCARD,
         &[Place::DiscoServer, Place::DiscoAccount],
     ),
-    stream(
-        "Blocking",
-        "XEP-0191",
-        ns::BLOCKING,
-        &[Place::DiscoServer],
-    ),
+    stream("Blocking", "XEP-0191", ns::BLOCKING, &[Place::DiscoServer]),
     stream("Carbons", "XEP-0280", ns::CARBONS, &[Place::DiscoServer]),
     stream(
         "Message archive",

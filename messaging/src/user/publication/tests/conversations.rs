@@ -101,7 +101,12 @@ impl Stage {
     }
 
     /// A session with this priority, its first words ignored.
-    pub(super) fn available(&mut self, node: u64, resource: &str, payload: &'static str) -> SessionKey {
+    pub(super) fn available(
+        &mut self,
+        node: u64,
+        resource: &str,
+        payload: &'static str,
+    ) -> SessionKey {
         let key = key(node, node, resource);
         self.bind(&key);
         self.presence(&key, "", payload);
