@@ -125,6 +125,8 @@ pub struct OwnerActor {
     news: VecDeque<OwnerNews>,
     /// The term in which an `OwnerBegin` was proposed last.
     claimed_term: u64,
+    /// How long after a claim that failed the next one waits.
+    claim_wait: Duration,
     batch_timer: Option<SpawnHandle>,
     last_tick: Option<Instant>,
     stopping: bool,
@@ -137,6 +139,10 @@ pub struct OwnerActor {
 
 /// Effects passed on before the actor lets others run.
 const NEWS_AT_ONCE: usize = 64;
+
+/// How long after a claim that failed the next one waits at first, and at most.
+const CLAIM_WAIT: Duration = Duration::from_millis(50);
+const CLAIM_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// How often the owner looks at what has expired.
 const TICK: Duration = Duration::from_millis(500);
@@ -153,6 +159,7 @@ impl OwnerActor {
             reign: None,
             news: VecDeque::new(),
             claimed_term: 0,
+            claim_wait: CLAIM_WAIT,
             batch_timer: None,
             last_tick: None,
             stopping: false,

@@ -15,8 +15,8 @@ use messaging::effect::Effect;
 use messaging::link_record::LinkOrigin;
 use xmpp::jid::{BareJid, FullJid};
 
-use super::OwnerActor;
 use super::held_back::HeldBack;
+use super::{CLAIM_WAIT, CLAIM_WAIT_MAX, OwnerActor};
 use crate::publication::{PublicationActor, ToPublication};
 use crate::room::{RoomActor, ToRoom};
 use crate::supervision::Ward;
@@ -71,9 +71,12 @@ impl OwnerActor {
         let submission = self.place().group.submit(payload);
         self.spawn(ctx, submission, |actor, outcome, ctx| {
             if let Err(error) = outcome {
-                tracing::info!(partition = %actor.partition, %error, "the partition was not claimed");
+                let wait = actor.claim_wait;
+                // A full log refuses for as long as it is full: said seldom, tried seldom.
+                actor.claim_wait = (wait * 2).min(CLAIM_WAIT_MAX);
+                tracing::warn!(partition = %actor.partition, %error, ?wait, "the partition was not claimed; tried again");
                 actor.claimed_term = 0;
-                ctx.run_later(std::time::Duration::from_millis(50), |actor, ctx| {
+                ctx.run_later(wait, |actor, ctx| {
                     actor.survive(ctx, Self::leadership);
                 });
             }
@@ -82,6 +85,7 @@ impl OwnerActor {
 
     pub(super) fn begin(&mut self, epoch: Epoch, _ctx: &mut Context<Self>) {
         self.end("a new reign begins");
+        self.claim_wait = CLAIM_WAIT;
         if self.stopping {
             return;
         }
