@@ -5,11 +5,12 @@
 
 use xmpp::jid::{FullJid, Jid};
 use xmpp::stanza::Stanza;
+use xmpp::stanza_error::StanzaError;
 
 use crate::command::{Answer, Batch, Command, Entry, Proposal};
 use crate::effect::{Effect, UserEffect};
 use crate::link_record::{Admission, LinkOrigin, LinkRecord};
-use crate::outbox::{OnRefusal, OutboxEntry};
+use crate::outbox::{OnAnswer, OutboxEntry};
 use crate::room::effect::RoomEffect;
 use crate::slot::{PartitionId, PartitionTable};
 use crate::state::State;
@@ -175,6 +176,28 @@ fn apply_proposal(state: &mut State, ctx: &mut Context<'_>, proposal: Proposal) 
     }
 }
 
+/// What the origin still has to do when the target of an outbox entry has answered.
+fn follow_answer(
+    state: &State,
+    ctx: &mut Context<'_>,
+    entry: OutboxEntry,
+    refused: Option<StanzaError>,
+) {
+    match (entry.on_answer, refused) {
+        (OnAnswer::Bounce { sender, stanza }, Some(error)) => {
+            if let Some(stanza) = error.reply_to(&stanza) {
+                bounce(state, ctx, sender, stanza);
+            }
+        }
+        (OnAnswer::ShowPresence { user }, None) => {
+            ctx.user_effect(&user, UserEffect::PresenceTo(entry.target));
+        }
+        (OnAnswer::Nothing, _)
+        | (OnAnswer::Bounce { .. }, None)
+        | (OnAnswer::ShowPresence { .. }, Some(_)) => {}
+    }
+}
+
 /// Tells a session that its stanza was refused: a room tells its occupants, an account its own sessions.
 fn bounce(state: &State, ctx: &mut Context<'_>, session: FullJid, stanza: Stanza) {
     let room = stanza.from.as_ref().map(Jid::bare);
@@ -199,12 +222,8 @@ fn apply_command(state: &mut State, ctx: &mut Context<'_>, command: Command) -> 
             sequence,
             refused,
         } => {
-            if let Some(entry) = state.outbox.remove(&(partition, sequence))
-                && let (Some(error), OnRefusal::Bounce { sender, stanza }) =
-                    (refused, entry.on_refusal)
-                && let Some(stanza) = error.reply_to(&stanza)
-            {
-                bounce(state, ctx, sender, stanza);
+            if let Some(entry) = state.outbox.remove(&(partition, sequence)) {
+                follow_answer(state, ctx, entry, refused.map(|error| *error));
             }
             Answer::Done { seq: 0 }
         }

@@ -79,7 +79,7 @@ pub enum UserEffect {
     },
     /// A subscription stanza for the sessions that are available (or, type subscribe, interested).
     Subscription(Stanza),
-    /// The contact may now see the user: send the current presence of each session.
+    /// The contact may now see the user, and was told so: send the current presence of each session.
     PresenceTo(BareJid),
     /// The contact may no longer see the user: send unavailable from each session.
     UnavailableTo(BareJid),

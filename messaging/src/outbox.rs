@@ -24,21 +24,27 @@ pub struct OutboxEntry {
     pub target: BareJid,
     /// What is to be applied there.
     pub command: Command,
-    /// What to do when the answer is a refusal.
-    pub on_refusal: OnRefusal,
+    /// What follows the answer.
+    pub on_answer: OnAnswer,
 }
 
-/// What the origin does when the target refuses.
+/// What the origin does when the target has answered. It is an effect of the entry that takes the answer
+/// ([`Command::OutboxAnswered`]), so it happens once, whoever owns the partition by then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OnRefusal {
+pub enum OnAnswer {
     /// Nothing: the effect was a courtesy.
-    Ignore,
-    /// Send the error to this session of this partition's user, with the id of the stanza it answers.
+    Nothing,
+    /// Refused: send the error to this session of this partition's user, with the id of the stanza it answers.
     Bounce {
         /// Who sent the stanza.
         sender: FullJid,
         /// The refused stanza without payload: enough for the error's addresses, type and id.
         stanza: Box<xmpp::stanza::Stanza>,
+    },
+    /// Done: tell the target this user's presence. It was told `subscribed`; presence must not come before that.
+    ShowPresence {
+        /// Whose presence.
+        user: BareJid,
     },
 }
 

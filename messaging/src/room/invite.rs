@@ -14,7 +14,7 @@ use super::transaction::Transaction;
 use super::{effect::RoomEffect, event::RoomEvent};
 use crate::command::{Command, ReceiveMessage};
 use crate::effect::Effect;
-use crate::outbox::{OnRefusal, OutboxEntry};
+use crate::outbox::{OnAnswer, OutboxEntry};
 
 /// §7.8.2: all are invited, or none.
 pub(super) fn invite(
@@ -90,11 +90,11 @@ fn send(
         lang: None,
         payload: bytes::Bytes::new(),
     };
-    let on_refusal = OnRefusal::Bounce {
+    let on_answer = OnAnswer::Bounce {
         sender: tx.by.clone(),
         stanza: Box::new(asked),
     };
-    post(tx, &invitee.jid.bare(), stanza, on_refusal);
+    post(tx, &invitee.jid.bare(), stanza, on_answer);
 }
 
 /// §9.5: a new member who isn't here learns of it by an invitation from the room itself.
@@ -109,10 +109,10 @@ pub(super) fn tell_new_member(
         continued: None,
     };
     let stanza = invitation(tx.room, None, &invitee, password);
-    post(tx, person, stanza, OnRefusal::Ignore);
+    post(tx, person, stanza, OnAnswer::Nothing);
 }
 
-fn post(tx: &mut Transaction<'_, '_>, person: &BareJid, stanza: Stanza, on_refusal: OnRefusal) {
+fn post(tx: &mut Transaction<'_, '_>, person: &BareJid, stanza: Stanza, on_answer: OnAnswer) {
     let receive = ReceiveMessage {
         user: person.clone(),
         stanza,
@@ -122,7 +122,7 @@ fn post(tx: &mut Transaction<'_, '_>, person: &BareJid, stanza: Stanza, on_refus
     let entry = OutboxEntry {
         target: person.clone(),
         command: Command::ReceiveMessage(receive),
-        on_refusal,
+        on_answer,
     };
     tx.ctx.outbox(tx.state, entry);
 }

@@ -11,7 +11,7 @@ use super::render::private_payload;
 use super::state::{Occupant, PrivateMessages, Role};
 use super::transaction::Transaction;
 use crate::command::{Command, ReceiveMessage};
-use crate::outbox::{OnRefusal, OutboxEntry};
+use crate::outbox::{OnAnswer, OutboxEntry};
 
 /// §7.5. The answer's sequence is the room's head at the time: private messages are no rows of the room.
 pub(super) fn send(
@@ -101,7 +101,7 @@ fn deliver(
         OutboxEntry {
             target: recipient.jid.bare(),
             command: Command::ReceiveMessage(receive),
-            on_refusal: OnRefusal::Bounce {
+            on_answer: OnAnswer::Bounce {
                 sender: tx.by.clone(),
                 stanza: Box::new(refused),
             },
@@ -113,7 +113,7 @@ fn deliver(
         OutboxEntry {
             target: user.clone(),
             command: Command::FileSent { user, stanza: sent },
-            on_refusal: OnRefusal::Ignore,
+            on_answer: OnAnswer::Nothing,
         },
     );
     Ok(())

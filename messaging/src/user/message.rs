@@ -20,7 +20,7 @@ use super::{blocking, log};
 use crate::apply::Context;
 use crate::archive::{ArchiveIds, ArchiveRecord, ArchiveRow, MessageRecord};
 use crate::command::{Answer, Command, ReceiveMessage, SendMessage};
-use crate::outbox::{OnRefusal, OutboxEntry};
+use crate::outbox::{OnAnswer, OutboxEntry};
 use crate::refusal::{refuse, refuse_blocked};
 use crate::state::State;
 
@@ -62,7 +62,7 @@ pub(crate) fn send(state: &mut State, ctx: &mut Context<'_>, message: SendMessag
     };
     let seq = log::append(state, ctx, &user, record, Some(sender.clone()));
     if !to_oneself {
-        let on_refusal = OnRefusal::Bounce {
+        let on_answer = OnAnswer::Bounce {
             sender,
             stanza: Box::new(without_payload(&stanza)),
         };
@@ -78,7 +78,7 @@ pub(crate) fn send(state: &mut State, ctx: &mut Context<'_>, message: SendMessag
             OutboxEntry {
                 target: target.clone(),
                 command,
-                on_refusal,
+                on_answer,
             },
         );
     }

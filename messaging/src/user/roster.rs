@@ -15,6 +15,7 @@ use super::subscription::{self, SubscriptionType};
 use crate::apply::Context;
 use crate::command::Answer;
 use crate::effect::UserEffect;
+use crate::outbox::OnAnswer;
 use crate::refusal::{refuse, refuse_because};
 use crate::state::State;
 
@@ -248,11 +249,11 @@ pub(crate) fn end_subscriptions(
     }
     if local && (item.to || item.pending_out) {
         let stanza = SubscriptionType::Unsubscribe.stanza(user, contact);
-        subscription::pass_on(state, ctx, user, contact, stanza);
+        subscription::pass_on(state, ctx, user, contact, stanza, OnAnswer::Nothing);
     }
     if local && (item.from || item.pending_in.is_some()) {
         let stanza = SubscriptionType::Unsubscribed.stanza(user, contact);
-        subscription::pass_on(state, ctx, user, contact, stanza);
+        subscription::pass_on(state, ctx, user, contact, stanza, OnAnswer::Nothing);
     }
 }
 

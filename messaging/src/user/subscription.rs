@@ -15,7 +15,7 @@ use super::roster::{self, RosterItem};
 use crate::apply::Context;
 use crate::command::{Answer, Command};
 use crate::effect::UserEffect;
-use crate::outbox::{OnRefusal, OutboxEntry};
+use crate::outbox::{OnAnswer, OutboxEntry};
 use crate::refusal::{refuse, refuse_because, refuse_blocked};
 use crate::state::State;
 
@@ -228,11 +228,15 @@ pub(crate) fn send(
     if next.item.listed && !item.listed && roster::is_full(state, ctx, &user) {
         return refuse_because(Condition::ResourceConstraint, roster::FULL);
     }
+    if next.presence == Some(PresenceChange::Hidden) {
+        // §3.2.2: before the contact gets `unsubscribed`.
+        ctx.user_effect(&user, UserEffect::UnavailableTo(contact.clone()));
+    }
     roster::store(state, ctx, &user, &contact, next.item);
     if next.passed_on {
-        pass_on(state, ctx, &user, &contact, stanza);
+        let then = after_answer(&user, next.presence);
+        pass_on(state, ctx, &user, &contact, stanza, then);
     }
-    show(ctx, &user, &contact, next.presence);
     Answer::Done { seq: 0 }
 }
 
@@ -266,19 +270,34 @@ pub(crate) fn receive(
         return done;
     }
     let next = inbound(&item, type_, &stanza.payload);
+    if next.passed_on && !blocked {
+        // §3.1.6, §3.2.3, §3.3.3: the stanza comes before the roster push.
+        ctx.user_effect(&user, UserEffect::Subscription(stanza));
+    }
     roster::store(state, ctx, &user, &contact, next.item);
     if blocked {
         // What the contact no longer wants or gives is noted, so that both sides still agree after unblocking.
         return done;
     }
-    if next.passed_on {
-        ctx.user_effect(&user, UserEffect::Subscription(stanza));
+    if next.presence == Some(PresenceChange::Hidden) {
+        // §3.3.3: after the contact's `unsubscribe`.
+        ctx.user_effect(&user, UserEffect::UnavailableTo(contact.clone()));
     }
     if let Some(reply) = next.reply {
-        pass_on(state, ctx, &user, &contact, reply.stanza(&user, &contact));
+        let then = after_answer(&user, next.presence);
+        let stanza = reply.stanza(&user, &contact);
+        pass_on(state, ctx, &user, &contact, stanza, then);
     }
-    show(ctx, &user, &contact, next.presence);
     done
+}
+
+/// §3.1.5: the user's presence follows `subscribed`, and may not overtake it: it is told when the contact's partition
+/// has committed `subscribed`, and so has told the contact's sessions.
+fn after_answer(user: &BareJid, change: Option<PresenceChange>) -> OnAnswer {
+    match change {
+        Some(PresenceChange::Shown) => OnAnswer::ShowPresence { user: user.clone() },
+        Some(PresenceChange::Hidden) | None => OnAnswer::Nothing,
+    }
 }
 
 /// Sends a subscription stanza to the contact's partition. A courtesy: RFC 6121 knows no errors for these stanzas.
@@ -288,6 +307,7 @@ pub(crate) fn pass_on(
     user: &BareJid,
     contact: &BareJid,
     mut stanza: Stanza,
+    on_answer: OnAnswer,
 ) {
     // RFC 6121 §3.1.2: always from and to bare JIDs.
     stanza.from = Some(user.clone().into());
@@ -302,18 +322,9 @@ pub(crate) fn pass_on(
         OutboxEntry {
             target: contact.clone(),
             command,
-            on_refusal: OnRefusal::Ignore,
+            on_answer,
         },
     );
-}
-
-fn show(ctx: &mut Context<'_>, user: &BareJid, contact: &BareJid, change: Option<PresenceChange>) {
-    let contact = contact.clone();
-    match change {
-        Some(PresenceChange::Shown) => ctx.user_effect(user, UserEffect::PresenceTo(contact)),
-        Some(PresenceChange::Hidden) => ctx.user_effect(user, UserEffect::UnavailableTo(contact)),
-        None => {}
-    }
 }
 
 fn requests(state: &State, user: &BareJid) -> usize {

@@ -56,11 +56,11 @@ fn a_removed_account_leaves_nothing_behind() {
             "alice: unavailable to bob@localhost",
             "alice: account removed",
             "bob: logged from alice@localhost/phone: hi",
-            "bob: roster alice@localhost to",
             "bob: unsubscribe from alice@localhost",
+            "bob: roster alice@localhost to",
             "bob: unavailable to alice@localhost",
-            "bob: roster alice@localhost none",
             "bob: unsubscribed from alice@localhost",
+            "bob: roster alice@localhost none",
         ]
     );
     let state = pool.state("alice");

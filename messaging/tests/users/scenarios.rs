@@ -16,19 +16,14 @@ fn two_users_subscribe_to_each_other() {
     assert_eq!(pool.shown(), ["bob: subscribe from alice@localhost"]);
     assert_eq!(pool.subscription("bob", "alice"), "none asked unlisted");
     pool.done(presence("subscribed", "bob", "alice"), "bob");
-    assert_eq!(
-        pool.shown(),
-        [
-            "bob: roster alice@localhost from",
-            "bob: presence to alice@localhost"
-        ]
-    );
+    assert_eq!(pool.shown(), ["bob: roster alice@localhost from"]);
     pool.settle(true);
     assert_eq!(
         pool.shown(),
         [
-            "alice: roster bob@localhost to",
             "alice: subscribed from bob@localhost",
+            "alice: roster bob@localhost to",
+            "bob: presence to alice@localhost",
         ]
     );
     pool.done(presence("subscribe", "bob", "alice"), "bob");
@@ -37,6 +32,30 @@ fn two_users_subscribe_to_each_other() {
     pool.settle(false);
     assert_eq!(pool.subscription("alice", "bob"), "both");
     assert_eq!(pool.subscription("bob", "alice"), "both");
+}
+
+/// RFC 6121 §3.1.5: presence overtook `subscribed` when it was told at once.
+#[test]
+fn presence_waits_until_the_contact_was_told_of_the_subscription() {
+    let mut pool = Pool::with_users(&["alice", "bob"]);
+    pool.done(presence("subscribe", "alice", "bob"), "alice");
+    pool.settle(false);
+    pool.shown();
+    pool.done(presence("subscribed", "bob", "alice"), "bob");
+    assert_eq!(pool.shown(), ["bob: roster alice@localhost from"]);
+    // The owner of bob's partition changes before the answer has come: the next one sends the entry again.
+    pool.begin_owner(pool.partition_of("bob"));
+    pool.settle(true);
+    assert_eq!(
+        pool.shown(),
+        [
+            "alice: subscribed from bob@localhost",
+            "alice: roster bob@localhost to",
+            "bob: presence to alice@localhost",
+        ]
+    );
+    pool.settle(true);
+    assert_eq!(pool.shown(), Vec::<String>::new(), "told once");
 }
 
 #[test]
@@ -50,8 +69,8 @@ fn a_request_is_denied() {
     assert_eq!(
         pool.shown(),
         [
-            "alice: roster bob@localhost none",
-            "alice: unsubscribed from bob@localhost"
+            "alice: unsubscribed from bob@localhost",
+            "alice: roster bob@localhost none"
         ]
     );
     assert_eq!(pool.subscription("bob", "alice"), "absent");
@@ -71,9 +90,9 @@ fn an_approval_before_the_request_answers_it() {
         [
             "alice: roster bob@localhost none asking",
             "bob: roster alice@localhost from approved",
-            "bob: presence to alice@localhost",
-            "alice: roster bob@localhost to",
             "alice: subscribed from bob@localhost",
+            "alice: roster bob@localhost to",
+            "bob: presence to alice@localhost",
         ]
     );
 }
@@ -114,8 +133,8 @@ fn unsubscribing_hides_presence_and_both_rosters_agree() {
         pool.shown(),
         [
             "alice: roster bob@localhost from",
-            "bob: roster alice@localhost to",
             "bob: unsubscribe from alice@localhost",
+            "bob: roster alice@localhost to",
             "bob: unavailable to alice@localhost",
         ]
     );
@@ -124,10 +143,10 @@ fn unsubscribing_hides_presence_and_both_rosters_agree() {
     assert_eq!(
         pool.shown(),
         [
-            "alice: roster bob@localhost none",
             "alice: unavailable to bob@localhost",
-            "bob: roster alice@localhost none",
+            "alice: roster bob@localhost none",
             "bob: unsubscribed from alice@localhost",
+            "bob: roster alice@localhost none",
         ]
     );
 }
@@ -148,11 +167,11 @@ fn removing_a_contact_ends_both_ways() {
         [
             "alice: roster without bob@localhost",
             "alice: unavailable to bob@localhost",
-            "bob: roster alice@localhost to",
             "bob: unsubscribe from alice@localhost",
+            "bob: roster alice@localhost to",
             "bob: unavailable to alice@localhost",
-            "bob: roster alice@localhost none",
             "bob: unsubscribed from alice@localhost",
+            "bob: roster alice@localhost none",
         ]
     );
     let again = Command::RemoveContact {
@@ -346,7 +365,7 @@ fn a_bounce_names_the_stanza_and_its_addresses() {
         .iter()
         .next()
         .unwrap();
-    let messaging::outbox::OnRefusal::Bounce { sender, stanza } = &entry.on_refusal else {
+    let messaging::outbox::OnAnswer::Bounce { sender, stanza } = &entry.on_answer else {
         panic!("a message bounces");
     };
     assert_eq!(sender, &session("alice"));

@@ -286,14 +286,16 @@ impl Publication {
         self.sessions.iter().any(Session::is_available)
     }
 
-    /// The contact may now see the user. RFC 6121 §3.1.5.
+    /// The contact may now see the user. RFC 6121 §3.1.5. Told late, after the contact's partition has answered: what was
+    /// granted may have been taken back meanwhile.
     pub fn presence_to(
         &mut self,
         contact: &BareJid,
         contacts: &dyn Contacts,
     ) -> Vec<PublicationAction> {
         let mut out = Vec::new();
-        if !contacts.blocks(&self.user, &Jid::from(contact)) {
+        let hidden = contacts.blocks(&self.user, &Jid::from(contact));
+        if !hidden && contacts.may_see(&self.user, contact) {
             self.tell_current(contact, &mut out);
             if !self.expected.is_empty() {
                 self.hold_probe(contact);
