@@ -16,6 +16,7 @@ use messaging::slot::PartitionTable;
 use xmpp::jid::BareJid;
 use xmpp::stream::StreamConfig;
 
+use crate::connections::Connections;
 use crate::directory::Directory;
 use crate::isolation::StandingCell;
 use crate::link::LinkActor;
@@ -58,6 +59,8 @@ pub struct Fabric {
     pub transport: Transport,
     /// The node's sessions.
     pub directory: Directory,
+    /// The clients' connections, bound or not.
+    pub connections: Arc<Connections>,
     /// What operators set.
     pub settings: Settings,
     /// How streams are negotiated.
@@ -118,6 +121,7 @@ impl Fabric {
             partitions,
             transport,
             directory: Directory::default(),
+            connections: Arc::default(),
             settings,
             streams,
             metrics,

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! - [`fabric`]: what all actors of a node share; [`directory`]: the node's sessions by address.
-//! - [`session`]: one client's stream; [`negotiation`]: what comes before it; [`listener`]: sockets.
+//! - [`session`]: one client's stream; [`negotiation`]: what comes before it; [`listener`]: sockets; [`connections`]: all of
+//!   them, for a stop.
 //! - [`mailbox`]: how much may wait for a session; `framing`: words of the owner cut to frames; `soft`: what owners
 //!   tell each other, kept for a new one.
 //! - [`services`]: requests that a session answers or passes on, one file a feature.
@@ -20,6 +21,7 @@
 //! House rules: no `do_send`; every mailbox is bounded and every sender knows what to do when one is full; an actor
 //! yields after 64 pieces of work; a panic costs one session or one room.
 
+pub mod connections;
 pub mod directory;
 pub mod fabric;
 mod framing;

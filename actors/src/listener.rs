@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::server::TlsStream;
 
+use crate::connections::Connection;
 use crate::fabric::Fabric;
 
 /// What a stream's bytes travel over.
@@ -122,13 +123,27 @@ impl Doorkeeper {
     }
 }
 
+/// A connection that may negotiate.
+pub struct Accepted {
+    /// Its socket.
+    pub socket: TcpStream,
+    /// Where it comes from.
+    pub address: IpAddr,
+    /// Whether TLS comes first.
+    pub direct_tls: bool,
+    /// Its place among the address's unauthenticated streams.
+    pub admission: Admission,
+    /// Its place among the node's connections.
+    pub connection: Connection,
+}
+
 /// How long a waiting connection may queue for its place.
 const QUEUE_MAX: Duration = Duration::from_secs(30);
 
 /// Connections that may queue at once on a listener, all addresses together.
 const QUEUED_MAX: usize = 1_024;
 
-/// Accepts until the task is dropped; connections are spread over the arbiters.
+/// Accepts until the node stops; connections are spread over the arbiters.
 pub async fn accept(
     fabric: Arc<Fabric>,
     listener: TcpListener,
@@ -141,7 +156,12 @@ pub async fn accept(
     let queue = Arc::new(Semaphore::new(QUEUED_MAX));
     let mut turn = 0usize;
     loop {
-        let (socket, address) = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // The port closes: clients find another node at once.
+            () = fabric.connections.stopping() => return,
+        };
+        let (socket, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors or the like: others end first, then it goes on.
@@ -164,13 +184,23 @@ pub async fn accept(
         let Some(arbiter) = arbiters.get(turn) else {
             return;
         };
+        let connection = fabric.connections.open();
         let spawned = arbiter.spawn(async move {
-            let admission =
-                tokio::time::timeout(QUEUE_MAX, doorkeeper.admit(address.ip(), trusted)).await;
+            let admission = tokio::select! {
+                admission = doorkeeper.admit(address.ip(), trusted) => Some(admission),
+                () = tokio::time::sleep(QUEUE_MAX) => None,
+                () = fabric.connections.stopping() => None,
+            };
             drop(place);
-            if let Ok(admission) = admission {
-                crate::negotiation::serve(fabric, socket, address.ip(), direct_tls, admission)
-                    .await;
+            if let Some(admission) = admission {
+                let accepted = Accepted {
+                    socket,
+                    address: address.ip(),
+                    direct_tls,
+                    admission,
+                    connection,
+                };
+                crate::negotiation::serve(fabric, accepted).await;
             }
         });
         if !spawned {

@@ -19,11 +19,13 @@ use xmpp::jid::{BareJid, FullJid};
 use xmpp::sasl::{Password, SaslCondition, StoredCredentials};
 use xmpp::stanza_error::{Condition, StanzaError};
 use xmpp::stream::{StreamCore, StreamEffect, StreamEvent, Transport};
+use xmpp::stream_error::{StreamError, StreamErrorCondition};
 
+use crate::connections::Connection;
 use crate::control;
 use crate::fabric::Fabric;
 use crate::link::{Outcome, ToLink};
-use crate::listener::{Admission, Wire};
+use crate::listener::{Accepted, Admission, Wire};
 use crate::session::{SessionActor, SessionParts, unavailable};
 
 /// What a negotiation ends with.
@@ -44,24 +46,22 @@ struct Negotiation {
     number: u64,
     bound: Option<SessionKey>,
     admission: Option<Admission>,
+    connection: Connection,
 }
 
-/// Serves a connection up to its end or its session. `admission` is its place among the address's unauthenticated streams.
-pub async fn serve(
-    fabric: Arc<Fabric>,
-    socket: TcpStream,
-    address: IpAddr,
-    direct_tls: bool,
-    admission: Admission,
-) {
-    let negotiation = fabric.streams.negotiation.clone();
+/// Serves a connection up to its end or its session.
+pub async fn serve(fabric: Arc<Fabric>, accepted: Accepted) {
+    let Accepted {
+        socket,
+        address,
+        direct_tls,
+        admission,
+        connection,
+    } = accepted;
     let wire = if direct_tls {
-        let handshake =
-            tokio_rustls::TlsAcceptor::from(Arc::clone(&fabric.settings.client_tls)).accept(socket);
-        match tokio::time::timeout(negotiation.step, handshake).await {
-            Ok(Ok(tls)) => Wire::Tls(Box::new(tls)),
-            Ok(Err(error)) => return tracing::debug!(%address, %error, "a TLS handshake failed"),
-            Err(_) => return tracing::debug!(%address, "a TLS handshake took too long"),
+        match secured(&fabric, socket).await {
+            Ok(wire) => wire,
+            Err(error) => return tracing::debug!(%address, %error, "a TLS handshake failed"),
         }
     } else {
         Wire::Plain(socket)
@@ -79,7 +79,6 @@ pub async fn serve(
     );
     let number = fabric.next_session_number();
     let out = BytesMut::new();
-    let admission = Some(admission);
     let mut negotiation = Negotiation {
         fabric,
         core,
@@ -87,7 +86,8 @@ pub async fn serve(
         out,
         number,
         bound: None,
-        admission,
+        admission: Some(admission),
+        connection,
     };
     match negotiation.run().await {
         Ok(Some(jid)) => negotiation.hand_over(jid, address),
@@ -96,6 +96,19 @@ pub async fn serve(
             tracing::debug!(%address, %error, "a connection ended before its session began");
             negotiation.give_up();
         }
+    }
+}
+
+/// The server's side of a TLS handshake, within the limit of a step. A node that stops ends it: whoever is in the middle
+/// of one reads no XML.
+async fn secured(fabric: &Fabric, socket: TcpStream) -> std::io::Result<Wire> {
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&fabric.settings.client_tls));
+    tokio::select! {
+        tls = acceptor.accept(socket) => Ok(Wire::Tls(Box::new(tls?))),
+        () = tokio::time::sleep(fabric.streams.negotiation.step) => {
+            Err(std::io::ErrorKind::TimedOut.into())
+        }
+        () = fabric.connections.stopping() => Err(std::io::Error::other("the node stops")),
     }
 }
 
@@ -114,9 +127,19 @@ impl Negotiation {
         let mut chunk = [0u8; 4096];
         let deadline = self.core.poll_timeout();
         let read = self.wire.read(&mut chunk);
-        let received = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), read).await,
-            None => Ok(read.await),
+        let read = async {
+            match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), read).await,
+                None => Ok(read.await),
+            }
+        };
+        let received = tokio::select! {
+            received = read => received,
+            () = self.fabric.connections.stopping() => {
+                self.core
+                    .close(StreamError::new(StreamErrorCondition::SystemShutdown));
+                return Ok(());
+            }
         };
         match received {
             Ok(Ok(0)) => Err(std::io::ErrorKind::UnexpectedEof.into()),
@@ -208,13 +231,7 @@ impl Negotiation {
                 "TLS was asked for on a connection that has it",
             ));
         };
-        let handshake =
-            tokio_rustls::TlsAcceptor::from(Arc::clone(&self.fabric.settings.client_tls))
-                .accept(socket);
-        let limit = self.fabric.streams.negotiation.step;
-        let tls = tokio::time::timeout(limit, handshake).await;
-        let tls = tls.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
-        self.wire = Wire::Tls(Box::new(tls));
+        self.wire = secured(&self.fabric, socket).await?;
         self.core
             .handle_event(StreamEvent::TlsEstablished, Instant::now());
         Ok(())
@@ -263,6 +280,7 @@ impl Negotiation {
             fabric: self.fabric,
             core: self.core,
             wire: self.wire,
+            connection: self.connection,
             key,
         };
         SessionActor::begin(parts);

@@ -513,22 +513,6 @@ async fn features_at_each_step() {
         .expect("no login without TLS");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopping_node_says_so() {
-    let mut pool = pool().await;
-    let mut client = Client::connect(&pool.login(1, "romeo"))
-        .await
-        .expect("a client");
-    let (stopped, error) = tokio::join!(pool.stop(1), client.next_element(LIMIT));
-    stopped.expect("it ends well");
-    let error = error.expect("a stream error");
-    assert!(
-        error.source().contains("<system-shutdown "),
-        "{}",
-        error.source()
-    );
-}
-
 /// XEP-0077, where the operator allows it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn registration_where_it_is_on() {

@@ -453,6 +453,7 @@ impl NodeHandle {
     pub async fn stop(&self) {
         let inner = &self.inner;
         inner.watch.abort();
+        inner.fabric.connections.stop();
         for entry in inner.fabric.directory.all() {
             if entry
                 .session
@@ -462,9 +463,9 @@ impl NodeHandle {
                 tracing::debug!("a session was gone before it could be told of the stop");
             }
         }
-        let ended = Instant::now() + STREAMS_END_MAX;
-        while !inner.fabric.directory.is_empty() && Instant::now() < ended {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let ended = inner.fabric.connections.ended();
+        if tokio::time::timeout(STREAMS_END_MAX, ended).await.is_err() {
+            tracing::info!("some clients did not take the end of their streams in time");
         }
         for place in &inner.fabric.partitions {
             if let Some(actors) = inner.fabric.actors(place.id)

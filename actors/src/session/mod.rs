@@ -34,6 +34,7 @@ use xmpp::stream::StreamCore;
 use xmpp::stream_error::{StreamError, StreamErrorCondition};
 use xmpp::stream_management::{Inbound, Outbound};
 
+use crate::connections::Connection;
 use crate::directory::Entry;
 use crate::fabric::Fabric;
 use crate::link::{Caller, Outcome, ToLink, tell};
@@ -80,6 +81,8 @@ pub struct SessionParts {
     pub core: StreamCore,
     /// Its socket.
     pub wire: Wire,
+    /// Its place among the node's connections.
+    pub connection: Connection,
     /// Its address.
     pub key: SessionKey,
 }
@@ -110,6 +113,8 @@ pub struct SessionActor {
     mailbox: Option<Arc<SessionMailbox>>,
     ending: Ending,
     said_goodbye: bool,
+    /// A stop of the node waits for it.
+    _connection: Connection,
 }
 
 /// XEP-0198, once it is enabled.
@@ -154,6 +159,7 @@ impl SessionActor {
             fabric,
             core,
             wire,
+            connection,
             key,
         } = parts;
         let (reader, writer) = tokio::io::split(wire);
@@ -178,6 +184,7 @@ impl SessionActor {
             mailbox: None,
             ending: Ending::No,
             said_goodbye: false,
+            _connection: connection,
             key,
         }
         .start();
@@ -459,6 +466,10 @@ impl Actor for SessionActor {
             session: mailbox,
         };
         self.fabric.directory.claim(self.key.jid.clone(), entry);
+        if self.fabric.connections.is_stopping() {
+            // Too late in the directory to be told with the others.
+            return self.end(StreamError::new(StreamErrorCondition::SystemShutdown), ctx);
+        }
         self.effects(ctx);
     }
 

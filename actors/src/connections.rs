@@ -1,0 +1,103 @@
+//! The client connections of this node, so that a stop can reach each of them and wait for its end.
+//!
+//! Invariant: after [`Connections::stop`] every stream that was opened ends with `system-shutdown`, wherever it is. One
+//! that negotiates waits for [`Connections::stopping`] beside its socket. One that is bound is in the directory, and is
+//! told; one that is being bound at that moment looks at [`Connections::is_stopping`] after it has entered the
+//! directory. So either the stop finds it there, or it finds the stop.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// All client connections of this node.
+#[derive(Debug)]
+pub struct Connections {
+    stopping: watch::Sender<bool>,
+    open: watch::Sender<usize>,
+}
+
+impl Default for Connections {
+    fn default() -> Connections {
+        Connections {
+            stopping: watch::Sender::new(false),
+            open: watch::Sender::new(0),
+        }
+    }
+}
+
+/// An open connection; it counts until this is dropped.
+#[derive(Debug)]
+pub struct Connection {
+    connections: Arc<Connections>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.connections.open.send_modify(|open| *open -= 1);
+    }
+}
+
+impl Connections {
+    /// Counts a new connection.
+    pub fn open(self: &Arc<Connections>) -> Connection {
+        self.open.send_modify(|open| *open += 1);
+        Connection {
+            connections: Arc::clone(self),
+        }
+    }
+
+    /// No connection is taken from now on, and each stream is to end.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Whether the node is about to stop.
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Returns when the node is about to stop.
+    pub async fn stopping(&self) {
+        // The sender lives as long as this borrow, so it can't be gone.
+        let _ = self.stopping.subscribe().wait_for(|stops| *stops).await;
+    }
+
+    /// Returns when no connection is open.
+    pub async fn ended(&self) {
+        let _ = self.open.subscribe().wait_for(|open| *open == 0).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::{FutureExt, poll};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_reaches_those_who_wait_and_those_who_look_later() {
+        let connections = Connections::default();
+        let mut waiting = pin!(connections.stopping());
+        assert!(poll!(&mut waiting).is_pending());
+        assert!(!connections.is_stopping());
+        connections.stop();
+        assert!(poll!(&mut waiting).is_ready());
+        assert!(connections.stopping().now_or_never().is_some());
+        assert!(connections.is_stopping());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_last_connection_is_awaited() {
+        let connections = Arc::new(Connections::default());
+        assert!(connections.ended().now_or_never().is_some());
+        let (first, second) = (connections.open(), connections.open());
+        let mut ended = pin!(connections.ended());
+        assert!(poll!(&mut ended).is_pending());
+        drop(first);
+        assert!(poll!(&mut ended).is_pending());
+        drop(second);
+        assert!(poll!(&mut ended).is_ready());
+    }
+}
