@@ -11,7 +11,6 @@ use bytes::BytesMut;
 use cluster::link::protocol::{Across, AskReply, Delivery, DeliveryItem, Down, Place};
 use cluster::machine::Replica;
 use cluster::node_id::{Epoch, NodeId, PartitionId};
-use messaging::command::Command;
 use messaging::effect::UserEffect;
 use messaging::user::publication::{
     Publication, PublicationAction, PublicationSettings, SessionEvent, SessionKey, SessionState,
@@ -57,6 +56,13 @@ pub enum ToPublication {
         /// The newest row whose effect this actor has been given.
         head: u64,
     },
+    /// Effects of the last seconds, for sessions of a node that has attached; `None`: for those that are expected.
+    Again {
+        /// The node.
+        node: Option<NodeId>,
+        /// The effects, in log order.
+        effects: Vec<UserEffect>,
+    },
     /// A node is gone, or attached without sessions of the user.
     NodeWithout(NodeId),
     /// Something happened to a session.
@@ -76,6 +82,9 @@ pub enum ToPublication {
 /// Something that needs the publication but not a session may keep it so long.
 const IDLE_CHECK: Duration = Duration::from_secs(15);
 
+/// How long after rows could not be read they are asked for again.
+const READ_AGAIN: Duration = Duration::from_secs(5);
+
 /// One user who is online.
 pub struct PublicationActor {
     fabric: Arc<Fabric>,
@@ -83,6 +92,8 @@ pub struct PublicationActor {
     epoch: Epoch,
     user: BareJid,
     core: Option<Publication>,
+    /// Rows could not be read: they are asked for again.
+    unread: bool,
     /// Messages of the owner handled so far.
     handled: u64,
 }
@@ -104,6 +115,7 @@ impl PublicationActor {
             epoch,
             user,
             core: None,
+            unread: false,
             handled: 0,
         }
     }
@@ -160,6 +172,11 @@ impl PublicationActor {
                 let state = replica.state();
                 self.core(head).attach(node.0, sessions, cursor, &*state)
             }
+            ToPublication::Again { node, effects } => {
+                self.started_core();
+                let (node, state) = (node.map(|node| node.0), replica.state());
+                self.started_core().once_again(node, effects, &*state)
+            }
             ToPublication::NodeWithout(node) => {
                 self.started_core();
                 let state = replica.state();
@@ -208,28 +225,7 @@ impl PublicationActor {
         let state = replica.state();
         match effect {
             UserEffect::Logged { previous, row, .. } => core.logged(previous, &row, &replica.ids),
-            UserEffect::RosterPush {
-                contact,
-                item,
-                version,
-            } => core.roster_push(&contact, item.as_ref(), version),
-            UserEffect::BlocklistPush {
-                payload,
-                blocked,
-                unblocked,
-            } => core.blocklist_push(payload, &blocked, &unblocked, &*state),
-            UserEffect::Subscription(stanza) => core.subscription(stanza),
-            UserEffect::PresenceTo(contact) => core.presence_to(&contact, &*state),
-            UserEffect::UnavailableTo(contact) => core.unavailable_to(&contact, &*state),
-            UserEffect::Bounce { session, stanza } => core.bounce(&session, stanza),
-            UserEffect::AccountRemoved => {
-                let sessions: Vec<SessionKey> = core.sessions().cloned().collect();
-                drop(state);
-                for session in sessions {
-                    self.kick(session, StreamErrorCondition::NotAuthorized);
-                }
-                Vec::new()
-            }
+            effect => core.once(effect, &*state),
         }
     }
 
@@ -364,6 +360,7 @@ impl PublicationActor {
             Err(error) => {
                 tracing::error!(%error, "a user's log could not be read");
                 core.rows_unavailable(session);
+                self.unread = true;
                 Vec::new()
             }
         }
@@ -405,17 +402,12 @@ impl PublicationActor {
                 });
             }
             PublicationAction::NoteSessions { up, down } => {
-                let incarnation = self.fabric.incarnation.0;
-                let up = up
-                    .into_iter()
-                    .map(|key| (key.jid, key.node, incarnation))
-                    .collect();
-                self.to_own(FromKey::Propose(Box::new(Command::NoteSessions {
-                    up,
-                    down,
-                })));
+                self.to_own(FromKey::NoteSessions { up, down });
             }
             PublicationAction::Kick(session) => self.kick(session, StreamErrorCondition::Conflict),
+            PublicationAction::Expel(session) => {
+                self.kick(session, StreamErrorCondition::NotAuthorized);
+            }
             PublicationAction::Deliver { .. }
             | PublicationAction::Position { .. }
             | PublicationAction::ReadRows { .. } => {}
@@ -446,6 +438,19 @@ impl PublicationActor {
         };
         if actors.owner.try_send(ToOwner::FromKey(request)).is_err() {
             self.fabric.metrics.mailboxes_full.inc();
+        }
+    }
+
+    /// After a failure, once.
+    fn plan_to_read_again(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::take(&mut self.unread) {
+            ctx.run_later(READ_AGAIN, |actor, ctx| {
+                if let Some(core) = &mut actor.core {
+                    let actions = core.read_again();
+                    actor.act(actions);
+                }
+                actor.plan_to_read_again(ctx);
+            });
         }
     }
 
@@ -524,7 +529,10 @@ impl Handler<ToPublication> for PublicationActor {
         self.handled += 1;
         match message {
             ToPublication::End => ctx.stop(),
-            message => self.handle_message(message),
+            message => {
+                self.handle_message(message);
+                self.plan_to_read_again(ctx);
+            }
         }
     }
 }

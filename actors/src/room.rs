@@ -13,6 +13,7 @@ use cluster::link::protocol::{Delivery, DeliveryItem, Down, OccupantNote, Place}
 use cluster::machine::Replica;
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use messaging::archive::{ArchiveRecord, ArchiveRow};
+use messaging::effect::RoomDelivery;
 use messaging::room::command::HistoryRequest;
 use messaging::room::effect::{RoomEffect, Welcome};
 use messaging::room::event::RoomEvent;
@@ -51,6 +52,13 @@ pub enum ToRoom {
         occupants: Vec<FullJid>,
         /// The room as of the newest row whose effect this actor has been given; `None`: no such room.
         scene: Option<Box<RoomScene>>,
+    },
+    /// Deliveries of the last seconds, for sessions of a node that has attached.
+    Again {
+        /// The node.
+        node: NodeId,
+        /// The deliveries, in log order.
+        deliveries: Vec<RoomDelivery>,
     },
     /// A node without occupants here is attached to the partition.
     NodeAttached(NodeId),
@@ -183,22 +191,29 @@ impl RoomActor {
                 );
             }
             RoomEffect::Deliver { to, stanza } => {
-                let occupant = self
-                    .replica()
-                    .state()
-                    .occupants
-                    .get(&(self.room.clone(), to.clone()))
-                    .cloned();
-                match occupant {
-                    Some(occupant) => self.deliver_alone(NodeId(occupant.node), &to, &stanza),
-                    // Not in, so nobody knows its node: whichever has the session delivers.
-                    None => self
-                        .attached
-                        .iter()
-                        .for_each(|node| self.deliver_alone(*node, &to, &stanza)),
+                for node in self.nodes_of(&to) {
+                    self.deliver_alone(node, &to, &stanza);
                 }
             }
             RoomEffect::ReflectAgain { to, seq } => self.reflect_again(&to, seq),
+        }
+    }
+
+    /// Where an occupant's session is. Of somebody who is not in nobody knows: whichever node has the session delivers.
+    fn nodes_of(&self, session: &FullJid) -> Vec<NodeId> {
+        let state = self.replica().state();
+        let occupant = state.occupants.get(&(self.room.clone(), session.clone()));
+        match occupant {
+            Some(occupant) => vec![NodeId(occupant.node)],
+            None => self.attached.iter().copied().collect(),
+        }
+    }
+
+    fn again(&self, node: NodeId, deliveries: &[RoomDelivery]) {
+        for RoomDelivery { to, stanza } in deliveries {
+            if self.nodes_of(to).contains(&node) {
+                self.deliver_alone(node, to, stanza);
+            }
         }
     }
 
@@ -655,6 +670,7 @@ impl Handler<ToRoom> for RoomActor {
                 occupants,
                 scene,
             } => self.attach(node, cursor, &occupants, scene),
+            ToRoom::Again { node, deliveries } => self.again(node, &deliveries),
             ToRoom::NodeAttached(node) => {
                 self.attached.insert(node);
             }

@@ -4,7 +4,8 @@
 //! - [`transport`]: frames and calls between nodes over mutual TLS, four lanes a peer.
 //! - [`raft`]: the Raft groups of a node; the only place that knows openraft.
 //! - [`link`]: the one path between a node and the owner of a partition, exactly once and in order.
-//! - [`machine`]: a partition's replica, moved forward by its log; [`effect_queue`]: its news for the owner.
+//! - [`machine`]: a partition's replica, moved forward by its log; [`effect_queue`]: its news for the owner;
+//!   [`recent_effects`]: what the next owner tells once more.
 //! - [`meta`]: members and their incarnations. [`records`]: the bytes of entries and rows.
 //! - [`gossip`]: hints every node tells about itself; never authority.
 
@@ -15,6 +16,7 @@ pub mod machine;
 pub mod meta;
 pub mod node_id;
 pub mod raft;
+pub mod recent_effects;
 pub mod records;
 pub mod transport;
 

@@ -12,7 +12,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use messaging::apply::{Surroundings, apply};
@@ -27,6 +27,7 @@ use storage::state_store::{AppliedMark, StateBatch, StateStore, Table};
 use crate::effect_queue::{EffectQueue, OwnerNews};
 use crate::node_id::{Epoch, Group, NodeId};
 use crate::raft::{CommittedEntry, Machine, MachineError, SnapshotFile, mark_place};
+use crate::recent_effects::{RecentEffects, Untold};
 use crate::records::{StateRows, decode_entry, encode_archive_row};
 
 /// What readers share with the machine.
@@ -40,6 +41,7 @@ pub struct Replica {
     /// News for the owner's actor.
     pub news: EffectQueue,
     state: RwLock<State>,
+    recent: Mutex<RecentEffects>,
     applied_index: AtomicU64,
 }
 
@@ -53,6 +55,7 @@ impl Replica {
             ids,
             news: EffectQueue::default(),
             state: RwLock::default(),
+            recent: Mutex::default(),
             applied_index: AtomicU64::new(0),
         }
     }
@@ -60,6 +63,12 @@ impl Replica {
     /// The state as of the last applied entry. Hold it briefly: the apply task waits.
     pub fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What entries of the last seconds said that may not have been told, this node's clock being `now_ms`.
+    pub fn untold(&self, now_ms: u64) -> Untold {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.untold(now_ms)
     }
 
     /// The log index of the last applied entry.
@@ -209,6 +218,7 @@ impl PartitionMachine {
             self.note_reign(index, &entry, &mut news);
             let mut effects = apply(&mut state, &replica.surroundings, index, entry);
             self.file_rows(&mut effects, &mut rows)?;
+            self.keep_recent(state.record().time_ms, &effects);
             if self.reigning && !effects.is_empty() {
                 news.push(OwnerNews::Effects(effects));
             }
@@ -237,6 +247,13 @@ impl PartitionMachine {
             news.push(OwnerNews::Ended);
         }
         self.reigning = mine;
+    }
+
+    /// On every replica: any of them may be the next owner.
+    fn keep_recent(&self, time_ms: u64, effects: &[Effect]) {
+        let recent = self.replica.recent.lock();
+        let mut recent = recent.unwrap_or_else(PoisonError::into_inner);
+        recent.applied(time_ms, effects);
     }
 
     fn file_rows(

@@ -47,6 +47,58 @@ pub enum Effect {
     Room(BareJid, RoomEffect),
 }
 
+impl Effect {
+    /// What is told only once: no row, answer or outbox entry brings it again when an owner dies before it was told.
+    ///
+    /// Every one of these may be told twice: a client that gets a push, an error under the same id, a request or a
+    /// presence again is where it was. A lost one it would miss for ever. Left out is [`RoomEffect::ReflectAgain`]: it shows
+    /// a row, and no row may reach a session twice; a client without its reflection tries again, and is answered again.
+    pub fn once(&self) -> Option<Once> {
+        match self {
+            Effect::User(user, effect) if !matches!(effect, UserEffect::Logged { .. }) => {
+                Some(Once::User(user.clone(), effect.clone()))
+            }
+            Effect::Room(room, RoomEffect::Deliver { to, stanza }) => Some(Once::Room(
+                room.clone(),
+                RoomDelivery {
+                    to: to.clone(),
+                    stanza: stanza.clone(),
+                },
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// See [`Effect::once`].
+#[derive(Clone, Debug)]
+pub enum Once {
+    /// For a user's sessions; never [`UserEffect::Logged`].
+    User(BareJid, UserEffect),
+    /// For a session, by a room.
+    Room(BareJid, RoomDelivery),
+}
+
+/// [`RoomEffect::Deliver`].
+#[derive(Clone, Debug)]
+pub struct RoomDelivery {
+    /// To whom.
+    pub to: FullJid,
+    /// What.
+    pub stanza: Stanza,
+}
+
+impl Once {
+    /// About how many bytes it takes.
+    pub fn size_hint(&self) -> usize {
+        let told = match self {
+            Once::User(_, effect) => effect.size_hint(),
+            Once::Room(_, delivery) => delivery.stanza.size_hint(),
+        };
+        std::mem::size_of::<Once>() + told
+    }
+}
+
 /// Something to do for the sessions of one user.
 #[derive(Clone, Debug)]
 pub enum UserEffect {
@@ -92,4 +144,35 @@ pub enum UserEffect {
     },
     /// The account is gone: end the sessions (`not-authorized` by the shell).
     AccountRemoved,
+}
+
+impl UserEffect {
+    fn size_hint(&self) -> usize {
+        match self {
+            UserEffect::RosterPush { item, .. } => {
+                let item = item.iter();
+                item.map(|item| {
+                    let name = item.name.as_ref().map_or(0, String::len);
+                    let groups: usize = item.groups.iter().map(|group| group.len() + 24).sum();
+                    name + groups + item.pending_in.as_ref().map_or(0, Bytes::len)
+                })
+                .sum()
+            }
+            UserEffect::BlocklistPush {
+                payload,
+                blocked,
+                unblocked,
+            } => {
+                let jids = blocked.iter().chain(unblocked);
+                payload.len() + jids.map(|jid| jid.as_str().len() + 16).sum::<usize>()
+            }
+            UserEffect::Subscription(stanza) | UserEffect::Bounce { stanza, .. } => {
+                stanza.size_hint()
+            }
+            UserEffect::Logged { .. }
+            | UserEffect::PresenceTo(_)
+            | UserEffect::UnavailableTo(_)
+            | UserEffect::AccountRemoved => 0,
+        }
+    }
 }

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use actix::{AsyncContext, Context};
+use bytes::Bytes;
+use cluster::node_id::Epoch;
 use messaging::command::{Batch, Command, Entry, Proposal};
 use messaging::link_record::LinkOrigin;
 
@@ -10,6 +12,19 @@ use super::OwnerActor;
 
 /// How long a batch may wait for its quorum.
 const SUBMISSION_MAX: Duration = Duration::from_secs(5);
+
+/// How often a log without room is asked again.
+const FULL_RETRY: Duration = Duration::from_millis(20);
+
+/// How long a log may be without room before its owner asks another node to take over, and asks again.
+pub(super) const FULL_MAX: Duration = Duration::from_secs(2);
+
+/// A batch that was surely not proposed, because there was no room.
+pub(super) struct Refused {
+    payload: Bytes,
+    /// When another node was asked last to take over; at first, since when there is no room.
+    handed_over: Instant,
+}
 
 impl OwnerActor {
     /// Numbers and queues a proposal of the owner's own.
@@ -30,6 +45,9 @@ impl OwnerActor {
         let Some(reign) = &mut self.reign else {
             return false;
         };
+        if reign.refused.is_some() {
+            return false;
+        }
         let Some(proposals) = reign.batcher.poll_batch(Instant::now()) else {
             return false;
         };
@@ -41,17 +59,26 @@ impl OwnerActor {
             time_ms: crate::runtime::now_ms(),
             proposals,
         };
-        let payload = match cluster::records::encode_entry(Entry::Batch(batch)) {
-            Ok(payload) => payload,
+        match cluster::records::encode_entry(Entry::Batch(batch)) {
+            Ok(payload) => self.submit(payload, epoch, ctx),
             Err(error) => {
                 // Commands are bounded far below a record; this would be a defect, and the numbers in it can't be skipped.
                 tracing::error!(%error, "a batch could not be encoded");
                 self.end("a batch could not be encoded");
-                return false;
+                false
             }
-        };
+        }
+    }
+
+    /// `false`: there was no room, and it waits.
+    fn submit(&mut self, payload: Bytes, epoch: Epoch, ctx: &mut Context<Self>) -> bool {
+        let submission = self.place().group.submit(payload.clone());
+        if submission.is_busy() {
+            self.refused(payload, epoch, ctx);
+            return false;
+        }
         // A leader that lost its followers may wait for ever: then nobody knows, and the origins ask the next owner.
-        let submission = tokio::time::timeout(SUBMISSION_MAX, self.place().group.submit(payload));
+        let submission = tokio::time::timeout(SUBMISSION_MAX, submission);
         self.spawn(ctx, submission, move |actor, outcome, ctx| {
             let Some(reign) = &mut actor.reign else {
                 return;
@@ -74,6 +101,58 @@ impl OwnerActor {
             }
         });
         true
+    }
+
+    /// Overload must not make more load, as a new reign would with everybody's attachments: the batch waits where it is,
+    /// what comes after it waits in the links' windows, and if that lasts another node may have more room.
+    fn refused(&mut self, payload: Bytes, epoch: Epoch, ctx: &mut Context<Self>) {
+        let Some(reign) = &mut self.reign else { return };
+        let now = Instant::now();
+        let refused = reign.refused.get_or_insert_with(|| {
+            let payload = Bytes::new();
+            let handed_over = now;
+            Refused {
+                payload,
+                handed_over,
+            }
+        });
+        refused.payload = payload;
+        let has_lasted = now >= refused.handed_over + FULL_MAX;
+        if has_lasted {
+            refused.handed_over = now;
+            tracing::warn!(partition = %self.partition, "the log has no room");
+            self.hand_over(ctx);
+        }
+        ctx.run_later(FULL_RETRY, move |actor, ctx| {
+            actor.survive(ctx, |actor, ctx| actor.submit_refused(epoch, ctx));
+        });
+    }
+
+    fn submit_refused(&mut self, epoch: Epoch, ctx: &mut Context<Self>) {
+        let Some(reign) = self.reign.as_mut().filter(|reign| reign.epoch == epoch) else {
+            return;
+        };
+        let Some(refused) = &mut reign.refused else {
+            return;
+        };
+        let payload = std::mem::take(&mut refused.payload);
+        if self.submit(payload, epoch, ctx) {
+            if let Some(reign) = &mut self.reign {
+                reign.refused = None;
+            }
+            self.run_reign(ctx);
+        }
+    }
+
+    /// Another voter takes over, if one can; the old owner goes on until then.
+    pub(super) fn hand_over(&mut self, ctx: &mut Context<Self>) {
+        let group = self.place().group.clone();
+        let hand_over = async move { group.hand_over().await };
+        self.spawn(ctx, hand_over, |actor, handed_over, _| {
+            if !handed_over {
+                tracing::warn!(partition = %actor.partition, "no other node can take the partition over");
+            }
+        });
     }
 
     pub(super) fn set_batch_timer(&mut self, ctx: &mut Context<Self>) {

@@ -17,23 +17,25 @@ mod batch;
 mod casualties;
 mod held_back;
 mod nodes;
+mod once_again;
 mod reign;
 mod up;
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture,
-};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 use cluster::effect_queue::OwnerNews;
 use cluster::link::protocol::{Across, Up};
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use futures_util::FutureExt;
 use messaging::command::Command;
-use xmpp::jid::BareJid;
+use messaging::user::publication::SessionKey;
+use xmpp::jid::{BareJid, FullJid};
 
 use crate::fabric::{Fabric, PartitionPlace};
 use crate::publication::PublicationActor;
@@ -53,10 +55,15 @@ pub enum ToOwner {
     /// A defect of a user's publication.
     #[cfg(test)]
     PanicUser(BareJid),
+    /// From here to the next reign nothing is told to anybody: what an owner leaves behind that dies at this moment.
+    #[cfg(test)]
+    FallSilent,
     /// The effect queue was empty and is no longer.
     News,
     /// The group's leadership has changed.
     Leadership,
+    /// A future of the owner's has ended.
+    Completed,
     /// A frame of a node.
     Up {
         /// Who sent it.
@@ -96,6 +103,13 @@ pub enum ToOwner {
 pub enum FromKey {
     /// Propose this, numbered as the owner's own.
     Propose(Box<Command>),
+    /// Propose that sessions are up or down.
+    NoteSessions {
+        /// Up.
+        up: Vec<SessionKey>,
+        /// Down.
+        down: Vec<FullJid>,
+    },
     /// The delivery cursor of a user may move; gathered for a few seconds.
     AdvanceCursor {
         /// Whose.
@@ -127,7 +141,13 @@ pub struct OwnerActor {
     claimed_term: u64,
     /// How long after a claim that failed the next one waits.
     claim_wait: Duration,
+    /// Since when the log has refused claims for want of room.
+    claim_refused: Option<Instant>,
+    /// What is to be done with the results of futures that have ended.
+    completions: Rc<RefCell<VecDeque<Completion>>>,
     batch_timer: Option<SpawnHandle>,
+    #[cfg(test)]
+    silent: bool,
     last_tick: Option<Instant>,
     stopping: bool,
     /// Rooms and users whose actors have panicked lately.
@@ -136,6 +156,9 @@ pub struct OwnerActor {
     panics: RestartBudget,
     rests_until: Option<Instant>,
 }
+
+/// Done by the actor with what a future of its has brought.
+type Completion = Box<dyn FnOnce(&mut OwnerActor, &mut Context<OwnerActor>)>;
 
 /// Effects passed on before the actor lets others run.
 const NEWS_AT_ONCE: usize = 64;
@@ -160,7 +183,11 @@ impl OwnerActor {
             news: VecDeque::new(),
             claimed_term: 0,
             claim_wait: CLAIM_WAIT,
+            claim_refused: None,
+            completions: Rc::default(),
             batch_timer: None,
+            #[cfg(test)]
+            silent: false,
             last_tick: None,
             stopping: false,
             casualties: Casualties::default(),
@@ -251,7 +278,10 @@ impl OwnerActor {
         });
     }
 
-    /// Runs a future of the owner's and hands its result back.
+    /// Runs a future of the owner's on its thread and hands its result back.
+    ///
+    /// Not by `ctx.spawn`: actix polls every future of an actor whenever one of them or a message wakes it. There are never
+    /// more than the batches on their way and the questions that the links let through.
     fn spawn<F, T>(
         &self,
         ctx: &mut Context<Self>,
@@ -262,14 +292,26 @@ impl OwnerActor {
         T: 'static,
     {
         let future = AssertUnwindSafe(future).catch_unwind();
-        ctx.spawn(
-            future
-                .into_actor(self)
-                .map(|outcome, actor, ctx| match outcome {
-                    Ok(value) => actor.survive(ctx, |actor, ctx| then(actor, value, ctx)),
-                    Err(_) => actor.fell(ctx),
-                }),
-        );
+        let (addr, completions) = (ctx.address(), Rc::clone(&self.completions));
+        actix_rt::spawn(async move {
+            let completion: Completion = match future.await {
+                Ok(value) => Box::new(move |actor, ctx| then(actor, value, ctx)),
+                Err(_) => Box::new(|actor, ctx| actor.fell(ctx)),
+            };
+            completions.borrow_mut().push_back(completion);
+            // A full mailbox is being worked off, and each message in it begins with a look at what has ended.
+            if addr.try_send(ToOwner::Completed).is_err() {
+                tracing::trace!("the owner is busy; it sees by itself what has ended");
+            }
+        });
+    }
+
+    fn complete(&mut self, ctx: &mut Context<Self>) {
+        loop {
+            let next = self.completions.borrow_mut().pop_front();
+            let Some(completion) = next else { break };
+            self.survive(ctx, completion);
+        }
     }
 
     /// Does a piece of work; a panic in it ends the reign, and another begins with what the log says.
@@ -300,9 +342,12 @@ impl OwnerActor {
     }
 
     fn receive(&mut self, message: ToOwner, ctx: &mut Context<Self>) {
+        self.complete(ctx);
         match message {
             ToOwner::News => return self.news(ctx),
             ToOwner::Leadership => self.leadership(ctx),
+            // Done before any message.
+            ToOwner::Completed => {}
             ToOwner::Up { from, epoch, up } => self.up(from, epoch, *up, ctx),
             ToOwner::Across { from, across } => self.across(from, *across, ctx),
             ToOwner::OwnerIs {
@@ -317,6 +362,7 @@ impl OwnerActor {
                 }
             }
             ToOwner::PeerUp(node) => {
+                self.hear_of_owners(Instant::now());
                 if let Some(reign) = &mut self.reign {
                     let epoch = reign.epoch;
                     if !reign.target.is_attached(node) {
@@ -332,6 +378,8 @@ impl OwnerActor {
                 self.stopping = true;
                 self.end("the node stops");
             }
+            #[cfg(test)]
+            ToOwner::FallSilent => self.silent = true,
             #[cfg(test)]
             ToOwner::Panic => panic!("made to panic"),
             #[cfg(test)]

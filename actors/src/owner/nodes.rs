@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use actix::Context;
 use cluster::link::protocol::{AttachRoom, AttachUser};
 use cluster::node_id::NodeId;
+use cluster::transport::Lane;
 use messaging::command::Command;
 use messaging::room::command::{RoomAction, RoomCommand};
 use messaging::state::State;
+use messaging::user::publication::SessionKey;
 use xmpp::jid::{BareJid, FullJid};
 
 use super::reign::Unclaimed;
@@ -159,14 +161,19 @@ impl OwnerActor {
         for user in others {
             self.tell_publication(&user, false, ToPublication::NodeWithout(node));
         }
+        self.tell_again(node);
     }
 
     pub(super) fn peer_down(&mut self, node: NodeId) {
+        if let Some(reign) = &mut self.reign {
+            reign.outbox.node_lost(node);
+        }
         self.detach(node);
     }
 
     pub(super) fn tick(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
+        self.complete(ctx);
         self.news(ctx);
         self.hear_of_owners(now);
         if self
@@ -195,11 +202,15 @@ impl OwnerActor {
         self.run_reign(ctx);
     }
 
-    /// Outboxes go where the partitions' owners are; a hint may have been missed.
-    fn hear_of_owners(&mut self, now: Instant) {
+    /// Outboxes go where the partitions' owners are, as far as they can be reached; a hint may have been missed.
+    pub(super) fn hear_of_owners(&mut self, now: Instant) {
         let Some(reign) = &mut self.reign else { return };
+        let (own, transport) = (self.fabric.node, &self.fabric.transport);
+        let reachable = |node| node == own || transport.connected(node, Lane::Route);
         for (partition, owner) in self.fabric.owners().into_iter().enumerate() {
-            if let (Ok(partition), Some((owner, epoch))) = (u16::try_from(partition), owner) {
+            if let (Ok(partition), Some((owner, epoch))) = (u16::try_from(partition), owner)
+                && reachable(owner)
+            {
                 reign
                     .outbox
                     .owner_is(cluster::PartitionId(partition), owner, epoch, now);
@@ -284,10 +295,20 @@ impl OwnerActor {
         }
     }
 
+    /// A later owner knows by it whom to expect, and in which life of the node.
+    fn note_sessions(&mut self, up: Vec<SessionKey>, down: Vec<FullJid>) {
+        let Some(reign) = &self.reign else { return };
+        let life = |node: u64| reign.target.incarnation(NodeId(node)).unwrap_or_default();
+        let up = up.into_iter();
+        let up = up.map(|key| (key.jid, key.node, life(key.node))).collect();
+        self.propose_own(Command::NoteSessions { up, down });
+    }
+
     pub(super) fn asked_by_key(&mut self, request: FromKey, _ctx: &mut Context<Self>) {
         match request {
             FromKey::Propose(command) => self.propose_own(*command),
             FromKey::Lost(node) => self.detach(node),
+            FromKey::NoteSessions { up, down } => self.note_sessions(up, down),
             FromKey::AdvanceCursor { user, delivered } => {
                 let Some(reign) = &mut self.reign else { return };
                 let cursor = reign.cursors.entry(user).or_default();

@@ -10,11 +10,13 @@ use cluster::link::outbox::OutboxSender;
 use cluster::link::protocol::Across;
 use cluster::link::target::LinkTarget;
 use cluster::node_id::{Epoch, NodeId};
+use cluster::raft::SubmitError;
 use messaging::command::Entry as LogEntry;
 use messaging::effect::Effect;
 use messaging::link_record::LinkOrigin;
 use xmpp::jid::{BareJid, FullJid};
 
+use super::batch::{FULL_MAX, Refused};
 use super::held_back::HeldBack;
 use super::{CLAIM_WAIT, CLAIM_WAIT_MAX, OwnerActor};
 use crate::publication::{PublicationActor, ToPublication};
@@ -26,6 +28,8 @@ pub(super) struct Reign {
     pub(super) epoch: Epoch,
     pub(super) target: LinkTarget,
     pub(super) batcher: Batcher,
+    /// A batch that the log had no room for; nothing overtakes it.
+    pub(super) refused: Option<Refused>,
     pub(super) outbox: OutboxSender,
     pub(super) rooms: HashMap<BareJid, Ward<RoomActor>>,
     pub(super) publications: HashMap<BareJid, Ward<PublicationActor>>,
@@ -72,6 +76,10 @@ impl OwnerActor {
         self.spawn(ctx, submission, |actor, outcome, ctx| {
             if let Err(error) = outcome {
                 let wait = actor.claim_wait;
+                match error {
+                    SubmitError::Busy => actor.claim_was_refused(ctx),
+                    _ => actor.claim_refused = None,
+                }
                 // A full log refuses for as long as it is full: said seldom, tried seldom.
                 actor.claim_wait = (wait * 2).min(CLAIM_WAIT_MAX);
                 tracing::warn!(partition = %actor.partition, %error, ?wait, "the partition was not claimed; tried again");
@@ -83,9 +91,24 @@ impl OwnerActor {
         });
     }
 
+    /// A leader without room for its claim keeps the partition from those that have it.
+    fn claim_was_refused(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        let since = *self.claim_refused.get_or_insert(now);
+        if now >= since + FULL_MAX {
+            self.claim_refused = Some(now);
+            self.hand_over(ctx);
+        }
+    }
+
     pub(super) fn begin(&mut self, epoch: Epoch, _ctx: &mut Context<Self>) {
         self.end("a new reign begins");
         self.claim_wait = CLAIM_WAIT;
+        self.claim_refused = None;
+        #[cfg(test)]
+        {
+            self.silent = false;
+        }
         if self.stopping {
             return;
         }
@@ -127,6 +150,7 @@ impl OwnerActor {
             epoch,
             target,
             batcher: Batcher::new(BatchSettings::default()),
+            refused: None,
             outbox,
             rooms: HashMap::new(),
             publications: HashMap::new(),
@@ -144,9 +168,11 @@ impl OwnerActor {
         });
         tracing::info!(partition = %self.partition, %epoch, "owning");
         self.fabric.metrics.reigns.inc();
+        let users: Vec<BareJid> = expected.keys().cloned().collect();
         for (user, sessions) in expected {
             self.tell_publication(&user, true, ToPublication::Expected(sessions));
         }
+        self.tell_again_of_expected(users.iter());
         self.announce(epoch);
     }
 
@@ -182,6 +208,10 @@ impl OwnerActor {
 
     /// Executes one effect, in log order.
     pub(super) fn effect(&mut self, effect: Effect, _ctx: &mut Context<Self>) {
+        #[cfg(test)]
+        if self.silent && effect.once().is_some() {
+            return;
+        }
         let Some(reign) = &mut self.reign else { return };
         match effect {
             Effect::Archive(_) | Effect::DropArchive(_) => {}

@@ -8,6 +8,8 @@ mod stores;
 
 #[cfg(test)]
 mod panic_tests;
+#[cfg(test)]
+mod reign_tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -19,7 +19,7 @@ use crate::negotiation::ask;
 use crate::supervision::RESTARTS_MAX;
 
 const NODE: NodeId = NodeId(1);
-const WAIT: Duration = Duration::from_secs(20);
+pub(super) const WAIT: Duration = Duration::from_secs(20);
 
 fn certificates() -> (ClusterTls, Arc<rustls::ServerConfig>) {
     let pool = "panics".parse().unwrap();
@@ -43,7 +43,7 @@ fn certificates() -> (ClusterTls, Arc<rustls::ServerConfig>) {
     )
 }
 
-fn settings(folder: &std::path::Path) -> Settings {
+pub(super) fn settings(folder: &std::path::Path) -> Settings {
     let (cluster_tls, client_tls) = certificates();
     let constants = PoolConstants {
         id_key: [1; 16],
@@ -98,7 +98,7 @@ fn settings(folder: &std::path::Path) -> Settings {
     }
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let mut looks = tokio::time::interval(Duration::from_millis(10));
     let waiting = async {
         while !holds() {

@@ -134,9 +134,9 @@ impl OutboxSender {
         }
     }
 
-    /// The owner of a target partition can't be reached; entries wait until [`OutboxSender::owner_is`].
-    pub fn owner_lost(&mut self, target: PartitionId) {
-        if let Some(way) = self.ways.get_mut(&target) {
+    /// A node can't be reached: entries for what it owns wait until [`OutboxSender::owner_is`], and leave at once then.
+    pub fn node_lost(&mut self, node: NodeId) {
+        for way in self.ways.values_mut().filter(|way| way.node == Some(node)) {
             way.node = None;
             way.resend = None;
         }

@@ -64,7 +64,10 @@ fn a_lost_owner_gets_everything_again_when_it_is_back() {
     let mut outbox = sender([1].into_iter(), now);
     outbox.owner_is(THERE, NodeId(2), Epoch(5), now);
     assert_eq!(sent(&mut outbox), [(2, 5, 1)]);
-    outbox.owner_lost(THERE);
+    outbox.node_lost(NodeId(3));
+    outbox.owner_is(THERE, NodeId(2), Epoch(5), now);
+    assert_eq!(sent(&mut outbox), [], "another node's loss is none of its");
+    outbox.node_lost(NodeId(2));
     outbox.push((THERE.0, 2), Command::Nothing, now);
     assert_eq!((sent(&mut outbox), outbox.poll_timeout()), (vec![], None));
     outbox.owner_is(THERE, NodeId(2), Epoch(5), now);

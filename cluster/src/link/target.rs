@@ -480,6 +480,11 @@ impl LinkTarget {
             .is_some_and(|link| matches!(link.attachment, Attachment::Complete))
     }
 
+    /// The life that a node was last seen in.
+    pub fn incarnation(&self, node: NodeId) -> Option<u64> {
+        self.nodes.get(&node).map(|link| link.incarnation)
+    }
+
     /// The nodes to which frames flow.
     pub fn attached_nodes(&self) -> impl Iterator<Item = NodeId> {
         let attached = self

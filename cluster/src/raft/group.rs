@@ -114,6 +114,27 @@ impl GroupHandle {
         self.node.intake.submit(payload)
     }
 
+    /// Asks the nearest voter that could take over to lead, because this node can't write. `false`: there is none, or this
+    /// node doesn't lead.
+    pub async fn hand_over(&self) -> bool {
+        let status = self.node.status();
+        let heard_within = self.node.shared.settings.election_min;
+        let successor = status.best_successor(None, heard_within);
+        let Some(successor) = successor.filter(|_| status.is_leader) else {
+            return false;
+        };
+        match self.node.raft.trigger().transfer_leader(successor).await {
+            Ok(()) => {
+                tracing::warn!(group = %status.group, to = %successor, "handing over: this node can't write");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(group = %status.group, %error, "leadership was not handed over");
+                false
+            }
+        }
+    }
+
     /// Returns when this node's machine has applied everything that was committed anywhere before the call, confirmed by
     /// a quorum (ReadIndex, never a lease). One round serves all reads that wait at its start.
     ///

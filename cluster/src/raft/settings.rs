@@ -67,7 +67,8 @@ impl Default for RaftSettings {
             append_timeout: Duration::from_secs(5),
             vote_timeout: Duration::from_secs(1),
             install_snapshot_timeout: Duration::from_secs(20),
-            payload_bytes_max: 2 << 20,
+            // A full batch of the owner's with what stands around its commands.
+            payload_bytes_max: (2 << 20) + (64 << 10),
             submitted_bytes_max: 32 << 20,
             submissions_max: 8192,
             append_bytes_max: 1 << 20,

@@ -151,6 +151,12 @@ impl GroupStatus {
             .any(|follower| follower.node == node && self.is_fit(follower, heard_within))
     }
 
+    /// Whether a follower has the log up to here.
+    pub(crate) fn has_upto(&self, node: NodeId, index: Option<u64>) -> bool {
+        let mut followers = self.followers.iter();
+        followers.any(|follower| follower.node == node && follower.matched >= index)
+    }
+
     /// The voter, `except` one, that has most of the log among those that could take over.
     pub(crate) fn best_successor(
         &self,
@@ -264,6 +270,23 @@ mod tests {
         check(&[(2, Some(5000), None)], None, None);
         check(&[(66, Some(5000), Some(10))], None, None);
         check(&[], None, None);
+    }
+
+    #[test]
+    fn a_member_that_takes_nothing_is_told_from_one_that_does() {
+        let status = status(&[(2, Some(4990), Some(10)), (3, None, Some(10))]);
+        let check = |node, index, expect| {
+            assert_eq!(
+                status.has_upto(NodeId(node), index),
+                expect,
+                "{node} {index:?}"
+            );
+        };
+        check(2, Some(4990), true);
+        check(2, Some(4991), false);
+        check(2, None, true);
+        check(3, Some(1), false);
+        check(4, None, false);
     }
 
     #[test]

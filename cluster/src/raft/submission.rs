@@ -130,6 +130,13 @@ impl Submission {
     }
 }
 
+impl Submission {
+    /// Whether it was refused for want of room: surely not proposed, and worth another try.
+    pub fn is_busy(&self) -> bool {
+        matches!(self.state, State::Refused(SubmitError::Busy))
+    }
+}
+
 impl Future for Submission {
     type Output = Result<u64, SubmitError>;
 
@@ -168,6 +175,8 @@ mod tests {
             })
         );
         let first = intake.submit(Bytes::from(vec![0; 10]));
+        assert!(!first.is_busy() && intake.submit(Bytes::from(vec![0; 10])).is_busy());
+        assert!(!intake.submit(Bytes::from(vec![0; 11])).is_busy());
         assert_eq!(
             refused(intake.submit(Bytes::from(vec![0; 10]))),
             Some(SubmitError::Busy)

@@ -23,6 +23,8 @@ struct Memory {
     snapshot_index: Option<u64>,
     led_since: Option<(u64, Instant)>,
     handed_over_at: Option<Instant>,
+    /// What was committed at the last look, and at the one before.
+    committed: [Option<u64>; 2],
 }
 
 impl Memory {
@@ -33,6 +35,7 @@ impl Memory {
             snapshot_index: None,
             led_since: None,
             handed_over_at: None,
+            committed: [None; 2],
         }
     }
 }
@@ -85,6 +88,7 @@ fn note_progress(node: &GroupNode, status: &GroupStatus, memory: &mut Memory, no
     if status.snapshot > memory.snapshot_index {
         memory.snapshot_index = status.snapshot;
     }
+    memory.committed = [status.committed, memory.committed[0]];
     memory.led_since = match memory.led_since {
         _ if !status.is_leader => None,
         Some((term, since)) if term == status.term => Some((term, since)),
@@ -149,9 +153,13 @@ fn wants_to_hand_over(
     let preferred = status
         .preferred_leader()
         .filter(|preferred| Some(*preferred) != status.leader);
+    // A member without room hears heartbeats and takes no entries: it would only hand over again.
+    let takes_entries = |node| status.has_upto(node, memory.committed[1]);
     has_led
         && is_calm
-        && preferred.is_some_and(|preferred| status.can_take_over(preferred, settings.election_min))
+        && preferred.is_some_and(|preferred| {
+            status.can_take_over(preferred, settings.election_min) && takes_entries(preferred)
+        })
 }
 
 async fn hand_over(

@@ -64,4 +64,6 @@ pub enum PublicationAction {
     },
     /// End an older stream that held the same resource (`conflict`).
     Kick(SessionKey),
+    /// End a stream whose account is gone (`not-authorized`).
+    Expel(SessionKey),
 }

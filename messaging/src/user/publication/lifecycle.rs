@@ -46,7 +46,7 @@ impl Publication {
     /// A node says which sessions of the user it has; what was known of its sessions is replaced.
     ///
     /// Contacts are told only of what differs from what was known; a session first learned of now is as it was before,
-    /// if the log knew of it.
+    /// if the log knew of it. Sessions of an account that is gone are ended.
     /// `cursor`: the newest row that the node has seen pass, 0: none. Rows after it are read and delivered.
     pub fn attach(
         &mut self,
@@ -56,6 +56,12 @@ impl Publication {
         contacts: &dyn Contacts,
     ) -> Vec<PublicationAction> {
         let mut out = Vec::new();
+        if !contacts.exists(&self.user) {
+            // Removed while nobody could tell the sessions.
+            let keys = states.into_iter().map(|state| state.key);
+            out.extend(keys.map(PublicationAction::Expel));
+            return out;
+        }
         self.begin(contacts);
         for key in self.keys(|session| session.key.node == node) {
             if !states.iter().any(|state| state.key == key)

@@ -12,10 +12,12 @@
 //! - [`presence`]: RFC 6121 §4, own sessions and contacts.
 //! - [`rows`]: rows of the log to sessions, offline delivery, carbons; [`unsettled`]: what isn't acknowledged.
 //! - [`routing`]: everything that is in no log.
+//! - [`once`]: what was committed and no row shows, told and told again.
 
 mod action;
 mod contacts;
 mod lifecycle;
+mod once;
 mod presence;
 mod routing;
 mod rows;

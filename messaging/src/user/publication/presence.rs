@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use xmpp::jid::{BareJid, Jid};
+use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::stanza::{PresenceType, Stanza, StanzaKind};
 use xmpp::stanza_error::{Condition, StanzaError};
 
@@ -315,15 +315,19 @@ impl Publication {
         if contacts.blocks(&self.user, &Jid::from(contact)) {
             return out;
         }
-        for session in self
-            .sessions
-            .iter()
-            .filter(|session| session.is_available())
-        {
-            let stanza = Arc::new(unavailable(&session.key.jid));
+        for jid in self.shown_to_contacts() {
+            let stanza = Arc::new(unavailable(jid));
             broadcast(vec![contact.clone()], &stanza, &mut out);
         }
         out
+    }
+
+    /// Sessions that contacts may have been shown: those that are available, and those an earlier owner said were up.
+    pub(super) fn shown_to_contacts(&self) -> impl Iterator<Item = &FullJid> {
+        let sessions = self.sessions.iter();
+        let available = sessions.filter(|session| session.is_available());
+        let known = available.map(|session| &session.key.jid);
+        known.chain(self.expected.iter().map(|expected| &expected.jid))
     }
 
     /// The user may now see the contact: it is asked, if anybody is there to look. RFC 6121 §3.1.6.

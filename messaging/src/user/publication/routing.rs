@@ -130,6 +130,10 @@ impl Publication {
             .cloned()
             .collect();
         self.held_probes.retain(|asker| !covers(jid, asker));
+        for expected in self.expected.iter().filter(|_| jid.resource().is_none()) {
+            let stanza = Arc::new(unavailable(&expected.jid));
+            broadcast(hidden.clone(), &stanza, out);
+        }
         for session in &mut self.sessions {
             let stanza = unavailable(&session.key.jid);
             if session.is_available() && jid.resource().is_some() && !hidden.is_empty() {

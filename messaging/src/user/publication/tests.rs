@@ -1,6 +1,7 @@
 //! One user's sessions under test: short conversations, and properties under random events.
 
 mod conversations;
+mod once_again;
 mod properties;
 mod soft_stanzas;
 
@@ -39,6 +40,7 @@ struct Contactbook {
     watched: Vec<&'static str>,
     blocked: Vec<&'static str>,
     requests: Vec<Stanza>,
+    removed: bool,
     delivered: u64,
     head: u64,
 }
@@ -67,7 +69,7 @@ impl Contacts for Contactbook {
         self.watchers.iter().map(|contact| bare(contact)).collect()
     }
     fn exists(&self, user: &BareJid) -> bool {
-        user.as_str() == USER
+        user.as_str() == USER && !self.removed
     }
     fn positions(&self, _: &BareJid) -> (u64, u64) {
         (self.delivered, self.head)
@@ -164,6 +166,7 @@ fn show(actions: &[PublicationAction]) -> String {
                 let down = down.iter().map(|jid| format!("-{}", jid.resource()));
                 format!("note {}", up.chain(down).collect::<Vec<_>>().join(" "))
             }
+            PublicationAction::Expel(key) => format!("expel {}#{}", key.jid.resource(), key.number),
             PublicationAction::Kick(key) => format!("kick {}#{}", key.jid.resource(), key.number),
         };
         out.push_str(&line);

@@ -171,7 +171,7 @@ impl World {
                     self.online
                         .extend(up.into_iter().map(|key| (key.jid, key.node)));
                 }
-                PublicationAction::Kick(key) => {
+                PublicationAction::Expel(key) | PublicationAction::Kick(key) => {
                     self.clients.retain(|client| client.state.key != key);
                 }
             }

@@ -1,0 +1,184 @@
+//! What a change of owner must not cost: words that were never told, and what waits while the log has no room.
+
+use bytes::Bytes;
+use cluster::recent_effects::Untold;
+use messaging::command::Command;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::panic_tests::{WAIT, settings, until};
+use super::*;
+use crate::link::Outcome;
+use crate::negotiation::propose;
+
+/// A client that says what the test says, and knows what it was told.
+struct Client {
+    socket: TcpStream,
+    unread: String,
+}
+
+impl Client {
+    /// Logs in with PLAIN and asks for the roster. `initial`: the base64 of `NUL user NUL password`.
+    async fn log_in(address: SocketAddr, resource: &str, initial: &str) -> Client {
+        let mut client = Client {
+            socket: TcpStream::connect(address).await.unwrap(),
+            unread: String::new(),
+        };
+        const OPEN: &str = "<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
+            xmlns:stream='http://etherx.jabber.org/streams'>";
+        client.say(OPEN).await;
+        client.hears("</stream:features>").await;
+        let auth = format!(
+            "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{initial}</auth>"
+        );
+        client.say(&auth).await;
+        client.hears("<success").await;
+        client.say(OPEN).await;
+        client.hears("</stream:features>").await;
+        let bind = format!(
+            "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+             <resource>{resource}</resource></bind></iq>"
+        );
+        client.say(&bind).await;
+        client.hears("</iq>").await;
+        client
+            .say("<iq type='get' id='roster'><query xmlns='jabber:iq:roster'/></iq><presence/>")
+            .await;
+        client.hears("id='roster'").await;
+        client
+    }
+
+    async fn say(&mut self, xml: &str) {
+        self.socket.write_all(xml.as_bytes()).await.unwrap();
+    }
+
+    /// Reads on until this was said.
+    async fn hears(&mut self, what: &str) {
+        let mut bytes = [0; 4_096];
+        loop {
+            if let Some(at) = self.unread.find(what) {
+                self.unread.drain(..at + what.len());
+                return;
+            }
+            let read = tokio::time::timeout(WAIT, self.socket.read(&mut bytes)).await;
+            let count = read.unwrap_or_else(|_| panic!("{what} was not said: {}", self.unread));
+            let count = count.unwrap();
+            assert!(count > 0, "{what} was not said: {}", self.unread);
+            self.unread
+                .push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+    }
+}
+
+fn bare(text: &str) -> BareJid {
+    BareJid::parse(text).unwrap()
+}
+
+/// The owner of a user's partition.
+struct Owner<'a> {
+    fabric: &'a Arc<Fabric>,
+    partition: PartitionId,
+}
+
+impl<'a> Owner<'a> {
+    fn of(fabric: &'a Arc<Fabric>, user: &str) -> Owner<'a> {
+        let partition = fabric.partition_of(&bare(user));
+        Owner { fabric, partition }
+    }
+
+    fn untold(&self) -> Untold {
+        let place = &self.fabric.partitions[usize::from(self.partition.0)];
+        place.replica.untold(now_ms())
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        self.fabric.owner(self.partition).map(|(_, epoch)| epoch.0)
+    }
+
+    async fn tell(&self, message: ToOwner) {
+        let actors = self.fabric.actors(self.partition).unwrap();
+        actors.owner.send(message).await.unwrap();
+    }
+}
+
+/// An owner that has committed and dies before it has told anybody: the next one tells, and ends who has no account.
+#[actix::test]
+async fn what_a_dead_owner_left_untold_is_told_by_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(folder.path());
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    settings.client.allow_plaintext_auth = true;
+    settings.client.tls_required = false;
+    settings.client_listeners = vec![ClientListener {
+        address,
+        direct_tls: false,
+    }];
+    let node = start(settings).await.unwrap();
+    until("the node is ready", || node.ready().is_ready()).await;
+    for user in ["alice@localhost", "bob@localhost"] {
+        node.create_account(bare(user), Password::new("secret"))
+            .await
+            .unwrap();
+    }
+    let fabric = &node.inner.fabric;
+    let mut alice = Client::log_in(address, "phone", "AGFsaWNlAHNlY3JldA==").await;
+    let mut bob = Client::log_in(address, "phone", "AGJvYgBzZWNyZXQ=").await;
+
+    let owner = Owner::of(fabric, "alice@localhost");
+    owner.tell(ToOwner::FallSilent).await;
+    alice
+        .say(
+            "<message type='chat' id='lost' to='nobody@localhost'><body>hi</body></message>\
+             <iq type='set' id='add'><query xmlns='jabber:iq:roster'>\
+             <item jid='carol@localhost'/></query></iq>",
+        )
+        .await;
+    // The answer comes by itself; the push and the error would not.
+    alice.hears("id='add'").await;
+    until("the refusal is committed", || {
+        owner.untold().users.values().map(Vec::len).sum::<usize>() >= 2
+    })
+    .await;
+    owner.tell(ToOwner::Panic).await;
+    alice.hears("jid='carol@localhost'").await;
+    alice.hears("id='lost'").await;
+    alice.hears("<service-unavailable").await;
+
+    let owner = Owner::of(fabric, "bob@localhost");
+    owner.tell(ToOwner::FallSilent).await;
+    node.remove_account(bare("bob@localhost")).await.unwrap();
+    owner.tell(ToOwner::Panic).await;
+    bob.hears("<not-authorized").await;
+    node.stop().await;
+}
+
+/// More than the group takes at once: it waits, and nobody has to attach again.
+#[actix::test]
+async fn what_finds_no_room_waits_and_the_reign_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(folder.path());
+    // Room for one batch on its way, where the owner would have two.
+    settings.raft.submitted_bytes_max = settings.raft.payload_bytes_max;
+    let node = start(settings).await.unwrap();
+    until("the node is ready", || node.ready().is_ready()).await;
+    let fabric = &node.inner.fabric;
+    let user = bare("alice@localhost");
+    node.create_account(user.clone(), Password::new("secret"))
+        .await
+        .unwrap();
+    let owner = Owner::of(fabric, "alice@localhost");
+    let before = owner.epoch();
+    let private = |number: usize| Command::SetPrivate {
+        user: user.clone(),
+        name: format!("{{urn:x}}{}", number % 4),
+        element: Bytes::from(vec![b' '; 1_500_000]),
+    };
+    let proposals = (0..10).map(|number| propose(fabric, &user, private(number)));
+    for outcome in futures_util::future::join_all(proposals).await {
+        assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+    }
+    assert_eq!(owner.epoch(), before, "one reign");
+    node.stop().await;
+}
