@@ -49,7 +49,7 @@ impl Dispatcher {
     fn route(&self, from: NodeId, frame: Frame, reply: Option<Reply>) {
         if frame.kind == start_entry::FRAME_KIND {
             if let (Some(groups), Some(reply)) = (self.groups.get(), reply) {
-                start_entry::serve(groups, &frame, reply);
+                start_entry::serve(groups, from, &frame, reply);
             }
             return;
         }

@@ -112,10 +112,21 @@ async fn propose(
     Some(u64::from_le_bytes(index)).filter(|index| *index > 0)
 }
 
+/// Whether a node may have this entry proposed: nobody begins another's life, which would end the one before.
+fn may_propose(from: NodeId, entry: &MetaEntry) -> bool {
+    match entry {
+        MetaEntry::NodeStarted { node } => *node == from,
+        // The first one counts; a node with another one ends its start.
+        MetaEntry::PoolCreated { .. } => true,
+    }
+}
+
 /// Proposes for another node, if this one leads the meta group.
-pub(super) fn serve(groups: &Groups, frame: &Frame, reply: Reply) {
-    if MetaEntry::decode(&frame.body).is_err() {
-        return;
+pub(super) fn serve(groups: &Groups, from: NodeId, frame: &Frame, reply: Reply) {
+    match MetaEntry::decode(&frame.body) {
+        Ok(entry) if may_propose(from, &entry) => {}
+        Ok(_) => return tracing::warn!(%from, "a node wants to begin another's life; refused"),
+        Err(error) => return tracing::warn!(%from, %error, "a start entry does not read"),
     }
     let Some(meta) = groups.handle(Group::META) else {
         return;
@@ -128,4 +139,25 @@ pub(super) fn serve(groups: &Groups, frame: &Frame, reply: Reply) {
             tracing::debug!(?error, "a starting node was gone before it was answered");
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_begins_no_life_but_its_own() {
+        let check = |from, entry, expect| {
+            assert_eq!(
+                may_propose(NodeId(from), &entry),
+                expect,
+                "{from}: {entry:?}"
+            );
+        };
+        let started = |node| MetaEntry::NodeStarted { node: NodeId(node) };
+        check(1, started(1), true);
+        check(1, started(2), false);
+        check(2, started(1), false);
+        check(2, MetaEntry::PoolCreated { digest: [7; 32] }, true);
+    }
 }
