@@ -75,7 +75,7 @@ impl OwnerActor {
                 from,
                 request,
                 ask: Ask::Query(query),
-            } => self.query(from, request, query, ctx),
+            } => self.query(from, request, query),
         }
     }
 

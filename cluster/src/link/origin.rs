@@ -414,7 +414,7 @@ impl<T> LinkOrigin<T> {
     pub fn handle(&mut self, from: NodeId, epoch: Epoch, down: Down, now: Instant) {
         let now = self.clock(now);
         if let Down::NotOwner { hint } = down {
-            return self.not_owner(from, hint, now);
+            return self.not_owner(from, epoch, hint, now);
         }
         match self.owner {
             Some((owner, known)) if owner == from && known == epoch => {}
@@ -452,11 +452,19 @@ impl<T> LinkOrigin<T> {
         }
     }
 
-    fn not_owner(&mut self, from: NodeId, hint: Option<(NodeId, Epoch)>, now: Instant) {
+    fn not_owner(
+        &mut self,
+        from: NodeId,
+        epoch: Epoch,
+        hint: Option<(NodeId, Epoch)>,
+        now: Instant,
+    ) {
         if let Some((owner, epoch)) = hint {
             self.owner_is(owner, epoch, now);
         }
-        if self.is_owner(from) && self.phase != Phase::Snapshotting {
+        // Of an earlier reign it says nothing about this one.
+        let known = self.owner.is_some_and(|(_, known)| known <= epoch);
+        if self.is_owner(from) && known && self.phase != Phase::Snapshotting {
             // It doesn't own the partition any more, or doesn't know yet that it does.
             self.detach(Some(now + self.settings.retry_wait));
         }

@@ -452,6 +452,9 @@ fn who_is_no_owner_points_to_another_or_is_tried_again() {
         [],
         "of the past"
     );
+    let former = Down::NotOwner { hint: None };
+    node.link.handle(NodeId(3), Epoch(7), former, node.now);
+    assert_eq!(node.wait(250), [], "its former reign is over, not this one");
 }
 
 #[test]
