@@ -36,18 +36,17 @@ pub enum ControlError {
 }
 
 impl ControlError {
-    /// What a client is told.
-    pub fn to_stanza_error(&self) -> StanzaError {
+    /// What a client is told; `None`: nothing, since the outcome is unknown and an error would pass for final.
+    pub fn refusal(&self) -> Option<StanzaError> {
         let (condition, kind) = match self {
             ControlError::Conflict => (Condition::Conflict, StanzaErrorType::Cancel),
             ControlError::NotFound => (Condition::ItemNotFound, StanzaErrorType::Cancel),
             ControlError::Invalid(_) => (Condition::NotAcceptable, StanzaErrorType::Modify),
             ControlError::Unavailable(_) => (Condition::ResourceConstraint, StanzaErrorType::Wait),
-            ControlError::Timeout => (Condition::RemoteServerTimeout, StanzaErrorType::Wait),
+            ControlError::Timeout => return None,
         };
-        StanzaError::new(condition)
-            .with_kind(kind)
-            .with_text(self.to_string())
+        let error = StanzaError::new(condition).with_kind(kind);
+        Some(error.with_text(self.to_string()))
     }
 }
 

@@ -1,7 +1,8 @@
 //! The sessions of this node by their address.
 //!
-//! An entry is claimed when the owner of the user's partition has granted the resource, and given up by the session that
-//! holds it; a newer session under the same address replaces the older one's entry.
+//! The link of the user's partition claims an entry as soon as it hears that the owner has granted the resource, before
+//! anything that the owner says behind that; the session that holds it gives it up. A newer session under the same
+//! address replaces the older one's entry.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -35,12 +36,12 @@ impl Directory {
         &self.shards[hasher.finish() as usize % SHARDS]
     }
 
-    /// Enters a session.
-    pub fn claim(&self, jid: FullJid, entry: Entry) {
+    /// Enters a session; gives the one that had the address.
+    pub fn claim(&self, jid: FullJid, entry: Entry) -> Option<Entry> {
         self.shard(&jid)
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(jid, entry);
+            .insert(jid, entry)
     }
 
     /// Removes a session, unless another holds the address by now.

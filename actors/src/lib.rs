@@ -8,8 +8,8 @@
 //! ```
 //!
 //! - [`fabric`]: what all actors of a node share; [`directory`]: the node's sessions by address.
-//! - [`session`]: one client's stream; [`negotiation`]: what comes before it; [`listener`]: sockets; [`connections`]: all of
-//!   them, for a stop.
+//! - [`session`]: one client's stream; [`negotiation`]: what comes before it; [`claim`]: its resource; [`listener`]:
+//!   sockets; [`connections`]: all of them, for a stop.
 //! - [`mailbox`]: how much may wait for a session; `framing`: words of the owner cut to frames; `soft`: what owners
 //!   tell each other, kept for a new one.
 //! - [`services`]: requests that a session answers or passes on, one file a feature.
@@ -27,6 +27,7 @@ pub mod fabric;
 mod framing;
 pub mod metrics;
 
+pub mod claim;
 pub mod listener;
 pub mod mailbox;
 pub mod negotiation;

@@ -18,14 +18,18 @@ use cluster::link::protocol::{
 };
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use messaging::command::{Answer, Command};
+use messaging::query::Query;
 use messaging::user::publication::{
     PublicationSettings, SessionEvent, SessionKey, SessionState, directed_has_room,
 };
 use tokio::sync::oneshot;
 use xmpp::jid::{BareJid, FullJid, Jid};
+use xmpp::stream_error::StreamErrorCondition;
 
+use crate::directory::Entry;
 use crate::fabric::{Fabric, FabricError};
-use crate::session::{SessionActor, ToSession};
+use crate::mailbox::SessionMailbox;
+use crate::session::{SessionActor, ToSession, unavailable};
 use crate::supervision::{RestartBudget, survive};
 
 /// Everything that can wake the actor.
@@ -54,7 +58,16 @@ pub enum ToLink {
         /// Who wants to know.
         caller: Caller,
         /// The question.
-        ask: Box<Ask>,
+        query: Box<Query>,
+    },
+    /// A stream wants its resource.
+    Bind {
+        /// Who wants to know.
+        caller: Caller,
+        /// The session that it will be.
+        key: SessionKey,
+        /// The session's mailbox.
+        mailbox: Arc<SessionMailbox>,
     },
     /// A frame of the owner.
     Frame {
@@ -109,7 +122,13 @@ pub fn tell(link: &Addr<LinkActor>, message: ToLink) {
 /// What the link hands back: who asked, and which resource was asked for if one was.
 pub struct Token {
     caller: Caller,
-    bind: Option<SessionKey>,
+    bind: Option<Box<Binding>>,
+}
+
+/// A resource that was asked for.
+struct Binding {
+    key: SessionKey,
+    mailbox: Arc<SessionMailbox>,
 }
 
 impl From<Caller> for Token {
@@ -316,31 +335,56 @@ impl LinkActor {
             }),
             LinkAction::Deliver(delivery) => self.deliver(delivery),
             LinkAction::Kick { session, condition } => {
-                if let Some(entry) = self.fabric.directory.find(&session.jid, session.number)
-                    && entry.session.try_send(ToSession::Kick(condition)).is_err()
-                {
-                    tracing::warn!("a session could not be told to end");
+                if let Some(entry) = self.fabric.directory.find(&session.jid, session.number) {
+                    end_session(&entry, condition);
                 }
             }
         }
     }
 
     fn replied(&mut self, token: Token, reply: AskReply) {
-        if let Some(key) = token.bind
+        if let Some(binding) = token.bind
             && reply == AskReply::Bound
         {
-            let user = self.users.entry(key.jid.bare()).or_default();
-            user.sessions.retain(|session| session.key.jid != key.jid);
-            user.sessions.push(SessionState {
-                key,
-                flags: Default::default(),
-                presence: None,
-                directed: Vec::new(),
-                unacknowledged: Vec::new(),
-                newest_row: 0,
-            });
+            if matches!(&token.caller, Caller::Task(asker) if asker.is_closed()) {
+                // Whoever asked is gone, and has given back what was not granted yet.
+                return self.give_back(binding.key);
+            }
+            self.bound(*binding);
         }
         token.caller.tell(Outcome::Replied(reply));
+    }
+
+    /// The owner has granted a resource: in the directory before anything that the owner says behind it.
+    fn bound(&mut self, binding: Binding) {
+        let Binding { key, mailbox } = binding;
+        let user = self.users.entry(key.jid.bare()).or_default();
+        user.sessions.retain(|session| session.key.jid != key.jid);
+        user.sessions.push(SessionState {
+            key: key.clone(),
+            flags: Default::default(),
+            presence: None,
+            directed: Vec::new(),
+            unacknowledged: Vec::new(),
+            newest_row: 0,
+        });
+        let entry = Entry {
+            number: key.number,
+            session: mailbox,
+        };
+        let older = self.fabric.directory.claim(key.jid, entry);
+        if let Some(older) = older.filter(|older| older.number != key.number) {
+            // RFC 6120 §7.7.2.2. The owner has said so, too, if its word got here.
+            end_session(&older, StreamErrorCondition::Conflict);
+        }
+    }
+
+    fn give_back(&mut self, key: SessionKey) {
+        let stanza = unavailable(&key.jid);
+        let down = Publish::Session(SessionEvent::Down { key, stanza });
+        if self.core.publish(None, down, Instant::now()).is_err() {
+            tracing::debug!("a resource is given back with the next attachment");
+        }
     }
 
     fn receive(&mut self, message: ToLink, ctx: &mut Context<Self>) {
@@ -364,14 +408,15 @@ impl LinkActor {
                     token.caller.tell(Outcome::Full);
                 }
             }
-            ToLink::Ask { caller, ask } => {
-                let bind = match &*ask {
-                    Ask::Bind(key) => Some(key.clone()),
-                    Ask::Query(_) => None,
-                };
-                if let Err((token, _full)) = self.core.ask(Token { caller, bind }, *ask, now) {
-                    token.caller.tell(Outcome::Full);
-                }
+            ToLink::Ask { caller, query } => self.ask(Token::from(caller), Ask::Query(*query), now),
+            ToLink::Bind {
+                caller,
+                key,
+                mailbox,
+            } => {
+                let ask = Ask::Bind(key.clone());
+                let bind = Some(Box::new(Binding { key, mailbox }));
+                self.ask(Token { caller, bind }, ask, now);
             }
             ToLink::Frame { from, epoch, down } => self.core.handle(from, epoch, *down, now),
             ToLink::OwnerIs { owner, epoch } => self.core.owner_is(owner, epoch, now),
@@ -381,6 +426,12 @@ impl LinkActor {
             ToLink::Panic => panic!("made to panic"),
         }
         self.run(ctx);
+    }
+
+    fn ask(&mut self, token: Token, ask: Ask, now: Instant) {
+        if let Err((token, _full)) = self.core.ask(token, ask, now) {
+            token.caller.tell(Outcome::Full);
+        }
     }
 
     fn snapshot(&self) -> (Vec<AttachUser>, Vec<AttachRoom>) {
@@ -414,10 +465,7 @@ impl LinkActor {
             .iter()
             .filter_map(|jid| self.fabric.directory.find(jid, 0))
         {
-            let kick = ToSession::Kick(xmpp::stream_error::StreamErrorCondition::PolicyViolation);
-            if entry.session.try_send(kick).is_err() {
-                tracing::debug!("a session was gone before it could be told to end");
-            }
+            end_session(&entry, StreamErrorCondition::PolicyViolation);
         }
     }
 
@@ -445,8 +493,7 @@ impl LinkActor {
                 });
                 if told.is_err() {
                     // Gone, or not reading: it must not live on with a wrong picture of where it is.
-                    let condition = xmpp::stream_error::StreamErrorCondition::ResourceConstraint;
-                    entry.session.try_send(ToSession::Kick(condition)).ok();
+                    end_session(&entry, StreamErrorCondition::ResourceConstraint);
                 }
             }
         }
@@ -474,12 +521,7 @@ impl LinkActor {
             if full {
                 // A slow client: its rows wait in the log, and its stream ends.
                 self.fabric.metrics.slow_sessions.inc();
-                entry
-                    .session
-                    .try_send(ToSession::Kick(
-                        xmpp::stream_error::StreamErrorCondition::ResourceConstraint,
-                    ))
-                    .ok();
+                end_session(&entry, StreamErrorCondition::ResourceConstraint);
                 self.fabric.directory.release(target, entry.number);
             }
         }
@@ -533,6 +575,12 @@ impl LinkActor {
                 }
             }
         }
+    }
+}
+
+fn end_session(entry: &Entry, condition: StreamErrorCondition) {
+    if entry.session.try_send(ToSession::Kick(condition)).is_err() {
+        tracing::debug!("a session was gone before it could be told to end");
     }
 }
 

@@ -185,23 +185,26 @@ pub async fn accept(
             return;
         };
         let connection = fabric.connections.open();
-        let spawned = arbiter.spawn(async move {
-            let admission = tokio::select! {
-                admission = doorkeeper.admit(address.ip(), trusted) => Some(admission),
-                () = tokio::time::sleep(QUEUE_MAX) => None,
-                () = fabric.connections.stopping() => None,
-            };
-            drop(place);
-            if let Some(admission) = admission {
-                let accepted = Accepted {
-                    socket,
-                    address: address.ip(),
-                    direct_tls,
-                    admission,
-                    connection,
+        // On the arbiter from the start: a session's place stays on its thread.
+        let spawned = arbiter.spawn_fn(move || {
+            actix_rt::spawn(async move {
+                let admission = tokio::select! {
+                    admission = doorkeeper.admit(address.ip(), trusted) => Some(admission),
+                    () = tokio::time::sleep(QUEUE_MAX) => None,
+                    () = fabric.connections.stopping() => None,
                 };
-                crate::negotiation::serve(fabric, accepted).await;
-            }
+                drop(place);
+                if let Some(admission) = admission {
+                    let accepted = Accepted {
+                        socket,
+                        address: address.ip(),
+                        direct_tls,
+                        admission,
+                        connection,
+                    };
+                    crate::negotiation::serve(fabric, accepted).await;
+                }
+            });
         });
         if !spawned {
             return;

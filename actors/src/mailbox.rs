@@ -88,7 +88,12 @@ impl SessionMailbox {
     /// The session has a message in hand; gives why it has to end, if it has to.
     pub(crate) fn taken(&self, message: &ToSession) -> Option<StreamErrorCondition> {
         self.backlog.take(bytes_of(message));
-        self.doomed.get().cloned()
+        self.doomed()
+    }
+
+    /// Why the session has to end, if it has to.
+    pub fn doomed(&self) -> Option<StreamErrorCondition> {
+        self.doomed.get().copied()
     }
 }
 

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use cluster::link::protocol::{Ask, AskReply, Publish};
+use cluster::link::protocol::AskReply;
 use messaging::command::{Answer, Command};
 use messaging::query::{Query, Reply};
-use messaging::user::publication::{SessionEvent, SessionKey};
+use messaging::user::publication::SessionKey;
 use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -21,12 +21,13 @@ use xmpp::stanza_error::{Condition, StanzaError};
 use xmpp::stream::{StreamCore, StreamEffect, StreamEvent, Transport};
 use xmpp::stream_error::{StreamError, StreamErrorCondition};
 
+use crate::claim::Claim;
 use crate::connections::Connection;
 use crate::control;
 use crate::fabric::Fabric;
 use crate::link::{Outcome, ToLink};
 use crate::listener::{Accepted, Admission, Wire};
-use crate::session::{SessionActor, SessionParts, unavailable};
+use crate::session::{SessionActor, SessionParts};
 
 /// What a negotiation ends with.
 enum Step {
@@ -44,7 +45,7 @@ struct Negotiation {
     wire: Wire,
     out: BytesMut,
     number: u64,
-    bound: Option<SessionKey>,
+    claim: Option<Claim>,
     admission: Option<Admission>,
     connection: Connection,
 }
@@ -85,16 +86,16 @@ pub async fn serve(fabric: Arc<Fabric>, accepted: Accepted) {
         wire,
         out,
         number,
-        bound: None,
+        claim: None,
         admission: Some(admission),
         connection,
     };
     match negotiation.run().await {
         Ok(Some(jid)) => negotiation.hand_over(jid, address),
-        Ok(None) => negotiation.give_up(),
+        // A resource that was bound meanwhile is given back with its claim.
+        Ok(None) => {}
         Err(error) => {
             tracing::debug!(%address, %error, "a connection ended before its session began");
-            negotiation.give_up();
         }
     }
 }
@@ -190,7 +191,14 @@ impl Negotiation {
                     self.admission = None;
                 }
                 StreamEffect::Register { account, password } => {
-                    self.register(account, password).await
+                    let Some(event) = self.register(account, password).await else {
+                        // Never answered with an error, which clients would show as final: the stream goes.
+                        tracing::info!(
+                            "the outcome of a registration is unknown; its stream is dropped"
+                        );
+                        return Ok(Step::Closed);
+                    };
+                    self.core.handle_event(event, Instant::now());
                 }
                 StreamEffect::BindResource { account, requested } => {
                     self.bind(account, requested).await
@@ -237,14 +245,13 @@ impl Negotiation {
         Ok(())
     }
 
-    async fn register(&mut self, account: BareJid, password: Password) {
+    /// Makes an account; `None`: nobody knows whether it was made.
+    async fn register(&self, account: BareJid, password: Password) -> Option<StreamEvent> {
         let iterations = self.fabric.settings.client.scram_iterations;
-        let event = match control::create_account(&self.fabric, account, password, iterations).await
-        {
-            Ok(()) => StreamEvent::Registered,
-            Err(error) => StreamEvent::RegistrationRefused(error.to_stanza_error()),
-        };
-        self.core.handle_event(event, Instant::now());
+        match control::create_account(&self.fabric, account, password, iterations).await {
+            Ok(()) => Some(StreamEvent::Registered),
+            Err(error) => error.refusal().map(StreamEvent::RegistrationRefused),
+        }
     }
 
     async fn bind(&mut self, account: BareJid, requested: Option<String>) {
@@ -260,13 +267,12 @@ impl Negotiation {
                     number: self.number,
                     jid: jid.clone(),
                 };
-                match ask(&self.fabric, &account, Ask::Bind(key.clone())).await {
-                    Outcome::Replied(AskReply::Bound) => {
-                        self.bound = Some(key);
+                match Claim::make(&self.fabric, key).await {
+                    Ok(claim) => {
+                        self.claim = Some(claim);
                         StreamEvent::Bound(jid)
                     }
-                    Outcome::Replied(AskReply::Refused(error)) => StreamEvent::BindRefused(*error),
-                    _ => StreamEvent::BindRefused(unavailable_now()),
+                    Err(error) => StreamEvent::BindRefused(*error),
                 }
             }
         };
@@ -274,48 +280,28 @@ impl Negotiation {
     }
 
     fn hand_over(self, jid: FullJid, address: IpAddr) {
-        let Some(key) = self.bound else { return };
-        tracing::info!(session = key.number, %jid, %address, "session");
+        let Some(claim) = self.claim else { return };
+        tracing::info!(session = claim.key().number, %jid, %address, "session");
         let parts = SessionParts {
             fabric: self.fabric,
             core: self.core,
             wire: self.wire,
             connection: self.connection,
-            key,
+            claim,
         };
         SessionActor::begin(parts);
-    }
-
-    /// The connection is gone; a resource that was bound meanwhile is given back.
-    fn give_up(self) {
-        let Some(key) = self.bound else { return };
-        let user = key.jid.bare();
-        let stanza = unavailable(&key.jid);
-        let publish = Box::new(Publish::Session(SessionEvent::Down { key, stanza }));
-        if let Some(link) = self.fabric.link_of(&user)
-            && link
-                .try_send(ToLink::Publish {
-                    caller: None,
-                    publish,
-                })
-                .is_err()
-        {
-            tracing::warn!(
-                "a session's end could not be told; it ends when the node attaches again"
-            );
-        }
     }
 }
 
 /// Asks the owner of a key and waits.
-pub async fn ask(fabric: &Fabric, key: &BareJid, ask: Ask) -> Outcome {
+pub async fn ask(fabric: &Fabric, key: &BareJid, query: Query) -> Outcome {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let Some(link) = fabric.link_of(key) else {
         return Outcome::NotDone;
     };
     let message = ToLink::Ask {
         caller: crate::link::Caller::Task(sender),
-        ask: Box::new(ask),
+        query: Box::new(query),
     };
     if link.send(message).await.is_err() {
         return Outcome::NotDone;
@@ -345,9 +331,9 @@ async fn lookup(fabric: &Fabric, account: BareJid) -> StreamEvent {
         // At once: the client tries another node.
         return StreamEvent::CredentialsRefused(SaslCondition::TemporaryAuthFailure);
     }
-    let query = Ask::Query(Query::Credentials {
+    let query = Query::Credentials {
         user: account.clone(),
-    });
+    };
     match ask(fabric, &account, query).await {
         Outcome::Replied(AskReply::Reply(Reply::Credentials(found))) => found_event(found),
         _ => StreamEvent::CredentialsRefused(SaslCondition::TemporaryAuthFailure),

@@ -7,9 +7,13 @@ mod status;
 mod stores;
 
 #[cfg(test)]
+mod claim_tests;
+#[cfg(test)]
 mod panic_tests;
 #[cfg(test)]
 mod reign_tests;
+#[cfg(test)]
+mod stage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

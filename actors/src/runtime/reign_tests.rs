@@ -6,7 +6,7 @@ use messaging::command::Command;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::panic_tests::{WAIT, settings, until};
+use super::stage::{WAIT, settings, until};
 use super::*;
 use crate::link::Outcome;
 use crate::negotiation::propose;

@@ -138,16 +138,15 @@ pub async fn ask_partition(
     query: Query,
 ) -> Result<Reply, StanzaError> {
     use crate::link::{Caller, Outcome, ToLink};
-    use cluster::link::protocol::{Ask, AskReply};
+    use cluster::link::protocol::AskReply;
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let unavailable = crate::negotiation::unavailable_now;
     let actors = fabric.actors(partition).ok_or_else(unavailable)?;
-    let ask = Box::new(Ask::Query(query));
     actors
         .link
         .send(ToLink::Ask {
             caller: Caller::Task(sender),
-            ask,
+            query: Box::new(query),
         })
         .await
         .map_err(|_| unavailable())?;

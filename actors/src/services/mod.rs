@@ -13,7 +13,7 @@ pub mod time;
 pub mod vcard;
 
 use bytes::Bytes;
-use cluster::link::protocol::{Ask, AskReply};
+use cluster::link::protocol::AskReply;
 use messaging::archive::ArchiveIds;
 use messaging::command::Command;
 use messaging::query::{Query, Reply};
@@ -155,7 +155,7 @@ pub fn room(
 /// # Errors
 /// What the client is told when nobody answers.
 pub async fn ask_query(fabric: &Fabric, key: &BareJid, query: Query) -> Result<Reply, StanzaError> {
-    match crate::negotiation::ask(fabric, key, Ask::Query(query)).await {
+    match crate::negotiation::ask(fabric, key, query).await {
         Outcome::Replied(AskReply::Reply(reply)) => Ok(reply),
         Outcome::Replied(AskReply::Refused(error)) => Err(*error),
         _ => Err(crate::negotiation::unavailable_now()),

@@ -13,7 +13,6 @@ use xmpp::stanza_error::{Condition, StanzaError};
 
 use super::SessionActor;
 use super::pending::Handling;
-use crate::control::ControlError;
 use crate::services::{self, Service};
 
 impl SessionActor {
@@ -320,9 +319,10 @@ impl SessionActor {
         let future = future.into_actor(self).map(move |result, actor, ctx| {
             match result {
                 Ok(()) => actor.answer(handling, bytes::Bytes::new(), ctx),
-                // Unknown is never answered with an error.
-                Err(ControlError::Timeout) => return actor.drop_stream(ctx),
-                Err(error) => actor.refuse(handling, &error.to_stanza_error(), ctx),
+                Err(error) => match error.refusal() {
+                    Some(error) => actor.refuse(handling, &error, ctx),
+                    None => return actor.outcome_unknown(ctx),
+                },
             }
             actor.effects(ctx);
         });

@@ -34,8 +34,8 @@ use xmpp::stream::StreamCore;
 use xmpp::stream_error::{StreamError, StreamErrorCondition};
 use xmpp::stream_management::{Inbound, Outbound};
 
+use crate::claim::Claim;
 use crate::connections::Connection;
-use crate::directory::Entry;
 use crate::fabric::Fabric;
 use crate::link::{Caller, Outcome, ToLink, tell};
 use crate::listener::Wire;
@@ -83,8 +83,8 @@ pub struct SessionParts {
     pub wire: Wire,
     /// Its place among the node's connections.
     pub connection: Connection,
-    /// Its address.
-    pub key: SessionKey,
+    /// Its resource.
+    pub claim: Claim,
 }
 
 /// One client's stream.
@@ -110,7 +110,7 @@ pub struct SessionActor {
     unmanaged: Unmanaged,
     timer: Option<(Instant, SpawnHandle)>,
     /// As the directory has it.
-    mailbox: Option<Arc<SessionMailbox>>,
+    mailbox: Arc<SessionMailbox>,
     ending: Ending,
     said_goodbye: bool,
     /// A stop of the node waits for it.
@@ -160,12 +160,16 @@ impl SessionActor {
             core,
             wire,
             connection,
-            key,
+            claim,
         } = parts;
+        let (key, mailbox) = (claim.key().clone(), Arc::clone(claim.mailbox()));
+        let Some(place) = claim.take_place() else {
+            return tracing::error!(session = key.number, "a session without a place");
+        };
         let (reader, writer) = tokio::io::split(wire);
         let bare = key.jid.bare();
         fabric.metrics.sessions.inc();
-        SessionActor {
+        place.run(SessionActor {
             fabric,
             bare,
             core,
@@ -181,13 +185,12 @@ impl SessionActor {
             rooms: HashMap::new(),
             unmanaged: Unmanaged::default(),
             timer: None,
-            mailbox: None,
+            mailbox,
             ending: Ending::No,
             said_goodbye: false,
             _connection: connection,
             key,
-        }
-        .start();
+        });
     }
 
     fn jid(&self) -> &FullJid {
@@ -365,11 +368,7 @@ impl SessionActor {
         }
         if let Some(management) = &mut self.management {
             if management.inbound.handle_timeout(now).is_err() {
-                tracing::info!(
-                    session = self.key.number,
-                    "the outcome of a stanza is unknown; the stream is dropped"
-                );
-                return self.drop_stream(ctx);
+                return self.outcome_unknown(ctx);
             }
             match management.outbound.handle_timeout(now) {
                 xmpp::stream_management::OutboundTimeout::Nothing => {}
@@ -390,7 +389,7 @@ impl SessionActor {
             .values()
             .any(|pending| pending.deadline() <= now)
         {
-            return self.drop_stream(ctx);
+            return self.outcome_unknown(ctx);
         }
         self.effects(ctx);
     }
@@ -457,15 +456,6 @@ impl Actor for SessionActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(Self::MAILBOX);
-        let waiting_max = self.fabric.settings.client.outgoing_bytes_max;
-        let mailbox = Arc::new(SessionMailbox::new(ctx.address(), waiting_max));
-        self.mailbox = Some(Arc::clone(&mailbox));
-        let entry = Entry {
-            number: self.key.number,
-            session: mailbox,
-        };
-        self.fabric.directory.claim(self.key.jid.clone(), entry);
         if self.fabric.connections.is_stopping() {
             // Too late in the directory to be told with the others.
             return self.end(StreamError::new(StreamErrorCondition::SystemShutdown), ctx);
@@ -483,11 +473,7 @@ impl Handler<ToSession> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, message: ToSession, ctx: &mut Self::Context) {
-        if let Some(condition) = self
-            .mailbox
-            .as_ref()
-            .and_then(|mailbox| mailbox.taken(&message))
-        {
+        if let Some(condition) = self.mailbox.taken(&message) {
             self.end(StreamError::new(condition), ctx);
         }
         match message {

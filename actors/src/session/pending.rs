@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use actix::{AsyncContext, Context};
 use bytes::Bytes;
-use cluster::link::protocol::{Ask, AskReply, Publish};
+use cluster::link::protocol::{AskReply, Publish};
 use messaging::command::{Answer, Command};
 use messaging::query::{Query, Reply};
 use xmpp::jid::BareJid;
@@ -161,7 +161,7 @@ impl SessionActor {
     ) {
         self.pass(key, handling, ctx, |caller| ToLink::Ask {
             caller,
-            ask: Box::new(Ask::Query(query)),
+            query: Box::new(query),
         });
     }
 
@@ -184,15 +184,19 @@ impl SessionActor {
             Outcome::Replied(AskReply::Bound) => self.settle(handling.number),
             Outcome::Full | Outcome::NotDone => self.refuse(handling, &unavailable_now(), ctx),
             Outcome::Unknown => {
-                // Never answered with an error, which clients would show as final: the stream goes, uncounted.
-                tracing::info!(
-                    session = self.key.number,
-                    "the outcome of a stanza is unknown; the stream is dropped"
-                );
-                return self.drop_stream(ctx);
+                return self.outcome_unknown(ctx);
             }
         }
         self.effects(ctx);
+    }
+
+    /// Never answered with an error, which clients would show as final: the stream goes, the stanza uncounted.
+    pub(super) fn outcome_unknown(&mut self, ctx: &mut Context<Self>) {
+        tracing::info!(
+            session = self.key.number,
+            "the outcome of a stanza is unknown; the stream is dropped"
+        );
+        self.drop_stream(ctx);
     }
 
     fn done(&mut self, handling: Handling, payload: Bytes, ctx: &mut Context<Self>) {
