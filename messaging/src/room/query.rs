@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xmpp::jid::{BareJid, FullJid};
 use xmpp::ns;
+use xmpp::stream::features::{Place, namespaces_at};
 use xmpp::write::XmlWriter;
 
 use super::config_form;
@@ -221,22 +222,11 @@ fn info(scene: &Scene<'_>) -> Bytes {
         .attr("type", "text")
         .attr("name", name(scene.room, record))
         .end();
-    let always = [
-        ns::DISCO_INFO,
-        ns::DISCO_ITEMS,
-        ns::MUC,
-        ns::MUC_STABLE_ID,
-        ns::MUC_SELF_PING,
-        ns::OCCUPANT_ID,
-        ns::STANZA_ID,
-        ns::MUC_REQUEST,
-    ];
-    let archive: &[&str] = if config.archived {
-        &[ns::MAM, ns::MAM_EXTENDED]
-    } else {
-        &[]
-    };
+    let of_archive = [ns::MAM, ns::MAM_EXTENDED];
+    let features = namespaces_at(Place::DiscoRoom)
+        .filter(|feature| config.archived || !of_archive.contains(feature));
     let choice = |on: bool, yes: &'static str, no: &'static str| if on { yes } else { no };
+    // §15.3: its configuration.
     let kinds = [
         choice(config.public, "muc_public", "muc_hidden"),
         choice(config.members_only, "muc_membersonly", "muc_open"),
@@ -253,7 +243,7 @@ fn info(scene: &Scene<'_>) -> Bytes {
         ),
         choice(config.persistent, "muc_persistent", "muc_temporary"),
     ];
-    for feature in always.iter().chain(archive).chain(&kinds) {
+    for feature in features.chain(kinds) {
         writer.start("feature").attr("var", feature).end();
     }
     room_info(scene, &mut writer);

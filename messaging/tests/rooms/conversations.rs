@@ -422,6 +422,22 @@ fn subjects_and_who_may_set_them() {
 }
 
 #[test]
+fn a_private_message_is_for_every_session_under_the_nickname() {
+    let mut stage = Stage::with_room(&[]);
+    stage.join("bob/pc", "bob");
+    stage.join("bob/phone", "bob");
+    let bob = format!("{ROOM}/bob");
+    check(
+        stage.message("alice/pc", &bob, "type='chat' id='p'", "<body>psst</body>"),
+        expect![[r#"
+        outbox: bob/- < message chat alice body="psst"
+        outbox: also for bob@example.org/pc
+        filed: alice/- < message chat alice/pc body="psst"
+    "#]],
+    );
+}
+
+#[test]
 fn private_messages_are_filed_on_both_sides() {
     let mut stage = Stage::with_room(&[]);
     stage.join("bob/pc", "bob");
@@ -539,8 +555,8 @@ fn questions_about_a_room() {
     check(
         stage.send("carol/pc", &get(ROOM, info)),
         expect![[r#"
-        carol/pc = <query xmlns='http://jabber.org/protocol/disco#info'><identity category='conference' type='text' name='The den'/><feature var='http://jabber.org/protocol/disco#info'/><feature var='http://jabber.org/protocol/disco#items'/><feature var='http://jabber.org/protocol/muc'/><feature var='http://jabber.org/protocol/muc#stable_id'/><feature var='http://jabber.org/protocol/muc#self-ping-optimization'/><feature var='urn:xmpp:occupant-id:0'/><feature var='urn:xmpp:sid:0'/><feature var='http://jabber.org/protocol/muc#request'/><feature var='urn:xmpp:mam:2'/><feature var='urn:xmpp:mam:2#extended'/><feature var='muc_public'/><feature var='muc_open'/><feature var='muc_unmoderated'/><feature var='muc_semianonymous'/><feature var='muc_unsecured'/><feature var='muc_temporary'/><x xmlns='jabber:x:data' type='result'><field var='FORM_TYPE' type='hidden'><value>http://jabber.org/protocol/muc#roominfo</value></field><field var='muc#roominfo_description' type='text-single'><value/></field><field var='muc#roominfo_lang' type='text-single'><value/></field><field var='muc#roominfo_occupants' type='text-single'><value>2</value></field><field var='muc#maxhistoryfetch' type='text-single'><value>30</value></field><field var='muc#roominfo_subjectmod' type='boolean'><value>0</value></field><field var='muc#roomconfig_changesubject' type='boolean'><value>0</value></field><field var='muc#roomconfig_roomname' type='text-single'><value>The den</value></field><field var='muc#roominfo_subject' type='text-single'><value/></field></x></query>
-    "#]],
+            carol/pc = <query xmlns='http://jabber.org/protocol/disco#info'><identity category='conference' type='text' name='The den'/><feature var='http://jabber.org/protocol/disco#info'/><feature var='http://jabber.org/protocol/disco#items'/><feature var='urn:xmpp:mam:2'/><feature var='urn:xmpp:mam:2#extended'/><feature var='urn:xmpp:sid:0'/><feature var='http://jabber.org/protocol/muc'/><feature var='http://jabber.org/protocol/muc#request'/><feature var='http://jabber.org/protocol/muc#stable_id'/><feature var='http://jabber.org/protocol/muc#self-ping-optimization'/><feature var='urn:xmpp:occupant-id:0'/><feature var='muc_public'/><feature var='muc_open'/><feature var='muc_unmoderated'/><feature var='muc_semianonymous'/><feature var='muc_unsecured'/><feature var='muc_temporary'/><x xmlns='jabber:x:data' type='result'><field var='FORM_TYPE' type='hidden'><value>http://jabber.org/protocol/muc#roominfo</value></field><field var='muc#roominfo_description' type='text-single'><value/></field><field var='muc#roominfo_lang' type='text-single'><value/></field><field var='muc#roominfo_occupants' type='text-single'><value>2</value></field><field var='muc#maxhistoryfetch' type='text-single'><value>30</value></field><field var='muc#roominfo_subjectmod' type='boolean'><value>0</value></field><field var='muc#roomconfig_changesubject' type='boolean'><value>0</value></field><field var='muc#roomconfig_roomname' type='text-single'><value>The den</value></field><field var='muc#roominfo_subject' type='text-single'><value/></field></x></query>
+        "#]],
     );
     let items = "<query xmlns='http://jabber.org/protocol/disco#items'/>";
     check(

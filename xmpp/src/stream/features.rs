@@ -191,21 +191,50 @@ pub const FEATURES: &[Feature] = &[
         "Message archive",
         "XEP-0313",
         ns::MAM,
-        &[Place::DiscoAccount],
+        &[Place::DiscoAccount, Place::DiscoRoom],
     ),
     stream(
         "Message archive, extended",
         "XEP-0313",
         ns::MAM_EXTENDED,
-        &[Place::DiscoAccount],
+        &[Place::DiscoAccount, Place::DiscoRoom],
     ),
     stream(
         "Stanza ids",
         "XEP-0359",
         ns::STANZA_ID,
-        &[Place::DiscoAccount],
+        &[Place::DiscoAccount, Place::DiscoRoom],
     ),
-    stream("Rooms", "XEP-0045", ns::MUC, &[Place::DiscoRooms]),
+    stream(
+        "Rooms",
+        "XEP-0045",
+        ns::MUC,
+        &[Place::DiscoRooms, Place::DiscoRoom],
+    ),
+    stream(
+        "Requests for voice",
+        "XEP-0045 §8.6",
+        ns::MUC_REQUEST,
+        &[Place::DiscoRoom],
+    ),
+    stream(
+        "Stable ids of room messages",
+        "XEP-0045 §7.4",
+        ns::MUC_STABLE_ID,
+        &[Place::DiscoRoom],
+    ),
+    stream(
+        "Self-ping in rooms",
+        "XEP-0410",
+        ns::MUC_SELF_PING,
+        &[Place::DiscoRoom],
+    ),
+    stream(
+        "Occupant ids",
+        "XEP-0421",
+        ns::OCCUPANT_ID,
+        &[Place::DiscoRoom],
+    ),
 ];
 
 /// The stream features in the order in which they are written.
