@@ -4,7 +4,9 @@
 //! for the next attachment, and hands stanzas to sessions. The rules (numbers, resends, cursors) are in
 //! [`cluster::link::origin`].
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod picture;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,16 +16,17 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle};
 use bytes::{Bytes, BytesMut};
 use cluster::link::origin::{LinkAction, LinkFailure, LinkOrigin, LinkSettings};
 use cluster::link::protocol::{
-    Ask, AskReply, AttachPart, AttachRoom, AttachUser, Delivery, DeliveryItem, Down, Publish, Up,
+    Ask, AskReply, AttachPart, Delivery, DeliveryItem, Down, Publish, Up,
 };
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use messaging::command::{Answer, Command};
 use messaging::query::Query;
-use messaging::user::publication::{
-    PublicationSettings, SessionEvent, SessionKey, SessionState, directed_has_room,
-};
+use messaging::user::publication::{SessionEvent, SessionKey};
 use tokio::sync::oneshot;
 use xmpp::jid::{BareJid, FullJid, Jid};
+use xmpp::scan::{Document, Limits};
+use xmpp::stanza::Stanza;
+use xmpp::stanza_error::{Condition, StanzaError};
 use xmpp::stream_error::StreamErrorCondition;
 
 use crate::directory::Entry;
@@ -31,6 +34,7 @@ use crate::fabric::{Fabric, FabricError};
 use crate::mailbox::SessionMailbox;
 use crate::session::{SessionActor, ToSession, unavailable};
 use crate::supervision::{RestartBudget, survive};
+use picture::{Picture, largest};
 
 /// Everything that can wake the actor.
 #[derive(Message)]
@@ -172,11 +176,6 @@ impl Caller {
     }
 }
 
-#[derive(Default)]
-struct LocalUser {
-    sessions: Vec<SessionState>,
-}
-
 /// How often the link looks who owns its partition: a hint may have been missed.
 const HINT_EVERY: Duration = Duration::from_millis(500);
 
@@ -184,8 +183,7 @@ const HINT_EVERY: Duration = Duration::from_millis(500);
 pub struct LinkActor {
     fabric: Arc<Fabric>,
     core: LinkOrigin<Token>,
-    users: HashMap<BareJid, LocalUser>,
-    rooms: HashMap<BareJid, HashSet<FullJid>>,
+    picture: Picture,
     timer: Option<(Instant, SpawnHandle)>,
     /// Goodbyes of sessions that are gone, which nobody would repeat: they wait for room in the link.
     farewells: VecDeque<Command>,
@@ -207,8 +205,7 @@ impl LinkActor {
         LinkActor {
             fabric,
             core,
-            users: HashMap::new(),
-            rooms: HashMap::new(),
+            picture: Picture::default(),
             timer: None,
             farewells: VecDeque::new(),
             panics: RestartBudget::default(),
@@ -323,7 +320,7 @@ impl LinkActor {
                 }
             }
             LinkAction::NeedSnapshot => {
-                let (users, rooms) = self.snapshot();
+                let (users, rooms) = self.picture.snapshot();
                 self.core.snapshot(users, rooms, Instant::now());
             }
             LinkAction::Answered { token, answer } => token.caller.tell(Outcome::Answered(answer)),
@@ -358,16 +355,7 @@ impl LinkActor {
     /// The owner has granted a resource: in the directory before anything that the owner says behind it.
     fn bound(&mut self, binding: Binding) {
         let Binding { key, mailbox } = binding;
-        let user = self.users.entry(key.jid.bare()).or_default();
-        user.sessions.retain(|session| session.key.jid != key.jid);
-        user.sessions.push(SessionState {
-            key: key.clone(),
-            flags: Default::default(),
-            presence: None,
-            directed: Vec::new(),
-            unacknowledged: Vec::new(),
-            newest_row: 0,
-        });
+        self.picture.bound(key.clone());
         let entry = Entry {
             number: key.number,
             session: mailbox,
@@ -399,14 +387,7 @@ impl LinkActor {
                 }
             }
             ToLink::Publish { caller, publish } => {
-                if let Publish::Session(event) = &*publish {
-                    self.note_event(event);
-                }
-                if let Err((Some(token), _full)) =
-                    self.core.publish(caller.map(Token::from), *publish, now)
-                {
-                    token.caller.tell(Outcome::Full);
-                }
+                self.publish(caller, *publish, now);
             }
             ToLink::Ask { caller, query } => self.ask(Token::from(caller), Ask::Query(*query), now),
             ToLink::Bind {
@@ -428,38 +409,41 @@ impl LinkActor {
         self.run(ctx);
     }
 
+    /// What a client is told is refused is not noted, or the next attachment would bring it all the same. What nobody is
+    /// told of is noted in any case: the attachment has to bring it.
+    fn publish(&mut self, caller: Option<Caller>, publish: Publish, now: Instant) {
+        let event = match (&publish, &caller) {
+            (Publish::Session(event), Some(_)) => Some(event.clone()),
+            (Publish::Session(event), None) => {
+                self.note_event(event);
+                None
+            }
+            _ => None,
+        };
+        match self.core.publish(caller.map(Token::from), publish, now) {
+            Err((Some(token), _full)) => token.caller.tell(Outcome::Full),
+            Err((None, _full)) => {}
+            Ok(()) => {
+                if let Some(event) = event {
+                    self.note_event(&event);
+                }
+            }
+        }
+    }
+
     fn ask(&mut self, token: Token, ask: Ask, now: Instant) {
         if let Err((token, _full)) = self.core.ask(token, ask, now) {
             token.caller.tell(Outcome::Full);
         }
     }
 
-    fn snapshot(&self) -> (Vec<AttachUser>, Vec<AttachRoom>) {
-        let users = self.users.iter().map(|(user, local)| AttachUser {
-            user: user.clone(),
-            cursor: 0,
-            sessions: local.sessions.clone(),
-        });
-        let rooms = self.rooms.iter().map(|(room, occupants)| AttachRoom {
-            room: room.clone(),
-            cursor: 0,
-            occupants: occupants.iter().cloned().collect(),
-        });
-        (users.collect(), rooms.collect())
-    }
-
-    /// An attachment fits no frame: bounds elsewhere should have kept it small. Whoever takes the most of it has to begin
     /// anew, or no session of the node would ever be attached again.
     fn leave_out_largest(&mut self, part: &AttachPart, error: &storage::codec::CodecError) {
         let Some(largest) = largest(part) else {
             return tracing::error!(%error, "an attachment without users and rooms could not be encoded");
         };
         tracing::error!(%error, partition = %self.partition(), key = %largest, "too much to attach; its sessions end");
-        let mut sessions: Vec<FullJid> =
-            self.rooms.remove(&largest).into_iter().flatten().collect();
-        if let Some(user) = self.users.remove(&largest) {
-            sessions.extend(user.sessions.into_iter().map(|session| session.key.jid));
-        }
+        let sessions = self.picture.leave_out(&largest);
         self.core.forget(&largest);
         for entry in sessions
             .iter()
@@ -475,21 +459,20 @@ impl LinkActor {
         }
         for note in delivery.notes {
             let session = self.fabric.directory.find(&note.session, 0);
-            let occupants = self.rooms.entry(delivery.key.clone()).or_default();
             if note.inside {
-                occupants.insert(note.session);
-            } else {
-                occupants.remove(&note.session);
-                if occupants.is_empty() {
-                    self.rooms.remove(&delivery.key);
-                    self.core.forget(&delivery.key);
-                }
+                self.picture.entered(&delivery.key, note.session);
+            } else if self.picture.left(&delivery.key, &note.session) {
+                self.core.forget(&delivery.key);
             }
             if let Some(entry) = session {
                 let room = delivery.key.clone();
-                let told = entry.session.try_send(ToSession::Room {
-                    room,
-                    inside: note.inside.then_some(note.nick),
+                let told = entry.session.try_send(match (note.inside, delivery.place) {
+                    (true, _) => ToSession::Entered {
+                        room,
+                        nick: note.nick,
+                    },
+                    (false, Some(_)) => ToSession::Left(room),
+                    (false, None) => ToSession::NotInside(room),
                 });
                 if told.is_err() {
                     // Gone, or not reading: it must not live on with a wrong picture of where it is.
@@ -502,10 +485,11 @@ impl LinkActor {
     fn deliver_item(&mut self, key: &BareJid, item: &DeliveryItem) {
         for (target, number) in &item.targets {
             let Some(entry) = self.fabric.directory.find(target, *number) else {
+                self.answer_for_gone(item);
                 continue;
             };
             if let Some(row) = item.row {
-                self.note_row(key, target, row);
+                self.picture.sent(key, target, row);
             }
             let bytes = match &item.tail {
                 None => item.head.clone(),
@@ -527,95 +511,48 @@ impl LinkActor {
         }
     }
 
-    fn note_row(&mut self, user: &BareJid, session: &FullJid, row: u64) {
-        if let Some(local) = self.users.get_mut(user)
-            && let Some(session) = local
-                .sessions
-                .iter_mut()
-                .find(|state| state.key.jid == *session)
-        {
-            session.unacknowledged.push(row);
-            session.newest_row = session.newest_row.max(row);
+    /// Keeps the node's picture of a session up to date as its own words pass by.
+    fn note_event(&mut self, event: &SessionEvent) {
+        if self.picture.note(event) {
+            self.core.forget(&event.key().jid.bare());
         }
     }
 
-    /// Keeps the node's picture of a session up to date as its own words pass by.
-    fn note_event(&mut self, event: &SessionEvent) {
-        let key = event.key();
-        let bare = key.jid.bare();
-        let Some(user) = self.users.get_mut(&bare) else {
+    /// RFC 6121 §8.5.3.2.3: who asks a session that has just gone is answered all the same, or would wait for ever.
+    fn answer_for_gone(&self, item: &DeliveryItem) {
+        if !item.head.starts_with(b"<iq") || item.tail.is_some() {
+            return;
+        }
+        let Some(answer) = answer_for_gone(&item.head) else {
             return;
         };
-        let Some(index) = user.sessions.iter().position(|session| session.key == *key) else {
+        let asker = answer.to.as_ref().map(Jid::bare);
+        let Some(link) = asker.and_then(|asker| self.fabric.link_of(&asker)) else {
             return;
         };
-        match event {
-            SessionEvent::Flags { flags, .. } => user.sessions[index].flags = *flags,
-            SessionEvent::Presence { stanza, .. } => {
-                let unavailable = stanza.type_.as_deref() == Some("unavailable");
-                user.sessions[index].presence = (!unavailable).then(|| stanza.clone());
-            }
-            SessionEvent::Directed { stanza, .. } => {
-                let Some(to) = stanza.to.clone() else { return };
-                let gone = stanza.type_.as_deref() == Some("unavailable");
-                note_directed(&mut user.sessions[index].directed, to, gone);
-            }
-            SessionEvent::Acknowledged { seq, .. } => {
-                // In the order of sending: an older row may have been sent after newer ones.
-                let unacknowledged = &mut user.sessions[index].unacknowledged;
-                if let Some(upto) = unacknowledged.iter().position(|row| row == seq) {
-                    unacknowledged.drain(..=upto);
-                }
-            }
-            SessionEvent::Down { .. } => {
-                user.sessions.swap_remove(index);
-                if user.sessions.is_empty() {
-                    self.users.remove(&bare);
-                    self.core.forget(&bare);
-                }
-            }
+        let publish = Box::new(Publish::Stanza(answer));
+        let answered = link.try_send(ToLink::Publish {
+            caller: None,
+            publish,
+        });
+        if answered.is_err() {
+            self.fabric.metrics.mailboxes_full.inc();
         }
     }
+}
+
+fn answer_for_gone(iq: &Bytes) -> Option<Stanza> {
+    let document = Document::parse(iq.clone(), &Limits::OWN).ok()?;
+    let iq = Stanza::from_element(&document.root()).ok()?;
+    iq.is_request()
+        .then(|| StanzaError::new(Condition::ServiceUnavailable).reply_to(&iq))
+        .flatten()
 }
 
 fn end_session(entry: &Entry, condition: StreamErrorCondition) {
     if entry.session.try_send(ToSession::Kick(condition)).is_err() {
         tracing::debug!("a session was gone before it could be told to end");
     }
-}
-
-/// Whom a session has sent directed presence, within the bounds that the owner has, too: it refuses what is beyond.
-fn note_directed(directed: &mut Vec<Jid>, to: Jid, gone: bool) {
-    let directed_max = PublicationSettings::default().directed_max;
-    if gone {
-        directed.retain(|jid| *jid != to);
-    } else if !directed.contains(&to) && directed_has_room(directed.iter(), &to, directed_max) {
-        directed.push(to);
-    }
-}
-
-/// The user or room that takes the most bytes of an attachment.
-fn largest(part: &AttachPart) -> Option<BareJid> {
-    let users = part.users.iter().map(|user| (user_bytes(user), &user.user));
-    let rooms = part.rooms.iter().map(|room| (room_bytes(room), &room.room));
-    let largest = users.chain(rooms).max_by_key(|(bytes, _)| *bytes);
-    largest.map(|(_, key)| key.clone())
-}
-
-fn user_bytes(user: &AttachUser) -> usize {
-    let session = |session: &SessionState| {
-        let presence = session
-            .presence
-            .as_ref()
-            .map_or(0, |presence| presence.size_hint());
-        let directed: usize = session.directed.iter().map(|jid| jid.as_str().len()).sum();
-        presence + directed + session.unacknowledged.len() * 8
-    };
-    user.sessions.iter().map(session).sum()
-}
-
-fn room_bytes(room: &AttachRoom) -> usize {
-    room.occupants.iter().map(|jid| jid.as_str().len()).sum()
 }
 
 fn addressed(head: &Bytes, target: &FullJid, tail: &Bytes) -> Bytes {
@@ -659,68 +596,24 @@ impl Handler<ToLink> for LinkActor {
 mod tests {
     use super::*;
 
-    fn state(number: u64, directed: usize) -> SessionState {
-        let to = |n: usize| Jid::parse(&format!("friend{n}@localhost")).unwrap();
-        SessionState {
-            key: SessionKey {
-                node: 1,
-                number,
-                jid: FullJid::parse(&format!("romeo@localhost/{number}")).unwrap(),
-            },
-            flags: Default::default(),
-            presence: None,
-            directed: (0..directed).map(to).collect(),
-            unacknowledged: Vec::new(),
-            newest_row: 0,
-        }
-    }
-
     #[test]
-    fn directed_presence_is_noted_within_bounds() {
-        let mut directed = Vec::new();
-        let jid = |n: usize| Jid::parse(&format!("friend{n}@localhost")).unwrap();
-        for n in 0..100_000 {
-            note_directed(&mut directed, jid(n % 5_000), false);
-        }
-        assert_eq!(directed.len(), 1_000);
-        note_directed(&mut directed, jid(7), true);
-        assert!(!directed.contains(&jid(7)));
-        note_directed(&mut directed, jid(4_000), false);
-        assert!(directed.contains(&jid(4_000)));
-    }
-
-    #[test]
-    fn the_largest_of_an_attachment_is_found() {
-        let bare = |text: &str| BareJid::parse(text).unwrap();
-        let check = |users: &[(&str, usize)], rooms: &[(&str, usize)], expect: Option<&str>| {
-            let user = |(name, directed): &(&str, usize)| AttachUser {
-                user: bare(name),
-                cursor: 0,
-                sessions: vec![state(1, 1), state(2, *directed)],
-            };
-            let occupant = |n| FullJid::parse(&format!("friend{n}@localhost/x")).unwrap();
-            let room = |(name, occupants): &(&str, usize)| AttachRoom {
-                room: bare(name),
-                cursor: 0,
-                occupants: (0..*occupants).map(occupant).collect(),
-            };
-            let part = AttachPart {
-                users: users.iter().map(user).collect(),
-                rooms: rooms.iter().map(room).collect(),
-                ..AttachPart::default()
-            };
-            assert_eq!(largest(&part), expect.map(bare));
+    fn who_asks_a_session_that_has_gone_is_answered() {
+        let check = |iq: &'static str, expect: Option<&str>| {
+            let answer = answer_for_gone(&Bytes::from_static(iq.as_bytes()));
+            let to = answer.as_ref().and_then(|answer| answer.to.as_ref());
+            assert_eq!(to.map(Jid::as_str), expect, "{iq}");
+            assert!(answer.is_none_or(|answer| answer.type_.as_deref() == Some("error")));
         };
-        check(&[], &[], None);
+        let get = "<iq type='get' id='1' from='a@localhost/x' to='b@localhost/y'><ping xmlns='urn:xmpp:ping'/></iq>";
+        check(get, Some("a@localhost/x"));
         check(
-            &[("a@localhost", 3), ("b@localhost", 9)],
-            &[("r@rooms", 5)],
-            Some("b@localhost"),
+            "<iq type='result' id='1' from='a@localhost/x' to='b@localhost/y'/>",
+            None,
         );
         check(
-            &[("a@localhost", 3), ("b@localhost", 9)],
-            &[("r@rooms", 50)],
-            Some("r@rooms"),
+            "<iq type='error' id='1' from='a@localhost/x' to='b@localhost/y'/>",
+            None,
         );
+        check("<iq type='get'", None);
     }
 }

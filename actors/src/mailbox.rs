@@ -102,7 +102,9 @@ fn bytes_of(message: &ToSession) -> usize {
     match message {
         ToSession::Deliver { bytes, .. } => bytes.len(),
         ToSession::Outcome { .. }
-        | ToSession::Room { .. }
+        | ToSession::Entered { .. }
+        | ToSession::Left(_)
+        | ToSession::NotInside(_)
         | ToSession::Kick(_)
         | ToSession::Leave => 0,
     }

@@ -224,7 +224,12 @@ impl PublicationActor {
         };
         let state = replica.state();
         match effect {
-            UserEffect::Logged { previous, row, .. } => core.logged(previous, &row, &replica.ids),
+            UserEffect::Logged {
+                previous,
+                row,
+                also,
+                ..
+            } => core.logged(previous, &row, &also, &replica.ids),
             effect => core.once(effect, &*state),
         }
     }

@@ -19,9 +19,7 @@ use messaging::room::effect::{RoomEffect, Welcome};
 use messaging::room::event::RoomEvent;
 use messaging::room::parse::{RoomRequest, Sender, parse};
 use messaging::room::passing::pass;
-use messaging::room::render::{
-    Renderer, Rendering, ReplayStep, desynchronized, history_rows_max, replay,
-};
+use messaging::room::render::{Renderer, Rendering, ReplayStep, history_rows_max, replay};
 use messaging::room::state::{Occupant, RoomRecord};
 use messaging::room::views::OccupantView;
 use messaging::state::State;
@@ -469,30 +467,24 @@ impl RoomActor {
         previous
     }
 
-    /// Tells sessions that they are not in the room.
+    /// Sessions that take themselves for occupants are not in the room: their node tells them, under the nickname that
+    /// they believe to have.
     fn desynchronized(&self, node: NodeId, sessions: &[FullJid]) {
         if sessions.is_empty() {
             return;
         }
-        let presence =
-            |jid: &FullJid| desynchronized(&self.room, jid.local().unwrap_or("you"), jid);
-        let items = sessions
-            .iter()
-            .filter_map(|jid| presence(jid).map(|stanza| alone(jid, &stanza)))
-            .collect();
         let gone = |jid: &FullJid| OccupantNote {
             session: jid.clone(),
             inside: false,
             nick: String::new(),
         };
-        let notes = sessions.iter().map(gone).collect();
         self.down(
             node,
             &Down::Deliver(Delivery {
                 key: self.room.clone(),
                 place: None,
-                items,
-                notes,
+                items: Vec::new(),
+                notes: sessions.iter().map(gone).collect(),
             }),
         );
     }

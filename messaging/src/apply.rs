@@ -45,7 +45,7 @@ pub struct PoolConstants {
     pub contacts_max: u32,
     /// Occupants a room may have.
     pub occupants_max: u32,
-    /// Rooms a user may own.
+    /// Rooms a user may own in one partition before they can make no more there.
     pub rooms_owned_max: u32,
 }
 

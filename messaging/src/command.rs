@@ -270,6 +270,8 @@ pub struct ReceiveMessage {
     pub user: BareJid,
     /// The message as it goes to the recipient: `from` the sender (or a room or occupant), `to` bare or full.
     pub stanza: Stanza,
+    /// Other sessions of the account that are to get it, too: those under one nickname of a room.
+    pub also: Vec<FullJid>,
     /// The key whose partition sends it, for blocking: a user or a room.
     pub sender: BareJid,
     /// When the sender's partition committed it, ms since 1970.

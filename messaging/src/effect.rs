@@ -108,6 +108,8 @@ pub enum UserEffect {
         previous: u64,
         /// The row.
         row: Arc<ArchiveRow>,
+        /// Sessions that get it besides the one that it is for.
+        also: Vec<FullJid>,
         /// The session that sent it, for rows that the user sent: it gets no carbon.
         sender: Option<FullJid>,
     },

@@ -29,6 +29,7 @@ pub mod payload;
 pub mod timestamp;
 
 pub mod caps;
+pub mod client_state;
 pub mod data_form;
 pub mod disco;
 pub mod rsm;

@@ -13,9 +13,6 @@ use xmpp::stream_management::{Inbound, Nonza, Outbound};
 use super::pending::Handling;
 use super::{Management, SessionActor};
 
-/// Stanzas that may wait for their outcome on a stream without stream management.
-const PENDING_MAX: usize = 1_024;
-
 impl SessionActor {
     /// Whether another stanza may come in.
     pub(super) fn has_room(&self) -> bool {
@@ -23,7 +20,7 @@ impl SessionActor {
             .management
             .as_ref()
             .is_none_or(|management| management.inbound.has_room());
-        managed && self.pending.len() < PENDING_MAX
+        managed && self.open.has_room()
     }
 
     /// Does what the core wants, then writes, reads on and sets the timer.
@@ -42,7 +39,7 @@ impl SessionActor {
                     self.send_bytes(&reply, None, ctx);
                 }
                 StreamEffect::StreamManagement(nonza) => self.nonza(nonza, ctx),
-                StreamEffect::ClientState { .. } => {}
+                StreamEffect::ClientState { active } => self.client_state(active, ctx),
                 StreamEffect::Close { reason } => {
                     tracing::debug!(session = self.key.number, ?reason, "the stream ends");
                     self.close(ctx);

@@ -1,6 +1,6 @@
 //! Iqs on their way in: answered here, asked of an owner, or passed to another session.
 
-use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use actix::Context;
 use cluster::link::protocol::Publish;
 use messaging::command::Command;
 use messaging::query::Query;
@@ -176,18 +176,14 @@ impl SessionActor {
         };
         let fabric = std::sync::Arc::clone(&self.fabric);
         let asked = async move { services::ask_query(&fabric, &account, query).await };
-        let future = asked.into_actor(self).map(move |reply, actor, ctx| {
-            match reply {
-                Ok(messaging::query::Reply::Payload(_)) => {
-                    let payload = services::disco::account(disco);
-                    actor.answer(handling, payload, ctx);
-                }
-                Ok(reply) => actor.replied(handling, reply, ctx),
-                Err(error) => actor.refuse(handling, &error, ctx),
+        self.in_task(asked, ctx, move |actor, reply, ctx| match reply {
+            Ok(messaging::query::Reply::Payload(_)) => {
+                let payload = services::disco::account(disco);
+                actor.answer(handling, payload, ctx);
             }
-            actor.effects(ctx);
+            Ok(reply) => actor.replied(handling, reply, ctx),
+            Err(error) => actor.refuse(handling, &error, ctx),
         });
-        ctx.spawn(future);
     }
 
     /// To the rooms' service itself.
@@ -225,15 +221,11 @@ impl SessionActor {
     fn list_rooms(&mut self, handling: Handling, ctx: &mut Context<Self>) {
         let fabric = std::sync::Arc::clone(&self.fabric);
         let asker = self.bare.clone();
-        let future = async move { services::disco::rooms(&fabric, asker).await };
-        let future = future.into_actor(self).map(move |result, actor, ctx| {
-            match result {
-                Ok(payload) => actor.answer(handling, payload, ctx),
-                Err(error) => actor.refuse(handling, &error, ctx),
-            }
-            actor.effects(ctx);
+        let asked = async move { services::disco::rooms(&fabric, asker).await };
+        self.in_task(asked, ctx, move |actor, result, ctx| match result {
+            Ok(payload) => actor.answer(handling, payload, ctx),
+            Err(error) => actor.refuse(handling, &error, ctx),
         });
-        ctx.spawn(future);
     }
 
     /// An iq to a room or occupant that XEP-0045 says nothing of: its archive, a ping, or something for the occupant.
@@ -276,14 +268,10 @@ impl SessionActor {
     ) {
         let fabric = std::sync::Arc::clone(&self.fabric);
         let asked = async move { services::ask_query(&fabric, &room, Query::Room(query)).await };
-        let future = asked.into_actor(self).map(move |reply, actor, ctx| {
-            match reply {
-                Ok(reply) => actor.replied(handling, reply, ctx),
-                Err(error) => actor.refuse(handling, &error, ctx),
-            }
-            actor.effects(ctx);
+        self.in_task(asked, ctx, move |actor, reply, ctx| match reply {
+            Ok(reply) => actor.replied(handling, reply, ctx),
+            Err(error) => actor.refuse(handling, &error, ctx),
         });
-        ctx.spawn(future);
     }
 
     /// Passes an iq to the session behind a nickname, from the asker's own occupant JID.
@@ -314,19 +302,15 @@ impl SessionActor {
         let fabric = std::sync::Arc::clone(&self.fabric);
         let user = self.bare.clone();
         let iterations = fabric.settings.client.scram_iterations;
-        let future =
+        let set =
             async move { crate::control::set_password(&fabric, user, password, iterations).await };
-        let future = future.into_actor(self).map(move |result, actor, ctx| {
-            match result {
-                Ok(()) => actor.answer(handling, bytes::Bytes::new(), ctx),
-                Err(error) => match error.refusal() {
-                    Some(error) => actor.refuse(handling, &error, ctx),
-                    None => return actor.outcome_unknown(ctx),
-                },
-            }
-            actor.effects(ctx);
+        self.in_task(set, ctx, move |actor, result, ctx| match result {
+            Ok(()) => actor.answer(handling, bytes::Bytes::new(), ctx),
+            Err(error) => match error.refusal() {
+                Some(error) => actor.refuse(handling, &error, ctx),
+                None => actor.outcome_unknown(ctx),
+            },
         });
-        ctx.spawn(future);
     }
 
     fn remove_account(&mut self, handling: Handling, ctx: &mut Context<Self>) {

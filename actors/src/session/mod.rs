@@ -28,6 +28,7 @@ use messaging::command::Command;
 use messaging::room::command::{RoomAction, RoomCommand};
 use messaging::user::publication::{SessionEvent, SessionFlags, SessionKey};
 use tokio::io::{ReadHalf, WriteHalf};
+use xmpp::client_state::{Offer, Quiet};
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::stanza::{Stanza, StanzaKind};
 use xmpp::stream::StreamCore;
@@ -40,7 +41,7 @@ use crate::fabric::Fabric;
 use crate::link::{Caller, Outcome, ToLink, tell};
 use crate::listener::Wire;
 use crate::mailbox::SessionMailbox;
-use pending::Pending;
+use pending::{OpenRequests, Pending};
 
 /// Everything but its socket that can wake a session.
 #[derive(Message)]
@@ -60,13 +61,17 @@ pub enum ToSession {
         /// The row of the user's log it delivers.
         row: Option<u64>,
     },
-    /// The session has entered a room under this nickname, or has left it.
-    Room {
+    /// The session has entered a room, or has another nickname there.
+    Entered {
         /// Which.
         room: BareJid,
-        /// `None`: left.
-        inside: Option<String>,
+        /// Its nickname.
+        nick: String,
     },
+    /// The session has left a room.
+    Left(BareJid),
+    /// The session takes itself for an occupant of a room that knows nothing of it.
+    NotInside(BareJid),
     /// End the stream.
     Kick(StreamErrorCondition),
     /// End the stream without a word, so that the client goes on at another node: this one can't serve it.
@@ -100,12 +105,15 @@ pub struct SessionActor {
     writing: usize,
     management: Option<Box<Management>>,
     pending: HashMap<u64, Pending>,
+    open: OpenRequests,
     next_ticket: u64,
+    /// What waits while the client says that nobody looks at it (XEP-0352).
+    quiet: Option<Box<Quiet>>,
     flags: SessionFlags,
     /// A presence was broadcast and not taken back.
     available: bool,
-    /// Rooms the session is in, with its nickname.
-    rooms: HashMap<BareJid, String>,
+    /// Rooms the session is in, or has asked to enter.
+    rooms: HashMap<BareJid, Stay>,
     /// Rows delivered to a client without stream management, waiting for the answer to a ping.
     unmanaged: Unmanaged,
     timer: Option<(Instant, SpawnHandle)>,
@@ -115,6 +123,13 @@ pub struct SessionActor {
     said_goodbye: bool,
     /// A stop of the node waits for it.
     _connection: Connection,
+}
+
+/// A session's stay in a room, from its request to enter.
+struct Stay {
+    nick: String,
+    /// The room has let it in.
+    granted: bool,
 }
 
 /// XEP-0198, once it is enabled.
@@ -179,7 +194,9 @@ impl SessionActor {
             writing: 0,
             management: None,
             pending: HashMap::new(),
+            open: OpenRequests::default(),
             next_ticket: 1,
+            quiet: None,
             flags: SessionFlags::default(),
             available: false,
             rooms: HashMap::new(),
@@ -241,6 +258,38 @@ impl SessionActor {
             );
         }
         self.flush(ctx);
+    }
+
+    /// Writes what others sent. While nobody looks at the client, what can wait does; what can't takes it along, so that
+    /// nothing is overtaken.
+    fn deliver(&mut self, bytes: Bytes, row: Option<u64>, ctx: &mut Context<Self>) {
+        let bytes = match (&mut self.quiet, row) {
+            (Some(quiet), None) => match quiet.offer(bytes) {
+                Offer::Held => return,
+                Offer::Passes(bytes) => bytes,
+            },
+            _ => bytes,
+        };
+        self.send_held(ctx);
+        self.send_bytes(&bytes, row, ctx);
+    }
+
+    /// Writes what waited for the client's attention.
+    fn send_held(&mut self, ctx: &mut Context<Self>) {
+        let held = self.quiet.as_mut().map(|quiet| quiet.release());
+        for bytes in held.into_iter().flatten() {
+            self.send_bytes(&bytes, None, ctx);
+        }
+    }
+
+    /// XEP-0352.
+    fn client_state(&mut self, active: bool, ctx: &mut Context<Self>) {
+        if active {
+            self.send_held(ctx);
+            self.quiet = None;
+        } else {
+            self.quiet.get_or_insert_default();
+        }
     }
 
     /// A ping behind what was delivered; its answer says that all before it has arrived.
@@ -478,16 +527,15 @@ impl Handler<ToSession> for SessionActor {
         }
         match message {
             ToSession::Outcome { ticket, outcome } => self.outcome(ticket, outcome, ctx),
-            ToSession::Deliver { bytes, row } => self.send_bytes(&bytes, row, ctx),
-            ToSession::Room {
-                room,
-                inside: Some(nick),
-            } => {
-                self.rooms.insert(room, nick);
+            ToSession::Deliver { bytes, row } => self.deliver(bytes, row, ctx),
+            ToSession::Entered { room, nick } => {
+                let granted = true;
+                self.rooms.insert(room, Stay { nick, granted });
             }
-            ToSession::Room { room, inside: None } => {
+            ToSession::Left(room) => {
                 self.rooms.remove(&room);
             }
+            ToSession::NotInside(room) => self.not_inside(&room, ctx),
             ToSession::Kick(condition) => self.end(StreamError::new(condition), ctx),
             ToSession::Leave => self.drop_stream(ctx),
         }

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use actix::{AsyncContext, Context};
+use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use bytes::Bytes;
 use cluster::link::protocol::{AskReply, Publish};
+use cluster::node_id::PartitionId;
 use messaging::command::{Answer, Command};
 use messaging::query::{Query, Reply};
 use xmpp::jid::BareJid;
@@ -23,6 +24,49 @@ pub(super) struct Pending {
     /// Its head, without payload: whom to answer.
     head: Stanza,
     since: Instant,
+    /// Over which link it was asked.
+    partition: PartitionId,
+}
+
+/// Requests of one session that may wait on one link. A link's window is shared by all sessions of the node: whoever has
+/// so much of it isn't read until some of it is decided.
+const OPEN_PER_LINK_MAX: u16 = 128;
+
+/// Requests of one session that are asked by tasks of their own.
+const TASKS_MAX: u16 = 16;
+
+/// What a session waits for, by link.
+#[derive(Default)]
+pub(super) struct OpenRequests {
+    links: Vec<(PartitionId, u16)>,
+    tasks: u16,
+}
+
+impl OpenRequests {
+    /// Whether another stanza may come in.
+    pub(super) fn has_room(&self) -> bool {
+        self.tasks < TASKS_MAX && self.links.iter().all(|(_, open)| *open < OPEN_PER_LINK_MAX)
+    }
+
+    fn opened(&mut self, partition: PartitionId) {
+        match self.links.iter_mut().find(|(link, _)| *link == partition) {
+            Some((_, open)) => *open += 1,
+            None => self.links.push((partition, 1)),
+        }
+    }
+
+    fn closed(&mut self, partition: PartitionId) {
+        if let Some(at) = self.links.iter().position(|(link, _)| *link == partition) {
+            self.links[at].1 -= 1;
+            if self.links[at].1 == 0 {
+                self.links.swap_remove(at);
+            }
+        }
+        if self.links.is_empty() {
+            // An idle session holds nothing.
+            self.links = Vec::new();
+        }
+    }
 }
 
 /// What is unknown for so long ends the stream.
@@ -87,14 +131,21 @@ impl SessionActor {
         self.settle(handling.number);
     }
 
-    fn ticket(&mut self, handling: &Handling, ctx: &Context<Self>) -> Caller {
+    fn ticket(
+        &mut self,
+        partition: PartitionId,
+        handling: &Handling,
+        ctx: &Context<Self>,
+    ) -> Caller {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let pending = Pending {
             number: handling.number,
             head: handling.head(),
             since: Instant::now(),
+            partition,
         };
+        self.open.opened(partition);
         self.pending.insert(ticket, pending);
         Caller::Session {
             session: ctx.address(),
@@ -114,13 +165,44 @@ impl SessionActor {
         let Some(link) = fabric.link_of(key) else {
             return self.refuse(handling, &unavailable_now(), ctx);
         };
-        let caller = self.ticket(&handling, ctx);
+        let caller = self.ticket(fabric.partition_of(key), &handling, ctx);
         let ticket = self.next_ticket - 1;
         if link.try_send(make(caller)).is_err() {
-            self.pending.remove(&ticket);
+            self.forget(ticket);
             self.fabric.metrics.links_full.inc();
+            self.room_answered(&handling.stanza, true);
             self.refuse(handling, &unavailable_now(), ctx);
         }
+    }
+
+    /// Whether an outcome is awaited of something that was sent to a room.
+    pub(super) fn waits_for(&self, room: &BareJid) -> bool {
+        let to = |pending: &Pending| pending.head.to.as_ref().map(xmpp::jid::Jid::bare);
+        self.pending
+            .values()
+            .any(|pending| to(pending).as_ref() == Some(room))
+    }
+
+    fn forget(&mut self, ticket: u64) -> Option<Pending> {
+        let pending = self.pending.remove(&ticket)?;
+        self.open.closed(pending.partition);
+        Some(pending)
+    }
+
+    /// Runs what takes more than one question in a task of its own, and goes on with what came of it.
+    pub(super) fn in_task<T: 'static>(
+        &mut self,
+        task: impl Future<Output = T> + 'static,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(&mut Self, T, &mut Context<Self>) + 'static,
+    ) {
+        self.open.tasks += 1;
+        let task = task.into_actor(self).map(move |value, actor, ctx| {
+            actor.open.tasks -= 1;
+            then(actor, value, ctx);
+            actor.effects(ctx);
+        });
+        ctx.spawn(task);
     }
 
     /// Proposes a command on a key; the stanza is settled by its answer.
@@ -167,7 +249,7 @@ impl SessionActor {
 
     /// What became of something that was asked.
     pub(super) fn outcome(&mut self, ticket: u64, outcome: Outcome, ctx: &mut Context<Self>) {
-        let Some(Pending { number, head, .. }) = self.pending.remove(&ticket) else {
+        let Some(Pending { number, head, .. }) = self.forget(ticket) else {
             return;
         };
         let handling = Handling {
@@ -175,14 +257,23 @@ impl SessionActor {
             stanza: head,
         };
         match outcome {
-            Outcome::Answered(Answer::Done { .. }) => self.done(handling, Bytes::new(), ctx),
+            Outcome::Answered(Answer::Done { .. }) => {
+                self.room_answered(&handling.stanza, false);
+                self.done(handling, Bytes::new(), ctx);
+            }
             Outcome::Answered(Answer::Reply(payload)) => self.done(handling, payload, ctx),
-            Outcome::Answered(Answer::Refused(error)) => self.refuse(handling, &error, ctx),
+            Outcome::Answered(Answer::Refused(error)) => {
+                self.room_answered(&handling.stanza, true);
+                self.refuse(handling, &error, ctx);
+            }
             Outcome::Taken => self.settle(handling.number),
             Outcome::Replied(AskReply::Reply(reply)) => self.replied(handling, reply, ctx),
             Outcome::Replied(AskReply::Refused(error)) => self.refuse(handling, &error, ctx),
             Outcome::Replied(AskReply::Bound) => self.settle(handling.number),
-            Outcome::Full | Outcome::NotDone => self.refuse(handling, &unavailable_now(), ctx),
+            Outcome::Full | Outcome::NotDone => {
+                self.room_answered(&handling.stanza, true);
+                self.refuse(handling, &unavailable_now(), ctx);
+            }
             Outcome::Unknown => {
                 return self.outcome_unknown(ctx);
             }
@@ -230,5 +321,33 @@ impl SessionActor {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_session_leaves_room_on_a_link_for_the_others() {
+        let (here, there) = (PartitionId(3), PartitionId(4));
+        let mut open = OpenRequests::default();
+        for _ in 0..OPEN_PER_LINK_MAX {
+            assert!(open.has_room());
+            open.opened(here);
+            open.opened(there);
+        }
+        assert!(!open.has_room());
+        open.closed(here);
+        assert!(!open.has_room(), "the other link is full as well");
+        open.closed(there);
+        assert!(open.has_room());
+        for _ in 1..OPEN_PER_LINK_MAX {
+            open.closed(here);
+            open.closed(there);
+        }
+        assert_eq!(open.links.capacity(), 0);
+        open.tasks = TASKS_MAX;
+        assert!(!open.has_room());
     }
 }

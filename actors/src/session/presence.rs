@@ -6,13 +6,14 @@ use messaging::command::Command;
 use messaging::room::command::{RoomAction, RoomCommand};
 use messaging::room::parse::{RoomRequest, Sender, parse};
 use messaging::room::query::RoomQuery;
+use messaging::room::render::desynchronized;
 use messaging::user::publication::SessionEvent;
-use xmpp::jid::Jid;
-use xmpp::stanza::{PresenceType, Stanza};
+use xmpp::jid::{BareJid, Jid};
+use xmpp::stanza::{PresenceType, Stanza, StanzaKind};
 use xmpp::stanza_error::{Condition, StanzaError};
 
-use super::SessionActor;
 use super::pending::Handling;
+use super::{SessionActor, Stay};
 
 /// Bytes of a presence. It is kept for every session and occupant, sent to all of their contacts and to whoever joins,
 /// and brought again with every attachment.
@@ -121,9 +122,10 @@ impl SessionActor {
             Ok(RoomRequest::Action(action)) => {
                 if let RoomAction::Join { nick, .. } = &action {
                     // From here on the goodbye follows the join on the same link, whenever the stream ends.
-                    self.rooms
-                        .entry(room.clone())
-                        .or_insert_with(|| nick.clone());
+                    self.rooms.entry(room.clone()).or_insert_with(|| Stay {
+                        nick: nick.clone(),
+                        granted: false,
+                    });
                 }
                 let command = RoomCommand {
                     room: room.clone(),
@@ -152,6 +154,33 @@ impl SessionActor {
             }
             Ok(RoomRequest::Ignored) => self.settle(handling.number),
             Ok(RoomRequest::Unhandled) => self.room_iq(handling, to, ctx),
+        }
+    }
+}
+
+impl SessionActor {
+    /// What a room said to presence. Who was refused and has asked for nothing else has no stay there to say goodbye to.
+    pub(super) fn room_answered(&mut self, head: &Stanza, refused: bool) {
+        let room = match &head.to {
+            Some(to) if head.kind == StanzaKind::Presence => to.bare(),
+            _ => return,
+        };
+        let Some(stay) = self.rooms.get_mut(&room) else {
+            return;
+        };
+        stay.granted |= !refused;
+        if !stay.granted && !self.waits_for(&room) {
+            self.rooms.remove(&room);
+        }
+    }
+
+    /// XEP-0045 §7.2.18: the client learns that it isn't in the room, under the nickname it believes to have.
+    pub(super) fn not_inside(&mut self, room: &BareJid, ctx: &mut Context<Self>) {
+        if let Some(stay) = self.rooms.remove(room)
+            && let Some(stanza) = desynchronized(room, &stay.nick, &self.key.jid)
+        {
+            self.send_held(ctx);
+            self.send(&stanza, ctx);
         }
     }
 }

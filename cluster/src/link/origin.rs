@@ -271,7 +271,8 @@ impl<T> LinkOrigin<T> {
     /// Admits soft state; with a token [`LinkAction::Taken`] or [`LinkAction::Failed`] tells its outcome.
     ///
     /// # Errors
-    /// [`LinkFull`] with the token. A session's news is not lost by that: the next attachment brings it.
+    /// [`LinkFull`] with the token: surely not taken. News of a session that nobody is told is refused is not lost by
+    /// that: the next attachment brings it.
     pub fn publish(
         &mut self,
         token: Option<T>,
@@ -285,7 +286,7 @@ impl<T> LinkOrigin<T> {
             return Err((token, LinkFull));
         };
         if self.publishes.len() >= self.settings.publishes_max || !self.has_room(bytes) {
-            self.resync |= matches!(publish, Publish::Session(_));
+            self.resync |= token.is_none() && matches!(publish, Publish::Session(_));
             return Err((token, LinkFull));
         }
         self.publishes

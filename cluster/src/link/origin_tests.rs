@@ -577,6 +577,16 @@ fn news_of_a_session_that_found_no_room_comes_with_an_attachment() {
         key: session,
         seq: 9,
     };
+    // Its client is told that it was refused: then it must not come later all the same.
+    let refused = node
+        .link
+        .publish(Some(7), Publish::Session(event.clone()), node.now);
+    assert_eq!(refused, Err((Some(7), LinkFull)));
+    assert_eq!(
+        node.down(Down::Taken { number: 1 }),
+        [LinkAction::Taken { token: 1 }]
+    );
+    node.publish(2);
     assert!(
         node.link
             .publish(None, Publish::Session(event), node.now)
@@ -584,8 +594,8 @@ fn news_of_a_session_that_found_no_room_comes_with_an_attachment() {
     );
     node.wait(200);
     assert_eq!(
-        node.down(Down::Taken { number: 1 }),
-        [LinkAction::Taken { token: 1 }, LinkAction::NeedSnapshot]
+        node.down(Down::Taken { number: 2 }),
+        [LinkAction::Taken { token: 2 }, LinkAction::NeedSnapshot]
     );
 }
 

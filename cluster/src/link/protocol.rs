@@ -241,7 +241,8 @@ pub struct Delivery {
     pub place: Option<Place>,
     /// The stanzas.
     pub items: Vec<DeliveryItem>,
-    /// Sessions of this node that are now in the room, or no longer, as of this place.
+    /// Sessions of this node that are now in the room, or no longer, as of this place. Without a place: they are not in
+    /// the room and take themselves for it; their node knows under which nickname, and tells them.
     pub notes: Vec<OccupantNote>,
 }
 

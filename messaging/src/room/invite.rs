@@ -116,6 +116,7 @@ fn post(tx: &mut Transaction<'_, '_>, person: &BareJid, stanza: Stanza, on_answe
     let receive = ReceiveMessage {
         user: person.clone(),
         stanza,
+        also: Vec::new(),
         sender: tx.room.clone(),
         time_ms: tx.ctx.time_ms,
     };

@@ -35,6 +35,7 @@ pub(super) fn join(
 ) -> Result<u64, Refusal> {
     let nick = checked_nick(tx.room, nick)?;
     if tx.record().is_none() {
+        check_may_create(tx)?;
         create(tx);
         return Ok(enter(tx, nick, presence, history, home, true));
     }
@@ -45,6 +46,19 @@ pub(super) fn join(
     check_entry(tx, affiliation, password.as_ref())?;
     check_nick_free(tx, &nick)?;
     Ok(enter(tx, nick, presence, history, home, false))
+}
+
+/// §10.1.1. What the person owns in other partitions no command of this one may know.
+fn check_may_create(tx: &mut Transaction<'_, '_>) -> Result<(), Refusal> {
+    let person = tx.by.bare();
+    let owned = tx
+        .state
+        .room_views
+        .rooms_owned(&tx.state.affiliations, &person);
+    if owned >= tx.ctx.pool.rooms_owned_max {
+        return Err(Refusal::TooManyRooms);
+    }
+    Ok(())
 }
 
 /// §10.1.1: locked until its owner has configured it.

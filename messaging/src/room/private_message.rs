@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use xmpp::jid::Jid;
+use xmpp::jid::{FullJid, Jid};
 use xmpp::stanza::{Stanza, StanzaKind};
 
 use super::message::{already_sent, remember_sent};
@@ -34,13 +34,13 @@ pub(super) fn send(
     if !may_whisper(sender.role, allowed) {
         return Err(Refusal::Forbidden);
     }
-    // Several sessions under the nickname: to the one that joined last; the archive shows it to the others.
-    let sessions = tx.sessions_under(nick);
-    let recipient = sessions
-        .into_iter()
-        .max_by_key(|o| o.joined)
-        .ok_or(Refusal::NoSuchOccupant)?;
-    deliver(tx, &sender, &recipient, &stanza)?;
+    // Several sessions under the nickname: all get it, as one row. It is for the one that joined last, and waits for that
+    // one's acknowledgement.
+    let mut sessions = tx.sessions_under(nick);
+    sessions.sort_by_key(|occupant| occupant.joined);
+    let recipient = sessions.pop().ok_or(Refusal::NoSuchOccupant)?;
+    let also = sessions.iter().map(|other| other.jid.clone()).collect();
+    deliver(tx, &sender, &recipient, also, &stanza)?;
     if let Some(origin_id) = origin_id {
         remember_sent(tx, origin_id, head);
     }
@@ -61,6 +61,7 @@ fn deliver(
     tx: &mut Transaction<'_, '_>,
     sender: &Occupant,
     recipient: &Arc<Occupant>,
+    also: Vec<FullJid>,
     stanza: &Stanza,
 ) -> Result<(), Refusal> {
     let from = tx
@@ -93,6 +94,7 @@ fn deliver(
     let receive = ReceiveMessage {
         user: recipient.jid.bare(),
         stanza: received,
+        also,
         sender: tx.room.clone(),
         time_ms: tx.ctx.time_ms,
     };

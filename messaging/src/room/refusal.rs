@@ -38,6 +38,9 @@ pub enum Refusal {
     /// Nobody of the sender's affiliation may do this to the target.
     #[error("this can't be done to this person")]
     NotAllowed,
+    /// §10.1.1: somebody who owns so many rooms makes no more.
+    #[error("you own as many rooms as you may")]
+    TooManyRooms,
     /// §10.4: the last owner can't go; nobody can ban or kick themselves.
     #[error("this can't be done to yourself, or the room would lose its last owner")]
     Conflict,
@@ -73,7 +76,7 @@ impl Refusal {
             Refusal::Banned | Refusal::Forbidden => (Condition::Forbidden, Auth),
             Refusal::Full => (Condition::ServiceUnavailable, Wait),
             Refusal::NotOccupant | Refusal::FormUnacceptable => (Condition::NotAcceptable, Modify),
-            Refusal::NotAllowed => (Condition::NotAllowed, Cancel),
+            Refusal::NotAllowed | Refusal::TooManyRooms => (Condition::NotAllowed, Cancel),
             Refusal::BadRequest => (Condition::BadRequest, Modify),
             Refusal::RemoteDomain => (Condition::RemoteServerNotFound, Cancel),
         };

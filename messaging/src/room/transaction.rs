@@ -119,6 +119,10 @@ impl Transaction<'_, '_> {
             // The room has gone earlier in the same request: no list outlives it.
             return;
         }
+        let before = self.listed(jid);
+        self.state
+            .room_views
+            .note_affiliation(jid, before, affiliation);
         let key = (self.room.clone(), jid.clone());
         if affiliation == Affiliation::None {
             self.state.affiliations.remove(&key);
@@ -209,7 +213,15 @@ impl Transaction<'_, '_> {
             .map(|(jid, _)| jid.clone())
             .collect();
         for jid in listed {
-            self.state.affiliations.remove(&(self.room.clone(), jid));
+            let listed = self
+                .state
+                .affiliations
+                .remove(&(self.room.clone(), jid.clone()));
+            if let Some(record) = listed {
+                self.state
+                    .room_views
+                    .note_affiliation(&jid, record.affiliation, Affiliation::None);
+            }
         }
         self.state
             .room_views

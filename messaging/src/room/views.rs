@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use xmpp::jid::{BareJid, FullJid};
 
-use super::state::Occupant;
+use super::state::{Affiliation, AffiliationRecord, Occupant};
 use crate::table::Table;
 
 /// A room's occupants, in the order of their JIDs.
@@ -21,6 +21,8 @@ pub struct RoomViews {
     /// Rooms that went within one entry of the log, with their heads: one made again within the same entry begins
     /// above them. An entry is applied whole or not at all, so this needs no storing.
     gone: (u64, BTreeMap<BareJid, u64>),
+    /// How many rooms each person owns; counted when it is asked for first, and kept in step from then on.
+    owned: Option<BTreeMap<BareJid, u32>>,
 }
 
 impl RoomViews {
@@ -84,6 +86,46 @@ impl RoomViews {
         }
         if view.is_empty() {
             self.views.remove(room);
+        }
+    }
+
+    /// How many rooms of the partition somebody owns.
+    pub(super) fn rooms_owned(
+        &mut self,
+        affiliations: &Table<(BareJid, BareJid), AffiliationRecord>,
+        person: &BareJid,
+    ) -> u32 {
+        let owned = self.owned.get_or_insert_with(|| {
+            let mut owned = BTreeMap::new();
+            for ((_, person), record) in affiliations.iter() {
+                if record.affiliation == Affiliation::Owner {
+                    *owned.entry(person.clone()).or_default() += 1;
+                }
+            }
+            owned
+        });
+        owned.get(person).copied().unwrap_or(0)
+    }
+
+    /// Somebody's affiliation with a room has changed.
+    pub(super) fn note_affiliation(
+        &mut self,
+        person: &BareJid,
+        before: Affiliation,
+        now: Affiliation,
+    ) {
+        let Some(owned) = &mut self.owned else { return };
+        match (before == Affiliation::Owner, now == Affiliation::Owner) {
+            (false, true) => *owned.entry(person.clone()).or_default() += 1,
+            (true, false) => {
+                if let Some(count) = owned.get_mut(person) {
+                    *count = count.saturating_sub(1);
+                    if *count == 0 {
+                        owned.remove(person);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 

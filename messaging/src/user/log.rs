@@ -46,6 +46,7 @@ pub(crate) fn append(
     user: &BareJid,
     record: MessageRecord,
     sender: Option<FullJid>,
+    also: Vec<FullJid>,
 ) -> u64 {
     let index = ctx.index;
     let log = state
@@ -66,6 +67,7 @@ pub(crate) fn append(
         UserEffect::Logged {
             previous,
             row,
+            also,
             sender,
         },
     );

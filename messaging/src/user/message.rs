@@ -60,7 +60,7 @@ pub(crate) fn send(state: &mut State, ctx: &mut Context<'_>, message: SendMessag
         sender: Some(sender.clone()),
         stanza: stanza.clone(),
     };
-    let seq = log::append(state, ctx, &user, record, Some(sender.clone()));
+    let seq = log::append(state, ctx, &user, record, Some(sender.clone()), Vec::new());
     if !to_oneself {
         let on_answer = OnAnswer::Bounce {
             sender,
@@ -70,6 +70,7 @@ pub(crate) fn send(state: &mut State, ctx: &mut Context<'_>, message: SendMessag
         let command = Command::ReceiveMessage(ReceiveMessage {
             user: target.clone(),
             stanza,
+            also: Vec::new(),
             sender: user.clone(),
             time_ms,
         });
@@ -94,6 +95,7 @@ pub(crate) fn receive(state: &mut State, ctx: &mut Context<'_>, message: Receive
     let ReceiveMessage {
         user,
         stanza,
+        also,
         sender,
         time_ms: _,
     } = message;
@@ -111,7 +113,7 @@ pub(crate) fn receive(state: &mut State, ctx: &mut Context<'_>, message: Receive
         stanza,
     };
     Answer::Done {
-        seq: log::append(state, ctx, &user, record, None),
+        seq: log::append(state, ctx, &user, record, None, also),
     }
 }
 
@@ -136,7 +138,7 @@ pub(crate) fn file_sent(
         stanza,
     };
     Answer::Done {
-        seq: log::append(state, ctx, &user, record, sender),
+        seq: log::append(state, ctx, &user, record, sender, Vec::new()),
     }
 }
 

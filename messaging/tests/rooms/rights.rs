@@ -1,11 +1,17 @@
 //! The matrices of XEP-0045 §5, row by row.
 
+use messaging::command::Answer;
+use messaging::room::command::{HistoryRequest, RoomAction};
 use messaging::room::refusal::Refusal;
 use messaging::room::rights::{
     Standing, may_change_affiliation, may_change_role, may_enter, may_read_list, role_after,
     role_on_entry,
 };
 use messaging::room::state::{Affiliation, Role, RoomConfig};
+use xmpp::stanza::{Stanza, StanzaKind};
+use xmpp::stanza_error::Condition;
+
+use crate::stage::{Stage, bare, full};
 
 const OK: Result<(), Refusal> = Ok(());
 const FORBIDDEN: Result<(), Refusal> = Err(Refusal::Forbidden);
@@ -243,4 +249,54 @@ fn reading_lists_9_5_10_5() {
     check("admin", true, [false, false, true, true, true]);
     check("member", true, [false, false, true, true, true]);
     check("outcast", true, [false, false, false, true, true]);
+}
+
+/// Whether somebody makes a room of this name.
+fn makes_room(stage: &mut Stage, who: &str, room: &str) -> bool {
+    let action = RoomAction::Join {
+        nick: "maker".to_owned(),
+        presence: Stanza::new(StanzaKind::Presence),
+        password: None,
+        history: HistoryRequest::default(),
+        node: 1,
+        incarnation: 1,
+        session: 1,
+    };
+    match stage.apply_to(&bare(room), &full(who), action).0 {
+        Answer::Done { .. } => true,
+        Answer::Refused(error) => {
+            assert_eq!(error.condition, Condition::NotAllowed);
+            false
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn who_owns_as_many_rooms_as_may_be_makes_no_more() {
+    let mut stage = Stage::with_room(&[]);
+    stage.pool.rooms_owned_max = 1;
+    assert!(!makes_room(&mut stage, "alice/pc", "parlour@rooms.example"));
+    assert_eq!(stage.state.rooms.len(), 1, "a refusal leaves no trace");
+    assert!(makes_room(&mut stage, "bob/pc", "parlour@rooms.example"));
+    assert!(!makes_room(&mut stage, "bob/phone", "attic@rooms.example"));
+    // A room that is gone doesn't count.
+    let leave = RoomAction::Leave {
+        presence: Stanza::new(StanzaKind::Presence),
+        of: None,
+    };
+    stage.apply_to(&bare("parlour@rooms.example"), &full("bob/pc"), leave);
+    assert_eq!(stage.state.rooms.len(), 1);
+    assert!(makes_room(&mut stage, "bob/phone", "attic@rooms.example"));
+    // Nor does one that was given away, and one that was given to somebody does.
+    stage.admin(
+        "alice/pc",
+        "<item affiliation='owner' jid='carol@example.org'/>",
+    );
+    stage.admin(
+        "alice/pc",
+        "<item affiliation='none' jid='alice@example.org'/>",
+    );
+    assert!(makes_room(&mut stage, "alice/pc", "cellar@rooms.example"));
+    assert!(!makes_room(&mut stage, "carol/pc", "stable@rooms.example"));
 }

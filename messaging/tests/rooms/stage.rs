@@ -113,6 +113,16 @@ impl Stage {
 
     /// Applies a command and gives its answer and effects.
     pub(crate) fn apply(&mut self, by: &FullJid, action: RoomAction) -> (Answer, Vec<Effect>) {
+        self.apply_to(&bare(ROOM), by, action)
+    }
+
+    /// The same for another room of the partition.
+    pub(crate) fn apply_to(
+        &mut self,
+        room: &BareJid,
+        by: &FullJid,
+        action: RoomAction,
+    ) -> (Answer, Vec<Effect>) {
         self.index += 1;
         self.time_ms += 1_000;
         let mut effects = Vec::new();
@@ -125,7 +135,7 @@ impl Stage {
             effects: &mut effects,
         };
         let command = RoomCommand {
-            room: bare(ROOM),
+            room: room.clone(),
             by: by.clone(),
             action,
         };
@@ -296,6 +306,11 @@ impl Stage {
                     };
                     let to = entry.target.with_resource("-").unwrap();
                     writeln!(out, "{}: {}", shown.0, line(&to, &shown.1)).unwrap();
+                    if let Command::ReceiveMessage(receive) = &entry.command {
+                        for also in &receive.also {
+                            writeln!(out, "outbox: also for {also}").unwrap();
+                        }
+                    }
                 }
                 Effect::DropArchive(room) => writeln!(out, "{room} is gone").unwrap(),
                 Effect::Archive(_) => {}

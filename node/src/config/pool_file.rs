@@ -34,7 +34,7 @@ section! {
         contacts_max: u32 = 1000,
         /// Occupants a room may have.
         occupants_max: u32 = 1000,
-        /// Rooms a user may own.
+        /// Rooms a user may own in one partition before they can make no more there; rooms are spread over all partitions.
         rooms_owned_max: u32 = 100,
         /// The key behind opaque ids in archives and rooms.
         id_key: Secret<16>,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use xmpp::jid::Jid;
+use xmpp::jid::{FullJid, Jid};
 use xmpp::ns;
 use xmpp::stanza::Stanza;
 use xmpp::write::XmlWriter;
@@ -53,7 +53,15 @@ enum Share {
 impl Publication {
     /// [`crate::effect::UserEffect::Logged`]: a row was added to the log. Ends with the log's new position for every
     /// node that has a session; rows that the publication began behind are ignored.
-    pub fn logged(&mut self, previous: u64, row: &Row, ids: &ArchiveIds) -> Vec<PublicationAction> {
+    ///
+    /// `also`: sessions that get it besides those that it is for.
+    pub fn logged(
+        &mut self,
+        previous: u64,
+        row: &Row,
+        also: &[FullJid],
+        ids: &ArchiveIds,
+    ) -> Vec<PublicationAction> {
         let mut out = Vec::new();
         if row.seq <= self.position() {
             return out;
@@ -71,6 +79,7 @@ impl Publication {
         self.hold(previous, row);
         if let ArchiveRecord::Message(record) = &row.record {
             self.share_out(&in_step, row, record, ids, &mut out);
+            self.share_also(also, row, record, ids, &mut out);
         }
         for index in in_step {
             let reader = &mut self.sessions[index].reader;
@@ -142,6 +151,47 @@ impl Publication {
         if let Some((_, direction)) = copied.first() {
             self.copy(&copied, *direction, &stanza, row.seq, out);
         }
+    }
+
+    /// A private message of a room for the other sessions under the nickname (XEP-0045 §7.5). Where the session that it
+    /// is for has gone, it goes by the rules of delivery to whoever is there, these among them.
+    ///
+    /// It counts as its delivery where the message itself could have gone, as a copy does.
+    fn share_also(
+        &mut self,
+        also: &[FullJid],
+        row: &Row,
+        record: &MessageRecord,
+        ids: &ArchiveIds,
+        out: &mut Actions,
+    ) {
+        let to = record.stanza.to.as_ref();
+        if also.is_empty() || to.is_none_or(|to| self.find_jid(to.as_str()).is_none()) {
+            return;
+        }
+        let Some(mut stanza) = with_stanza_id(row, ids) else {
+            return;
+        };
+        stanza.to = None;
+        let stanza = Arc::new(stanza);
+        let (mut counted, mut others) = (Vec::new(), Vec::new());
+        for jid in also {
+            let Some(index) = self.find_jid(jid.as_str()) else {
+                continue;
+            };
+            let key = self.sessions[index].key.clone();
+            if self.sessions[index].reader.sent.contains(&row.seq) {
+                continue;
+            }
+            if self.sessions[index].is_eligible() {
+                self.offer(index, row.seq);
+                counted.push(key);
+            } else {
+                others.push(key);
+            }
+        }
+        deliver(counted, &stanza, Some(row.seq), out);
+        deliver(others, &stanza, None, out);
     }
 
     /// Copies a message for sessions. A copy of a received message counts as its delivery where the message itself

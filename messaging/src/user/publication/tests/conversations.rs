@@ -73,7 +73,24 @@ impl Stage {
         let previous = self.user.position();
         let row = row(previous + 1, from, to);
         self.archive.insert(row.seq, Arc::clone(&row));
-        self.user.logged(previous, &row, &ids())
+        self.user.logged(previous, &row, &[], &ids())
+    }
+
+    /// A row for one session that others get, too.
+    pub(super) fn log_also(
+        &mut self,
+        from: &str,
+        to: &str,
+        also: &[&str],
+    ) -> Vec<PublicationAction> {
+        let previous = self.user.position();
+        let row = row(previous + 1, from, to);
+        self.archive.insert(row.seq, Arc::clone(&row));
+        let also: Vec<FullJid> = also
+            .iter()
+            .map(|jid| FullJid::parse(jid).unwrap())
+            .collect();
+        self.user.logged(previous, &row, &also, &ids())
     }
 
     /// Answers every read among the actions.
@@ -119,6 +136,35 @@ pub(super) fn check(actions: &[PublicationAction], expect: Expect) {
 }
 
 pub(super) const JULIET: &str = "juliet@capulet.lit/balcony";
+
+#[test]
+fn a_rooms_private_message_is_for_all_sessions_under_the_nickname() {
+    let mut stage = Stage::new();
+    let (_home, work) = (
+        stage.available(1, "home", ""),
+        stage.available(2, "work", ""),
+    );
+    let jid = |resource: &str| format!("{USER}/{resource}");
+    let also = [jid("home"), jid("elsewhere")];
+    let also: Vec<&str> = also.iter().map(String::as_str).collect();
+    check(
+        &stage.log_also("den@rooms.example/bob", &jid("work"), &also),
+        expect![[r#"
+            work <- message chat from den/bob id (row 11)
+            home <- message chat from den/bob id (row 11)
+            position [1, 2] 10..11
+        "#]],
+    );
+    // The one that it is for has gone: who is there gets it once.
+    stage.down(&work);
+    check(
+        &stage.log_also("den@rooms.example/bob", &jid("work"), &also),
+        expect![[r#"
+            home <- message chat from den/bob id (row 12)
+            position [1] 11..12
+        "#]],
+    );
+}
 
 #[test]
 fn a_session_logs_in_and_out() {

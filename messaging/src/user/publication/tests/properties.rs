@@ -203,7 +203,7 @@ impl World {
         let row = row(previous + 1, from, to);
         self.contacts.head = row.seq;
         self.archive.insert(row.seq, Arc::clone(&row));
-        let actions = self.user.logged(previous, &row, &ids());
+        let actions = self.user.logged(previous, &row, &[], &ids());
         assert_eq!(
             actions
                 .iter()

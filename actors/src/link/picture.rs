@@ -1,0 +1,285 @@
+//! A node's picture of its sessions and occupants of one partition: what its next attachment says.
+
+use std::collections::{HashMap, HashSet};
+
+use cluster::link::protocol::{AttachPart, AttachRoom, AttachUser};
+use messaging::user::publication::{
+    PublicationSettings, SessionEvent, SessionKey, SessionState, directed_has_room,
+};
+use xmpp::jid::{BareJid, FullJid, Jid};
+
+/// The sessions and occupants that a node has of one partition.
+#[derive(Debug, Default)]
+pub(super) struct Picture {
+    users: HashMap<BareJid, Vec<SessionState>>,
+    rooms: HashMap<BareJid, HashSet<FullJid>>,
+}
+
+impl Picture {
+    /// The owner has granted a resource.
+    pub(super) fn bound(&mut self, key: SessionKey) {
+        let sessions = self.users.entry(key.jid.bare()).or_default();
+        sessions.retain(|session| session.key.jid != key.jid);
+        sessions.push(SessionState {
+            key,
+            flags: Default::default(),
+            presence: None,
+            directed: Vec::new(),
+            unacknowledged: Vec::new(),
+            newest_row: 0,
+        });
+    }
+
+    /// A session is sent a row of its user's log.
+    pub(super) fn sent(&mut self, user: &BareJid, session: &FullJid, row: u64) {
+        let mut sessions = self.users.get_mut(user).into_iter().flatten();
+        if let Some(session) = sessions.find(|state| state.key.jid == *session) {
+            session.unacknowledged.push(row);
+            session.newest_row = session.newest_row.max(row);
+        }
+    }
+
+    /// Something happened to a session; `true`: it was its user's last one.
+    pub(super) fn note(&mut self, event: &SessionEvent) -> bool {
+        let key = event.key();
+        let bare = key.jid.bare();
+        let Some(sessions) = self.users.get_mut(&bare) else {
+            return false;
+        };
+        let Some(index) = sessions.iter().position(|session| session.key == *key) else {
+            return false;
+        };
+        let session = &mut sessions[index];
+        match event {
+            SessionEvent::Flags { flags, .. } => session.flags = *flags,
+            SessionEvent::Presence { stanza, .. } => {
+                let unavailable = stanza.type_.as_deref() == Some("unavailable");
+                session.presence = (!unavailable).then(|| stanza.clone());
+            }
+            SessionEvent::Directed { stanza, .. } => {
+                if let Some(to) = stanza.to.clone() {
+                    let gone = stanza.type_.as_deref() == Some("unavailable");
+                    note_directed(&mut session.directed, to, gone);
+                }
+            }
+            SessionEvent::Acknowledged { seq, .. } => {
+                // In the order of sending: an older row may have been sent after newer ones.
+                let unacknowledged = &mut session.unacknowledged;
+                if let Some(upto) = unacknowledged.iter().position(|row| row == seq) {
+                    unacknowledged.drain(..=upto);
+                }
+            }
+            SessionEvent::Down { .. } => {
+                sessions.swap_remove(index);
+                if sessions.is_empty() {
+                    self.users.remove(&bare);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// A session is in a room now.
+    pub(super) fn entered(&mut self, room: &BareJid, session: FullJid) {
+        self.rooms.entry(room.clone()).or_default().insert(session);
+    }
+
+    /// A session is in a room no longer; `true`: nobody of the node is.
+    pub(super) fn left(&mut self, room: &BareJid, session: &FullJid) -> bool {
+        let Some(occupants) = self.rooms.get_mut(room) else {
+            return true;
+        };
+        occupants.remove(session);
+        let empty = occupants.is_empty();
+        if empty {
+            self.rooms.remove(room);
+        }
+        empty
+    }
+
+    /// All of it; how far each log was read is filled in elsewhere.
+    pub(super) fn snapshot(&self) -> (Vec<AttachUser>, Vec<AttachRoom>) {
+        let users = self.users.iter().map(|(user, sessions)| AttachUser {
+            user: user.clone(),
+            cursor: 0,
+            sessions: sessions.clone(),
+        });
+        let rooms = self.rooms.iter().map(|(room, occupants)| AttachRoom {
+            room: room.clone(),
+            cursor: 0,
+            occupants: occupants.iter().cloned().collect(),
+        });
+        (users.collect(), rooms.collect())
+    }
+
+    /// Forgets a user or room; gives the sessions that it had.
+    pub(super) fn leave_out(&mut self, key: &BareJid) -> Vec<FullJid> {
+        let occupants = self.rooms.remove(key).into_iter().flatten();
+        let sessions = self.users.remove(key).into_iter().flatten();
+        occupants
+            .chain(sessions.map(|session| session.key.jid))
+            .collect()
+    }
+}
+
+/// Whom a session has sent directed presence, within the bounds that the owner has, too: it refuses what is beyond.
+fn note_directed(directed: &mut Vec<Jid>, to: Jid, gone: bool) {
+    let directed_max = PublicationSettings::default().directed_max;
+    if gone {
+        directed.retain(|jid| *jid != to);
+    } else if !directed.contains(&to) && directed_has_room(directed.iter(), &to, directed_max) {
+        directed.push(to);
+    }
+}
+
+/// The user or room that takes the most bytes of an attachment.
+pub(super) fn largest(part: &AttachPart) -> Option<BareJid> {
+    let users = part.users.iter().map(|user| (user_bytes(user), &user.user));
+    let rooms = part.rooms.iter().map(|room| (room_bytes(room), &room.room));
+    let largest = users.chain(rooms).max_by_key(|(bytes, _)| *bytes);
+    largest.map(|(_, key)| key.clone())
+}
+
+fn user_bytes(user: &AttachUser) -> usize {
+    let session = |session: &SessionState| {
+        let presence = session
+            .presence
+            .as_ref()
+            .map_or(0, |presence| presence.size_hint());
+        let directed: usize = session.directed.iter().map(|jid| jid.as_str().len()).sum();
+        presence + directed + session.unacknowledged.len() * 8
+    };
+    user.sessions.iter().map(session).sum()
+}
+
+fn room_bytes(room: &AttachRoom) -> usize {
+    room.occupants.iter().map(|jid| jid.as_str().len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use xmpp::stanza::{Stanza, StanzaKind};
+
+    use super::*;
+
+    fn state(number: u64, directed: usize) -> SessionState {
+        let to = |n: usize| Jid::parse(&format!("friend{n}@localhost")).unwrap();
+        SessionState {
+            key: SessionKey {
+                node: 1,
+                number,
+                jid: FullJid::parse(&format!("romeo@localhost/{number}")).unwrap(),
+            },
+            flags: Default::default(),
+            presence: None,
+            directed: (0..directed).map(to).collect(),
+            unacknowledged: Vec::new(),
+            newest_row: 0,
+        }
+    }
+
+    #[test]
+    fn directed_presence_is_noted_within_bounds() {
+        let mut directed = Vec::new();
+        let jid = |n: usize| Jid::parse(&format!("friend{n}@localhost")).unwrap();
+        for n in 0..100_000 {
+            note_directed(&mut directed, jid(n % 5_000), false);
+        }
+        assert_eq!(directed.len(), 1_000);
+        note_directed(&mut directed, jid(7), true);
+        assert!(!directed.contains(&jid(7)));
+        note_directed(&mut directed, jid(4_000), false);
+        assert!(directed.contains(&jid(4_000)));
+    }
+
+    #[test]
+    fn the_largest_of_an_attachment_is_found() {
+        let bare = |text: &str| BareJid::parse(text).unwrap();
+        let check = |users: &[(&str, usize)], rooms: &[(&str, usize)], expect: Option<&str>| {
+            let user = |(name, directed): &(&str, usize)| AttachUser {
+                user: bare(name),
+                cursor: 0,
+                sessions: vec![state(1, 1), state(2, *directed)],
+            };
+            let occupant = |n| FullJid::parse(&format!("friend{n}@localhost/x")).unwrap();
+            let room = |(name, occupants): &(&str, usize)| AttachRoom {
+                room: bare(name),
+                cursor: 0,
+                occupants: (0..*occupants).map(occupant).collect(),
+            };
+            let part = AttachPart {
+                users: users.iter().map(user).collect(),
+                rooms: rooms.iter().map(room).collect(),
+                ..AttachPart::default()
+            };
+            assert_eq!(largest(&part), expect.map(bare));
+        };
+        check(&[], &[], None);
+        check(
+            &[("a@localhost", 3), ("b@localhost", 9)],
+            &[("r@rooms", 5)],
+            Some("b@localhost"),
+        );
+        check(
+            &[("a@localhost", 3), ("b@localhost", 9)],
+            &[("r@rooms", 50)],
+            Some("r@rooms"),
+        );
+    }
+
+    #[test]
+    fn what_sessions_said_is_what_an_attachment_says() {
+        let mut picture = Picture::default();
+        let (key, other) = (state(1, 0).key, state(2, 0).key);
+        picture.bound(key.clone());
+        picture.bound(other.clone());
+        let stanza = |type_: &'static str| Stanza {
+            type_: Some(type_).filter(|said| !said.is_empty()).map(Into::into),
+            ..Stanza::new(StanzaKind::Presence)
+        };
+        let presence = |type_| SessionEvent::Presence {
+            key: key.clone(),
+            stanza: stanza(type_),
+        };
+        let of = |picture: &Picture| {
+            let (users, _) = picture.snapshot();
+            let sessions = users.into_iter().flat_map(|user| user.sessions);
+            sessions.into_iter().find(|state| state.key.number == 1)
+        };
+        assert!(!picture.note(&presence("")));
+        assert!(of(&picture).unwrap().presence.is_some());
+        picture.note(&presence("unavailable"));
+        assert!(of(&picture).unwrap().presence.is_none());
+        for row in [5, 7, 6] {
+            picture.sent(&key.jid.bare(), &key.jid, row);
+        }
+        let acknowledged = |seq| SessionEvent::Acknowledged {
+            key: key.clone(),
+            seq,
+        };
+        picture.note(&acknowledged(7));
+        assert_eq!(of(&picture).unwrap().unacknowledged, [6]);
+        assert_eq!(of(&picture).unwrap().newest_row, 7);
+        let down = |key: &SessionKey| SessionEvent::Down {
+            key: key.clone(),
+            stanza: stanza("unavailable"),
+        };
+        assert!(!picture.note(&down(&other)));
+        assert!(picture.note(&down(&key)), "the user's last session");
+        assert!(!picture.note(&down(&key)), "known no longer");
+        assert!(picture.snapshot().0.is_empty());
+    }
+
+    #[test]
+    fn a_room_is_read_while_somebody_is_in() {
+        let mut picture = Picture::default();
+        let room = BareJid::parse("den@rooms").unwrap();
+        let (one, two) = (state(1, 0).key.jid, state(2, 0).key.jid);
+        picture.entered(&room, one.clone());
+        picture.entered(&room, two.clone());
+        assert!(!picture.left(&room, &one));
+        assert_eq!(picture.leave_out(&room), [two.clone()]);
+        assert!(picture.left(&room, &two));
+    }
+}
