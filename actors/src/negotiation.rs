@@ -44,7 +44,6 @@ struct Negotiation {
     core: StreamCore,
     wire: Wire,
     out: BytesMut,
-    number: u64,
     claim: Option<Claim>,
     admission: Option<Admission>,
     connection: Connection,
@@ -78,14 +77,12 @@ pub async fn serve(fabric: Arc<Fabric>, accepted: Accepted) {
         rand::rng().random(),
         Instant::now(),
     );
-    let number = fabric.next_session_number();
     let out = BytesMut::new();
     let mut negotiation = Negotiation {
         fabric,
         core,
         wire,
         out,
-        number,
         claim: None,
         admission: Some(admission),
         connection,
@@ -264,7 +261,8 @@ impl Negotiation {
             Ok(jid) => {
                 let key = SessionKey {
                     node: self.fabric.node.0,
-                    number: self.number,
+                    // Each claim has its own, so that giving back one never ends another.
+                    number: self.fabric.next_session_number(),
                     jid: jid.clone(),
                 };
                 match Claim::make(&self.fabric, key).await {
