@@ -11,7 +11,7 @@ use xmpp::stanza_error::Condition;
 use xmpp::write::XmlWriter;
 
 use super::log::UserLog;
-use super::subscription::{self, SubscriptionType};
+use super::subscription::{self, SubscriptionRequest, SubscriptionType};
 use crate::apply::Context;
 use crate::command::Answer;
 use crate::effect::UserEffect;
@@ -41,8 +41,8 @@ pub struct RosterItem {
     pub from: bool,
     /// The user asked to see the contact and waits (`ask='subscribe'`).
     pub pending_out: bool,
-    /// The contact asked to see the user and waits; the stanza's payload, shown again at each log-in.
-    pub pending_in: Option<Bytes>,
+    /// The contact asked to see the user and waits; shown again at each log-in.
+    pub pending_in: Option<SubscriptionRequest>,
     /// RFC 6121 §3.4: approved before it was asked.
     pub approved: bool,
     /// Whether the item is shown in the roster; an item with only `pending_in` isn't.

@@ -6,6 +6,7 @@
 //! ```
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use xmpp::jid::{BareJid, Jid};
 use xmpp::stanza::{Stanza, StanzaKind};
 use xmpp::stanza_error::Condition;
@@ -22,8 +23,8 @@ use crate::state::State;
 /// Requests from strangers that wait for a user's decision; further ones are dropped.
 const REQUESTS_MAX: usize = 200;
 
-/// A request whose payload (a text, a nickname) is larger is kept without it.
-const REQUEST_PAYLOAD_BYTES_MAX: usize = 4_096;
+/// Of a request with more bytes than this in its payload (a text, a nickname), id and language nothing but the fact is kept.
+const REQUEST_BYTES_MAX: usize = 4_096;
 
 /// The four stanzas that change subscriptions. RFC 6121 §3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,52 @@ impl SubscriptionType {
             type_: Some(self.as_str().into()),
             lang: None,
             payload: Bytes::new(),
+        }
+    }
+}
+
+/// What is kept of a request until the user answers it. RFC 6121 §3.1.3: the complete stanza; its addresses are those of
+/// the roster item.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriptionRequest {
+    /// The stanza's id.
+    pub id: Option<String>,
+    /// The language of its texts.
+    pub lang: Option<String>,
+    /// Its child elements.
+    pub payload: Bytes,
+}
+
+// A request's text isn't shown.
+impl std::fmt::Debug for SubscriptionRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SubscriptionRequest")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SubscriptionRequest {
+    /// What is kept of this stanza.
+    pub fn of(stanza: &Stanza) -> SubscriptionRequest {
+        let len = |text: &Option<std::sync::Arc<str>>| text.as_deref().map_or(0, str::len);
+        if stanza.payload.len() + len(&stanza.id) + len(&stanza.lang) > REQUEST_BYTES_MAX {
+            return SubscriptionRequest::default();
+        }
+        SubscriptionRequest {
+            id: stanza.id.as_deref().map(str::to_owned),
+            lang: stanza.lang.as_deref().map(str::to_owned),
+            payload: stanza.payload.clone(),
+        }
+    }
+
+    /// The stanza as it came.
+    pub fn stanza(&self, from: &BareJid, to: &BareJid) -> Stanza {
+        Stanza {
+            id: self.id.as_deref().map(Into::into),
+            lang: self.lang.as_deref().map(Into::into),
+            payload: self.payload.clone(),
+            ..SubscriptionType::Subscribe.stanza(from, to)
         }
     }
 }
@@ -151,8 +198,16 @@ pub fn outbound(item: &RosterItem, type_: SubscriptionType) -> Transition {
     next
 }
 
-/// What a stanza that a contact sends does to the user's item. RFC 6121 appendix A.3. `payload` is kept with a request.
-pub fn inbound(item: &RosterItem, type_: SubscriptionType, payload: &Bytes) -> Transition {
+/// What a stanza that a contact sends does to the user's item. RFC 6121 appendix A.3. `request` is what is kept of a
+/// request.
+///
+/// No `unsubscribed` answers an `unsubscribe` (a SHOULD of A.3.2): here both sides always agree, and the answer could
+/// overtake the contact's next request and seem to deny it.
+pub fn inbound(
+    item: &RosterItem,
+    type_: SubscriptionType,
+    request: &SubscriptionRequest,
+) -> Transition {
     let mut next = Transition::nothing(item);
     match type_ {
         SubscriptionType::Subscribe if item.from => {
@@ -167,8 +222,7 @@ pub fn inbound(item: &RosterItem, type_: SubscriptionType, payload: &Bytes) -> T
             next.presence = Some(PresenceChange::Shown);
         }
         SubscriptionType::Subscribe if item.pending_in.is_none() => {
-            let kept = payload.len() <= REQUEST_PAYLOAD_BYTES_MAX;
-            next.item.pending_in = Some(if kept { payload.clone() } else { Bytes::new() });
+            next.item.pending_in = Some(request.clone());
             next.passed_on = true;
         }
         SubscriptionType::Subscribe => {}
@@ -269,7 +323,7 @@ pub(crate) fn receive(
     {
         return done;
     }
-    let next = inbound(&item, type_, &stanza.payload);
+    let next = inbound(&item, type_, &SubscriptionRequest::of(&stanza));
     if next.passed_on && !blocked {
         // §3.1.6, §3.2.3, §3.3.3: the stanza comes before the roster push.
         ctx.user_effect(&user, UserEffect::Subscription(stanza));
@@ -336,294 +390,4 @@ fn requests(state: &State, user: &BareJid) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An item from its appendix A name; `approved` and unlisted items are extra cases.
-    fn item(name: &str) -> RosterItem {
-        let (pending_in, name) = match name.strip_suffix("+in") {
-            Some(rest) => (Some(Bytes::new()), rest),
-            None => (None, name),
-        };
-        let (pending_out, name) = match name.strip_suffix("+out") {
-            Some(rest) => (true, rest),
-            None => (false, name),
-        };
-        let (to, from) = match name {
-            "none" => (false, false),
-            "to" => (true, false),
-            "from" => (false, true),
-            "both" => (true, true),
-            other => panic!("unknown state {other}"),
-        };
-        RosterItem {
-            to,
-            from,
-            pending_out,
-            pending_in,
-            listed: true,
-            ..RosterItem::default()
-        }
-    }
-
-    fn name(item: &RosterItem) -> String {
-        let base = match (item.to, item.from) {
-            (false, false) => "none",
-            (true, false) => "to",
-            (false, true) => "from",
-            (true, true) => "both",
-        };
-        let out = if item.pending_out { "+out" } else { "" };
-        let waiting = if item.pending_in.is_some() { "+in" } else { "" };
-        let approved = if item.approved { " approved" } else { "" };
-        format!("{base}{out}{waiting}{approved}")
-    }
-
-    fn show(next: &Transition) -> String {
-        let mut text = name(&next.item);
-        if next.passed_on {
-            text.push_str(", passed on");
-        }
-        if let Some(reply) = next.reply {
-            text.push_str(", reply ");
-            text.push_str(reply.as_str());
-        }
-        match next.presence {
-            Some(PresenceChange::Shown) => text.push_str(", shown"),
-            Some(PresenceChange::Hidden) => text.push_str(", hidden"),
-            None => {}
-        }
-        text
-    }
-
-    fn check_outbound(type_: SubscriptionType, rows: [(&str, &str); 9]) {
-        for (before, expect) in rows {
-            assert_eq!(
-                show(&outbound(&item(before), type_)),
-                expect,
-                "{before}, sends {type_:?}"
-            );
-        }
-    }
-
-    fn check_inbound(type_: SubscriptionType, rows: [(&str, &str); 9]) {
-        for (before, expect) in rows {
-            assert_eq!(
-                show(&inbound(&item(before), type_, &Bytes::new())),
-                expect,
-                "{before}, gets {type_:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_2_1_outbound_subscribe() {
-        check_outbound(
-            SubscriptionType::Subscribe,
-            [
-                ("none", "none+out, passed on"),
-                ("none+out", "none+out, passed on"),
-                ("none+in", "none+out+in, passed on"),
-                ("none+out+in", "none+out+in, passed on"),
-                ("to", "to, passed on"),
-                ("to+in", "to+in, passed on"),
-                ("from", "from+out, passed on"),
-                ("from+out", "from+out, passed on"),
-                ("both", "both, passed on"),
-            ],
-        );
-    }
-
-    #[test]
-    fn a_2_2_outbound_unsubscribe() {
-        check_outbound(
-            SubscriptionType::Unsubscribe,
-            [
-                ("none", "none, passed on"),
-                ("none+out", "none, passed on"),
-                ("none+in", "none+in, passed on"),
-                ("none+out+in", "none+in, passed on"),
-                ("to", "none, passed on"),
-                ("to+in", "none+in, passed on"),
-                ("from", "from, passed on"),
-                ("from+out", "from, passed on"),
-                ("both", "from, passed on"),
-            ],
-        );
-    }
-
-    #[test]
-    fn a_2_3_outbound_subscribed() {
-        check_outbound(
-            SubscriptionType::Subscribed,
-            [
-                ("none", "none approved"),
-                ("none+out", "none+out approved"),
-                ("none+in", "from, passed on, shown"),
-                ("none+out+in", "from+out, passed on, shown"),
-                ("to", "to approved"),
-                ("to+in", "both, passed on, shown"),
-                ("from", "from"),
-                ("from+out", "from+out"),
-                ("both", "both"),
-            ],
-        );
-    }
-
-    #[test]
-    fn a_2_4_outbound_unsubscribed() {
-        check_outbound(
-            SubscriptionType::Unsubscribed,
-            [
-                ("none", "none"),
-                ("none+out", "none+out"),
-                ("none+in", "none, passed on"),
-                ("none+out+in", "none+out, passed on"),
-                ("to", "to"),
-                ("to+in", "to, passed on"),
-                ("from", "none, passed on, hidden"),
-                ("from+out", "none+out, passed on, hidden"),
-                ("both", "to, passed on, hidden"),
-            ],
-        );
-    }
-
-    #[test]
-    fn a_3_1_inbound_subscribe() {
-        check_inbound(
-            SubscriptionType::Subscribe,
-            [
-                ("none", "none+in, passed on"),
-                ("none+out", "none+out+in, passed on"),
-                ("none+in", "none+in"),
-                ("none+out+in", "none+out+in"),
-                ("to", "to+in, passed on"),
-                ("to+in", "to+in"),
-                ("from", "from, reply subscribed"),
-                ("from+out", "from+out, reply subscribed"),
-                ("both", "both, reply subscribed"),
-            ],
-        );
-    }
-
-    #[test]
-    fn a_3_2_inbound_unsubscribe() {
-        check_inbound(
-            SubscriptionType::Unsubscribe,
-            [
-                ("none", "none"),
-                ("none+out", "none+out"),
-                ("none+in", "none, passed on"),
-                ("none+out+in", "none+out, passed on"),
-                ("to", "to"),
-                ("to+in", "to, passed on"),
-                ("from", "none, passed on, hidden"),
-                ("from+out", "none+out, passed on, hidden"),
-                ("both", "to, passed on, hidden"),
-            ],
-        );
-    }
-
-    #[test]
-    fn a_3_3_inbound_subscribed() {
-        check_inbound(
-            SubscriptionType::Subscribed,
-            [
-                ("none", "none"),
-                ("none+out", "to, passed on"),
-                ("none+in", "none+in"),
-                ("none+out+in", "to+in, passed on"),
-                ("to", "to"),
-                ("to+in", "to+in"),
-                ("from", "from"),
-                ("from+out", "both, passed on"),
-                ("both", "both"),
-            ],
-        );
-    }
-
-    #[test]
-    fn a_3_4_inbound_unsubscribed() {
-        check_inbound(
-            SubscriptionType::Unsubscribed,
-            [
-                ("none", "none"),
-                ("none+out", "none, passed on"),
-                ("none+in", "none+in"),
-                ("none+out+in", "none+in, passed on"),
-                ("to", "none, passed on"),
-                ("to+in", "none+in, passed on"),
-                ("from", "from"),
-                ("from+out", "from, passed on"),
-                ("both", "from, passed on"),
-            ],
-        );
-    }
-
-    #[test]
-    fn an_approval_given_before_answers_for_the_user() {
-        let approved = |name| RosterItem {
-            approved: true,
-            ..item(name)
-        };
-        let subscribe = |name| {
-            show(&inbound(
-                &approved(name),
-                SubscriptionType::Subscribe,
-                &Bytes::new(),
-            ))
-        };
-        assert_eq!(subscribe("none"), "from approved, reply subscribed, shown");
-        assert_eq!(
-            subscribe("none+out"),
-            "from+out approved, reply subscribed, shown"
-        );
-        assert_eq!(subscribe("to"), "both approved, reply subscribed, shown");
-        let cancelled = outbound(&approved("to"), SubscriptionType::Unsubscribed);
-        assert_eq!(show(&cancelled), "to");
-        let withdrawn = outbound(&approved("both"), SubscriptionType::Unsubscribed);
-        assert_eq!(show(&withdrawn), "to, passed on, hidden");
-    }
-
-    #[test]
-    fn only_what_the_user_wants_is_listed() {
-        let stranger = RosterItem::default();
-        let asked = inbound(
-            &stranger,
-            SubscriptionType::Subscribe,
-            &Bytes::from_static(b"<status>hi</status>"),
-        );
-        assert!(!asked.item.listed);
-        assert_eq!(
-            asked.item.pending_in.as_deref(),
-            Some(&b"<status>hi</status>"[..])
-        );
-        assert!(
-            outbound(&asked.item, SubscriptionType::Subscribed)
-                .item
-                .listed
-        );
-        assert!(
-            !outbound(&asked.item, SubscriptionType::Unsubscribed)
-                .item
-                .listed
-        );
-        assert!(outbound(&stranger, SubscriptionType::Subscribe).item.listed);
-        assert!(
-            outbound(&stranger, SubscriptionType::Subscribed)
-                .item
-                .listed
-        );
-        assert!(
-            !outbound(&stranger, SubscriptionType::Unsubscribe)
-                .item
-                .listed
-        );
-        let large = inbound(
-            &stranger,
-            SubscriptionType::Subscribe,
-            &Bytes::from(vec![b' '; 5_000]),
-        );
-        assert_eq!(large.item.pending_in, Some(Bytes::new()));
-    }
-}
+mod tests;

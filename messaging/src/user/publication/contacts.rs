@@ -8,7 +8,6 @@ use xmpp::stanza::Stanza;
 use crate::archive::ArchiveRow;
 use crate::state::State;
 use crate::user::blocking;
-use crate::user::subscription::SubscriptionType;
 
 /// What the publication needs of the replicated state, read at the moment of use.
 pub trait Contacts {
@@ -61,12 +60,9 @@ impl Contacts for State {
 
     fn requests(&self, user: &BareJid) -> Vec<Stanza> {
         let waiting = self.roster.rows_of(user).filter_map(|(contact, item)| {
-            let payload = item.pending_in.clone()?;
+            let request = item.pending_in.as_ref()?;
             let blocked = Contacts::blocks(self, user, &Jid::from(contact));
-            (!blocked).then(|| Stanza {
-                payload,
-                ..SubscriptionType::Subscribe.stanza(contact, user)
-            })
+            (!blocked).then(|| request.stanza(contact, user))
         });
         waiting.collect()
     }
@@ -93,6 +89,7 @@ mod tests {
     use super::*;
     use crate::user::log::UserLog;
     use crate::user::roster::RosterItem;
+    use crate::user::subscription::SubscriptionRequest;
 
     #[test]
     fn the_state_says_who_sees_whom() {
@@ -100,7 +97,11 @@ mod tests {
         let user = bare("romeo@montague.lit");
         let mut state = State::default();
         let mut contact = |name: &str, to, from, asks: bool| {
-            let pending_in = asks.then(|| Bytes::from_static(b"<status>hi</status>"));
+            let pending_in = asks.then(|| SubscriptionRequest {
+                id: Some("r1".into()),
+                lang: Some("it".into()),
+                payload: Bytes::from_static(b"<status>hi</status>"),
+            });
             let item = RosterItem {
                 to,
                 from,
@@ -143,6 +144,8 @@ mod tests {
         assert_eq!(requests.len(), 1);
         assert_eq!(requests[0].from, Some(Jid::from(bare("to@capulet.lit"))));
         assert_eq!(requests[0].payload, "<status>hi</status>");
+        let (id, lang) = (requests[0].id.as_deref(), requests[0].lang.as_deref());
+        assert_eq!((id, lang), (Some("r1"), Some("it")), "complete: §3.1.3");
         assert_eq!(contacts.positions(&user), (7, 9));
         assert_eq!(contacts.positions(&bare("nobody@montague.lit")), (0, 0));
         assert!(!contacts.exists(&user));
