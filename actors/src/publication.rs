@@ -190,12 +190,7 @@ impl PublicationActor {
             ToPublication::Stanza(stanza) => {
                 self.started_core();
                 let state = replica.state();
-                match stanza.kind {
-                    xmpp::stanza::StanzaKind::Presence => {
-                        self.started_core().presence_in(&Arc::new(stanza), &*state)
-                    }
-                    _ => self.started_core().route(stanza, &*state),
-                }
+                self.started_core().route(stanza, &*state)
             }
             ToPublication::PresenceIn(stanza) => {
                 self.started_core();

@@ -26,6 +26,10 @@ impl SessionActor {
                 .with_text("The presence is too large.");
             return self.refuse(handling, &error, ctx);
         }
+        if handling.stanza.presence_type() == PresenceType::Error && !handling.stanza.is_error() {
+            // RFC 6121 §4.7.1: no such type.
+            return self.refuse(handling, &StanzaError::new(Condition::BadRequest), ctx);
+        }
         let Some(to) = handling.stanza.to.clone() else {
             return self.broadcast(handling, ctx);
         };
@@ -56,12 +60,11 @@ impl SessionActor {
                 let own = self.bare.clone();
                 self.publish(&own, handling, Publish::Session(event), ctx);
             }
-            PresenceType::Error => {
+            // RFC 6121 §4.3: clients need not probe, but may.
+            PresenceType::Error | PresenceType::Probe => {
                 let publish = Publish::Stanza(handling.stanza.clone());
                 self.publish(&to.bare(), handling, publish, ctx);
             }
-            // RFC 6121 §4.3: probes are a server's.
-            PresenceType::Probe => self.settle(handling.number),
         }
     }
 

@@ -42,8 +42,10 @@ pub enum Delivery {
 
 /// RFC 6121 §8.5. `filed`: a message that its sender was told is accepted: it is never refused.
 ///
-/// Where the RFC leaves a choice: messages to a bare JID go to all sessions with a priority that isn't negative, and
-/// errors are preferred to silence except for headlines.
+/// Where the RFC leaves a choice: "most available" are all sessions with a priority that isn't negative, nothing is bounced
+/// that can wait for a session, and errors are preferred to silence except for headlines. A filed message of type normal
+/// for a session that is gone goes the way of RFC 6120 §10.5.4, as if it were for the bare JID: §8.5.3.2.1 would have it
+/// ignored or refused, but its sender has been told that it is accepted.
 pub fn route(
     stanza: &Stanza,
     to: &Jid,
@@ -79,7 +81,15 @@ pub fn route(
 /// §8.5.1: no such user.
 fn to_nobody(stanza: &Stanza) -> Delivery {
     match stanza.kind {
-        StanzaKind::Message if stanza.message_type() == MessageType::Error => Delivery::Drop,
+        // §8.5.4, table 1: a headline is ignored, as it is for an account without sessions.
+        StanzaKind::Message
+            if matches!(
+                stanza.message_type(),
+                MessageType::Error | MessageType::Headline
+            ) =>
+        {
+            Delivery::Drop
+        }
         StanzaKind::Message => Delivery::Error(Condition::ServiceUnavailable),
         StanzaKind::Presence => Delivery::Drop,
         StanzaKind::Iq => unanswerable_iq(stanza),

@@ -138,6 +138,66 @@ fn other_messages() {
     );
 }
 
+/// A cell of table 1 that allows what is done: stored offline (O), bounced (E), silently ignored (S), delivered to the
+/// addressed or only session (D), to the most available ones (M) or to all that aren't negative (A).
+fn letters(delivery: &Delivery, full_match: bool, non_negative: &[usize]) -> &'static str {
+    match delivery {
+        Delivery::Offline => "O",
+        Delivery::Error(Condition::ServiceUnavailable) => "E",
+        Delivery::Drop => "S",
+        Delivery::Sessions(sessions) if full_match && sessions.len() == 1 => "D",
+        // All of them are the most available ones: see `route`.
+        Delivery::Sessions(sessions) if sessions == non_negative && sessions.len() > 1 => "MA",
+        Delivery::Sessions(sessions) if sessions == non_negative => "D",
+        _ => "not in the table",
+    }
+}
+
+/// RFC 6121 §8.5.4, table 1, row by row: condition, address; normal, chat, groupchat, headline.
+#[test]
+fn table_1_of_message_delivery_rules() {
+    const MATCH: &str = "romeo@montague.lit/desk";
+    let check = |exists, priorities: &[Option<i8>], to: &str, cells: [&str; 4]| {
+        let all = resources(priorities);
+        let eligible = all.iter().enumerate().filter(|(_, one)| one.is_eligible());
+        let non_negative: Vec<usize> = eligible.map(|(index, _)| index).collect();
+        let to_jid = Jid::parse(to).unwrap();
+        for (type_, cell) in ["normal", "chat", "groupchat", "headline"]
+            .into_iter()
+            .zip(cells)
+        {
+            let message = stanza(StanzaKind::Message, type_);
+            let delivery = route(&message, &to_jid, exists, &all, false);
+            let done = letters(&delivery, to == MATCH, &non_negative);
+            let allowed = cell.split('/').any(|letter| done.contains(letter));
+            assert!(
+                allowed,
+                "{type_} to {to}, {priorities:?}: {done}, not {cell}"
+            );
+        }
+    };
+    // Account does not exist.
+    check(false, NONE, BARE, ["S/E", "S/E", "E", "S"]);
+    check(false, NONE, GONE, ["S/E", "S/E", "S/E", "S/E"]);
+    // Account exists, but no active resources.
+    check(true, NONE, BARE, ["O/E", "O/E", "E", "S"]);
+    check(true, NONE, GONE, ["S/E", "O/E", "S/E", "S/E"]);
+    // 1+ negative resources but zero non-negative resources.
+    let negative = [None, None, None, Some(-1)];
+    check(true, &negative, BARE, ["O/E", "O/E", "E", "S"]);
+    check(true, &negative, MATCH, ["D", "D", "D", "D"]);
+    check(true, &negative, GONE, ["S/E", "O/E", "S/E", "S/E"]);
+    // 1 non-negative resource.
+    let one = [None, None, Some(-1), Some(0)];
+    check(true, &one, BARE, ["D", "D", "E", "D"]);
+    check(true, &one, MATCH, ["D", "D", "D", "D"]);
+    check(true, &one, GONE, ["S/E", "D", "S/E", "S/E"]);
+    // 1+ non-negative resources.
+    check(true, TWO, BARE, ["M/A", "M/A", "E", "A"]);
+    check(true, TWO, MATCH, ["D", "D/A", "D", "D"]);
+    check(true, TWO, GONE, ["S/E", "M/A", "S/E", "S/E"]);
+}
+
 #[test]
 fn presence() {
     for type_ in ["", "unavailable"] {
@@ -218,6 +278,7 @@ fn nobody_is_there() {
     };
     check(StanzaKind::Message, "chat", "ServiceUnavailable");
     check(StanzaKind::Message, "groupchat", "ServiceUnavailable");
+    check(StanzaKind::Message, "headline", "Drop");
     check(StanzaKind::Message, "error", "Drop");
     check(StanzaKind::Presence, "", "Drop");
     check(StanzaKind::Presence, "subscribe", "Drop");

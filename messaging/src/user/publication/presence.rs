@@ -210,22 +210,20 @@ impl Publication {
             .as_ref()
             .is_some_and(|from| contacts.blocks(&self.user, from));
         if !blocked {
-            let stanza = match stanza.to {
-                // Its sessions have other addresses.
-                Some(_) => Arc::new(Stanza {
-                    to: None,
-                    ..Stanza::clone(stanza)
-                }),
-                None => Arc::clone(stanza),
-            };
+            // §4.2.3: to the account, as the contact's server addressed it, whichever session gets it.
+            let stanza = Arc::new(Stanza {
+                to: Some(Jid::from(&self.user)),
+                ..Stanza::clone(stanza)
+            });
             deliver(self.available(), &stanza, None, &mut out);
         }
         out
     }
 
-    /// Somebody asks for the user's presence. RFC 6121 §4.3.2, and §4.6.5 for whom it was directed to.
+    /// Somebody asks for the user's presence. RFC 6121 §4.3.2, and §4.6.6 for whom it was directed to.
     ///
-    /// Who may not see the user gets no answer: both sides of a subscription are committed, so there is none to correct.
+    /// Who may not see the user gets no `unsubscribed` (a SHOULD of §4.3.2): both sides of a subscription are committed,
+    /// so there is none to correct, and silence is what an account that does not exist gives (§8.5.1).
     pub fn probe(&mut self, asker: &BareJid, contacts: &dyn Contacts) -> Vec<PublicationAction> {
         let mut out = Vec::new();
         if contacts.blocks(&self.user, &Jid::from(asker)) {
@@ -233,16 +231,8 @@ impl Publication {
         }
         if !contacts.may_see(&self.user, asker) {
             for session in &self.sessions {
-                if let Some(presence) = &session.presence {
-                    let told = session.directed.iter().filter(|to| to.bare() == *asker);
-                    out.extend(told.map(|to| {
-                        let to = Some(to.clone());
-                        PublicationAction::Route(Stanza {
-                            to,
-                            ..presence.clone()
-                        })
-                    }));
-                }
+                let told = session.directed.iter().filter(|to| to.bare() == *asker);
+                out.extend(told.map(|to| mere_presence(session, to)));
             }
             return out;
         }
@@ -260,6 +250,31 @@ impl Publication {
             broadcast(vec![asker.clone()], &Arc::new(stanza), &mut out);
         }
         out
+    }
+
+    /// A probe that a client sent (§4.3). To a full JID: of no other session, and only that it is there (§4.3.2).
+    pub(super) fn client_probe(
+        &mut self,
+        probe: &Stanza,
+        to: &Jid,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) {
+        let Some(asker) = &probe.from else { return };
+        if to.is_bare() {
+            out.extend(self.probe(&asker.bare(), contacts));
+            return;
+        }
+        let Some(session) = self
+            .find_jid(to.as_str())
+            .map(|index| &self.sessions[index])
+        else {
+            return;
+        };
+        let subscribed = session.is_available() && contacts.may_see(&self.user, &asker.bare());
+        if subscribed || session.is_shown_to(asker) {
+            out.push(mere_presence(session, asker));
+        }
     }
 
     fn hold_probe(&mut self, asker: &BareJid) {
@@ -351,6 +366,15 @@ impl Publication {
         deliver(sessions, &Arc::new(stanza), None, &mut out);
         out
     }
+}
+
+/// That a session is there, and nothing else. RFC 6121 §4.6.6.
+fn mere_presence(session: &Session, to: &Jid) -> PublicationAction {
+    PublicationAction::Route(Stanza {
+        from: Some(Jid::from(&session.key.jid)),
+        to: Some(to.clone()),
+        ..Stanza::new(StanzaKind::Presence)
+    })
 }
 
 pub(super) fn broadcast(contacts: Vec<BareJid>, stanza: &Arc<Stanza>, out: &mut Actions) {

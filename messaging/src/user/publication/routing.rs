@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use xmpp::jid::{BareJid, FullJid, Jid};
-use xmpp::stanza::{Stanza, StanzaKind};
+use xmpp::stanza::{PresenceType, Stanza, StanzaKind};
 use xmpp::stanza_error::{Condition, StanzaError};
 
 use super::lifecycle::unavailable;
@@ -16,7 +16,7 @@ use crate::user::roster::{RosterItem, push_payload};
 impl Publication {
     /// A stanza without durability for the user: by its `to`, as in RFC 6121 §8.5. XEP-0191 §3.2: from somebody who is
     /// blocked as if nobody were there.
-    pub fn route(&self, stanza: Stanza, contacts: &dyn Contacts) -> Vec<PublicationAction> {
+    pub fn route(&mut self, stanza: Stanza, contacts: &dyn Contacts) -> Vec<PublicationAction> {
         let mut out = Vec::new();
         let to = stanza.to.clone().unwrap_or_else(|| Jid::from(&self.user));
         let blocked = stanza
@@ -29,18 +29,42 @@ impl Publication {
             false => delivery::route(&stanza, &to, contacts.exists(&self.user), &resources, false),
         };
         match delivery {
-            Delivery::Sessions(indices) => self.deliver_soft(&indices, &to, stanza, &mut out),
+            Delivery::Sessions(indices) if self.is_hidden(&stanza, &indices, contacts) => {
+                refuse(Condition::ServiceUnavailable, &stanza, &mut out);
+            }
+            Delivery::Sessions(indices) => self.deliver_soft(&indices, stanza, &mut out),
             Delivery::Error(condition) => refuse(condition, &stanza, &mut out),
             // What reaches this place was not for the server to answer: an iq that nobody knows.
             Delivery::Server if stanza.is_request() => {
                 refuse(Condition::ServiceUnavailable, &stanza, &mut out);
+            }
+            Delivery::Server if stanza.presence_type() == PresenceType::Probe => {
+                self.client_probe(&stanza, &to, contacts, &mut out);
             }
             Delivery::Server | Delivery::Offline | Delivery::Drop => {}
         }
         out
     }
 
-    fn deliver_soft(&self, indices: &[usize], to: &Jid, mut stanza: Stanza, out: &mut Actions) {
+    /// RFC 6121 §8.5.3.1: a request goes to a session only from somebody who may know that the session is there, by a
+    /// subscription or by directed presence; to others it looks as if nobody were there.
+    ///
+    /// Rooms, which are of another domain, pass on what occupants ask each other: the user showed itself to the room.
+    fn is_hidden(&self, stanza: &Stanza, indices: &[usize], contacts: &dyn Contacts) -> bool {
+        let Some(asker) = stanza.from.as_ref().filter(|_| stanza.is_request()) else {
+            return false;
+        };
+        let shown = || {
+            let mut sessions = indices.iter().filter_map(|index| self.sessions.get(*index));
+            sessions.any(|session| session.is_shown_to(asker))
+        };
+        asker.domain() == self.user.domain()
+            && !contacts.may_see(&self.user, &asker.bare())
+            && !shown()
+    }
+
+    /// `to` stays as the sender wrote it (RFC 6120 §8.1.1.1, RFC 6121 §8.5.2.1).
+    fn deliver_soft(&self, indices: &[usize], stanza: Stanza, out: &mut Actions) {
         let key = |index: &usize| self.sessions.get(*index).map(|session| session.key.clone());
         let taken: Vec<_> = indices.iter().filter_map(key).collect();
         let copied = match stanza.kind {
@@ -55,9 +79,6 @@ impl Publication {
         if !copied.is_empty() && delivery::carbon_eligible(&stanza, CarbonDirection::Received) {
             let copy = delivery::carbon(&stanza, CarbonDirection::Received, &self.user);
             deliver(copied, &Arc::new(copy), None, out);
-        }
-        if stanza.kind == StanzaKind::Presence && to.is_bare() {
-            stanza.to = None;
         }
         deliver(taken, &Arc::new(stanza), None, out);
     }
@@ -94,7 +115,7 @@ impl Publication {
     }
 
     /// XEP-0191 §3.2–3.4: a push to the sessions that asked for the list. Who is newly blocked sees the user leave, who
-    /// no longer is sees the user as before, if either may see the user at all.
+    /// no longer is sees the user as before, if either may see the user at all, and is seen again by the user.
     pub fn blocklist_push(
         &mut self,
         payload: Bytes,
@@ -113,6 +134,12 @@ impl Publication {
         let subscribers = contacts.subscribers(&self.user);
         for jid in blocked {
             self.hide_from(jid, &subscribers, &mut out);
+        }
+        // What contacts said of themselves while they were blocked was dropped: they are asked again.
+        for contact in contacts.watched(&self.user) {
+            if unblocked.iter().any(|jid| covers(jid, &contact)) {
+                out.extend(self.probe_to(&contact, contacts));
+            }
         }
         for jid in unblocked {
             for contact in subscribers.iter().filter(|contact| covers(jid, contact)) {

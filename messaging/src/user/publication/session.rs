@@ -241,6 +241,11 @@ impl Session {
         self.priority().is_some_and(|priority| priority >= 0)
     }
 
+    /// Whether it has sent its presence to this address, or to all sessions of the account. RFC 6121 §4.6.
+    pub(super) fn is_shown_to(&self, jid: &Jid) -> bool {
+        self.directed.contains(jid) || self.directed.contains(&Jid::from(jid.bare()))
+    }
+
     /// Replaces its presence; `None`: no longer available.
     pub(super) fn set_presence(&mut self, presence: Option<Stanza>) -> Option<Stanza> {
         self.priority = presence.as_ref().map_or(0, priority_in);

@@ -25,16 +25,16 @@ fn chat_states_go_to_who_is_there() {
             ..SessionFlags::default()
         },
     );
-    let route = |stage: &Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
+    let route = |stage: &mut Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
     check(
-        &route(&stage, message(JULIET, USER, "chat", TYPING)),
+        &route(&mut stage, message(JULIET, USER, "chat", TYPING)),
         expect![[r#"
         home,work <- message chat from juliet/balcony
     "#]],
     );
     check(
         &route(
-            &stage,
+            &mut stage,
             message(JULIET, "romeo@montague.lit/work", "chat", TYPING),
         ),
         expect![[r#"
@@ -56,31 +56,31 @@ fn requests_without_a_session_are_refused() {
             ..SessionFlags::default()
         },
     );
-    let route = |stage: &Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
+    let route = |stage: &mut Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
     check(
-        &route(&stage, iq("romeo@montague.lit/work", "get")),
+        &route(&mut stage, iq("romeo@montague.lit/work", "get")),
         expect![[r#"
         work <- iq get from juliet/balcony
     "#]],
     );
     check(
-        &route(&stage, iq("romeo@montague.lit/gone", "get")),
+        &route(&mut stage, iq("romeo@montague.lit/gone", "get")),
         expect![[r#"
         route juliet@capulet.lit/balcony iq error from romeo/gone service-unavailable
     "#]],
     );
     check(
-        &route(&stage, iq(USER, "set")),
+        &route(&mut stage, iq(USER, "set")),
         expect![[r#"
         route juliet@capulet.lit/balcony iq error from romeo service-unavailable
     "#]],
     );
     check(
-        &route(&stage, iq("romeo@montague.lit/gone", "result")),
+        &route(&mut stage, iq("romeo@montague.lit/gone", "result")),
         expect![""],
     );
     check(
-        &route(&stage, message(JULIET, USER, "groupchat", "")),
+        &route(&mut stage, message(JULIET, USER, "groupchat", "")),
         expect![[r#"
         route juliet@capulet.lit/balcony message error from romeo service-unavailable
     "#]],
@@ -103,6 +103,140 @@ fn requests_without_a_session_are_refused() {
     );
 }
 
+const STRANGER: &str = "mercutio@montague.lit/x";
+
+fn from(sender: &str, to: &str, stanza: Stanza) -> Stanza {
+    Stanza {
+        from: Some(jid(sender)),
+        to: Some(jid(to)),
+        ..stanza
+    }
+}
+
+/// RFC 6121 §8.5.3.1.
+#[test]
+fn requests_go_only_to_sessions_that_were_shown() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    stage.available(2, "work", "");
+    let ask = |stage: &mut Stage, to: &str, expect: expect_test::Expect| {
+        let request = from(STRANGER, to, iq(to, "get"));
+        check(&stage.user.route(request, &stage.contacts), expect);
+    };
+    let refused = || {
+        expect![[r#"
+            route mercutio@montague.lit/x iq error from romeo/home service-unavailable
+        "#]]
+    };
+    ask(&mut stage, "romeo@montague.lit/home", refused());
+    let stanza = Stanza {
+        to: Some(jid(STRANGER)),
+        ..presence("", "")
+    };
+    let directed = SessionEvent::Directed { key: home, stanza };
+    stage.user.event(directed, &stage.contacts);
+    ask(
+        &mut stage,
+        "romeo@montague.lit/home",
+        expect![[r#"
+            home <- iq get from mercutio/x
+        "#]],
+    );
+    // Only that one was shown.
+    ask(
+        &mut stage,
+        "romeo@montague.lit/work",
+        expect![[r#"
+            route mercutio@montague.lit/x iq error from romeo/work service-unavailable
+        "#]],
+    );
+    // Answers are for whoever asked, and one's own sessions may ask each other.
+    for (sender, type_) in [(STRANGER, "result"), ("romeo@montague.lit/work", "get")] {
+        let to = "romeo@montague.lit/work";
+        let actions = stage
+            .user
+            .route(from(sender, to, iq(to, type_)), &stage.contacts);
+        assert!(show(&actions).starts_with("work <- iq"), "{sender} {type_}");
+    }
+}
+
+/// RFC 6121 §8.5.2.1.2, §8.5.3.1 and §8.5.3.2.2: it went to every session, whatever its address said.
+#[test]
+fn presence_for_one_session_goes_to_no_other() {
+    let mut stage = Stage::new();
+    stage.available(1, "home", "");
+    stage.available(2, "work", "");
+    let mut sent = |to: &str| {
+        let stanza = from(STRANGER, to, presence("", ""));
+        let actions = stage.user.route(stanza, &stage.contacts);
+        for action in &actions {
+            let PublicationAction::Deliver { stanza, .. } = action else {
+                panic!("only delivered");
+            };
+            assert_eq!(stanza.to, Some(jid(to)), "the address stays");
+        }
+        show(&actions)
+    };
+    let (all, one) = (
+        "home,work <- presence from mercutio/x\n",
+        "work <- presence from mercutio/x\n",
+    );
+    assert_eq!(sent(USER), all);
+    assert_eq!(sent("romeo@montague.lit/work"), one);
+    assert_eq!(sent("romeo@montague.lit/gone"), "");
+}
+
+/// RFC 6121 §4.3.2 and §4.6.6.
+#[test]
+fn a_probe_for_one_session_learns_only_that_it_is_there() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "<show>dnd</show>");
+    let work = stage.available(2, "work", "");
+    let probe = |stage: &mut Stage, sender: &str, to: &str| {
+        let stanza = from(sender, to, presence("probe", ""));
+        stage.user.route(stanza, &stage.contacts)
+    };
+    let told = |actions: &[PublicationAction]| {
+        let [PublicationAction::Route(stanza)] = actions else {
+            panic!("one answer: {}", show(actions));
+        };
+        assert!(stanza.payload.is_empty(), "nothing but that it is there");
+        show(actions)
+    };
+    assert_eq!(
+        told(&probe(&mut stage, JULIET, "romeo@montague.lit/home")),
+        "route juliet@capulet.lit/balcony presence from romeo/home\n"
+    );
+    check(
+        &probe(&mut stage, JULIET, "romeo@montague.lit/gone"),
+        expect![""],
+    );
+    check(
+        &probe(&mut stage, STRANGER, "romeo@montague.lit/home"),
+        expect![""],
+    );
+    check(
+        &probe(&mut stage, JULIET, USER),
+        expect![[r#"
+            broadcast juliet presence from romeo/home
+            broadcast juliet presence from romeo/work
+        "#]],
+    );
+    let stanza = Stanza {
+        to: Some(jid(STRANGER)),
+        ..presence("", "<status>psst</status>")
+    };
+    let directed = SessionEvent::Directed { key: home, stanza };
+    stage.user.event(directed, &stage.contacts);
+    let answer = "route mercutio@montague.lit/x presence from romeo/home\n";
+    assert_eq!(told(&probe(&mut stage, STRANGER, USER)), answer);
+    assert_eq!(
+        told(&probe(&mut stage, STRANGER, "romeo@montague.lit/home")),
+        answer
+    );
+    check(&probe(&mut stage, STRANGER, work.jid.as_str()), expect![""]);
+}
+
 #[test]
 fn who_is_blocked_finds_nobody() {
     let mut stage = Stage::new();
@@ -115,16 +249,16 @@ fn who_is_blocked_finds_nobody() {
             ..SessionFlags::default()
         },
     );
-    let route = |stage: &Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
+    let route = |stage: &mut Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
     stage.contacts.blocked = vec!["juliet@capulet.lit"];
     check(
-        &route(&stage, iq("romeo@montague.lit/work", "get")),
+        &route(&mut stage, iq("romeo@montague.lit/work", "get")),
         expect![[r#"
         route juliet@capulet.lit/balcony iq error from romeo/work service-unavailable
     "#]],
     );
     check(
-        &route(&stage, message(JULIET, USER, "chat", TYPING)),
+        &route(&mut stage, message(JULIET, USER, "chat", TYPING)),
         expect![[r#"
         route juliet@capulet.lit/balcony message error from romeo service-unavailable
     "#]],
@@ -240,12 +374,14 @@ fn blocking_hides_and_unblocking_shows() {
     "#]],
     );
     stage.contacts.blocked.clear();
+    stage.contacts.watched = vec!["juliet@capulet.lit"];
     check(
         &stage
             .user
             .blocklist_push(Bytes::new(), &[], &listed, &stage.contacts),
         expect![[r#"
         home <- iq set
+        probe juliet
         broadcast juliet presence from romeo/home
     "#]],
     );
