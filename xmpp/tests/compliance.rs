@@ -23,6 +23,51 @@ listed is not advertised to clients. A specification that is listed need not be 
 const FOOT: &str = "
 Registration is advertised only where the setting `[clients] registration` allows it. A room's own answer to disco#info also
 names its configuration, and is made in `messaging/src/room/query.rs`.
+
+## Choices
+
+Where a specification leaves a choice, or is not followed to the letter, this is what is done, and why.
+
+- RFC 6121 §2.6.3: the current roster version is answered with an empty result, any other with the whole roster.
+- RFC 6121 §3.1.2 and §8.5.1: a request to an account that does not exist is ignored, so that it looks like one that waits.
+- RFC 6121 §3.1.3: of a request all is kept until it is answered, but of one larger than 4 KiB only the fact. At most 200 wait.
+- RFC 6121 §3.4.2: a pre-approval is kept after it was used, until `unsubscribed`.
+- RFC 6121 A.3.2: no `unsubscribed` answers `unsubscribe`. Both rosters always agree, and it could overtake the next request.
+- RFC 6121 §4.3.2: who is not subscribed gets no answer to a probe; an answer tells no time of the last presence.
+- RFC 6121 §8.5.2.1.1: the most available sessions are all whose priority is not negative.
+- RFC 6121 §8.5.3.1: an iq request reaches only a session that has shown its presence to the asker.
+- RFC 6121 §8.5.3.2.1 and RFC 6120 §10.5.4: a message with a body, of type chat or normal, for a session that is gone goes to
+  the others or waits: its sender has been told that it is accepted. Without a body a normal one is refused.
+- RFC 6121 §8.5.4: what is for an account that does not exist comes back, but headlines and errors.
+- Presence, chat states and other stanzas that are not kept are taken exactly once under one owner of a partition. What is not
+  answered yet when the owner changes is sent to the next one, and so may come once more: whether the old owner had passed it
+  on could only be known from a log, which such stanzas are not worth. For presence, the same said twice changes nothing.
+- XEP-0191 §3.3: after unblocking, contacts are asked for their presence, since what they said meanwhile was dropped.
+- XEP-0237 is part of RFC 6121 §2.6, as above. XEP-0153's hashes and XEP-0115's capabilities pass through unchanged.
+- XEP-0313 §6 (preferences) is not offered: everything with a body is archived, unless a hint of XEP-0334 says no.
+
+## What clients need on the first day
+
+Each is shown by a scripted conversation in `node/tests/scenarios`, played against one node and against three.
+
+| what | where |
+|---|---|
+| disco#info of the server, the own account, the rooms' service, a room | `disco_server`, `disco_account`, `disco_rooms_service`, `disco_room` |
+| disco#items lists the rooms' service; others' accounts and unknown nodes | `disco_server`, `disco_of_others_is_hidden`, `disco_unknown_node` |
+| `<session/>` is answered, though not advertised | `session_is_answered` |
+| an unknown iq is service-unavailable; an answer is never answered | `iq_unknown_is_service_unavailable`, `iq_result_is_never_answered` |
+| iqs to bare JIDs are the server's to answer | `vcard`, `vcard_of_others_is_read_only`, `disco_account`, `ping_server_and_self` |
+| foreign domains are remote-server-not-found, for subscriptions too | `foreign_domain_is_not_found`, `foreign_domain_subscription` |
+| the order of a join; history; the subject always, even empty | `muc_join_order`, `muc_history_limits`, `muc_subject` |
+| 201 and instant rooms; unknown rooms are item-not-found | `muc_instant_room`, `muc_reserved_room`, `muc_unknown_room` |
+| reflections keep `id`; `stanza-id` only from the archive | `muc_message_is_reflected`, `message_spoofed_stanza_id_is_stripped` |
+| `<enabled/>` without `id`; exact counts | `stream_management_counts`, `stream_management_acknowledges_durable_messages` |
+| blocking: both ways, presence, errors to either side | `blocking_stops_messages`, `blocking_hides_presence`, `blocking_errors`, `blocking_list` |
+| roster: pushes, versions, errors | `roster_set_push_and_get`, `roster_versions`, `roster_set_errors`, `roster_remove` |
+| carbons: received, sent, private, no-copy, by type | `carbons_received`, `carbons_sent`, `carbons_private_and_disabled`, `carbons_no_copy` |
+| messages wait for an offline user and come once, with `<delay/>` | `offline_delivered_once`, `offline_skips_what_has_no_content` |
+| vCards, avatar hashes, capabilities | `vcard`, `presence_avatar_hash` |
+| private XML and its limits | `private_xml`; limits: `messaging/tests/users/accounts.rs` |
 ";
 
 fn place(place: Place) -> &'static str {
