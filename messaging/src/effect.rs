@@ -156,7 +156,8 @@ impl UserEffect {
                 item.map(|item| {
                     let name = item.name.as_ref().map_or(0, String::len);
                     let groups: usize = item.groups.iter().map(|group| group.len() + 24).sum();
-                    name + groups + item.pending_in.as_ref().map_or(0, Bytes::len)
+                    let request = item.pending_in.as_ref();
+                    name + groups + request.map_or(0, |request| request.payload.len())
                 })
                 .sum()
             }
