@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use actix::Addr;
 use bytes::Bytes;
+use cluster::gossip::shell::Gossiper;
 use cluster::link::protocol::{Across, Down, RouteKind, Up};
 use cluster::machine::Replica;
 use cluster::node_id::{Epoch, Incarnation, NodeId, PartitionId};
@@ -57,6 +58,8 @@ pub struct Fabric {
     pub partitions: Vec<PartitionPlace>,
     /// The way to other nodes.
     pub transport: Transport,
+    /// What nodes tell about themselves, their clocks included.
+    pub gossip: Arc<Gossiper>,
     /// The node's sessions.
     pub directory: Directory,
     /// The clients' connections, bound or not.
@@ -90,6 +93,8 @@ pub struct FabricParts {
     pub partitions: Vec<PartitionPlace>,
     /// See [`Fabric::transport`].
     pub transport: Transport,
+    /// See [`Fabric::gossip`].
+    pub gossip: Arc<Gossiper>,
     /// See [`Fabric::settings`].
     pub settings: Settings,
     /// See [`Fabric::streams`].
@@ -107,6 +112,7 @@ impl Fabric {
             table,
             partitions,
             transport,
+            gossip,
             settings,
             streams,
             metrics,
@@ -120,6 +126,7 @@ impl Fabric {
             table,
             partitions,
             transport,
+            gossip,
             directory: Directory::default(),
             connections: Arc::default(),
             settings,
@@ -142,6 +149,12 @@ impl Fabric {
     /// The actors of a partition; `None` before they exist or for a number out of range.
     pub fn actors(&self, partition: PartitionId) -> Option<&PartitionActors> {
         self.actors.get()?.get(usize::from(partition.0))
+    }
+
+    /// The time for an entry of the log, in ms since 1970: by this node's clock, within the bounds of the others'. It may be
+    /// below that of entries before, which then counts. 0: no other clock was heard of yet.
+    pub fn time_ms(&self) -> u64 {
+        self.gossip.time_ms(self.settings.members.len() == 1)
     }
 
     /// The partition of a key.

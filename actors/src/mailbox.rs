@@ -35,6 +35,12 @@ impl Backlog {
     }
 }
 
+/// A message that counts in its mailbox besides being one.
+pub trait Weighed {
+    /// About how many bytes it holds that somebody sent.
+    fn bytes(&self) -> usize;
+}
+
 /// The session's mailbox took nothing: too much waits in it, or the session is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the session's mailbox is full")]

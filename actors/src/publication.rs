@@ -22,6 +22,7 @@ use xmpp::stanza_error::{Condition, StanzaError};
 use xmpp::stream_error::StreamErrorCondition;
 
 use crate::fabric::Fabric;
+use crate::mailbox::{Backlog, Weighed};
 use crate::owner::{FromKey, ToOwner};
 use crate::services::archive::rows_between;
 
@@ -79,6 +80,36 @@ pub enum ToPublication {
     End,
 }
 
+impl Weighed for ToPublication {
+    fn bytes(&self) -> usize {
+        match self {
+            ToPublication::Effect(effect) => effect.size_hint(),
+            ToPublication::Again { effects, .. } => effects.iter().map(UserEffect::size_hint).sum(),
+            ToPublication::Session(
+                SessionEvent::Presence { stanza, .. }
+                | SessionEvent::Directed { stanza, .. }
+                | SessionEvent::Down { stanza, .. },
+            )
+            | ToPublication::Stanza(stanza) => stanza.size_hint(),
+            ToPublication::PresenceIn(stanza) => stanza.size_hint(),
+            ToPublication::Attach { sessions, .. } => sessions.iter().map(state_bytes).sum(),
+            ToPublication::Expected(sessions) => sessions.len() * 64,
+            ToPublication::Session(_)
+            | ToPublication::Bind { .. }
+            | ToPublication::NodeWithout(_)
+            | ToPublication::Probe(_)
+            | ToPublication::End => 0,
+            #[cfg(test)]
+            ToPublication::Panic => 0,
+        }
+    }
+}
+
+fn state_bytes(state: &SessionState) -> usize {
+    let presence = state.presence.as_ref().map_or(0, Stanza::size_hint);
+    presence + state.directed.len() * 64 + state.unacknowledged.len() * 8
+}
+
 /// Something that needs the publication but not a session may keep it so long.
 const IDLE_CHECK: Duration = Duration::from_secs(15);
 
@@ -96,18 +127,22 @@ pub struct PublicationActor {
     unread: bool,
     /// Messages of the owner handled so far.
     handled: u64,
+    backlog: Arc<Backlog>,
 }
 
 impl PublicationActor {
     /// Pieces of work that may wait.
     pub const MAILBOX: usize = 8_192;
+    /// Bytes of stanzas in them.
+    pub const MAILBOX_BYTES: usize = 16 * 1024 * 1024;
 
-    /// For a user.
+    /// For a user. `backlog`: what waits in the mailbox.
     pub fn new(
         fabric: Arc<Fabric>,
         partition: PartitionId,
         epoch: Epoch,
         user: BareJid,
+        backlog: Arc<Backlog>,
     ) -> PublicationActor {
         PublicationActor {
             fabric,
@@ -117,6 +152,7 @@ impl PublicationActor {
             core: None,
             unread: false,
             handled: 0,
+            backlog,
         }
     }
 
@@ -527,6 +563,7 @@ impl Handler<ToPublication> for PublicationActor {
 
     fn handle(&mut self, message: ToPublication, ctx: &mut Self::Context) {
         self.handled += 1;
+        self.backlog.take(message.bytes());
         match message {
             ToPublication::End => ctx.stop(),
             message => {

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use actix::{Actor, ActorContext, Context, Handler, Message};
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture,
+};
 use bytes::BytesMut;
 use cluster::link::protocol::{Delivery, DeliveryItem, Down, OccupantNote, Place};
 use cluster::machine::Replica;
@@ -23,13 +25,15 @@ use messaging::room::render::{Renderer, Rendering, ReplayStep, history_rows_max,
 use messaging::room::state::{Occupant, RoomRecord};
 use messaging::room::views::OccupantView;
 use messaging::state::State;
+use messaging::user::archive_page::row_bytes;
 use storage::archive::{Order, Rows};
 use xmpp::jid::{BareJid, FullJid};
 use xmpp::stanza::Stanza;
 
 use crate::fabric::Fabric;
+use crate::mailbox::{Backlog, Weighed};
 use crate::owner::{FromKey, ToOwner};
-use crate::services::archive::rows_between;
+use crate::services::archive::{ReadError, rows_between};
 
 /// Everything that can wake the actor.
 #[derive(Message)]
@@ -75,6 +79,28 @@ pub enum ToRoom {
     End,
 }
 
+impl Weighed for ToRoom {
+    fn bytes(&self) -> usize {
+        match self {
+            ToRoom::Effect(RoomEffect::Event { row, .. }) => row_bytes(row),
+            ToRoom::Effect(RoomEffect::Deliver { stanza, .. }) | ToRoom::Stanza { stanza, .. } => {
+                stanza.size_hint()
+            }
+            ToRoom::Again { deliveries, .. } => {
+                let stanzas = deliveries.iter();
+                stanzas.map(|delivery| delivery.stanza.size_hint()).sum()
+            }
+            ToRoom::Attach { occupants, .. } => occupants.len() * 64,
+            ToRoom::Effect(RoomEffect::ReflectAgain { .. })
+            | ToRoom::NodeAttached(_)
+            | ToRoom::NodeGone(_)
+            | ToRoom::End => 0,
+            #[cfg(test)]
+            ToRoom::Panic => 0,
+        }
+    }
+}
+
 /// A room at one moment: its record and who is in it belong together.
 pub struct RoomScene {
     record: RoomRecord,
@@ -93,6 +119,9 @@ impl RoomScene {
 /// Rows replayed to a node at most; who missed more gets the newest of them, and reads the archive.
 const REPLAY_ROWS_MAX: usize = 10_000;
 
+/// Rows that are read on the actor's own thread: about as long as a page of an archive takes.
+const READ_AT_ONCE: u64 = 64;
+
 /// A chat room at its owner.
 pub struct RoomActor {
     fabric: Arc<Fabric>,
@@ -103,19 +132,22 @@ pub struct RoomActor {
     attached: HashSet<NodeId>,
     /// Attached nodes that read this room's log.
     reading: HashSet<NodeId>,
+    backlog: Arc<Backlog>,
 }
 
 impl RoomActor {
     /// Pieces of work that may wait.
     pub const MAILBOX: usize = 16_384;
+    /// Bytes of stanzas in them.
+    pub const MAILBOX_BYTES: usize = 32 * 1024 * 1024;
 
-    /// `attached`: the nodes attached so far.
+    /// `attached`: the nodes attached so far. `backlog`: what waits in the mailbox.
     pub fn new(
         fabric: Arc<Fabric>,
-        partition: PartitionId,
-        epoch: Epoch,
+        (partition, epoch): (PartitionId, Epoch),
         room: BareJid,
         attached: HashSet<NodeId>,
+        backlog: Arc<Backlog>,
     ) -> RoomActor {
         let renderer = Renderer::new(&fabric.settings.constants.id_key);
         let reading = HashSet::new();
@@ -127,6 +159,7 @@ impl RoomActor {
             renderer,
             attached,
             reading,
+            backlog,
         };
         actor.find_readers();
         actor
@@ -355,39 +388,55 @@ impl RoomActor {
         }
     }
 
-    /// Brings a node from its cursor to where this actor stands; from there on it reads along.
+    /// Brings a node from its cursor to where this actor stands; from there on it reads along. Many rows are read elsewhere:
+    /// other rooms share this thread. This room waits for them, so that nothing overtakes them.
     fn attach(
         &mut self,
         node: NodeId,
         cursor: u64,
-        believing: &[FullJid],
+        believing: Vec<FullJid>,
         scene: Option<Box<RoomScene>>,
+        ctx: &mut Context<Self>,
     ) {
         let Some(scene) = scene else {
             self.attached.insert(node);
             // The room is gone, and so is what told of it.
             self.reading.remove(&node);
-            return self.desynchronized(node, believing);
+            return self.desynchronized(node, &believing);
         };
+        let (head, replica, room) = (
+            scene.record.head,
+            Arc::clone(self.replica()),
+            self.room.clone(),
+        );
+        let read = move || missed_rows(&replica, &room, cursor, head);
+        if head.saturating_sub(cursor) <= READ_AT_ONCE {
+            let rows = read();
+            return self.bring_up(node, cursor, &believing, *scene, rows);
+        }
+        let read = tokio::task::spawn_blocking(read);
+        let brought = read.into_actor(self).map(move |rows, actor, _| {
+            let rows = rows.unwrap_or_else(|error| Err(ReadError::Task(error)));
+            actor.bring_up(node, cursor, &believing, *scene, rows);
+        });
+        ctx.wait(brought);
+    }
+
+    fn bring_up(
+        &mut self,
+        node: NodeId,
+        cursor: u64,
+        believing: &[FullJid],
+        scene: RoomScene,
+        rows: Result<Vec<Arc<ArchiveRow>>, ReadError>,
+    ) {
         let RoomScene {
             record,
             occupants: now,
-        } = *scene;
+        } = scene;
         let head = record.head;
-        let rows = rows_between(
-            self.replica(),
-            &self.room,
-            Rows::All,
-            cursor,
-            head,
-            Order::NewestFirst,
-            REPLAY_ROWS_MAX,
-        );
-        let rows: Vec<_> = match rows {
-            Ok(mut rows) => {
-                rows.reverse();
-                rows
-            }
+        let rows = match rows {
+            Ok(rows) => rows,
             Err(error) => {
                 tracing::error!(%error, "a room's log could not be read for a node; it attaches again");
                 return self.lost(node);
@@ -537,6 +586,26 @@ impl RoomActor {
     }
 }
 
+/// What a node has missed, in order. Blocks on the disk.
+fn missed_rows(
+    replica: &Replica,
+    room: &BareJid,
+    cursor: u64,
+    head: u64,
+) -> Result<Vec<Arc<ArchiveRow>>, ReadError> {
+    let mut rows = rows_between(
+        replica,
+        room,
+        Rows::All,
+        cursor,
+        head,
+        Order::NewestFirst,
+        REPLAY_ROWS_MAX,
+    )?;
+    rows.reverse();
+    Ok(rows)
+}
+
 /// Who is out of the room by an event.
 fn leavers(event: &RoomEvent) -> Vec<&Occupant> {
     match event {
@@ -654,6 +723,7 @@ impl Handler<ToRoom> for RoomActor {
     type Result = ();
 
     fn handle(&mut self, message: ToRoom, ctx: &mut Self::Context) {
+        self.backlog.take(message.bytes());
         match message {
             ToRoom::Effect(effect) => self.effect(effect),
             ToRoom::Attach {
@@ -661,7 +731,7 @@ impl Handler<ToRoom> for RoomActor {
                 cursor,
                 occupants,
                 scene,
-            } => self.attach(node, cursor, &occupants, scene),
+            } => self.attach(node, cursor, occupants, scene, ctx),
             ToRoom::Again { node, deliveries } => self.again(node, &deliveries),
             ToRoom::NodeAttached(node) => {
                 self.attached.insert(node);

@@ -20,6 +20,7 @@ use actix::{Actor, Addr, Handler, Message};
 use xmpp::jid::BareJid;
 
 use crate::fabric::Fabric;
+use crate::mailbox::{Backlog, Weighed};
 
 /// Restarts within [`BUDGET_TIME`] before a rest.
 pub const RESTARTS_MAX: usize = 3;
@@ -95,14 +96,19 @@ pub struct Ward<A: Actor> {
     /// Never cloned for sending: each clone has a slot of its own beyond the mailbox's limit.
     addr: Addr<A>,
     told: Cell<u64>,
+    backlog: Arc<Backlog>,
+    bytes_max: usize,
 }
 
 impl<A: Actor> Ward<A> {
-    /// Nothing has been sent yet.
-    pub fn new(addr: Addr<A>) -> Ward<A> {
+    /// Nothing has been sent yet. `backlog`: shared with the actor, which takes off what it has in hand; at most
+    /// `bytes_max` wait.
+    pub fn new(addr: Addr<A>, backlog: Arc<Backlog>, bytes_max: usize) -> Ward<A> {
         Ward {
             addr,
             told: Cell::new(0),
+            backlog,
+            bytes_max,
         }
     }
 
@@ -114,10 +120,17 @@ impl<A: Actor> Ward<A> {
     where
         A: Handler<M>,
         A::Context: actix::dev::ToEnvelope<A, M>,
-        M: Message + Send + 'static,
+        M: Message + Weighed + Send + 'static,
         M::Result: Send,
     {
-        self.addr.try_send(message)?;
+        let bytes = message.bytes();
+        // What weighs nothing passes: the end of an actor above all.
+        if bytes > 0 && !self.backlog.add(bytes, self.bytes_max) {
+            return Err(SendError::Full(message));
+        }
+        self.addr.try_send(message).inspect_err(|_| {
+            self.backlog.take(bytes);
+        })?;
         self.told.set(self.told.get() + 1);
         Ok(())
     }
@@ -211,6 +224,19 @@ mod tests {
         End,
     }
 
+    impl Weighed for Work {
+        fn bytes(&self) -> usize {
+            match self {
+                Work::Count => 60,
+                Work::Panic | Work::PanicCaught | Work::End => 0,
+            }
+        }
+    }
+
+    fn ward_of(addr: &Addr<Worker>) -> Ward<Worker> {
+        Ward::new(addr.clone(), Arc::default(), 100)
+    }
+
     #[derive(Default)]
     struct Worker(u32);
 
@@ -239,14 +265,14 @@ mod tests {
     #[actix::test]
     async fn a_ward_that_panics_is_dead_and_another_takes_its_place() {
         let addr = Worker::default().start();
-        let ward = Ward::new(addr.clone());
+        let ward = ward_of(&addr);
         assert_eq!(addr.send(Work::Count).await, Ok(1));
         assert!(ward.is_alive());
         assert!(addr.send(Work::Panic).await.is_err());
         assert!(!ward.is_alive());
         assert!(ward.try_send(Work::Count).is_err());
         let addr = Worker::default().start();
-        let ward = Ward::new(addr.clone());
+        let ward = ward_of(&addr);
         assert!(ward.is_alive());
         assert_eq!(addr.send(Work::Count).await, Ok(1));
     }
@@ -262,9 +288,24 @@ mod tests {
     }
 
     #[actix::test]
+    async fn what_waits_for_a_ward_is_bounded_in_bytes() {
+        let addr = Worker::default().start();
+        let backlog: Arc<Backlog> = Arc::default();
+        let ward = Ward::new(addr.clone(), Arc::clone(&backlog), 100);
+        assert!(ward.try_send(Work::Count).is_ok());
+        let refused = ward.try_send(Work::Count);
+        assert!(matches!(refused, Err(SendError::Full(Work::Count))));
+        assert!(ward.try_send(Work::PanicCaught).is_ok());
+        // As the actor does when it has the message in hand.
+        backlog.take(60);
+        assert!(ward.try_send(Work::Count).is_ok());
+        assert!(ward.try_send(Work::End).is_ok());
+    }
+
+    #[actix::test]
     async fn a_ward_has_done_all_only_when_nothing_is_on_its_way() {
         let addr = Worker::default().start();
-        let ward = Ward::new(addr.clone());
+        let ward = ward_of(&addr);
         assert!(ward.has_done_all(&addr, 0));
         ward.try_send(Work::Count).unwrap();
         assert!(!ward.has_done_all(&addr, 0));

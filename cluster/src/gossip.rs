@@ -12,6 +12,7 @@
 //!
 //! [`message`] is the wire form, [`shell`] runs the core over the GOSSIP lane.
 
+mod clock;
 pub mod message;
 pub mod shell;
 

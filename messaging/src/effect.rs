@@ -14,6 +14,7 @@ use crate::command::Answer;
 use crate::link_record::LinkOrigin;
 use crate::outbox::{OutboxEntry, OutboxKey};
 use crate::room::effect::RoomEffect;
+use crate::user::archive_page::row_bytes;
 use crate::user::roster::RosterItem;
 
 /// One thing to do.
@@ -149,8 +150,10 @@ pub enum UserEffect {
 }
 
 impl UserEffect {
-    fn size_hint(&self) -> usize {
+    /// About how many bytes it holds that somebody sent.
+    pub fn size_hint(&self) -> usize {
         match self {
+            UserEffect::Logged { row, .. } => row_bytes(row),
             UserEffect::RosterPush { item, .. } => {
                 let item = item.iter();
                 item.map(|item| {
@@ -172,8 +175,7 @@ impl UserEffect {
             UserEffect::Subscription(stanza) | UserEffect::Bounce { stanza, .. } => {
                 stanza.size_hint()
             }
-            UserEffect::Logged { .. }
-            | UserEffect::PresenceTo(_)
+            UserEffect::PresenceTo(_)
             | UserEffect::UnavailableTo(_)
             | UserEffect::AccountRemoved => 0,
         }

@@ -52,11 +52,12 @@ impl OwnerActor {
             return false;
         };
         let epoch = reign.epoch;
+        let time_ms = self.time_ms();
         self.fabric.metrics.batches.inc();
         self.fabric.metrics.proposals.inc_by(proposals.len() as u64);
         let batch = Batch {
             epoch: epoch.0,
-            time_ms: crate::runtime::now_ms(),
+            time_ms,
             proposals,
         };
         match cluster::records::encode_entry(Entry::Batch(batch)) {

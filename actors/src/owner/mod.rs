@@ -200,6 +200,19 @@ impl OwnerActor {
         &self.fabric.partitions[usize::from(self.partition.0)]
     }
 
+    /// The time for an entry. While no other member's clock was heard of it is that of the entries before; the first of all
+    /// has only the own clock to go by.
+    fn time_ms(&self) -> u64 {
+        let last = || self.place().replica.state().record().time_ms;
+        match self.fabric.time_ms() {
+            0 => match last() {
+                0 => crate::runtime::now_ms(),
+                last => last,
+            },
+            now => now,
+        }
+    }
+
     /// Takes all news there is, under the state's lock, so that the state shows nothing whose news we lack.
     fn take_news<T>(&mut self, read: impl FnOnce(&messaging::state::State) -> T) -> T {
         let fabric = Arc::clone(&self.fabric);

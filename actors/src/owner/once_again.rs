@@ -14,7 +14,7 @@ use crate::room::ToRoom;
 impl OwnerActor {
     /// A node has attached, and its users and rooms know its sessions.
     pub(super) fn tell_again(&mut self, node: NodeId) {
-        let untold = self.place().replica.untold(crate::runtime::now_ms());
+        let untold = self.place().replica.untold(self.time_ms());
         for (user, effects) in untold.users {
             let node = Some(node);
             self.tell_publication(&user, false, ToPublication::Again { node, effects });
@@ -29,7 +29,7 @@ impl OwnerActor {
         &mut self,
         expected: impl Iterator<Item = &'a BareJid>,
     ) {
-        let mut untold = self.place().replica.untold(crate::runtime::now_ms());
+        let mut untold = self.place().replica.untold(self.time_ms());
         for user in expected {
             if let Some(effects) = untold.users.remove(user) {
                 let node = None;

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Actor, AsyncContext, Context};
@@ -19,6 +20,7 @@ use xmpp::jid::{BareJid, FullJid};
 use super::batch::{FULL_MAX, Refused};
 use super::held_back::HeldBack;
 use super::{CLAIM_WAIT, CLAIM_WAIT_MAX, OwnerActor};
+use crate::mailbox::Backlog;
 use crate::publication::{PublicationActor, ToPublication};
 use crate::room::{RoomActor, ToRoom};
 use crate::supervision::Ward;
@@ -63,10 +65,11 @@ pub(super) struct Unclaimed {
 impl OwnerActor {
     /// Leading isn't owning: the reign begins when this entry is applied.
     pub(super) fn claim(&mut self, ctx: &mut Context<Self>) {
+        let time_ms = self.time_ms();
         let entry = LogEntry::OwnerBegin {
             node: self.fabric.node.0,
             incarnation: self.fabric.incarnation.0,
-            time_ms: crate::runtime::now_ms(),
+            time_ms,
         };
         let payload = match cluster::records::encode_entry(entry) {
             Ok(payload) => payload,
@@ -119,7 +122,7 @@ impl OwnerActor {
             crate::link::tell(&actors.link, crate::link::ToLink::OwnerIs { owner, epoch });
         }
         let now = Instant::now();
-        let fabric = std::sync::Arc::clone(&self.fabric);
+        let fabric = Arc::clone(&self.fabric);
         let (target, outbox, expected) = {
             let state = fabric.partitions[usize::from(self.partition.0)]
                 .replica
@@ -254,13 +257,16 @@ impl OwnerActor {
         let publication = match reign.publications.entry(user.clone()) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(vacant) if create => {
+                let backlog = Arc::<Backlog>::default();
                 let actor = PublicationActor::new(
-                    std::sync::Arc::clone(&self.fabric),
+                    Arc::clone(&self.fabric),
                     self.partition,
                     reign.epoch,
                     user.clone(),
+                    Arc::clone(&backlog),
                 );
-                vacant.insert(Ward::new(actor.start()))
+                let bytes_max = PublicationActor::MAILBOX_BYTES;
+                vacant.insert(Ward::new(actor.start(), backlog, bytes_max))
             }
             Entry::Vacant(_) => return,
         };
@@ -284,14 +290,15 @@ impl OwnerActor {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(vacant) => {
                 let nodes = reign.target.attached_nodes().collect();
+                let backlog = Arc::<Backlog>::default();
                 let actor = RoomActor::new(
-                    std::sync::Arc::clone(&self.fabric),
-                    self.partition,
-                    reign.epoch,
+                    Arc::clone(&self.fabric),
+                    (self.partition, reign.epoch),
                     room.clone(),
                     nodes,
+                    Arc::clone(&backlog),
                 );
-                vacant.insert(Ward::new(actor.start()))
+                vacant.insert(Ward::new(actor.start(), backlog, RoomActor::MAILBOX_BYTES))
             }
         };
         if actor.try_send(message).is_err() {

@@ -166,7 +166,14 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     wait_for_recovery(&settings, &groups).await?;
 
     let arbiter_count = settings.arbiters.max(1);
-    let fabric = make_fabric(settings, table, replicas, &groups, &transport, life);
+    let fabric = make_fabric(
+        settings,
+        table,
+        replicas,
+        &groups,
+        (&transport, &gossip),
+        life,
+    );
     let arbiters: Vec<Arbiter> = (0..arbiter_count).map(|_| Arbiter::new()).collect();
     start_actors(&fabric, &arbiters);
     dispatcher.set_fabric(Arc::clone(&fabric));
@@ -301,7 +308,7 @@ fn make_fabric(
     table: PartitionTable,
     replicas: Vec<Arc<Replica>>,
     groups: &Groups,
-    transport: &Transport,
+    (transport, gossip): (&Transport, &Arc<Gossiper>),
     incarnation: Incarnation,
 ) -> Arc<Fabric> {
     let places = replicas.into_iter().filter_map(|replica| {
@@ -323,6 +330,7 @@ fn make_fabric(
         table,
         partitions,
         transport,
+        gossip: Arc::clone(gossip),
         settings,
         streams,
         metrics,

@@ -115,6 +115,9 @@ pub enum ReadError {
     /// Too many rows were looked at.
     #[error("too many rows would have to be looked at")]
     TooFar,
+    /// The reading itself broke down.
+    #[error("the reading task failed")]
+    Task(#[source] tokio::task::JoinError),
     /// A row is no row.
     #[error("a row of the archive does not read")]
     Row(#[from] storage::codec::CodecError),

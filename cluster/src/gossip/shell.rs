@@ -1,10 +1,12 @@
 //! Runs the gossip core over the transport's GOSSIP lane: a clock, random numbers, and frames.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::clock::MemberClocks;
 use super::message::GossipMessage;
 use super::{Gossip, GossipFull, GossipKey, GossipValue, Liveness, TICK_INTERVAL};
 use crate::node_id::{Epoch, Incarnation, NodeId, PartitionId};
@@ -13,9 +15,16 @@ use crate::transport::{Frame, Lane, SendError, Transport};
 /// The `kind` of gossip's frames on the GOSSIP lane.
 pub const FRAME_KIND: u8 = 1;
 
+/// The `kind` of frames that say what time it is: eight octets, little endian, ms since 1970.
+const CLOCK_KIND: u8 = 2;
+
+/// Who has heard no other member's clock for so long after its start trusts its own.
+const CLOCKS_WAIT: Duration = Duration::from_secs(10);
+
 /// The core behind a lock that is held for one step of it, never over an await.
 pub struct Gossiper {
     core: Mutex<Gossip>,
+    clocks: Mutex<MemberClocks>,
     start: Instant,
     transport: OnceLock<Transport>,
 }
@@ -25,6 +34,7 @@ impl Gossiper {
     pub fn new(own: NodeId, generation: Incarnation) -> Gossiper {
         Gossiper {
             core: Mutex::new(Gossip::new(own, generation)),
+            clocks: Mutex::default(),
             start: Instant::now(),
             transport: OnceLock::new(),
         }
@@ -40,6 +50,7 @@ impl Gossiper {
             let peers = peers();
             let messages = self.lock().tick(self.now(), &peers, rand::random());
             for (peer, message) in messages {
+                tell_time(transport, peer);
                 send(transport, peer, &message);
             }
         }
@@ -47,6 +58,9 @@ impl Gossiper {
 
     /// Feeds a frame of the GOSSIP lane; call it from the transport's handler. It never waits.
     pub fn on_frame(&self, from: NodeId, frame: &Frame) {
+        if frame.kind == CLOCK_KIND {
+            return self.hear_time(from, frame);
+        }
         if frame.kind != FRAME_KIND {
             return;
         }
@@ -58,6 +72,26 @@ impl Gossiper {
                 }
             }
             Err(error) => tracing::debug!(%from, %error, "gossip was not understood"),
+        }
+    }
+
+    fn hear_time(&self, from: NodeId, frame: &Frame) {
+        let Ok(theirs) = <[u8; 8]>::try_from(&frame.body[..]) else {
+            return tracing::debug!(%from, "a clock was not understood");
+        };
+        let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks.heard(from, u64::from_le_bytes(theirs), now_ms());
+    }
+
+    /// What time it is, in ms since 1970: by the own clock, within five seconds of the members' median. `alone`: there are
+    /// no other members. 0 for the first seconds of a node that has heard of no other clock: entries then keep the time of
+    /// those before.
+    pub fn time_ms(&self, alone: bool) -> u64 {
+        let clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        if alone || clocks.has_heard() || self.start.elapsed() >= CLOCKS_WAIT {
+            clocks.clamp(now_ms())
+        } else {
+            0
         }
     }
 
@@ -97,6 +131,18 @@ impl Gossiper {
 
     fn lock(&self) -> MutexGuard<'_, Gossip> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn tell_time(transport: &Transport, to: NodeId) {
+    let body = Bytes::copy_from_slice(&now_ms().to_le_bytes());
+    if let Err(error) = transport.send(to, Lane::Gossip, Frame::new(CLOCK_KIND, body)) {
+        tracing::trace!(%to, %error, "the time was not told");
     }
 }
 
@@ -180,6 +226,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(two.liveness(NodeId(1)), Liveness::Dead, "nothing heard yet");
+        assert_eq!(two.time_ms(false), 0);
+        assert!(two.time_ms(true) > 0);
         let ids = || vec![NodeId(1), NodeId(2)];
         let arrives = async {
             while two.owner_hint(partition).is_none() {
@@ -193,5 +241,7 @@ mod tests {
         }
         assert_eq!(two.owner_hint(partition), Some((NodeId(1), Epoch(77))));
         assert_eq!(two.liveness(NodeId(1)), Liveness::Alive);
+        // Its clock came before its hints did.
+        assert!(now_ms().abs_diff(two.time_ms(false)) < 1_000);
     }
 }
