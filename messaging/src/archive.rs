@@ -1,7 +1,8 @@
 //! A row of a user's or a room's log, and the opaque id it is known by outside.
 //!
-//! Ids are one AES block over (generation, sequence), as hex: unpredictable (XEP-0313 §3), stable, unique in their
-//! archive. A key's sequence starts at its creation's log index × 4,096, so a key created again never reuses one.
+//! Ids are one AES block over (tag of the archive, sequence), as hex: unpredictable (XEP-0313 §3), stable, unique in the
+//! pool. The tag is a CBC-MAC of the key (the bare JID), so that who reads one archive learns nothing of another's ids. A
+//! key's sequence starts at its creation's log index × 4,096, so a key created again never reuses one.
 
 use aes::Aes128;
 use aes::cipher::{BlockDecrypt, BlockEncrypt, KeyInit};
@@ -80,7 +81,8 @@ impl std::fmt::Debug for ArchiveIds {
     }
 }
 
-const GENERATION: u64 = 1;
+/// In front of the key's length in the first block of the tag: no tag coincides with an occupant id's beginning.
+const LABEL: &[u8; 8] = b"archive\0";
 
 impl ArchiveIds {
     /// With the pool's id key.
@@ -90,10 +92,10 @@ impl ArchiveIds {
         }
     }
 
-    /// The id of a row.
-    pub fn id(&self, seq: u64) -> String {
+    /// The id of a row of an archive.
+    pub fn id(&self, key: &BareJid, seq: u64) -> String {
         let mut block = [0u8; 16];
-        block[..8].copy_from_slice(&GENERATION.to_be_bytes());
+        block[..8].copy_from_slice(&self.tag(key));
         block[8..].copy_from_slice(&seq.to_be_bytes());
         let mut block = block.into();
         self.cipher.encrypt_block(&mut block);
@@ -106,18 +108,36 @@ impl ArchiveIds {
         text
     }
 
-    /// The row behind an id; `None` for anything that [`ArchiveIds::id`] did not make.
-    pub fn seq(&self, id: &str) -> Option<u64> {
+    /// The row behind an id; `None` for anything that [`ArchiveIds::id`] did not make for this archive.
+    pub fn seq(&self, key: &BareJid, id: &str) -> Option<u64> {
         if id.len() != 32 || !id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return None;
         }
         let mut block = u128::from_str_radix(id, 16).ok()?.to_be_bytes().into();
         self.cipher.decrypt_block(&mut block);
-        let (generation, seq) = block.split_at(8);
-        let generation = u64::from_be_bytes(generation.try_into().ok()?);
-        (generation == GENERATION)
+        let (tag, seq) = block.split_at(8);
+        (tag == self.tag(key))
             .then(|| seq.try_into().ok().map(u64::from_be_bytes))
             .flatten()
+    }
+
+    /// What sets the ids of one archive apart: half a CBC-MAC. The length in the first block is what CBC-MAC needs.
+    fn tag(&self, key: &BareJid) -> [u8; 8] {
+        let key = key.as_str().as_bytes();
+        let mut first = [0u8; 16];
+        first[..8].copy_from_slice(LABEL);
+        first[8..].copy_from_slice(&(key.len() as u64).to_be_bytes());
+        let mut block = first.into();
+        self.cipher.encrypt_block(&mut block);
+        for chunk in key.chunks(16) {
+            for (place, byte) in block.iter_mut().zip(chunk) {
+                *place ^= byte;
+            }
+            self.cipher.encrypt_block(&mut block);
+        }
+        let mut tag = [0u8; 8];
+        tag.copy_from_slice(&block[..8]);
+        tag
     }
 }
 
@@ -127,13 +147,37 @@ mod tests {
 
     #[test]
     fn ids_come_back_and_nothing_else_does() {
+        let alice = BareJid::parse("alice@example.org").unwrap();
         let ids = ArchiveIds::new(&[7; 16]);
         for seq in [0, 1, 4_096, u64::MAX] {
-            assert_eq!(ids.seq(&ids.id(seq)), Some(seq));
+            assert_eq!(ids.seq(&alice, &ids.id(&alice, seq)), Some(seq));
         }
-        assert_eq!(ids.seq(""), None);
-        assert_eq!(ids.seq("00000000000000000000000000000000"), None);
-        assert_eq!(ids.seq(&ids.id(1).to_uppercase()), None);
-        assert_ne!(ids.id(1), ArchiveIds::new(&[8; 16]).id(1));
+        assert_eq!(ids.seq(&alice, ""), None);
+        assert_eq!(ids.seq(&alice, "00000000000000000000000000000000"), None);
+        assert_eq!(ids.seq(&alice, &ids.id(&alice, 1).to_uppercase()), None);
+        assert_ne!(ids.id(&alice, 1), ArchiveIds::new(&[8; 16]).id(&alice, 1));
+    }
+
+    /// XEP-0313 §3: who knows the ids of one archive knows none of another's, though sequences coincide.
+    #[test]
+    fn archives_share_no_ids() {
+        let ids = ArchiveIds::new(&[7; 16]);
+        let keys = [
+            "alice@example.org",
+            "bob@example.org",
+            "den@rooms.example.org",
+        ]
+        .map(|text| BareJid::parse(text).unwrap());
+        let mut seen = std::collections::HashSet::new();
+        for (index, key) in keys.iter().enumerate() {
+            for seq in 4_096..4_196 {
+                let id = ids.id(key, seq);
+                for (other, stranger) in keys.iter().enumerate() {
+                    let expected = (other == index).then_some(seq);
+                    assert_eq!(ids.seq(stranger, &id), expected, "{key} {stranger}");
+                }
+                assert!(seen.insert(id), "{key} {seq}");
+            }
+        }
     }
 }

@@ -374,7 +374,9 @@ impl SessionActor {
         let managed = self.management.as_ref();
         let inbound = managed.and_then(|management| management.inbound.poll_timeout());
         let outbound = managed.and_then(|management| management.outbound.poll_timeout());
-        let pending = self.pending.values().map(Pending::deadline).min();
+        let settle_within = self.fabric.settings.client.sm_inbound.settle_within;
+        let pending = self.pending.values();
+        let pending = pending.map(|pending| pending.deadline(settle_within)).min();
         let ending = match self.ending {
             Ending::No => None,
             Ending::Flushing(until) => Some(until),
@@ -433,11 +435,9 @@ impl SessionActor {
                 }
             }
             self.acks();
-        } else if self
-            .pending
-            .values()
-            .any(|pending| pending.deadline() <= now)
-        {
+        } else if self.pending.values().any(|pending| {
+            pending.deadline(self.fabric.settings.client.sm_inbound.settle_within) <= now
+        }) {
             return self.outcome_unknown(ctx);
         }
         self.effects(ctx);

@@ -69,13 +69,10 @@ impl OpenRequests {
     }
 }
 
-/// What is unknown for so long ends the stream.
-const OUTCOME_MAX: Duration = Duration::from_secs(10);
-
 impl Pending {
     /// When the stream has to go if the outcome is still unknown. Questions have their own, slightly shorter one.
-    pub(super) fn deadline(&self) -> Instant {
-        self.since + OUTCOME_MAX + Duration::from_secs(1)
+    pub(super) fn deadline(&self, settle_within: Duration) -> Instant {
+        self.since + settle_within + Duration::from_secs(1)
     }
 }
 
@@ -238,9 +235,13 @@ impl SessionActor {
         &mut self,
         key: &BareJid,
         handling: Handling,
-        query: Query,
+        mut query: Query,
         ctx: &mut Context<Self>,
     ) {
+        if let Query::Archive(query) = &mut query {
+            let page_max = self.fabric.settings.client.archive_page_max;
+            query.max = query.max.min(page_max);
+        }
         self.pass(key, handling, ctx, |caller| ToLink::Ask {
             caller,
             query: Box::new(query),

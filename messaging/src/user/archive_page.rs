@@ -91,6 +91,10 @@ fn parse_form(
     query: &mut ArchiveQuery,
     ids: &ArchiveIds,
 ) -> Result<(), StanzaError> {
+    if form.attr("type").is_some_and(|kind| kind != "submit") {
+        // XEP-0004 §3.1: a form that is cancelled asks for nothing.
+        return Err(bad_request("The form isn't submitted."));
+    }
     let mut form_type = None;
     for field in form
         .children()
@@ -114,14 +118,14 @@ fn parse_form(
             }
             "start" => query.start_ms = Some(parse_time(value)?),
             "end" => query.end_ms = Some(parse_time(value)?),
-            "after-id" => after(query, named(value, ids)?),
-            "before-id" => before(query, named(value, ids)?),
+            "after-id" => after(query, named(query, value, ids)?),
+            "before-id" => before(query, named(query, value, ids)?),
             "ids" => {
                 if values.len() > IDS_MAX {
                     return Err(bad_request("Too many ids."));
                 }
                 for value in &values {
-                    let seq = named(value, ids)?;
+                    let seq = named(query, value, ids)?;
                     query.ids.push(seq);
                     query.named.push(seq);
                 }
@@ -148,29 +152,33 @@ fn parse_set(
         return Err(StanzaError::new(Condition::FeatureNotImplemented));
     }
     if let Some(max) = set.child("max", ns::RSM) {
-        let max: u64 = max
-            .text()
-            .trim()
-            .parse()
-            .map_err(|_| bad_request("`max` is no number."))?;
-        query.max = u32::try_from(max).unwrap_or(u32::MAX).min(PAGE_ROWS_MAX);
+        query.max = page_rows(max.text().trim())?;
     }
     if let Some(id) = set.child("after", ns::RSM).map(|id| id.text())
         && !id.is_empty()
     {
-        after(query, named(&id, ids)?);
+        after(query, named(query, &id, ids)?);
     }
     if let Some(id) = set.child("before", ns::RSM).map(|id| id.text()) {
         query.backward = true;
         if !id.is_empty() {
-            before(query, named(&id, ids)?);
+            before(query, named(query, &id, ids)?);
         }
     }
     Ok(())
 }
 
-fn named(id: &str, ids: &ArchiveIds) -> Result<u64, StanzaError> {
-    ids.seq(id).ok_or_else(unknown_id)
+/// A number however large is a number: the page has as many rows as it may (XEP-0059 §2.1).
+fn page_rows(max: &str) -> Result<u32, StanzaError> {
+    if max.is_empty() || !max.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(bad_request("`max` is no number."));
+    }
+    // Only digits, so that what can't be read is too large.
+    Ok(max.parse().unwrap_or(u32::MAX).min(PAGE_ROWS_MAX))
+}
+
+fn named(query: &ArchiveQuery, id: &str, ids: &ArchiveIds) -> Result<u64, StanzaError> {
+    ids.seq(&query.key, id).ok_or_else(unknown_id)
 }
 
 fn after(query: &mut ArchiveQuery, seq: u64) {
@@ -285,7 +293,7 @@ fn result(query: &ArchiveQuery, row: &ArchiveRow, real_jids: bool, ids: &Archive
         .attr("to", query.asker.as_str());
     out.start_ns("result", ns::MAM)
         .attr_opt("queryid", query.query_id.as_deref())
-        .attr("id", &ids.id(row.seq));
+        .attr("id", &ids.id(&row.key, row.seq));
     out.start_ns("forwarded", ns::FORWARD);
     out.start_ns("delay", ns::DELAY)
         .attr("stamp", &stamp(row.time_ms))
@@ -360,8 +368,8 @@ fn fin(rows: &[ArchiveRow], complete: bool, count: Option<u64>, ids: &ArchiveIds
     }
     out.start_ns("set", ns::RSM);
     if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
-        out.leaf("first", &ids.id(first.seq))
-            .leaf("last", &ids.id(last.seq));
+        out.leaf("first", &ids.id(&first.key, first.seq))
+            .leaf("last", &ids.id(&last.key, last.seq));
     }
     if let Some(count) = count {
         out.leaf("count", &count.to_string());
@@ -380,7 +388,7 @@ pub fn metadata_payload(
     if let (Some(oldest), Some(newest)) = (oldest, newest) {
         for (name, row) in [("start", oldest), ("end", newest)] {
             out.start(name)
-                .attr("id", &ids.id(row.seq))
+                .attr("id", &ids.id(&row.key, row.seq))
                 .attr("timestamp", &stamp(row.time_ms))
                 .end();
         }

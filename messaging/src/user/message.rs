@@ -150,7 +150,7 @@ pub fn with_stanza_id(row: &ArchiveRow, ids: &ArchiveIds) -> Option<Stanza> {
         return None;
     };
     let mut stanza = record.stanza.clone();
-    stanza.payload = payload_with_stanza_id(&stanza, row.key.as_str(), &ids.id(row.seq));
+    stanza.payload = payload_with_stanza_id(&stanza, row.key.as_str(), &ids.id(&row.key, row.seq));
     Some(stanza)
 }
 
@@ -258,7 +258,7 @@ mod tests {
         let shown = with_stanza_id(&row, &ids).unwrap();
         let expect = format!(
             "<stanza-id xmlns='urn:xmpp:sid:0' by='bob@localhost' id='{}'/>",
-            ids.id(5)
+            ids.id(&row.key, 5)
         );
         assert_eq!(std::str::from_utf8(&shown.payload).unwrap(), expect);
     }

@@ -88,7 +88,7 @@ section! {
         trusted_networks: Vec<Network> = Vec::new(),
         /// What may wait to be sent to one client; a client that reads more slowly is detached.
         outgoing_bytes_max: Size = mib(4),
-        /// Messages in one page of an archive.
+        /// Messages in one page of an archive; at most 250.
         archive_page_max: u32 = 250,
         /// Threads for sessions and owners; 0: as many as there are cores.
         threads: usize = 0,
@@ -152,7 +152,7 @@ section! {
         unsettled_max: usize = 1024,
         /// How long a client's request for an acknowledgement waits for the stanzas before it.
         answer_within: Span = ms(250),
-        /// How long an outcome may stay unknown before the stream is dropped, so that the client sends again.
+        /// How long an outcome may stay unknown before the stream is dropped, so that the client sends again: 1 s to 10 s.
         settle_within: Span = s(10),
         /// Stanzas to a client that it has not acknowledged; a client with more is detached.
         unacked_max: usize = 2048,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use cluster::node_id::NodeId;
 use cluster::raft::RaftSettings;
 use cluster::transport::{ClusterTls, certificate_name};
+use messaging::user::archive_page::PAGE_ROWS_MAX;
 use rustls::crypto::CryptoProvider;
 use storage::log::LogOptions;
 use xmpp::scan::Limits;
@@ -184,6 +185,10 @@ fn clients(
             return Err(file.invalid("clients", key, "must be at least 1"));
         }
     }
+    if section.archive_page_max > PAGE_ROWS_MAX {
+        let reason = format!("at most {PAGE_ROWS_MAX}");
+        return Err(file.invalid("clients", "archive_page_max", reason));
+    }
     if section.resources_max == 0 {
         return Err(file.invalid("clients", "resources_max", "must be at least 1"));
     }
@@ -315,15 +320,22 @@ fn check_limits(
     Ok(limits)
 }
 
+/// Every request is answered, refused, or its stream closed within this time.
+const SETTLE_WITHIN_MAX: Duration = Duration::from_secs(10);
+
 fn inbound(file: &ConfigFile) -> Result<InboundLimits, ConfigError> {
     let section = &file.stream_management;
     if section.unsettled_max == 0 {
         return Err(file.invalid("stream_management", "unsettled_max", "must be at least 1"));
     }
+    let within = section.settle_within.0;
+    if within < Duration::from_secs(1) || within > SETTLE_WITHIN_MAX {
+        return Err(file.invalid("stream_management", "settle_within", "from 1 s to 10 s"));
+    }
     Ok(InboundLimits {
         unsettled_max: section.unsettled_max,
         answer_within: section.answer_within.0,
-        settle_within: section.settle_within.0,
+        settle_within: within,
     })
 }
 

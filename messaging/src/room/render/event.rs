@@ -180,7 +180,7 @@ impl Renderer {
             writer.start_ns("stanza-id", ns::STANZA_ID);
             writer
                 .attr("by", row.key.as_str())
-                .attr("id", &self.ids.id(row.seq))
+                .attr("id", &self.ids.id(&row.key, row.seq))
                 .end();
         }
         write_occupant_id(&mut writer, occupant_id);

@@ -11,6 +11,11 @@ fn ids() -> ArchiveIds {
     ArchiveIds::new(&[3; 16])
 }
 
+/// The id of a row of [`key`]'s archive.
+fn id(seq: u64) -> String {
+    ids().id(&key(), seq)
+}
+
 fn jid(text: &str) -> Jid {
     Jid::parse(text).unwrap()
 }
@@ -71,7 +76,7 @@ fn a_bare_query_asks_for_the_first_page() {
 
 #[test]
 fn filters_are_read() {
-    let (five, nine) = (ids().id(5), ids().id(9));
+    let (five, nine) = (id(5), id(9));
     let fields = [
         ("with", "bob@localhost"),
         ("start", "1970-01-01T00:00:01Z"),
@@ -80,7 +85,8 @@ fn filters_are_read() {
         ("before-id", &nine),
     ];
     let query =
-        query(&(form(&fields) + &set("<max>9999999999</max><before/>") + "<flip-page/>")).unwrap();
+        query(&(form(&fields) + &set("<max>99999999999999999999</max><before/>") + "<flip-page/>"))
+            .unwrap();
     assert_eq!(query.with, Some(jid("bob@localhost")));
     assert_eq!((query.start_ms, query.end_ms), (Some(1_000), Some(2_500)));
     assert_eq!((query.after, query.before), (Some(5), Some(9)));
@@ -93,7 +99,7 @@ fn filters_are_read() {
 
 #[test]
 fn bounds_of_form_and_set_both_hold() {
-    let (five, seven) = (ids().id(5), ids().id(7));
+    let (five, seven) = (id(5), id(7));
     let query =
         query(&(form(&[("after-id", &seven)]) + &set(&format!("<after>{five}</after>")))).unwrap();
     assert_eq!(query.after, Some(7));
@@ -268,7 +274,7 @@ fn every_bound_holds() {
 fn results_carry_the_message_as_it_was() {
     let row = row(5, "bob@localhost/b", "alice@localhost");
     let (messages, fin) = parts(page(&everything(), vec![row], Some(1), false, &ids()));
-    let id = ids().id(5);
+    let id = id(5);
     let expect = format!(
         "<message from='alice@localhost' to='alice@localhost/a'><result xmlns='urn:xmpp:mam:2' queryid='q' id='{id}'>\
          <forwarded xmlns='urn:xmpp:forward:0'><delay xmlns='urn:xmpp:delay' stamp='1970-01-01T00:00:05.000Z'/>\
@@ -317,7 +323,7 @@ fn ask(query: &ArchiveQuery, count: u64) -> (Vec<u64>, bool) {
     let seqs = messages.iter().map(|message| {
         let document = Document::parse(message.clone(), &Limits::default()).unwrap();
         let result = document.root().child("result", ns::MAM).unwrap();
-        ids().seq(&result.attr("id").unwrap()).unwrap()
+        ids().seq(&key(), &result.attr("id").unwrap()).unwrap()
     });
     (seqs.collect(), text(&fin).contains("complete='true'"))
 }
@@ -379,16 +385,13 @@ fn check_bytes(sizes: &[usize], max: u32, backward: bool, expect: &[u64], comple
             };
             let document = Document::parse(message.clone(), &limits).unwrap();
             let result = document.root().child("result", ns::MAM).unwrap();
-            ids().seq(&result.attr("id").unwrap()).unwrap()
+            ids().seq(&key(), &result.attr("id").unwrap()).unwrap()
         })
         .collect();
     assert_eq!(seqs, expect);
     let fin = text(&fin);
     assert_eq!(fin.contains("complete='true'"), complete, "{fin}");
-    assert!(fin.contains(&format!(
-        "<last>{}</last>",
-        ids().id(*expect.last().unwrap())
-    )));
+    assert!(fin.contains(&format!("<last>{}</last>", id(*expect.last().unwrap()))));
 }
 
 #[test]
@@ -487,7 +490,7 @@ fn metadata_names_both_ends() {
         text(&metadata_payload(None, None, &ids())),
         "<metadata xmlns='urn:xmpp:mam:2'/>"
     );
-    let (first, last) = (ids().id(1), ids().id(9));
+    let (first, last) = (id(1), id(9));
     assert_eq!(
         text(&metadata_payload(Some(&oldest), Some(&newest), &ids())),
         format!(
