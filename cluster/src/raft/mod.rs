@@ -57,7 +57,7 @@ use crate::transport::{Frame, Reply, Transport};
 
 pub use error::{GroupsError, MachineError, ReadError, SubmitError};
 pub use group::{GroupHandle, Leadership};
-pub use machine::{CommittedEntry, Machine, SnapshotFile, mark_place};
+pub use machine::{CommittedEntry, Machine, SnapshotFile, away, mark_place};
 pub use settings::RaftSettings;
 pub use status::{FollowerStatus, GroupStatus};
 pub use submission::Submission;
