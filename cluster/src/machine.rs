@@ -26,7 +26,7 @@ use storage::state_store::{AppliedMark, StateBatch, StateStore, Table};
 
 use crate::effect_queue::{EffectQueue, OwnerNews};
 use crate::node_id::{Epoch, Group, NodeId};
-use crate::raft::{CommittedEntry, Machine, MachineError, SnapshotFile, mark_place};
+use crate::raft::{CommittedEntry, Machine, MachineError, SnapshotFile, away, mark_place};
 use crate::recent_effects::{RecentEffects, Untold};
 use crate::records::{StateRows, decode_entry, encode_archive_row};
 
@@ -275,7 +275,9 @@ impl PartitionMachine {
                 rows.retain(|row| &*row.key != key.as_str());
                 let partition =
                     storage::archive::PartitionId(self.replica.surroundings.partition.0);
-                if let Err(error) = self.replica.archive.delete_key(partition, key.as_str()) {
+                let archive = &self.replica.archive;
+                // As long as the archive is large.
+                if let Err(error) = away(|| archive.delete_key(partition, key.as_str())) {
                     failed = Some(MachineError::caused(
                         "an archive could not be dropped",
                         error,
@@ -350,9 +352,22 @@ fn stored_row(row: &ArchiveRow) -> Result<StoredArchiveRow, MachineError> {
     })
 }
 
+/// Above this, applying a chunk takes so long that the runtime's other tasks should not wait.
+const QUICK_ENTRIES_MAX: usize = 16;
+const QUICK_BYTES_MAX: usize = 128 * 1024;
+
 impl Machine for PartitionMachine {
     fn applied(&self) -> Option<Bytes> {
         self.mark.clone()
+    }
+
+    fn may_block(&self, entries: usize, bytes: usize) -> bool {
+        let checkpoint_is_due = self.entries_since + entries as u64 >= self.policy.entries_max
+            || self.bytes_since + bytes as u64 >= self.policy.bytes_max;
+        entries > QUICK_ENTRIES_MAX
+            || bytes > QUICK_BYTES_MAX
+            || checkpoint_is_due
+            || self.replica.archive.is_pressed()
     }
 
     fn apply(&mut self, entries: Vec<CommittedEntry>, mark: Bytes) -> Result<(), MachineError> {

@@ -39,6 +39,10 @@ use clap::Parser;
 
 use cli::{Cli, Command, ConfigCommand};
 
+/// A fifth of the CPU of a busy node was glibc's allocator (docs/adr/0011).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {

@@ -14,13 +14,13 @@
 //! log is purged. A partition's rows can be listed, hashed and dropped. Reads see one state of the database if they go
 //! through one [`ArchiveView`].
 //!
-//! All calls block; none is for an async thread.
+//! All calls may block and are not for an async thread, but for [`Archive::append`] while [`Archive::is_pressed`] says no.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fjall::config::BlockSizePolicy;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use thiserror::Error;
 
 mod digest;
@@ -53,6 +53,10 @@ impl Default for ArchiveOptions {
         }
     }
 }
+
+/// Half of what makes fjall hold up writers: four memtables or twenty tables that wait to be written or merged.
+const SEALED_PRESSED: usize = 2;
+const RUNS_PRESSED: usize = 10;
 
 /// Handle of a node's archive. Clones are the same archive.
 #[derive(Clone)]
@@ -120,6 +124,17 @@ impl Archive {
             self.forget_trim(&layout::key_prefix(partition, &row.key)?, row.seq);
         }
         Ok(())
+    }
+
+    /// Whether tables are written more slowly than rows come, so that an append may soon have to wait for the disk. While
+    /// this is false an append touches memory and the page cache only.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        let written = [&self.inner.messages, &self.inner.events, &self.inner.peers];
+        written.iter().any(|keyspace| {
+            keyspace.tree.sealed_memtable_count() >= SEALED_PRESSED
+                || keyspace.tree.l0_run_count() >= RUNS_PRESSED
+        })
     }
 
     /// Makes everything appended and removed so far durable.

@@ -355,6 +355,8 @@ impl OwnerActor {
                 self.target_action(action, ctx);
             } else if let Some(action) = reign.outbox.poll_action() {
                 self.outbox_action(action);
+            } else if reign.batcher.waiting() > 0 && reign.outbox.settled() > 0 {
+                reign.outbox.settle();
             } else if !self.submit_batch(ctx) {
                 break;
             }

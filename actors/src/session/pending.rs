@@ -1,5 +1,6 @@
 //! Stanzas that wait for their outcome, and what is said when it comes.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
@@ -257,6 +258,10 @@ impl SessionActor {
             number,
             stanza: head,
         };
+        if self.pending.is_empty() {
+            // A session is idle nearly all its life: the login's requests should not take room for ever.
+            self.pending = HashMap::new();
+        }
         match outcome {
             Outcome::Answered(Answer::Done { .. }) => {
                 self.room_answered(&handling.stanza, false);

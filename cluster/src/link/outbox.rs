@@ -6,6 +6,10 @@
 //!                            └─ OutboxAnswered is proposed, so that the entry leaves the replicated state
 //! ```
 //!
+//! Nobody waits for the end of an entry that was not refused, so it has no write of its own: it rides on the partition's next
+//! batch ([`OutboxSender::settle`]), or goes with its like after [`SETTLE_AFTER`] or when there are [`SETTLED_MAX`] of them. A
+//! reign that ends before that leaves its successor some entries to send once more.
+//!
 //! Invariant: entries of one way leave in their order, at most [`WINDOW`] of them without an answer. On a new owner, on
 //! a hole and after [`RESEND_AFTER`] without an answer they are sent again from the lowest open one; the target's link
 //! record makes that harmless. What the replicated state holds when the reign begins is all that must be sent.
@@ -25,6 +29,12 @@ pub const WINDOW: u64 = 256;
 
 /// How long to wait for an answer before sending again.
 pub const RESEND_AFTER: Duration = Duration::from_secs(2);
+
+/// How long the end of an entry waits at most for a batch to ride on.
+pub const SETTLE_AFTER: Duration = Duration::from_millis(500);
+
+/// The most ends that wait. With [`WINDOW`] still far fewer than the answers a target keeps.
+pub const SETTLED_MAX: usize = 128;
 
 /// What the owner's shell must do.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,6 +86,9 @@ pub struct OutboxSender {
     partition: PartitionId,
     ways: BTreeMap<PartitionId, Way>,
     actions: VecDeque<OutboxAction>,
+    /// Entries that were answered and not refused, and are still in the replicated state.
+    settled: Vec<OutboxKey>,
+    settle_at: Option<Instant>,
 }
 
 impl std::fmt::Debug for OutboxSender {
@@ -99,6 +112,8 @@ impl OutboxSender {
             partition,
             ways: BTreeMap::new(),
             actions: VecDeque::new(),
+            settled: Vec::new(),
+            settle_at: None,
         };
         for (key, command) in entries {
             sender.push(key, command, now);
@@ -156,15 +171,39 @@ impl OutboxSender {
         if way.open.remove(&sequence).is_none() {
             return;
         }
-        let partition = by.0;
         way.resend = way.resend.map(|_| now + RESEND_AFTER);
+        if refused.is_some() {
+            self.end((by.0, sequence), refused);
+        } else {
+            self.settled.push((by.0, sequence));
+            self.settle_at.get_or_insert(now + SETTLE_AFTER);
+            if self.settled.len() >= SETTLED_MAX {
+                self.settle();
+            }
+        }
+        self.pump(by, now);
+    }
+
+    /// How many ends wait.
+    pub fn settled(&self) -> usize {
+        self.settled.len()
+    }
+
+    /// Proposes the ends that wait: another batch is about to be written anyway.
+    pub fn settle(&mut self) {
+        self.settle_at = None;
+        for key in std::mem::take(&mut self.settled) {
+            self.end(key, None);
+        }
+    }
+
+    fn end(&mut self, (partition, sequence): OutboxKey, refused: Option<Box<StanzaError>>) {
         let command = Command::OutboxAnswered {
             partition,
             sequence,
             refused,
         };
         self.actions.push_back(OutboxAction::Propose(command));
-        self.pump(by, now);
     }
 
     /// The target misses entries from this one on.
@@ -200,11 +239,15 @@ impl OutboxSender {
             }
             self.pump(target, now);
         }
+        if self.settle_at.is_some_and(|due| due <= now) {
+            self.settle();
+        }
     }
 
     /// When [`OutboxSender::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.ways.values().filter_map(|way| way.resend).min()
+        let resends = self.ways.values().filter_map(|way| way.resend);
+        resends.chain(self.settle_at).min()
     }
 
     /// The next action.

@@ -50,6 +50,7 @@ fn entries_wait_for_an_owner_and_go_in_order() {
     assert_eq!(sent(&mut outbox), [(2, 5, 5)]);
     outbox.answered(THERE, 3, None, now);
     outbox.answered(THERE, 3, None, now);
+    outbox.settle();
     assert_eq!(sent(&mut outbox), [(0, 0, 3)]);
     outbox.owner_is(THERE, NodeId(3), Epoch(4), now);
     outbox.owner_is(THERE, NodeId(2), Epoch(5), now);
@@ -86,6 +87,7 @@ fn holes_and_silence_are_answered_by_sending_again() {
     assert_eq!(sent(&mut outbox), []);
     let later = start + Duration::from_secs(1);
     outbox.answered(THERE, 1, None, later);
+    outbox.settle();
     assert_eq!(sent(&mut outbox), [(0, 0, 1)]);
     let due = later + RESEND_AFTER;
     assert_eq!(outbox.poll_timeout(), Some(due));
@@ -95,6 +97,7 @@ fn holes_and_silence_are_answered_by_sending_again() {
     assert_eq!(sent(&mut outbox), [(2, 5, 2), (2, 5, 3)]);
     outbox.removed((THERE.0, 2));
     outbox.answered(THERE, 3, None, due);
+    outbox.settle();
     assert_eq!(
         (sent(&mut outbox), outbox.poll_timeout(), outbox.open()),
         (vec![(0, 0, 3)], None, 0)
@@ -108,12 +111,42 @@ fn the_window_moves_with_the_lowest_answer() {
     outbox.owner_is(THERE, NodeId(2), Epoch(5), now);
     assert_eq!(sent(&mut outbox).last(), Some(&(2, 5, WINDOW)));
     outbox.answered(THERE, 2, None, now);
-    assert_eq!(sent(&mut outbox), [(0, 0, 2)]);
-    outbox.answered(THERE, 1, None, now);
     assert_eq!(
         sent(&mut outbox),
-        [(0, 0, 1), (2, 5, WINDOW + 1), (2, 5, WINDOW + 2)]
+        [],
+        "its end waits for a batch to ride on"
     );
+    outbox.answered(THERE, 1, None, now);
+    assert_eq!(sent(&mut outbox), [(2, 5, WINDOW + 1), (2, 5, WINDOW + 2)]);
+}
+
+#[test]
+fn ends_are_gathered_until_a_batch_is_written_time_is_up_or_they_are_many() {
+    let start = Instant::now();
+    let mut outbox = sender(1..=300, start);
+    outbox.owner_is(THERE, NodeId(2), Epoch(5), start);
+    sent(&mut outbox);
+    outbox.answered(THERE, 1, None, start);
+    outbox.answered(THERE, 2, None, start + SETTLE_AFTER / 2);
+    outbox.settle();
+    let ends = |outbox: &mut OutboxSender| {
+        let all = sent(outbox).into_iter();
+        all.filter(|(node, ..)| *node == 0)
+            .map(|(.., sequence)| sequence)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ends(&mut outbox), [1, 2], "a batch is written anyway");
+    outbox.answered(THERE, 3, None, start);
+    assert_eq!(outbox.poll_timeout(), Some(start + SETTLE_AFTER));
+    outbox.handle_timeout(start + SETTLE_AFTER - Duration::from_millis(1));
+    assert_eq!(ends(&mut outbox), []);
+    outbox.handle_timeout(start + SETTLE_AFTER);
+    assert_eq!(ends(&mut outbox), [3]);
+    let many = 4..4 + SETTLED_MAX as u64;
+    many.clone()
+        .for_each(|sequence| outbox.answered(THERE, sequence, None, start));
+    assert_eq!(ends(&mut outbox), many.collect::<Vec<_>>());
+    assert_eq!(outbox.settled(), 0);
 }
 
 #[test]

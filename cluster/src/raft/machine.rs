@@ -5,8 +5,9 @@
 //!                                    Machine::write_snapshot(mark)
 //! ```
 //!
-//! A machine is synchronous and is called by one caller at a time, away from the runtime's own work. With every chunk it
-//! gets a mark, bytes that it keeps atomically with its state and gives back at the next start: how far it is, and the
+//! A machine is synchronous and is called by one caller at a time. What may wait for a disk is done away from the runtime's
+//! own work ([`away`]); that costs a change of threads, so a chunk that only touches memory is applied where it is
+//! ([`Machine::may_block`]). With every chunk it gets a mark, bytes that it keeps atomically with its state and gives back at the next start: how far it is, and the
 //! members as of there.
 
 use std::io;
@@ -20,6 +21,7 @@ use openraft::storage::{
 };
 use openraft::{EntryPayload, OptionalSend, SnapshotMeta};
 use storage::codec::{decode, encode};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::error::MachineError;
 use super::record::MarkRecord;
@@ -67,6 +69,11 @@ pub trait Machine: Send + 'static {
     /// the last entry; after a restart it starts behind [`Machine::applied`].
     fn apply(&mut self, entries: Vec<CommittedEntry>, mark: Bytes) -> Result<(), MachineError>;
 
+    /// Whether applying so many entries of so many bytes together may wait for a disk or take milliseconds.
+    fn may_block(&self, _entries: usize, _bytes: usize) -> bool {
+        true
+    }
+
     /// Writes the state as it is, with the mark, and returns when it is on disk for good. The log up to there may be
     /// purged after that.
     fn write_snapshot(&mut self, mark: Bytes) -> Result<SnapshotFile, MachineError>;
@@ -86,6 +93,16 @@ pub fn mark_place(mark: &[u8]) -> Result<(u64, u64), MachineError> {
 
 fn read_mark(mark: &[u8]) -> Result<MarkRecord, MachineError> {
     decode(mark).map_err(|error| MachineError::caused("a machine's mark does not read", error))
+}
+
+/// Does what may wait for a disk without holding up the other tasks of a runtime's thread.
+pub fn away<T>(work: impl FnOnce() -> T) -> T {
+    let shares_thread = |runtime: Handle| runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
+    if Handle::try_current().is_ok_and(shares_thread) {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
+    }
 }
 
 /// Entries and payload bytes given to a machine at once.
@@ -139,7 +156,7 @@ impl Replica {
             .ok_or_else(|| io::Error::other("nothing is applied yet"))?;
         let mark = encode_mark(&applied, &self.membership)?;
         let machine = self.machine();
-        let file = tokio::task::block_in_place(|| machine.write_snapshot(mark)).map_err(failed)?;
+        let file = away(|| machine.write_snapshot(mark)).map_err(failed)?;
         tracing::info!(index = applied.index, id = %file.id, "snapshot written");
         let meta = SnapshotMeta {
             last_log_id: Some(applied),
@@ -160,8 +177,13 @@ impl Replica {
         }
         let mark = encode_mark(&applied, &self.membership)?;
         let entries = std::mem::take(&mut chunk.entries);
+        let bytes = chunk.bytes;
         let machine = self.machine();
-        tokio::task::block_in_place(|| machine.apply(entries, mark)).map_err(failed)?;
+        if machine.may_block(entries.len(), bytes) {
+            away(|| machine.apply(entries, mark)).map_err(failed)?;
+        } else {
+            machine.apply(entries, mark).map_err(failed)?;
+        }
         self.applied = Some(applied);
         for responder in chunk.responders.drain(..) {
             responder.send(());

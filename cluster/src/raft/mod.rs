@@ -23,6 +23,7 @@ mod crash;
 mod error;
 mod group;
 mod inbound;
+mod late_commits;
 mod log_store;
 mod machine;
 mod network;
@@ -32,6 +33,7 @@ mod settings;
 mod shared;
 mod status;
 mod submission;
+mod timing;
 mod type_config;
 mod upkeep;
 
@@ -57,7 +59,7 @@ use crate::transport::{Frame, Reply, Transport};
 
 pub use error::{GroupsError, MachineError, ReadError, SubmitError};
 pub use group::{GroupHandle, Leadership};
-pub use machine::{CommittedEntry, Machine, SnapshotFile, mark_place};
+pub use machine::{CommittedEntry, Machine, SnapshotFile, away, mark_place};
 pub use settings::RaftSettings;
 pub use status::{FollowerStatus, GroupStatus};
 pub use submission::Submission;
@@ -106,6 +108,7 @@ impl Groups {
     ) -> Result<Groups, GroupsError> {
         let config = Arc::new(settings.openraft()?);
         let settings = Arc::new(settings);
+        timing::keep_step(settings.heartbeat);
         let threads = Builder::new_multi_thread()
             .worker_threads(settings.threads)
             .thread_name("raft")

@@ -13,7 +13,7 @@
 //!     ◄── calls ◄──── reader ◄═ TLS ═══ writer ◄── queue ◄────────────────────┘
 //! ```
 //!
-//! Frames to the own node take the same handler without TCP. All tasks run on the runtime that
+//! Frames to the own node take the same handler without TCP, on the sender's thread ([`loopback`]). All tasks run on the runtime that
 //! [`Transport::start`] was called on; the other methods may be called from any thread.
 
 mod accept;
@@ -26,6 +26,7 @@ mod error;
 mod event;
 mod frame;
 mod hello;
+mod loopback;
 mod peer;
 mod queue;
 mod shared;
@@ -71,7 +72,7 @@ impl Transport {
         let bind = |source| TransportError::Bind { address, source };
         let listener = tokio::net::TcpListener::bind(address).await.map_err(bind)?;
         let listening = listener.local_addr().map_err(bind)?;
-        peer::start_loopback(&shared, &alive);
+        loopback::start(&shared, &alive);
         tokio::spawn(accept::accept_all(shared.clone(), listener, alive));
         Ok(Transport { shared, listening })
     }
@@ -93,9 +94,13 @@ impl Transport {
         peer::set_peers(&self.shared, peers);
     }
 
-    /// Queues a frame that wants no reply. `Ok` means queued: it arrives in order unless the connection ends.
+    /// Queues a frame that wants no reply. `Ok` means queued: it arrives in order unless the connection ends. The handler of
+    /// frames to ourselves may run before this returns.
     pub fn send(&self, to: NodeId, lane: Lane, mut frame: Frame) -> Result<(), SendError> {
         frame.flags &= flags::APPLICATION;
+        if to == self.shared.node {
+            return loopback::send(&self.shared, lane, frame);
+        }
         self.shared.outgoing(to, lane)?.queue.push(frame)
     }
 

@@ -1,4 +1,4 @@
-//! Peers: the nodes we keep connections to, what is open to each, and the loopback to ourselves.
+//! Peers: the nodes we keep connections to, and what is open to each.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,16 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, watch};
 
 use crate::node_id::NodeId;
-use crate::transport::calls::{Calls, Reply};
+use crate::transport::calls::Calls;
 use crate::transport::config::TransportLimits;
 use crate::transport::dial;
-use crate::transport::event::{Direction, DownReason, PeerEvent};
-use crate::transport::frame::{Lane, flags};
-use crate::transport::queue::{Drained, Queue};
-use crate::transport::shared::{Alive, Shared};
-
-/// Frames that one round of the loopback delivers before it lets other tasks run.
-const LOOPBACK_BATCH_BYTES: usize = 64 * 1024;
+use crate::transport::event::DownReason;
+use crate::transport::frame::Lane;
+use crate::transport::queue::Queue;
+use crate::transport::shared::Shared;
 
 /// One open connection to a peer, as senders see it.
 pub(crate) struct Outgoing {
@@ -162,51 +159,4 @@ pub(crate) fn set_peers(shared: &Arc<Shared>, wanted: &[(NodeId, String)]) {
         }
     }
     shared.finish_incoming(DownReason::Removed, |node, _| !shared.is_member(node));
-}
-
-/// Starts the four loops that deliver what we send to ourselves.
-pub(crate) fn start_loopback(shared: &Arc<Shared>, alive: &Alive) {
-    for lane in Lane::ALL {
-        tokio::spawn(deliver_own(shared.clone(), lane, alive.clone()));
-    }
-}
-
-async fn deliver_own(shared: Arc<Shared>, lane: Lane, alive: Alive) {
-    let own = shared.own_lanes[lane.index()].clone();
-    let identity = shared.identity();
-    for direction in [Direction::Outgoing, Direction::Incoming] {
-        shared.emit(PeerEvent::Up {
-            node: shared.node,
-            lane,
-            direction,
-            incarnation: identity.incarnation,
-            generation: own.generation,
-            protocol: identity.protocol.max,
-        });
-    }
-    let mut batch = Vec::new();
-    let reason = loop {
-        if let Drained::End(reason) = own.queue.drain(&mut batch, LOOPBACK_BATCH_BYTES).await {
-            break reason;
-        }
-        for mut frame in batch.drain(..) {
-            let reply = (frame.flags & flags::REQUEST != 0)
-                .then(|| Reply::local(own.calls.clone(), frame.sequence));
-            frame.flags &= flags::APPLICATION;
-            // A panic is logged there. This loop has no successor that could take over, so it goes on.
-            let _ = shared.deliver(shared.node, lane, frame, reply);
-        }
-        tokio::task::yield_now().await;
-    };
-    own.end(reason);
-    for direction in [Direction::Outgoing, Direction::Incoming] {
-        shared.emit(PeerEvent::Down {
-            node: shared.node,
-            lane,
-            direction,
-            generation: own.generation,
-            reason,
-        });
-    }
-    drop(alive);
 }

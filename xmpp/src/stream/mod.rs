@@ -142,7 +142,11 @@ impl StreamCore {
             }
             match self.framer.next() {
                 Ok(Some(frame)) => self.on_frame(frame),
-                Ok(None) => return None,
+                Ok(None) => {
+                    // Nothing to do until bytes come, which is nearly always: no room is kept meanwhile.
+                    self.effects = VecDeque::new();
+                    return None;
+                }
                 Err(error) => self.state = self.fail(error),
             }
         }

@@ -322,6 +322,8 @@ impl Partition {
                 }
             } else if let Some(action) = reign.outbox.poll_action() {
                 frames.extend(run_outbox(reign, action, now));
+            } else if reign.batcher.waiting() > 0 && reign.outbox.settled() > 0 {
+                reign.outbox.settle();
             } else if let Some(proposals) = reign.batcher.poll_batch(now) {
                 reign.in_flight.push_back(Batch {
                     epoch: reign.epoch.0,

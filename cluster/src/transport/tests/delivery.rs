@@ -212,3 +212,41 @@ async fn a_handler_that_panics_costs_one_connection() {
         .await;
     assert_eq!(reply.unwrap().body, "again");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn senders_hand_over_to_ourselves_one_at_a_time_and_in_their_order() {
+    let mut node = Node::start(config(1, Ca::new().node(1))).await;
+    node.wait_up(1, Lane::Route, Direction::Incoming).await;
+    let (senders, each) = (4_u16, 2_000_u64);
+    let threads: Vec<_> = (0..senders)
+        .map(|sender| {
+            let transport = node.transport.clone();
+            std::thread::spawn(move || {
+                for number in 0..each {
+                    let frame = Frame {
+                        kind: IGNORE,
+                        partition: crate::PartitionId(sender),
+                        sequence: number,
+                        ..Frame::default()
+                    };
+                    while transport
+                        .send(NodeId(1), Lane::Route, frame.clone())
+                        .is_err()
+                    {
+                        std::thread::yield_now();
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut next = vec![0; usize::from(senders)];
+    for _ in 0..u64::from(senders) * each {
+        let (_, _, frame) = node.wait_frame().await;
+        let expected = &mut next[usize::from(frame.partition.0)];
+        assert_eq!(frame.sequence, *expected);
+        *expected += 1;
+    }
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
+}

@@ -188,6 +188,8 @@ impl Publication {
 
     fn add(&mut self, key: SessionKey, reader: session::Reader) -> usize {
         self.session_ids += 1;
+        // Nearly all users have one session, and a vector's first growth is to four.
+        self.sessions.reserve_exact(1);
         self.sessions
             .push(Session::new(self.session_ids, key, reader));
         self.sessions.len() - 1
