@@ -36,6 +36,13 @@ pub struct MemberReport {
     pub connected: bool,
     /// Whether anybody has lately heard of it.
     pub alive: bool,
+    /// How it stands to the quorum, as it says: `in-touch`, `no-quorum`, `no-logins`, `cut-off` or `stopping`; nothing if
+    /// it is not heard of.
+    pub standing: Option<String>,
+    /// The members that it has connections to, as it says.
+    pub reaches: Vec<u64>,
+    /// Through which member the reporting node reaches it, if not by itself.
+    pub relay: Option<u64>,
 }
 
 /// A partition of the pool's users and rooms.
@@ -104,6 +111,12 @@ pub struct NewPassword {
 pub struct Readiness {
     /// Whether the node is in touch with a quorum of the pool.
     pub quorum: bool,
+    /// Whether it is about to end.
+    pub stopping: bool,
+    /// Whether its log takes no entries because its disk is full.
+    pub log_full: bool,
+    /// Groups that have stopped on the node after an error.
+    pub groups_failed: u16,
     /// Partitions of which the node knows an owner.
     pub partitions_owned: u16,
     /// All partitions.
@@ -115,11 +128,31 @@ impl Readiness {
     pub fn refusal(&self) -> Option<String> {
         let Readiness {
             quorum,
+            stopping,
+            log_full,
+            groups_failed,
             partitions_owned,
             partitions,
         } = *self;
-        if !quorum {
-            return Some("this node is not in touch with a quorum of the pool".to_owned());
+        let sentences = [
+            (stopping, "this node is stopping"),
+            (
+                !quorum,
+                "no quorum: this node is not in touch with a majority of the pool",
+            ),
+            (
+                log_full,
+                "the disk of the log is full: this node takes no changes until there is room",
+            ),
+        ];
+        if let Some((_, sentence)) = sentences.into_iter().find(|(is_so, _)| *is_so) {
+            return Some(sentence.to_owned());
+        }
+        if groups_failed > 0 {
+            return Some(format!(
+                "{groups_failed} of this node's groups have stopped after an error of a store, which the log names: \
+                 mend it and restart this node"
+            ));
         }
         (partitions_owned < partitions).then(|| {
             format!(

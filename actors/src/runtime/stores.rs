@@ -9,7 +9,7 @@ use cluster::node_id::{Group, NodeId};
 use cluster::raft::{Machine, MachineError};
 use storage::data_dir::DataDir;
 use storage::state_store::{
-    BootId, Engine, Opened, StateStore, StateStoreOptions, open_state_store,
+    BootId, Engine, Opened, RebuildReason, StateStore, StateStoreOptions, open_state_store,
 };
 
 use super::{Settings, index};
@@ -92,7 +92,12 @@ impl<'a> Stores<'a> {
             .map_err(|error| MachineError::caused("a state store can't be opened", error))?;
         let mut store = opened.store;
         if let Opened::Rebuild(reason) = opened.opened {
-            tracing::warn!(%group, ?reason, "the state store is rebuilt from the snapshot and the log");
+            // A store is a checkpoint: after an unclean stop it is made anew. Only an engine's failure is worth a look.
+            let what = "the state store is rebuilt from the snapshot and the log";
+            match reason {
+                RebuildReason::EngineFailed(_) => tracing::warn!(%group, %reason, "{what}"),
+                _ => tracing::info!(%group, %reason, "{what}"),
+            }
             let snapshot = storage::snapshot::latest(&self.data.snapshots_dir(), group.0)
                 .map_err(|error| MachineError::caused("the snapshots can't be read", error))?;
             if let Some(snapshot) = snapshot {
