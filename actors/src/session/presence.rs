@@ -41,7 +41,7 @@ impl SessionActor {
             );
         }
         if to.is_domain() {
-            return self.settle(handling.number);
+            return self.settle(handling.unsettled);
         }
         match handling.stanza.presence_type() {
             PresenceType::Subscribe
@@ -57,11 +57,10 @@ impl SessionActor {
                 self.publish(&own, handling, Publish::Session(event), ctx);
             }
             PresenceType::Error => {
-                let publish = Publish::Stanza(handling.stanza.clone());
-                self.publish(&to.bare(), handling, publish, ctx);
+                self.send_soft(handling, ctx);
             }
             // RFC 6121 §4.3: probes are a server's.
-            PresenceType::Probe => self.settle(handling.number),
+            PresenceType::Probe => self.settle(handling.unsettled),
         }
     }
 
@@ -152,7 +151,7 @@ impl SessionActor {
                 };
                 self.publish(&room, handling, publish, ctx);
             }
-            Ok(RoomRequest::Ignored) => self.settle(handling.number),
+            Ok(RoomRequest::Ignored) => self.settle(handling.unsettled),
             Ok(RoomRequest::Unhandled) => self.room_iq(handling, to, ctx),
         }
     }
