@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use bytes::BytesMut;
-use cluster::link::protocol::{Across, AskReply, Delivery, DeliveryItem, Down, Place};
+use cluster::link::protocol::{Across, AskReply, Behind, Delivery, DeliveryItem, Down, Place};
 use cluster::machine::Replica;
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use messaging::effect::UserEffect;
@@ -409,6 +409,7 @@ impl PublicationActor {
                     let across = Across::Presence {
                         targets,
                         stanza: Stanza::clone(&stanza),
+                        behind: self.behind(partition),
                     };
                     self.to_owner_of(partition, &across);
                 }
@@ -428,7 +429,9 @@ impl PublicationActor {
                 if let Some(to) = stanza.to.as_ref().map(|to| to.bare())
                     && to.domain() == self.fabric.settings.constants.domain
                 {
-                    self.to_owner_of(self.fabric.partition_of(&to), &Across::Stanza(stanza));
+                    let partition = self.fabric.partition_of(&to);
+                    let behind = self.behind(partition);
+                    self.to_owner_of(partition, &Across::Stanza { stanza, behind });
                 }
             }
             PublicationAction::AdvanceCursor(delivered) => {
@@ -448,6 +451,17 @@ impl PublicationActor {
             | PublicationAction::Position { .. }
             | PublicationAction::ReadRows { .. } => {}
         }
+    }
+
+    /// What soft state for this partition must not overtake. By the state, which may be ahead of the effects: the entry
+    /// leaves with the next of them, or with those of the next owner.
+    fn behind(&self, to: PartitionId) -> Option<Behind> {
+        let replica = self.replica();
+        let sequence = replica.state().newest_outbox(to.0)?;
+        Some(Behind {
+            from: self.partition,
+            sequence,
+        })
     }
 
     fn by_partition(&self, users: Vec<BareJid>) -> BTreeMap<PartitionId, Vec<BareJid>> {

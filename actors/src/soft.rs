@@ -26,7 +26,9 @@ const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 fn subject(across: &Across) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     match across {
-        Across::Presence { targets, stanza } => {
+        Across::Presence {
+            targets, stanza, ..
+        } => {
             (0, stanza.from.as_ref().map(Jid::as_str)).hash(&mut hasher);
             targets
                 .iter()
@@ -38,7 +40,7 @@ fn subject(across: &Across) -> Option<u64> {
                 .iter()
                 .for_each(|target| target.as_str().hash(&mut hasher));
         }
-        Across::Stanza(stanza) if stanza.kind == StanzaKind::Presence => {
+        Across::Stanza { stanza, .. } if stanza.kind == StanzaKind::Presence => {
             let (from, to) = (stanza.from.as_ref(), stanza.to.as_ref());
             (2, from.map(Jid::as_str), to.map(Jid::as_str)).hash(&mut hasher);
         }
@@ -133,11 +135,15 @@ mod tests {
         Across::Presence {
             targets: vec![BareJid::parse(target).unwrap()],
             stanza: stanza(StanzaKind::Presence, from, None),
+            behind: None,
         }
     }
 
     fn iq(from: &str) -> Across {
-        Across::Stanza(stanza(StanzaKind::Iq, from, Some("juliet@localhost/x")))
+        Across::Stanza {
+            stanza: stanza(StanzaKind::Iq, from, Some("juliet@localhost/x")),
+            behind: None,
+        }
     }
 
     /// What is said at which second, whether it left, and what a new owner is told in the tenth second and again.

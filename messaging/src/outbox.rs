@@ -49,6 +49,12 @@ pub enum OnAnswer {
 }
 
 impl State {
+    /// The newest entry for a partition that has no answer yet.
+    pub fn newest_outbox(&self, partition: u16) -> Option<u64> {
+        let mut entries = self.outbox.range((partition, 0)..=(partition, u64::MAX));
+        entries.next_back().map(|((_, sequence), _)| *sequence)
+    }
+
     /// Appends an entry and returns its key. `table` is the pool's partition table.
     pub fn push_outbox(&mut self, table: &PartitionTable, entry: OutboxEntry) -> OutboxKey {
         let partition = table.partition_of(&entry.target).0;

@@ -41,6 +41,9 @@ impl Picture {
 
     /// Something happened to a session; `true`: it was its user's last one.
     pub(super) fn note(&mut self, event: &SessionEvent) -> bool {
+        if matches!(event, SessionEvent::Sends { .. }) {
+            return false;
+        }
         let key = event.key();
         let bare = key.jid.bare();
         let Some(sessions) = self.users.get_mut(&bare) else {
@@ -51,6 +54,7 @@ impl Picture {
         };
         let session = &mut sessions[index];
         match event {
+            SessionEvent::Sends { .. } => {}
             SessionEvent::Flags { flags, .. } => session.flags = *flags,
             SessionEvent::Presence { stanza, .. } => {
                 let unavailable = stanza.type_.as_deref() == Some("unavailable");

@@ -36,7 +36,10 @@ impl OwnerActor {
                 refused,
             } => reign.outbox.answered(by, sequence, refused, Instant::now()),
             Across::OutboxHole { by, expected } => reign.outbox.hole(by, expected, Instant::now()),
-            Across::Presence { .. } | Across::Probe { .. } | Across::Stanza(_) => self.soft(across),
+            Across::Presence { behind, .. } | Across::Stanza { behind, .. } => {
+                self.soft_behind(behind, across)
+            }
+            Across::Probe { .. } => self.soft(across),
             Across::OwnerHint { .. } => {}
         }
     }

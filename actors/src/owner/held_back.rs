@@ -51,11 +51,13 @@ impl HeldBack {
     }
 }
 
-fn bytes_of(across: &Across) -> usize {
+pub(super) fn bytes_of(across: &Across) -> usize {
     match across {
-        Across::Presence { targets, stanza } => stanza.size_hint() + targets.len() * 64,
+        Across::Presence {
+            targets, stanza, ..
+        } => stanza.size_hint() + targets.len() * 64,
         Across::Probe { targets, .. } => targets.len() * 64,
-        Across::Stanza(stanza) => stanza.size_hint(),
+        Across::Stanza { stanza, .. } => stanza.size_hint(),
         _ => 0,
     }
 }
@@ -108,7 +110,9 @@ impl OwnerActor {
 
     fn pass_soft(&mut self, across: Across) {
         match across {
-            Across::Presence { targets, stanza } => {
+            Across::Presence {
+                targets, stanza, ..
+            } => {
                 let stanza = Arc::new(stanza);
                 for target in targets {
                     self.tell_publication(
@@ -123,7 +127,7 @@ impl OwnerActor {
                     self.tell_publication(&target, true, ToPublication::Probe(from.clone()));
                 }
             }
-            Across::Stanza(stanza) => {
+            Across::Stanza { stanza, .. } => {
                 if let Some(to) = stanza.to.as_ref().map(|to| to.bare()) {
                     self.tell_publication(&to, true, ToPublication::Stanza(stanza));
                 }
@@ -141,10 +145,13 @@ mod tests {
     use super::*;
 
     fn word(bytes: usize) -> Across {
-        Across::Stanza(Stanza {
-            payload: Bytes::from(vec![b' '; bytes]),
-            ..Stanza::new(StanzaKind::Message)
-        })
+        Across::Stanza {
+            stanza: Stanza {
+                payload: Bytes::from(vec![b' '; bytes]),
+                ..Stanza::new(StanzaKind::Message)
+            },
+            behind: None,
+        }
     }
 
     #[test]

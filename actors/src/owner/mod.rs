@@ -15,6 +15,7 @@ mod across;
 mod ask;
 mod batch;
 mod casualties;
+mod followers;
 mod held_back;
 mod nodes;
 mod once_again;

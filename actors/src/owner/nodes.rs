@@ -193,6 +193,8 @@ impl OwnerActor {
         self.end_empty_rooms();
         let Some(reign) = &mut self.reign else { return };
         reign.outbox.handle_timeout(now);
+        self.let_followers_go(now);
+        let Some(reign) = &mut self.reign else { return };
         if reign.cursors_due.is_some_and(|due| due <= now) {
             reign.cursors_due = None;
             for (user, delivered) in std::mem::take(&mut reign.cursors) {

@@ -10,7 +10,7 @@ use cluster::link::batcher::{BatchSettings, Batcher};
 use cluster::link::outbox::OutboxSender;
 use cluster::link::protocol::Across;
 use cluster::link::target::LinkTarget;
-use cluster::node_id::{Epoch, NodeId};
+use cluster::node_id::{Epoch, NodeId, PartitionId};
 use cluster::raft::SubmitError;
 use messaging::command::Entry as LogEntry;
 use messaging::effect::Effect;
@@ -18,6 +18,7 @@ use messaging::link_record::LinkOrigin;
 use xmpp::jid::{BareJid, FullJid};
 
 use super::batch::{FULL_MAX, Refused};
+use super::followers::Followers;
 use super::held_back::HeldBack;
 use super::{CLAIM_WAIT, CLAIM_WAIT_MAX, OwnerActor};
 use crate::mailbox::Backlog;
@@ -53,6 +54,7 @@ pub(super) struct Reign {
     pub(super) mourned: HashSet<NodeId>,
     pub(super) began: Instant,
     pub(super) held_back: HeldBack,
+    pub(super) followers: Followers,
 }
 
 /// An occupant whose node doesn't know it, or is gone.
@@ -168,6 +170,7 @@ impl OwnerActor {
             mourned: HashSet::new(),
             began: now,
             held_back: HeldBack::default(),
+            followers: Followers::default(),
         });
         tracing::info!(partition = %self.partition, %epoch, "owning");
         self.fabric.metrics.reigns.inc();
@@ -229,6 +232,9 @@ impl OwnerActor {
                 answer,
             } => {
                 reign.target.answered(origin, incarnation, sequence, answer);
+                if let LinkOrigin::Partition(from) = origin {
+                    self.outbox_was_told(PartitionId(from));
+                }
             }
             Effect::Outbox { key, entry } => {
                 reign

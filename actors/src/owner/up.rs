@@ -101,7 +101,10 @@ impl OwnerActor {
                 let user = event.key().jid.bare();
                 self.tell_publication(&user, true, ToPublication::Session(event));
             }
-            Publish::Stanza(stanza) => self.soft(Across::Stanza(stanza)),
+            Publish::Stanza(stanza) => self.soft(Across::Stanza {
+                stanza,
+                behind: None,
+            }),
             Publish::RoomStanza { room, by, stanza } => {
                 if !self.place().replica.state().rooms.contains(&room) {
                     return self.no_such_room(from, &room, &by, &stanza);

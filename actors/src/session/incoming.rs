@@ -6,12 +6,17 @@ use actix::Context;
 use xmpp::jid::Jid;
 use xmpp::scan::Document;
 use xmpp::stanza::{Stanza, StanzaKind};
-use xmpp::stream::StreamEffect;
+use xmpp::stream::{CloseReason, StreamEffect};
 use xmpp::stream_error::StreamError;
 use xmpp::stream_management::{Inbound, Nonza, Outbound};
 
-use super::pending::Handling;
+use super::lanes::Class;
+use super::pending::{Handling, Unsettled};
 use super::{Management, SessionActor};
+
+/// Stanzas that may wait for their turn, and their bytes; then nothing is read until some of them went.
+const WAITING_MAX: usize = 1_024;
+const WAITING_BYTES_MAX: usize = 256 * 1024;
 
 impl SessionActor {
     /// Whether another stanza may come in.
@@ -20,13 +25,25 @@ impl SessionActor {
             .management
             .as_ref()
             .is_none_or(|management| management.inbound.has_room());
-        managed && self.open.has_room()
+        let waiting = &self.lanes;
+        managed
+            && self.open.has_room()
+            && waiting.waiting() < WAITING_MAX
+            && waiting.waiting_bytes() < WAITING_BYTES_MAX
     }
 
     /// Does what the core wants, then writes, reads on and sets the timer.
     pub(super) fn effects(&mut self, ctx: &mut Context<Self>) {
         // A stream that is over is always looked at: its end must not wait for what is unsettled.
-        while self.core.is_closed() || self.has_room() {
+        loop {
+            // First what came first.
+            if let Some(handling) = self.lanes.poll() {
+                self.dispatch(handling, ctx);
+                continue;
+            }
+            if !self.core.is_closed() && !self.has_room() {
+                break;
+            }
             let Some(effect) = self.core.poll_effect() else {
                 break;
             };
@@ -35,15 +52,17 @@ impl SessionActor {
                 StreamEffect::Stanza(document) => self.stanza(&document, ctx),
                 StreamEffect::StanzaAnswered { reply } => {
                     let number = self.count();
-                    self.settle(number);
+                    self.settle(Unsettled { number, lane: None });
                     self.send_bytes(&reply, None, ctx);
                 }
                 StreamEffect::StreamManagement(nonza) => self.nonza(nonza, ctx),
                 StreamEffect::ClientState { active } => self.client_state(active, ctx),
                 StreamEffect::Close { reason } => {
                     tracing::debug!(session = self.key.number, ?reason, "the stream ends");
-                    self.close(ctx);
-                    return;
+                    return match reason {
+                        CloseReason::ByPeer | CloseReason::PeerError => self.leave(ctx),
+                        _ => self.close(ctx),
+                    };
                 }
                 StreamEffect::StartTls
                 | StreamEffect::LookupCredentials { .. }
@@ -55,6 +74,9 @@ impl SessionActor {
                     tracing::error!("a bound stream wants to negotiate");
                 }
             }
+        }
+        if self.has_left() {
+            return self.close(ctx);
         }
         self.acks();
         self.flush(ctx);
@@ -116,7 +138,7 @@ impl SessionActor {
                 if let Some(reply) = error.reply() {
                     self.send(&reply, ctx);
                 }
-                return self.settle(number);
+                return self.settle(Unsettled { number, lane: None });
             }
         };
         stanza.from = Some(Jid::from(self.jid().clone()));
@@ -128,7 +150,25 @@ impl SessionActor {
         if let Some(payload) = self.sanitised(&root, to_room) {
             stanza.payload = payload;
         }
-        let handling = Handling { number, stanza };
+        let turn = self.turn(&root, &stanza);
+        let lane = turn.as_ref().map(|turn| turn.lane.clone());
+        let handling = Handling {
+            unsettled: Unsettled { number, lane },
+            class: turn.as_ref().map_or(Class::Asked, |turn| turn.class),
+            stanza,
+        };
+        let bytes = handling.stanza.size_hint();
+        let goes = match turn {
+            Some(turn) => self.lanes.enter(turn, bytes, handling),
+            None => Some(handling),
+        };
+        if let Some(handling) = goes {
+            self.dispatch(handling, ctx);
+        }
+    }
+
+    /// Does what a stanza says, now that its turn has come.
+    fn dispatch(&mut self, handling: Handling, ctx: &mut Context<Self>) {
         match handling.stanza.kind {
             StanzaKind::Message => self.message(handling, ctx),
             StanzaKind::Presence => self.presence(handling, ctx),

@@ -12,7 +12,7 @@ use actix::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf};
 
-use super::{Ending, FLUSH_MAX, SessionActor};
+use super::{Ending, FLUSH_MAX, LEAVE_MAX, SessionActor};
 use crate::listener::Wire;
 
 const SCRATCH_BYTES: usize = 16 * 1024;
@@ -40,7 +40,11 @@ async fn read_some(mut reader: ReadHalf<Wire>) -> (ReadHalf<Wire>, io::Result<By
 impl SessionActor {
     /// Reads on, if there is room for what comes and no read is under way.
     pub(super) fn read(&mut self, ctx: &mut Context<Self>) {
-        if self.ending != Ending::No || !self.has_room() || !self.core.wants_bytes() {
+        if self.ending != Ending::No
+            || self.leaves_by.is_some()
+            || !self.has_room()
+            || !self.core.wants_bytes()
+        {
             return;
         }
         let Some(reader) = self.reader.take() else {
@@ -51,7 +55,7 @@ impl SessionActor {
             match result {
                 Ok(bytes) if bytes.is_empty() => {
                     tracing::debug!(session = actor.key.number, "the client closed the connection");
-                    ctx.stop();
+                    actor.leave(ctx);
                 }
                 Ok(bytes) => {
                     actor.core.push_bytes(&bytes, Instant::now());
@@ -59,7 +63,7 @@ impl SessionActor {
                 }
                 Err(error) => {
                     tracing::debug!(session = actor.key.number, %error, "the connection failed");
-                    ctx.stop();
+                    actor.leave(ctx);
                 }
             }
         });
@@ -96,17 +100,37 @@ impl SessionActor {
                     Ok(()) => actor.flush(ctx),
                     Err(error) => {
                         tracing::debug!(session = actor.key.number, %error, "the connection failed");
-                        ctx.stop();
+                        actor.leave(ctx);
                     }
                 }
             });
         ctx.spawn(future);
     }
 
+    /// The client has gone: what it sent before is done in its order, and it goes offline after that.
+    pub(super) fn leave(&mut self, ctx: &mut Context<Self>) {
+        if self.lanes.is_idle() || self.ending != Ending::No {
+            return match self.core.is_closed() && self.ending == Ending::No {
+                true => self.close(ctx),
+                // The connection is gone, too.
+                false => ctx.stop(),
+            };
+        }
+        self.leaves_by.get_or_insert(Instant::now() + LEAVE_MAX);
+        self.flush(ctx);
+        self.set_timer(ctx);
+    }
+
+    /// Whether what a client that is gone had sent is done.
+    pub(super) fn has_left(&self) -> bool {
+        self.leaves_by.is_some() && self.ending == Ending::No && self.lanes.is_idle()
+    }
+
     /// The stream is over: what was written goes out, then the connection closes.
     pub(super) fn close(&mut self, ctx: &mut Context<Self>) {
         if self.ending == Ending::No {
             self.ending = Ending::Flushing(Instant::now() + FLUSH_MAX);
+            self.lanes.clear();
             self.say_goodbye();
             self.flush(ctx);
             self.set_timer(ctx);

@@ -37,29 +37,25 @@ impl SessionActor {
             }
             Some(to) if to.is_domain() => self.server_iq(handling, ctx),
             Some(to) if to.is_bare() => self.account_iq(handling, to.bare(), ctx),
-            Some(to) => {
-                let publish = Publish::Stanza(handling.stanza.clone());
-                self.publish(&to.bare(), handling, publish, ctx);
-            }
+            Some(_) => self.send_soft(handling, ctx),
         }
     }
 
     /// Results and errors go to whoever asked; those to the server end here.
     fn iq_response(&mut self, handling: Handling, ctx: &mut Context<Self>) {
         if self.pong_unmanaged(&handling.stanza, ctx) {
-            return self.settle(handling.number);
+            return self.settle(handling.unsettled);
         }
         match handling.stanza.to.clone() {
             Some(to) if to.domain() == self.fabric.settings.constants.domain && !to.is_bare() => {
-                let publish = Publish::Stanza(handling.stanza.clone());
-                self.publish(&to.bare(), handling, publish, ctx);
+                self.send_soft(handling, ctx);
             }
             Some(to)
                 if to.domain() == self.fabric.settings.constants.rooms_domain && !to.is_bare() =>
             {
                 self.room_iq(handling, to, ctx);
             }
-            _ => self.settle(handling.number),
+            _ => self.settle(handling.unsettled),
         }
     }
 
@@ -196,7 +192,7 @@ impl SessionActor {
                     ctx,
                 );
             }
-            return self.settle(handling.number);
+            return self.settle(handling.unsettled);
         }
         let Some(document) = self.payload(&handling) else {
             return self.bad(handling, ctx);

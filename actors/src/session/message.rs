@@ -1,15 +1,14 @@
 //! Messages on their way in. RFC 6121 §5, §8.
 
 use actix::Context;
-use cluster::link::protocol::Publish;
 use messaging::command::{Command, SendMessage};
-use messaging::user::delivery;
 use xmpp::jid::Jid;
 use xmpp::ns;
 use xmpp::stanza::{MessageType, Stanza};
 use xmpp::stanza_error::{Condition, StanzaError};
 
 use super::SessionActor;
+use super::lanes::Class;
 use super::pending::Handling;
 
 impl SessionActor {
@@ -47,7 +46,7 @@ impl SessionActor {
                 ctx,
             );
         }
-        if delivery::is_durable(&handling.stanza) {
+        if handling.class == Class::Proposed {
             let command = SendMessage {
                 sender: self.key.jid.clone(),
                 to,
@@ -58,8 +57,7 @@ impl SessionActor {
             let own = self.bare.clone();
             return self.propose(&own, handling, Command::SendMessage(command), ctx);
         }
-        let publish = Publish::Stanza(handling.stanza.clone());
-        self.publish(&to.bare(), handling, publish, ctx);
+        self.send_soft(handling, ctx);
     }
 }
 

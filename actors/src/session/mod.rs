@@ -12,10 +12,12 @@
 mod incoming;
 mod io;
 mod iq;
+mod lanes;
 mod message;
 mod pending;
 mod presence;
 mod sanitise;
+mod turn;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,7 +43,8 @@ use crate::fabric::Fabric;
 use crate::link::{Caller, Outcome, ToLink, tell};
 use crate::listener::Wire;
 use crate::mailbox::SessionMailbox;
-use pending::{OpenRequests, Pending};
+use lanes::Lanes;
+use pending::{Handling, OpenRequests, Pending};
 
 /// Everything but its socket that can wake a session.
 #[derive(Message)]
@@ -106,6 +109,8 @@ pub struct SessionActor {
     management: Option<Box<Management>>,
     pending: HashMap<u64, Pending>,
     open: OpenRequests,
+    /// The order of what it asks.
+    lanes: Lanes<Handling>,
     next_ticket: u64,
     /// What waits while the client says that nobody looks at it (XEP-0352).
     quiet: Option<Box<Quiet>>,
@@ -120,6 +125,8 @@ pub struct SessionActor {
     /// As the directory has it.
     mailbox: Arc<SessionMailbox>,
     ending: Ending,
+    /// The client has gone; when the session goes, whatever is still unsettled.
+    leaves_by: Option<Instant>,
     said_goodbye: bool,
     /// A stop of the node waits for it.
     _connection: Connection,
@@ -164,6 +171,9 @@ const PONG_MAX: Duration = Duration::from_secs(60);
 /// How long the last bytes may take.
 const FLUSH_MAX: Duration = Duration::from_secs(5);
 
+/// How long what a client has sent may take after it is gone.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
+
 impl SessionActor {
     /// Pieces of work that may wait; a client that doesn't keep up with so many deliveries is ended.
     pub const MAILBOX: usize = 1_024;
@@ -195,6 +205,7 @@ impl SessionActor {
             management: None,
             pending: HashMap::new(),
             open: OpenRequests::default(),
+            lanes: Lanes::default(),
             next_ticket: 1,
             quiet: None,
             flags: SessionFlags::default(),
@@ -204,6 +215,7 @@ impl SessionActor {
             timer: None,
             mailbox,
             ending: Ending::No,
+            leaves_by: None,
             said_goodbye: false,
             _connection: connection,
             key,
@@ -223,7 +235,7 @@ impl SessionActor {
 
     /// Writes a stanza, counted as sent; `row`: what it delivers.
     fn send_bytes(&mut self, bytes: &[u8], row: Option<u64>, ctx: &mut Context<Self>) {
-        if self.ending != Ending::No {
+        if self.ending != Ending::No || self.leaves_by.is_some() {
             return;
         }
         self.out.extend_from_slice(bytes);
@@ -355,6 +367,9 @@ impl SessionActor {
 
     /// Ends the stream with an error.
     fn end(&mut self, error: StreamError, ctx: &mut Context<Self>) {
+        if self.leaves_by.is_some() {
+            return self.close(ctx);
+        }
         if self.ending == Ending::No {
             self.core.close(error);
             self.effects(ctx);
@@ -363,6 +378,9 @@ impl SessionActor {
 
     /// Ends the stream without `</stream:stream>`: what it has not acknowledged is to be sent again.
     fn drop_stream(&mut self, ctx: &mut Context<Self>) {
+        if self.leaves_by.is_some() {
+            return self.close(ctx);
+        }
         if self.ending == Ending::No {
             self.core.close_unfinished();
             self.effects(ctx);
@@ -381,10 +399,19 @@ impl SessionActor {
             Ending::No => None,
             Ending::Flushing(until) => Some(until),
         };
-        let due = [core, inbound, outbound, pending, ending, self.pong_due()]
-            .into_iter()
-            .flatten()
-            .min();
+        let leaves = self.leaves_by.filter(|_| ending.is_none());
+        let due = [
+            core,
+            inbound,
+            outbound,
+            pending,
+            ending,
+            leaves,
+            self.pong_due(),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         match (due, &self.timer) {
             (Some(due), Some((set, _))) if *set <= due => {}
             (Some(due), _) => {
@@ -407,6 +434,12 @@ impl SessionActor {
         if let Ending::Flushing(until) = self.ending {
             if until <= now {
                 ctx.stop();
+            }
+            return self.set_timer(ctx);
+        }
+        if self.leaves_by.is_some() {
+            if self.leaves_by.is_some_and(|by| by <= now) {
+                self.close(ctx);
             }
             return self.set_timer(ctx);
         }

@@ -9,19 +9,20 @@ use cluster::link::protocol::{AskReply, Publish};
 use cluster::node_id::PartitionId;
 use messaging::command::{Answer, Command};
 use messaging::query::{Query, Reply};
+use messaging::user::publication::SessionEvent;
 use xmpp::jid::BareJid;
 use xmpp::stanza::{Stanza, StanzaKind};
 use xmpp::stanza_error::StanzaError;
 use xmpp::stream_management::StanzaNumber;
 
 use super::SessionActor;
+use super::lanes::{Class, Lane};
 use crate::link::{Caller, Outcome, ToLink};
 use crate::negotiation::unavailable_now;
 
 /// A stanza whose outcome is awaited.
 pub(super) struct Pending {
-    /// Its count, where stream management counts.
-    number: Option<StanzaNumber>,
+    unsettled: Unsettled,
     /// Its head, without payload: whom to answer.
     head: Stanza,
     since: Instant,
@@ -77,26 +78,46 @@ impl Pending {
     }
 }
 
+/// What waits for a stanza's outcome.
+pub(super) struct Unsettled {
+    /// Its count, where stream management counts.
+    pub(super) number: Option<StanzaNumber>,
+    /// Its lane, if it has an order.
+    pub(super) lane: Option<Lane>,
+}
+
 /// A stanza being handled: settled exactly once, by [`SessionActor::settle`] or through a ticket.
 pub(super) struct Handling {
-    pub(super) number: Option<StanzaNumber>,
+    pub(super) unsettled: Unsettled,
+    /// How it takes effect; [`Class::Asked`] where it has no order.
+    pub(super) class: Class,
     pub(super) stanza: Stanza,
 }
 
 impl Handling {
-    fn head(&self) -> Stanza {
-        Stanza {
-            payload: Bytes::new(),
-            ..self.stanza.clone()
+    /// What answers it, once what it asks is on its way.
+    fn into_pending(self, partition: PartitionId) -> Pending {
+        Pending {
+            unsettled: self.unsettled,
+            head: Stanza {
+                payload: Bytes::new(),
+                ..self.stanza
+            },
+            since: Instant::now(),
+            partition,
         }
     }
 }
 
 impl SessionActor {
     /// The stanza's outcome is final.
-    pub(super) fn settle(&mut self, number: Option<StanzaNumber>) {
+    pub(super) fn settle(&mut self, unsettled: Unsettled) {
+        let Unsettled { number, lane } = unsettled;
         if let (Some(management), Some(number)) = (&mut self.management, number) {
             management.inbound.settle(number);
+        }
+        if let Some(lane) = lane {
+            self.lanes.settled(&lane);
         }
     }
 
@@ -119,36 +140,14 @@ impl SessionActor {
         if let Some(reply) = error.reply_to(&handling.stanza) {
             self.send(&reply, ctx);
         }
-        self.settle(handling.number);
+        self.settle(handling.unsettled);
     }
 
     /// Answers an iq.
     pub(super) fn answer(&mut self, handling: Handling, payload: Bytes, ctx: &mut Context<Self>) {
         let reply = Stanza::result_of(&handling.stanza, payload);
         self.send(&reply, ctx);
-        self.settle(handling.number);
-    }
-
-    fn ticket(
-        &mut self,
-        partition: PartitionId,
-        handling: &Handling,
-        ctx: &Context<Self>,
-    ) -> Caller {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        let pending = Pending {
-            number: handling.number,
-            head: handling.head(),
-            since: Instant::now(),
-            partition,
-        };
-        self.open.opened(partition);
-        self.pending.insert(ticket, pending);
-        Caller::Session {
-            session: ctx.address(),
-            ticket,
-        }
+        self.settle(handling.unsettled);
     }
 
     fn pass(
@@ -163,14 +162,19 @@ impl SessionActor {
         let Some(link) = fabric.link_of(key) else {
             return self.refuse(handling, &unavailable_now(), ctx);
         };
-        let caller = self.ticket(fabric.partition_of(key), &handling, ctx);
-        let ticket = self.next_ticket - 1;
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let session = ctx.address();
+        let caller = Caller::Session { session, ticket };
         if link.try_send(make(caller)).is_err() {
-            self.forget(ticket);
             self.fabric.metrics.links_full.inc();
             self.room_answered(&handling.stanza, true);
-            self.refuse(handling, &unavailable_now(), ctx);
+            return self.refuse(handling, &unavailable_now(), ctx);
         }
+        let partition = fabric.partition_of(key);
+        self.open.opened(partition);
+        self.pending
+            .insert(ticket, handling.into_pending(partition));
     }
 
     /// Whether an outcome is awaited of something that was sent to a room.
@@ -231,6 +235,17 @@ impl SessionActor {
         });
     }
 
+    /// Sends somebody a stanza without durability, by the own owner, who knows whom the user blocks and what was sent
+    /// before; the stanza is settled when that owner took it.
+    pub(super) fn send_soft(&mut self, handling: Handling, ctx: &mut Context<Self>) {
+        let event = SessionEvent::Sends {
+            key: self.key.clone(),
+            stanza: handling.stanza.clone(),
+        };
+        let own = self.bare.clone();
+        self.publish(&own, handling, Publish::Session(event), ctx);
+    }
+
     /// Asks the owner of a key; the stanza is settled by the answer.
     pub(super) fn query(
         &mut self,
@@ -251,12 +266,13 @@ impl SessionActor {
 
     /// What became of something that was asked.
     pub(super) fn outcome(&mut self, ticket: u64, outcome: Outcome, ctx: &mut Context<Self>) {
-        let Some(Pending { number, head, .. }) = self.forget(ticket) else {
+        let Some(pending) = self.forget(ticket) else {
             return;
         };
         let handling = Handling {
-            number,
-            stanza: head,
+            unsettled: pending.unsettled,
+            class: Class::Asked,
+            stanza: pending.head,
         };
         if self.pending.is_empty() {
             // A session is idle nearly all its life: the login's requests should not take room for ever.
@@ -272,10 +288,10 @@ impl SessionActor {
                 self.room_answered(&handling.stanza, true);
                 self.refuse(handling, &error, ctx);
             }
-            Outcome::Taken => self.settle(handling.number),
+            Outcome::Taken => self.settle(handling.unsettled),
             Outcome::Replied(AskReply::Reply(reply)) => self.replied(handling, reply, ctx),
             Outcome::Replied(AskReply::Refused(error)) => self.refuse(handling, &error, ctx),
-            Outcome::Replied(AskReply::Bound) => self.settle(handling.number),
+            Outcome::Replied(AskReply::Bound) => self.settle(handling.unsettled),
             Outcome::Full | Outcome::NotDone => {
                 self.room_answered(&handling.stanza, true);
                 self.refuse(handling, &unavailable_now(), ctx);
@@ -300,7 +316,7 @@ impl SessionActor {
         if handling.stanza.kind == StanzaKind::Iq && handling.stanza.is_request() {
             self.answer(handling, payload, ctx);
         } else {
-            self.settle(handling.number);
+            self.settle(handling.unsettled);
         }
     }
 

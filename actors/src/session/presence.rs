@@ -45,7 +45,7 @@ impl SessionActor {
             );
         }
         if to.is_domain() {
-            return self.settle(handling.number);
+            return self.settle(handling.unsettled);
         }
         match handling.stanza.presence_type() {
             PresenceType::Subscribe
@@ -61,10 +61,7 @@ impl SessionActor {
                 self.publish(&own, handling, Publish::Session(event), ctx);
             }
             // RFC 6121 §4.3: clients need not probe, but may.
-            PresenceType::Error | PresenceType::Probe => {
-                let publish = Publish::Stanza(handling.stanza.clone());
-                self.publish(&to.bare(), handling, publish, ctx);
-            }
+            PresenceType::Error | PresenceType::Probe => self.send_soft(handling, ctx),
         }
     }
 
@@ -155,7 +152,7 @@ impl SessionActor {
                 };
                 self.publish(&room, handling, publish, ctx);
             }
-            Ok(RoomRequest::Ignored) => self.settle(handling.number),
+            Ok(RoomRequest::Ignored) => self.settle(handling.unsettled),
             Ok(RoomRequest::Unhandled) => self.room_iq(handling, to, ctx),
         }
     }

@@ -313,6 +313,8 @@ pub enum Across {
         targets: Vec<BareJid>,
         /// The presence, without `to`.
         stanza: Stanza,
+        /// What it must not overtake.
+        behind: Option<Behind>,
     },
     /// RFC 6121 §4.3: `from` asks for the presence of these.
     Probe {
@@ -322,7 +324,12 @@ pub enum Across {
         targets: Vec<BareJid>,
     },
     /// A stanza without durability for the user in its `to`.
-    Stanza(Stanza),
+    Stanza {
+        /// The stanza.
+        stanza: Stanza,
+        /// What it must not overtake.
+        behind: Option<Behind>,
+    },
     /// To every node: this partition has a new owner.
     OwnerHint {
         /// The owner.
@@ -330,6 +337,17 @@ pub enum Across {
         /// Since.
         epoch: Epoch,
     },
+}
+
+/// The newest outbox entry on the same way that had no answer when soft state was sent: its effects come first, since
+/// RFC 6120 §10.1 asks for delivery in order. It goes through the log and soft state doesn't, so the target's owner waits
+/// for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    /// The partition that sends.
+    pub from: PartitionId,
+    /// The entry's number on that way.
+    pub sequence: u64,
 }
 
 macro_rules! route_body {

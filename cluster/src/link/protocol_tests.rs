@@ -198,12 +198,19 @@ fn acrosses() -> Vec<Across> {
         Across::Presence {
             targets: targets.clone(),
             stanza: Stanza::new(StanzaKind::Presence),
+            behind: None,
         },
         Across::Probe {
             from: bare("romeo@localhost"),
             targets,
         },
-        Across::Stanza(stanza()),
+        Across::Stanza {
+            stanza: stanza(),
+            behind: Some(Behind {
+                from: PartitionId(1),
+                sequence: 4,
+            }),
+        },
         Across::OwnerHint {
             owner: NodeId(3),
             epoch: Epoch(77),
@@ -256,8 +263,9 @@ fn a_body_over_the_lanes_limit_is_refused() {
         payload,
         ..stanza()
     };
+    let behind = None;
     assert!(matches!(
-        Across::Stanza(stanza).encode(),
+        Across::Stanza { stanza, behind }.encode(),
         Err(CodecError::TooLong { .. })
     ));
 }

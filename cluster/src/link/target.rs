@@ -470,6 +470,11 @@ impl LinkTarget {
         }
     }
 
+    /// The newest entry of another partition's outbox whose effects were told, in the order of the effects.
+    pub fn told_of_outbox(&self, from: PartitionId) -> u64 {
+        self.outboxes.get(&from).map_or(0, |link| link.applied)
+    }
+
     /// The connection to a node is gone: it is attached no longer.
     pub fn node_gone(&mut self, node: NodeId) {
         if let Some(link) = self.nodes.get_mut(&node) {

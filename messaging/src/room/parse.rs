@@ -150,13 +150,10 @@ fn message(stanza: &Stanza, payload: &Document, to: Target) -> Result<RoomReques
         return Ok(RoomRequest::Ignored);
     }
     let body = stripped(stanza, payload, &to.room);
-    let has = |name: &str| find(payload, name, ns::CLIENT).is_some();
-    let hint = |name: &str| find(payload, name, ns::HINTS).is_some();
-    let is_filed = (has("body") || hint("store")) && !hint("no-store");
+    let (is_filed, changes_subject) = (is_filed(payload), changes_subject(payload));
     let origin_id = find(payload, "origin-id", ns::STANZA_ID)
         .and_then(|element| element.attr("id").map(|id| id.into_owned()))
         .filter(|id| !id.is_empty());
-    let changes_subject = has("subject") && !has("body") && !has("thread");
     Ok(match (kind, to.nick) {
         // §7.5: a private message is no groupchat message.
         (MessageType::Groupchat, Some(_)) => return Err(Refusal::BadRequest),
@@ -176,6 +173,31 @@ fn message(stanza: &Stanza, payload: &Document, to: Target) -> Result<RoomReques
         (_, Some(nick)) => RoomRequest::Passing(Passing::Private { nick, stanza: body }),
         (_, None) => RoomRequest::Action(request_to_room(stanza, payload)?),
     })
+}
+
+fn is_filed(payload: &Document) -> bool {
+    let hint = |name: &str| find(payload, name, ns::HINTS).is_some();
+    let has_body = find(payload, "body", ns::CLIENT).is_some();
+    (has_body || hint("store")) && !hint("no-store")
+}
+
+/// §8.1.
+fn changes_subject(payload: &Document) -> bool {
+    let has = |name: &str| find(payload, name, ns::CLIENT).is_some();
+    has("subject") && !has("body") && !has("thread")
+}
+
+/// Whether a message to a room or an occupant becomes no command: [`RoomRequest::Passing`], or nothing.
+pub fn is_passing(message: &Stanza) -> bool {
+    let Ok(payload) = message.payload_document() else {
+        return false;
+    };
+    let to_occupant = message.to.as_ref().is_some_and(|to| !to.is_bare());
+    match message.message_type() {
+        MessageType::Error => true,
+        MessageType::Groupchat => !is_filed(&payload) && !changes_subject(&payload),
+        _ => to_occupant && !is_filed(&payload),
+    }
 }
 
 /// A message to the room itself that isn't for everybody: §7.8.2, §7.13, §8.6.

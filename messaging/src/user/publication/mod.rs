@@ -152,13 +152,18 @@ impl Publication {
                 .is_none_or(|cursor| cursor <= committed())
     }
 
-    /// Something happened to a session. Events of sessions that are unknown (ended, replaced) are ignored.
+    /// Something happened to a session. Events of sessions that are unknown (ended, replaced) are ignored, except that
+    /// what they sent goes out.
     pub fn event(
         &mut self,
         event: SessionEvent,
         contacts: &dyn Contacts,
     ) -> Vec<PublicationAction> {
         let mut out = Vec::new();
+        if let SessionEvent::Sends { key, stanza } = event {
+            self.sends(key, stanza, contacts, &mut out);
+            return out;
+        }
         let Some(index) = self.find(event.key()) else {
             return out;
         };
@@ -172,6 +177,8 @@ impl Publication {
             }
             SessionEvent::Acknowledged { seq, .. } => self.acknowledged(index, seq),
             SessionEvent::Down { stanza, .. } => self.remove(index, stanza, contacts, &mut out),
+            // Above.
+            SessionEvent::Sends { .. } => {}
         }
         self.finish(&mut out);
         out

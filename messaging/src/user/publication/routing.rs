@@ -9,11 +9,33 @@ use xmpp::stanza_error::{Condition, StanzaError};
 
 use super::lifecycle::unavailable;
 use super::presence::broadcast;
-use super::{Actions, Contacts, Publication, PublicationAction, deliver};
+use super::{Actions, Contacts, Publication, PublicationAction, SessionKey, deliver};
+use crate::command::Answer;
+use crate::refusal::refuse_blocked;
 use crate::user::delivery::{self, CarbonDirection, Delivery, Resource};
 use crate::user::roster::{RosterItem, push_payload};
 
 impl Publication {
+    /// A stanza without durability of one of the user's sessions. XEP-0191 §3.2: none to somebody who is blocked; who
+    /// sends an error or a result is not told (RFC 6120 §8.2.3, §8.3.1).
+    pub(super) fn sends(
+        &self,
+        key: SessionKey,
+        stanza: Stanza,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) {
+        let Some(to) = &stanza.to else { return };
+        if !contacts.blocks(&self.user, to) {
+            return out.push(PublicationAction::Route(stanza));
+        }
+        if let Answer::Refused(refusal) = refuse_blocked()
+            && let Some(error) = refusal.reply_to(&stanza)
+        {
+            deliver(vec![key], &Arc::new(error), None, out);
+        }
+    }
+
     /// A stanza without durability for the user: by its `to`, as in RFC 6121 §8.5. XEP-0191 §3.2: from somebody who is
     /// blocked as if nobody were there.
     pub fn route(&mut self, stanza: Stanza, contacts: &dyn Contacts) -> Vec<PublicationAction> {

@@ -106,6 +106,14 @@ pub enum SessionEvent {
         /// The unavailable presence to broadcast if it was available.
         stanza: Stanza,
     },
+    /// It sends somebody a stanza that is in no log: a message without durability, an iq to a full JID, an error.
+    /// It takes the way of its presence, so that none overtakes another.
+    Sends {
+        /// Which session.
+        key: SessionKey,
+        /// The stanza, with `from` and `to`.
+        stanza: Stanza,
+    },
 }
 
 impl SessionEvent {
@@ -116,7 +124,8 @@ impl SessionEvent {
             | SessionEvent::Presence { key, .. }
             | SessionEvent::Directed { key, .. }
             | SessionEvent::Acknowledged { key, .. }
-            | SessionEvent::Down { key, .. } => key,
+            | SessionEvent::Down { key, .. }
+            | SessionEvent::Sends { key, .. } => key,
         }
     }
 }

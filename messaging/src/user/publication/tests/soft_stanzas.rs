@@ -386,3 +386,72 @@ fn blocking_hides_and_unblocking_shows() {
     "#]],
     );
 }
+
+#[test]
+fn nothing_goes_to_who_is_blocked() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    stage.contacts.blocked = vec!["juliet@capulet.lit"];
+    let from = "romeo@montague.lit/home";
+    let mut sends = |stanza: Stanza| {
+        let key = home.clone();
+        let event = SessionEvent::Sends { key, stanza };
+        stage.user.event(event, &stage.contacts)
+    };
+    let iq = |type_: &str| Stanza {
+        from: Some(jid(from)),
+        ..iq(JULIET, type_)
+    };
+    for stanza in [
+        message(from, JULIET, "chat", TYPING),
+        message(from, "juliet@capulet.lit", "headline", "<body>hi</body>"),
+        iq("get"),
+        iq("set"),
+    ] {
+        let kind = stanza.kind.name();
+        let actions = sends(stanza);
+        let [
+            PublicationAction::Deliver {
+                sessions, stanza, ..
+            },
+        ] = actions.as_slice()
+        else {
+            panic!("{kind}: {}", show(&actions));
+        };
+        assert_eq!(sessions.as_slice(), [home.clone()]);
+        let payload = std::str::from_utf8(&stanza.payload).unwrap();
+        assert!(payload.contains("<not-acceptable "), "{payload}");
+        assert!(
+            payload.contains("<blocked xmlns='urn:xmpp:blocking:errors'/>"),
+            "{payload}"
+        );
+    }
+    check(
+        &sends(message(from, JULIET, "error", "<error/>")),
+        expect![""],
+    );
+    check(&sends(iq("result")), expect![""]);
+    check(&sends(iq("error")), expect![""]);
+    check(
+        &sends(message(from, "nurse@capulet.lit", "chat", TYPING)),
+        expect![[r#"
+            route nurse@capulet.lit message chat from romeo/home
+        "#]],
+    );
+}
+
+/// Its node has said goodbye for it, or the owner is new: what it had said before still goes out.
+#[test]
+fn what_an_unknown_session_sent_goes_out() {
+    let mut stage = Stage::new();
+    let stanza = message("romeo@montague.lit/gone", JULIET, "chat", TYPING);
+    let key = key(1, 9, "gone");
+    check(
+        &stage
+            .user
+            .event(SessionEvent::Sends { key, stanza }, &stage.contacts),
+        expect![[r#"
+            route juliet@capulet.lit/balcony message chat from romeo/gone
+        "#]],
+    );
+}
