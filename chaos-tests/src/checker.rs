@@ -47,8 +47,12 @@ pub struct Violation {
 pub struct Dose {
     /// Faults caused.
     pub faults: usize,
-    /// Messages acknowledged between the first fault and the last healing.
+    /// Messages acknowledged between a fault and its healing.
     pub acked_during_faults: usize,
+    /// Kinds of sessions (a node, with or without stream management) with at least ten acknowledgements during faults.
+    pub kinds_acked: usize,
+    /// Sessions that joined on another node than the one their user prefers.
+    pub moves: usize,
     /// Messages received by sessions.
     pub received: usize,
     /// Readings of archives.
@@ -121,6 +125,8 @@ impl Verdict {
         let had = self.dose;
         let full = had.faults >= least.faults
             && had.acked_during_faults >= least.acked_during_faults
+            && had.kinds_acked >= least.kinds_acked
+            && had.moves >= least.moves
             && had.received >= least.received
             && had.readings >= least.readings;
         match (self.violations.is_empty(), full) {

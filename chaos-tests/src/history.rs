@@ -55,6 +55,12 @@ pub enum What {
         session: u32,
         /// The room.
         log: String,
+        /// The node that holds it.
+        node: u64,
+        /// The node that its user prefers.
+        home: u64,
+        /// Whether it uses stream management.
+        stream_management: bool,
     },
     /// A session is out, or its node is dead: nothing more is owed to it.
     Left {
@@ -77,7 +83,7 @@ pub enum What {
         /// For people.
         what: String,
     },
-    /// It is healed.
+    /// All faults until now are healed.
     Healed,
     /// An archive was read from one end to the other after everything was healed.
     Archive {

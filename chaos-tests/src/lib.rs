@@ -5,16 +5,20 @@
 //! [`checker`] says what was promised and not kept.
 //!
 //! ```text
-//!  tests/*.rs ─► pool (processes, faults) ◄─ sockets ─ client ◄─ scenario | load ─► history ─► checker
+//!  tests/*.rs ─► pool (processes, faults; networks in an enclave) ◄─ sockets ─ client ◄─ scenario | load ─► history ─► checker
 //! ```
 
 pub mod wait;
 
 pub mod cable;
+pub mod enclave;
+pub mod network;
+
 pub mod control;
 pub mod pool;
 
 pub mod client;
+pub mod people;
 pub mod wire;
 
 pub mod scenario;

@@ -8,13 +8,14 @@ mod archive;
 mod gaps;
 mod member;
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::client::Login;
 use crate::history::{Recorder, What};
@@ -50,35 +51,39 @@ struct Stage {
     recorder: Arc<Recorder>,
     logins: Vec<(u64, Login)>,
     alive: Mutex<BTreeSet<u64>>,
-    /// Sessions that ended or were removed from their room though their node lived.
+    /// Nodes without a quorum, and since when: they must acknowledge nothing that was sent after that.
+    cut_off: Mutex<BTreeMap<u64, Instant>>,
+    /// Members that are in their room, and on which node.
+    inside: Mutex<BTreeMap<String, u64>>,
+    /// What happened to members that must not.
     betrayed: Mutex<Vec<String>>,
     /// Numbers of sessions handed out.
     sessions: std::sync::atomic::AtomicU32,
     phase: watch::Receiver<Phase>,
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Stage {
     fn is_alive(&self, node: u64) -> bool {
-        self.alive
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&node)
+        locked(&self.alive).contains(&node)
     }
 
     fn alive_nodes(&self) -> Vec<u64> {
-        self.alive
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .copied()
-            .collect()
+        locked(&self.alive).iter().copied().collect()
     }
 
     fn betray(&self, what: String) {
-        self.betrayed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(what);
+        locked(&self.betrayed).push(what);
+    }
+
+    /// Whether a node had no quorum from this time on until now.
+    fn is_cut_off_since(&self, node: u64, since: Instant) -> bool {
+        locked(&self.cut_off)
+            .get(&node)
+            .is_some_and(|cut| *cut <= since)
     }
 }
 
@@ -127,6 +132,8 @@ impl Crowd {
                 .map(|id| (id, pool.login(id, "")))
                 .collect(),
             alive: Mutex::new(pool.running().into_iter().collect()),
+            cut_off: Mutex::default(),
+            inside: Mutex::default(),
             betrayed: Mutex::default(),
             sessions: std::sync::atomic::AtomicU32::new(0),
             phase: receiver,
@@ -147,33 +154,37 @@ impl Crowd {
 
     /// Tells the members that a node is about to die.
     pub fn node_dies(&self, node: u64) {
-        self.stage
-            .alive
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&node);
+        locked(&self.stage.alive).remove(&node);
+    }
+
+    /// Tells them that a node has no quorum from now on: its members look for another once their streams end.
+    pub fn node_is_cut_off(&self, node: u64) {
+        self.node_dies(node);
+        locked(&self.stage.cut_off).insert(node, Instant::now());
+    }
+
+    /// Tells them that a node is about to be in touch with the others again.
+    pub fn node_is_in_touch(&self, node: u64) {
+        locked(&self.stage.cut_off).remove(&node);
     }
 
     /// Tells them that it serves again.
     pub fn node_lives(&self, node: u64) {
-        self.stage
-            .alive
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(node);
+        locked(&self.stage.alive).insert(node);
     }
 
-    /// Members that are in their room.
+    /// Members that are in their room, on a node that lives: at home if that does.
     pub fn members_in(&self) -> usize {
-        let joined = |what: &What| matches!(what, What::Joined { .. });
-        let left = |what: &What| matches!(what, What::Left { .. });
-        let recorder = &self.stage.recorder;
-        // Left first: between the two counts somebody may join, and is then counted a moment too early at most.
-        let gone = recorder.count(left);
-        recorder.count(joined).saturating_sub(gone)
+        let inside = locked(&self.stage.inside);
+        let is_in = |seat: &&Seat| match inside.get(&seat.user) {
+            Some(node) if *node == seat.home => self.stage.is_alive(*node),
+            Some(node) => self.stage.is_alive(*node) && !self.stage.is_alive(seat.home),
+            None => false,
+        };
+        self.seats.iter().filter(is_in).count()
     }
 
-    /// Waits until every member is in its room.
+    /// Waits until every member is in its room, on a node that lives: at home if that does.
     pub async fn all_in(&self, limit: Duration) -> Result<()> {
         let all = self.seats.len();
         let what = format!("{all} members are in their rooms");
@@ -183,18 +194,21 @@ impl Crowd {
         .await
     }
 
-    /// Acknowledged messages so far.
-    pub fn acked(&self) -> usize {
-        self.stage
-            .recorder
-            .count(|what| matches!(what, What::Ok { .. }))
-    }
-
     /// Waits for so many further acknowledgements.
     pub async fn acks(&self, more: usize, limit: Duration) -> Result<()> {
-        let goal = self.acked() + more;
-        let what = format!("{more} more acknowledged messages");
-        until(&what, limit, async || (self.acked() >= goal).then_some(())).await
+        self.acks_of("", more, limit).await
+    }
+
+    /// Waits for so many further acknowledgements of members whose names begin so.
+    pub async fn acks_of(&self, members: &str, more: usize, limit: Duration) -> Result<()> {
+        let acked = || {
+            self.stage
+                .recorder
+                .count(|what| matches!(what, What::Ok { token } if token.starts_with(members)))
+        };
+        let goal = acked() + more;
+        let what = format!("{more} more acknowledged messages of {members}…");
+        until(&what, limit, async || (acked() >= goal).then_some(())).await
     }
 
     /// Nobody sends any more; what is under way comes to its end.
@@ -212,12 +226,6 @@ impl Crowd {
     pub async fn end(mut self) -> Vec<String> {
         self.phase.send_replace(Phase::End);
         while self.members.join_next().await.is_some() {}
-        std::mem::take(
-            &mut self
-                .stage
-                .betrayed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        std::mem::take(&mut locked(&self.stage.betrayed))
     }
 }

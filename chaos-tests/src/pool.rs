@@ -23,6 +23,7 @@ use xmpp::jid::BareJid;
 
 use crate::client::{Hash, Login, Mechanism, Security};
 use crate::control::ControlPort;
+use crate::network::{Network, SUBNET};
 use crate::wait::until;
 use process::NodeProcess;
 
@@ -42,6 +43,8 @@ pub struct PoolSettings {
     pub nodes: u16,
     /// Keys of `muster.toml` that differ from the tests' own: section, key, value.
     pub keys: Vec<(&'static str, &'static str, toml::Value)>,
+    /// Where the nodes are instead of on loopback addresses.
+    pub network: Option<Network>,
 }
 
 impl PoolSettings {
@@ -50,7 +53,14 @@ impl PoolSettings {
         PoolSettings {
             nodes,
             keys: Vec::new(),
+            network: None,
         }
+    }
+
+    /// Places each node into its namespace of a network.
+    pub fn network(mut self, network: &Network) -> PoolSettings {
+        self.network = Some(network.clone());
+        self
     }
 
     /// Sets a key.
@@ -71,7 +81,11 @@ fn test_keys() -> Vec<(&'static str, &'static str, toml::Value)> {
         ("clients", "scram_iterations", 4096.into()),
         ("clients", "tls_required", false.into()),
         ("clients", "allow_plaintext_auth", true.into()),
-        ("clients", "trusted_networks", vec!["127.0.0.0/8"].into()),
+        (
+            "clients",
+            "trusted_networks",
+            vec!["127.0.0.0/8", SUBNET].into(),
+        ),
         ("storage", "log_segment_bytes", "8 MiB".into()),
         ("log", "filter", "info,openraft=error".into()),
     ]
@@ -90,6 +104,8 @@ pub struct Node {
     pub control: ControlPort,
     /// Its configuration.
     pub config: PathBuf,
+    /// The network namespace it runs in, if it is not the test's own.
+    namespace: Option<String>,
     process: Option<NodeProcess>,
 }
 
@@ -162,7 +178,10 @@ impl Pool {
     pub fn prepare(settings: &PoolSettings) -> Result<Pool> {
         let dir = TempDir::with_prefix("muster-test-")?;
         let root = dir.path().join("pool");
-        let addresses = loopback_addresses(settings.nodes)?;
+        let addresses = match &settings.network {
+            Some(network) => network.addresses(),
+            None => loopback_addresses(settings.nodes)?,
+        };
         let bind = addresses
             .iter()
             .map(Ipv4Addr::to_string)
@@ -284,6 +303,11 @@ impl Pool {
     /// The pool's folder, as `muster init` made it.
     pub fn root(&self) -> PathBuf {
         self.dir.path().join("pool")
+    }
+
+    /// A node's data folder.
+    pub fn data_dir(&self, node: u64) -> PathBuf {
+        self.root().join(format!("node-{node}/data"))
     }
 
     /// The CA's certificate.
@@ -468,12 +492,16 @@ impl Node {
             clients_tls: address("clients", "listen_tls")?,
             control,
             config,
+            namespace: settings
+                .network
+                .as_ref()
+                .map(|network| network.namespace(id)),
             process: None,
         })
     }
 
     fn spawn(&mut self) -> Result<()> {
-        self.process = Some(NodeProcess::spawn(&self.config)?);
+        self.process = Some(NodeProcess::spawn(&self.config, self.namespace.as_deref())?);
         Ok(())
     }
 

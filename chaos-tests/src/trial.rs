@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::checker::{Dose, Promise, check};
+use crate::checker::{Dose, Promise, Verdict, check};
 use crate::client::Client;
 use crate::history::{Recorder, What};
-use crate::load::{Crowd, gaps, read_archive, seats};
+use crate::load::{Crowd, Gaps, gaps, read_archive, seats};
 use crate::pool::{Pool, PoolSettings, ROOMS};
 use crate::wait::until;
 
@@ -53,7 +53,11 @@ fn positions(status: &Value, key: &str) -> Vec<u64> {
 impl Trial {
     /// Starts everything and waits until the talk flows.
     pub async fn start() -> Result<Trial> {
-        let pool = Pool::start(&PoolSettings::nodes(3)).await?;
+        Trial::over(Pool::start(&PoolSettings::nodes(3)).await?).await
+    }
+
+    /// Seats a crowd on a pool that runs, and waits until the talk flows.
+    pub async fn over(pool: Pool) -> Result<Trial> {
         pool.add_users([READER]).await?;
         let recorder = Arc::new(Recorder::default());
         let seats = seats(&ROOM_NAMES, &pool.ids());
@@ -71,6 +75,16 @@ impl Trial {
         self.recorder.record(What::Fault { what });
     }
 
+    /// Writes down that all faults are healed.
+    pub fn healed(&self) {
+        self.recorder.record(What::Healed);
+    }
+
+    /// Waits for so many further acknowledged messages to the first room.
+    pub async fn acks_at_target(&self, more: usize, limit: Duration) -> Result<()> {
+        self.crowd.acks_of(ROOM_NAMES[0], more, limit).await
+    }
+
     /// The owner of the first room as a running node sees it, once there is one that runs.
     pub async fn living_owner(&self) -> Result<u64> {
         let via = *self.pool.running().first().context("a node runs")?;
@@ -86,13 +100,15 @@ impl Trial {
         .await
     }
 
-    /// Starts a node again; it serves, has caught up, and its members come home.
+    /// Starts a node again; it serves, has caught up, and its members come home: healed.
     pub async fn bring_back(&mut self, node: u64) -> Result<()> {
         self.pool.spawn(node)?;
         self.pool.ready(node).await?;
         self.caught_up(node).await?;
         self.crowd.node_lives(node);
-        self.crowd.all_in(RECOVERY).await
+        self.crowd.all_in(RECOVERY).await?;
+        self.healed();
+        Ok(())
     }
 
     /// Waits until a node has applied what another knows to be committed.
@@ -129,10 +145,10 @@ impl Trial {
         Ok(())
     }
 
-    /// Ends the talk, reads the archives, waits for the last deliveries, and judges.
-    pub async fn judge(self, least: Dose) -> Result<()> {
+    /// Ends the talk, reads the archives, waits for the last deliveries, and judges; `name` is for people.
+    pub async fn judge(self, name: &str, least: Dose) -> Result<()> {
         self.crowd.all_in(RECOVERY).await?;
-        self.recorder.record(What::Healed);
+        self.healed();
         self.crowd.acks(20, RECOVERY).await?;
         self.crowd.fall_silent(RECOVERY).await?;
         self.read_archives().await?;
@@ -152,7 +168,9 @@ impl Trial {
         let events = recorder.events();
         let verdict = check(&events);
         let yard = room(ROOM_NAMES[0]);
-        println!("{verdict}{yard}: {}", gaps(&events, &yard));
+        let gaps = gaps(&events, &yard);
+        println!("{verdict}{yard}: {gaps}");
+        println!("{}", figures(name, &verdict, &gaps, &betrayed));
         let history: PathBuf =
             std::env::temp_dir().join(format!("muster-history-{}.jsonl", std::process::id()));
         if let Err(why) = verdict.require(least) {
@@ -166,7 +184,43 @@ impl Trial {
                 history.display()
             );
         }
+        ensure!(
+            gaps.count() == verdict.dose.faults,
+            "{yard} was served after {} of {} faults only",
+            gaps.count(),
+            verdict.dose.faults
+        );
         drop(pool);
         Ok(())
     }
+}
+
+/// All that a trial showed, in one line.
+fn figures(name: &str, verdict: &Verdict, gaps: &Gaps, betrayed: &[String]) -> String {
+    let Dose {
+        faults,
+        acked_during_faults,
+        moves,
+        ..
+    } = verdict.dose;
+    let broken = [
+        ("acknowledged but missing", Promise::AckedIsArchived),
+        ("doubles", Promise::NoDoubles),
+        ("holes", Promise::NoHoles),
+        ("out of order", Promise::OneOrder),
+        ("sender's order broken", Promise::SenderOrder),
+        ("invented", Promise::NothingInvented),
+        ("archives that differ", Promise::SameArchive),
+    ];
+    let broken: Vec<String> = broken
+        .iter()
+        .map(|(what, promise)| format!("{what} {}", verdict.count(*promise)))
+        .collect();
+    format!(
+        "FIGURES {name}: {faults} faults; {acked} messages acknowledged, {acked_during_faults} of them during faults; \
+         {}; {moves} logins elsewhere; members of living nodes disturbed {}; {gaps}",
+        broken.join(", "),
+        betrayed.len(),
+        acked = verdict.acked,
+    )
 }

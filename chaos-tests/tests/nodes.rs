@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use chaos_tests::client::{Client, Login};
+use chaos_tests::people::{befriend, online, presence_of};
 use chaos_tests::pool::{DOMAIN, Pool, PoolSettings, ROOMS};
 use chaos_tests::wait::until;
 use xmpp::ns;
@@ -18,61 +19,9 @@ fn bare(user: &str) -> String {
     format!("{user}@{DOMAIN}")
 }
 
-/// A client that has asked for its roster and said that it is there.
-async fn online(login: &Login) -> Result<Client> {
-    let mut client = Client::connect(login).await?;
-    client
-        .iq_ok("get", None, "<query xmlns='jabber:iq:roster'/>")
-        .await?;
-    client.send("<presence/>").await?;
-    let own = client.jid().as_str().to_owned();
-    client
-        .find("the own presence", LIMIT, |came| {
-            presence_of(came, &own, None)
-        })
-        .await?;
-    Ok(client)
-}
-
-/// Presence of a type from an address that begins so.
-fn presence_of(document: &Document, from: &str, kind: Option<&str>) -> Option<()> {
-    let root = document.root();
-    let fits = root.name() == "presence"
-        && root
-            .attr("from")
-            .is_some_and(|address| address.starts_with(from))
-        && root.attr("type").as_deref() == kind;
-    fits.then_some(())
-}
-
 fn body_of(document: &Document, body: &str) -> Option<()> {
     let found = document.root().child("body", ns::CLIENT)?;
     (found.text() == body).then_some(())
-}
-
-/// Both see each other from here on.
-async fn befriend(a: &mut Client, b: &mut Client) -> Result<()> {
-    let (a_bare, b_bare) = (a.jid().bare().to_string(), b.jid().bare().to_string());
-    a.send(&format!("<presence type='subscribe' to='{b_bare}'/>"))
-        .await?;
-    b.find("a request", LIMIT, |came| {
-        presence_of(came, &a_bare, Some("subscribe"))
-    })
-    .await?;
-    b.send(&format!("<presence type='subscribed' to='{a_bare}'/>"))
-        .await?;
-    b.send(&format!("<presence type='subscribe' to='{a_bare}'/>"))
-        .await?;
-    a.find("the other's presence", LIMIT, |came| {
-        presence_of(came, &b_bare, None)
-    })
-    .await?;
-    a.send(&format!("<presence type='subscribed' to='{b_bare}'/>"))
-        .await?;
-    b.find("the other's presence", LIMIT, |came| {
-        presence_of(came, &a_bare, None)
-    })
-    .await
 }
 
 async fn pool_with(users: &[&str]) -> Result<Pool> {

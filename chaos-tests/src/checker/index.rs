@@ -25,11 +25,19 @@ pub(super) struct Attempt<'a> {
     pub(super) outcome: Outcome,
 }
 
+/// So many acknowledgements during faults make a kind of session count as covered.
+pub(super) const KIND_ACKS: usize = 10;
+
+/// What kind of session: on which node, and whether with stream management.
+type Kind = (u64, bool);
+
 /// A session's time in a room.
 #[derive(Debug)]
 pub(super) struct Stay<'a> {
     pub(super) session: u32,
     pub(super) log: &'a str,
+    kind: Kind,
+    is_away: bool,
     pub(super) joined: u64,
     /// `None`: to the end of the history.
     pub(super) left: Option<u64>,
@@ -54,8 +62,17 @@ pub(super) struct Index<'a> {
     pub(super) strays: Vec<(u32, &'a str)>,
     /// Tokens that were sent twice by the test itself: the history is worth nothing.
     pub(super) reused: BTreeSet<&'a str>,
-    faults: Vec<u64>,
-    last_healed: Option<u64>,
+    /// From the first fault to the healing of all, again and again.
+    troubles: Vec<Trouble>,
+    faults: usize,
+}
+
+/// A time with at least one fault that is not healed.
+#[derive(Debug)]
+struct Trouble {
+    from: u64,
+    /// `None`: to the end of the history.
+    to: Option<u64>,
 }
 
 impl<'a> Index<'a> {
@@ -66,8 +83,8 @@ impl<'a> Index<'a> {
             readings: BTreeMap::new(),
             strays: Vec::new(),
             reused: BTreeSet::new(),
-            faults: Vec::new(),
-            last_healed: None,
+            troubles: Vec::new(),
+            faults: 0,
         };
         for event in events {
             index.add(event);
@@ -96,9 +113,17 @@ impl<'a> Index<'a> {
             What::Ok { token } => self.settle(token, Outcome::Ok(at)),
             What::Fail { token } => self.settle(token, Outcome::Fail),
             What::Info { .. } => {}
-            What::Joined { session, log } => self.stays.push(Stay {
+            What::Joined {
+                session,
+                log,
+                node,
+                home,
+                stream_management,
+            } => self.stays.push(Stay {
                 session: *session,
                 log,
+                kind: (*node, *stream_management),
+                is_away: node != home,
                 joined: at,
                 left: None,
                 received: Vec::new(),
@@ -127,14 +152,25 @@ impl<'a> Index<'a> {
                     None => self.strays.push((*session, token)),
                 }
             }
-            What::Fault { .. } => self.faults.push(at),
-            What::Healed => self.last_healed = Some(at),
+            What::Fault { .. } => self.fault(at),
+            What::Healed => {
+                if let Some(trouble) = self.troubles.last_mut() {
+                    trouble.to.get_or_insert(at);
+                }
+            }
             What::Archive { reading, log, rows } => {
                 self.readings.entry(log).or_default().push(Reading {
                     name: reading,
                     rows,
                 });
             }
+        }
+    }
+
+    fn fault(&mut self, at: u64) {
+        self.faults += 1;
+        if self.troubles.last().is_none_or(|last| last.to.is_some()) {
+            self.troubles.push(Trouble { from: at, to: None });
         }
     }
 
@@ -179,13 +215,33 @@ impl<'a> Index<'a> {
             .count()
     }
 
+    /// Whether there was trouble at that time.
+    fn in_trouble(&self, at: u64) -> bool {
+        let holds = |trouble: &Trouble| trouble.from <= at && trouble.to.is_none_or(|to| at <= to);
+        self.troubles.iter().any(holds)
+    }
+
     pub(super) fn dose(&self) -> Dose {
-        let first = self.faults.first().copied().unwrap_or(u64::MAX);
-        let last = self.last_healed.unwrap_or(u64::MAX);
-        let during = |outcome| matches!(outcome, Outcome::Ok(at) if at >= first && at <= last);
+        let kinds: BTreeMap<u32, Kind> = self
+            .stays
+            .iter()
+            .map(|stay| (stay.session, stay.kind))
+            .collect();
+        let mut acked: BTreeMap<Kind, usize> = BTreeMap::new();
+        let mut acked_during_faults = 0;
+        for attempt in self.attempts.values() {
+            if matches!(attempt.outcome, Outcome::Ok(at) if self.in_trouble(at)) {
+                acked_during_faults += 1;
+                if let Some(kind) = kinds.get(&attempt.session) {
+                    *acked.entry(*kind).or_default() += 1;
+                }
+            }
+        }
         Dose {
-            faults: self.faults.len(),
-            acked_during_faults: self.outcomes(during),
+            faults: self.faults,
+            acked_during_faults,
+            kinds_acked: acked.values().filter(|acks| **acks >= KIND_ACKS).count(),
+            moves: self.stays.iter().filter(|stay| stay.is_away).count(),
             received: self.stays.iter().map(|stay| stay.received.len()).sum(),
             readings: self.readings.values().map(Vec::len).sum(),
         }

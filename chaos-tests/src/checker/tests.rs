@@ -46,6 +46,9 @@ impl Story {
         self.then(What::Joined {
             session,
             log: ROOM.into(),
+            node: 1,
+            home: 1,
+            stream_management: false,
         })
     }
 
@@ -273,6 +276,8 @@ fn too_little_is_no_pass() {
     let least = Dose {
         faults: 1,
         acked_during_faults: 1,
+        kinds_acked: 0,
+        moves: 0,
         received: 1,
         readings: 1,
     };

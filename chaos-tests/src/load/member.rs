@@ -11,7 +11,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use xmpp::ns;
 use xmpp::scan::{Document, Element};
 
-use super::{Phase, Seat, Stage};
+use super::{Phase, Seat, Stage, locked};
 use crate::client::{Client, Incoming, Login};
 use crate::history::What;
 use crate::pool::{Pool, password};
@@ -91,7 +91,11 @@ pub(super) async fn live(stage: Arc<Stage>, seat: Seat) {
                 stage.recorder.record(What::Joined {
                     session: id,
                     log: seat.room.clone(),
+                    node,
+                    home: seat.home,
+                    stream_management: seat.stream_management,
                 });
+                locked(&stage.inside).insert(seat.user.clone(), node);
                 let mut session = Session {
                     stage: &stage,
                     seat: &seat,
@@ -103,9 +107,14 @@ pub(super) async fn live(stage: Arc<Stage>, seat: Seat) {
                 };
                 session.run(&mut phase).await;
                 session.leave();
+                locked(&stage.inside).remove(&seat.user);
             }
             Err(error) => {
                 tries += 1;
+                // XEP-0045 §7.2.8: nobody's own nickname is taken by the same user's lost session.
+                if format!("{error:#}").contains("<conflict") {
+                    stage.betray(format!("{} met a conflict: {error:#}", seat.user));
+                }
                 // Only what a living node refused is worth a line.
                 if stage.is_alive(node) && tries.is_multiple_of(10) {
                     println!("{} cannot get in on node {node}: {error:#}", seat.user);
@@ -248,7 +257,7 @@ impl Session<'_> {
             }
             Ok(Incoming::Acked(h)) => {
                 if let Some(open) = self.open.take_if(|open| open.number <= h) {
-                    self.stage.recorder.record(What::Ok { token: open.token });
+                    self.acked(open);
                 }
                 ControlFlow::Continue(())
             }
@@ -302,8 +311,18 @@ impl Session<'_> {
         });
         // Also when `h` came first: the checker counts the first acknowledgement.
         if let Some(open) = self.open.take_if(|open| open.token == token) {
-            self.stage.recorder.record(What::Ok { token: open.token });
+            self.acked(open);
         }
+    }
+
+    fn acked(&self, open: Open) {
+        if self.stage.is_cut_off_since(self.node, open.since) {
+            self.stage.betray(format!(
+                "{} was acknowledged by node {}, which had no quorum",
+                open.token, self.node
+            ));
+        }
+        self.stage.recorder.record(What::Ok { token: open.token });
     }
 
     /// The session is over; the connection goes without a word, as when a node or a network dies.

@@ -19,13 +19,22 @@ pub(super) struct NodeProcess {
 }
 
 impl NodeProcess {
-    /// Starts `muster run`.
-    pub(super) fn spawn(config: &Path) -> Result<NodeProcess> {
+    /// Starts `muster run`, in a network namespace if one is named.
+    pub(super) fn spawn(config: &Path, namespace: Option<&str>) -> Result<NodeProcess> {
         let log: File = OpenOptions::new()
             .create(true)
             .append(true)
             .open(log_file(config))?;
-        let child = Command::new(binary()?)
+        let mut command = match namespace {
+            // It becomes the binary: signals find it under the same id.
+            Some(name) => {
+                let mut enter = Command::new("nsenter");
+                enter.arg(format!("--net=/run/netns/{name}")).arg(binary()?);
+                enter
+            }
+            None => Command::new(binary()?),
+        };
+        let child = command
             .arg("run")
             .arg("--config")
             .arg(config)

@@ -145,6 +145,9 @@ impl Publication {
                 if !session.noted && session.is_available() {
                     self.note_if_available(index, out);
                     self.tell_presence(index, contacts, out);
+                    // Nor has anybody told it anything, while its node was given up.
+                    let key = self.sessions[index].key.clone();
+                    self.tell_of_others(&key, contacts, out);
                 }
             }
         }

@@ -8,7 +8,7 @@ use xmpp::stanza_error::{Condition, StanzaError};
 
 use super::lifecycle::unavailable;
 use super::session::{Session, directed_has_room};
-use super::{Actions, Contacts, Publication, PublicationAction, deliver};
+use super::{Actions, Contacts, Publication, PublicationAction, SessionKey, deliver};
 use crate::command::Answer;
 use crate::refusal::refuse_blocked;
 use crate::user::subscription::SubscriptionType;
@@ -66,13 +66,7 @@ impl Publication {
         self.note_if_available(index, out);
         self.tell_presence(index, contacts, out);
         if initial {
-            for session in self.sessions.iter().filter(|session| session.key != key) {
-                if let Some(presence) = &session.presence {
-                    deliver(vec![key.clone()], &Arc::new(presence.clone()), None, out);
-                }
-            }
-            // §4.3.1.
-            probe(contacts.watched(&self.user), out);
+            self.tell_of_others(&key, contacts, out);
             // §3.1.3: requests are shown until they are answered.
             for request in contacts.requests(&self.user) {
                 deliver(vec![key.clone()], &Arc::new(request), None, out);
@@ -93,6 +87,22 @@ impl Publication {
             // §4.2.2, §4.4.2: one's own sessions see each other and themselves.
             deliver(self.available(), &stanza, None, out);
         }
+    }
+
+    /// Tells a session what it can't know yet: the presence of the user's other sessions, and that of contacts, who are
+    /// asked for it (§4.3.1).
+    pub(super) fn tell_of_others(
+        &self,
+        key: &SessionKey,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) {
+        for session in self.sessions.iter().filter(|session| session.key != *key) {
+            if let Some(presence) = &session.presence {
+                deliver(vec![key.clone()], &Arc::new(presence.clone()), None, out);
+            }
+        }
+        probe(contacts.watched(&self.user), out);
     }
 
     /// What the node of a known session says of its presence after an interruption.

@@ -608,6 +608,38 @@ fn a_node_attaches_to_a_new_owner() {
     );
 }
 
+/// Its node was cut off for a while: contacts saw it go, and what they said meanwhile did not reach it.
+#[test]
+fn a_session_that_was_given_up_learns_what_it_missed() {
+    let mut stage = Stage::new();
+    stage.contacts.watched = vec!["juliet@capulet.lit"];
+    let home = stage.available(1, "home", "");
+    stage.available(2, "work", "");
+    stage.user.node_gone(1, &stage.contacts);
+    let state = SessionState {
+        presence: Some(Stanza {
+            from: Some(Jid::from(&home.jid)),
+            ..presence("", "")
+        }),
+        key: home,
+        flags: SessionFlags::default(),
+        directed: vec![],
+        unacknowledged: vec![],
+        newest_row: 0,
+    };
+    check(
+        &stage.user.attach(1, vec![state], 0, &stage.contacts),
+        expect![[r#"
+        note +home
+        broadcast juliet presence from romeo/home
+        work,home <- presence from romeo/home
+        home <- presence from romeo/work
+        probe juliet
+        position [1] 0..10
+    "#]],
+    );
+}
+
 pub(super) const TYPING: &str = "<composing xmlns='http://jabber.org/protocol/chatstates'/>";
 
 #[test]
