@@ -57,6 +57,8 @@ use crate::transport::{Frame, Reply, Transport};
 
 pub use error::{GroupsError, MachineError, ReadError, SubmitError};
 pub use group::{GroupHandle, Leadership};
+#[cfg(test)]
+pub(crate) use machine::mark_of;
 pub use machine::{CommittedEntry, Machine, SnapshotFile, mark_place};
 pub use settings::RaftSettings;
 pub use status::{FollowerStatus, GroupStatus};
@@ -460,8 +462,9 @@ impl Opener {
         let shared =
             GroupShared::new(group, number, node, settings, log.clone()).map_err(unreadable)?;
         let shared = Arc::new(shared);
-        let replica =
-            Replica::new(machine).map_err(|source| GroupsError::Machine { group, source })?;
+        let purged = log.last_purged().map_err(unreadable)?;
+        let replica = Replica::new(machine, purged)
+            .map_err(|source| GroupsError::Machine { group, source })?;
         let clients = Clients {
             group: shared.clone(),
             transport: transport.clone(),
