@@ -9,7 +9,12 @@
 //! Invariants: an archive row is written before the state shows that it exists; the state store never holds a mark that
 //! its rows don't match; what the state store lacks is in the log. Readers share the state under a lock that is never
 //! held over anything slow but the writing of a chunk's archive rows.
+//!
+//! A chunk that fails half-way leaves a state in memory that is ahead of its mark and of its archive. It is never shown
+//! (the lock is kept for good), never stored and never dumped: with it, the next start would take the chunk's commands for
+//! done and leave a hole in the archive. The process is to end then; the next one starts from the store and the log.
 
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -21,7 +26,7 @@ use messaging::command::Entry;
 use messaging::effect::Effect;
 use messaging::state::State;
 use storage::archive::{Archive, ArchiveRow as StoredArchiveRow, RowKind};
-use storage::snapshot::{SnapshotHead, SnapshotReader, SnapshotWriter};
+use storage::snapshot::{SnapshotHead, SnapshotWriter};
 use storage::state_store::{AppliedMark, StateBatch, StateStore, Table};
 
 use crate::effect_queue::{EffectQueue, OwnerNews};
@@ -105,6 +110,8 @@ pub struct PartitionMachine {
     /// This life of the node; 0 while it isn't known, and then the node owns nothing.
     incarnation: Arc<AtomicU64>,
     reigning: bool,
+    /// A chunk, checkpoint or snapshot is under way, or one failed or panicked: the state is not to be stored.
+    in_doubt: bool,
     /// The mark of the last applied chunk, and of the last checkpoint.
     mark: Option<Bytes>,
     entries_since: u64,
@@ -168,46 +175,53 @@ impl PartitionMachine {
             node,
             incarnation,
             reigning: false,
+            in_doubt: false,
             mark,
             entries_since: 0,
             bytes_since: 0,
         })
     }
 
-    /// Fills an empty store from a snapshot, for a store that had to be deleted. The log goes on behind it.
-    ///
-    /// # Errors
-    /// When the snapshot is damaged or the store takes no rows.
-    pub fn refill(
-        store: &mut dyn StateStore,
-        snapshot: &std::path::Path,
-    ) -> Result<(), MachineError> {
-        let damaged = |error| MachineError::caused("a snapshot does not read", error);
-        let refused = |error| MachineError::caused("the state store takes no rows", error);
-        let reader = SnapshotReader::open(snapshot).map_err(damaged)?;
-        let mark = reader.snapshot().manifest.head.applied.clone();
-        store.wipe().map_err(refused)?;
-        let mut batch = StateBatch::new();
-        for row in reader {
-            let row = row.map_err(damaged)?;
-            batch.put(row.table, row.key, row.value);
-            if batch.len() >= 1_024 {
-                store.write(std::mem::take(&mut batch)).map_err(refused)?;
-            }
+    /// Does what must succeed as a whole: while it is under way, and for good if it fails, the state is in doubt.
+    fn whole<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, MachineError>,
+    ) -> Result<T, MachineError> {
+        if self.in_doubt {
+            return Err(MachineError::new(
+                "the replica failed before and needs a new start",
+            ));
         }
-        batch.mark(mark);
-        store.write(batch).map_err(refused)
+        self.in_doubt = true;
+        let done = work(self)?;
+        self.in_doubt = false;
+        Ok(done)
     }
 
     fn apply_chunk(&mut self, entries: Vec<CommittedEntry>) -> Result<(), MachineError> {
         let replica = Arc::clone(&self.replica);
-        let mut rows = Vec::new();
         let mut news = Vec::new();
+        let state = replica.state.write();
+        // After a failure or panic it is never unlocked: nobody may see what the archive lacks.
+        let mut state = ManuallyDrop::new(state.unwrap_or_else(PoisonError::into_inner));
+        let applied = self.apply_entries(&mut state, entries, &mut news)?;
+        replica.applied_index.fetch_max(applied, Ordering::AcqRel);
+        // Under the lock: whoever holds it finds the news of all that the state shows.
+        news.into_iter().for_each(|news| replica.news.push(news));
+        drop(ManuallyDrop::into_inner(state));
+        Ok(())
+    }
+
+    /// Gives the index of the last entry.
+    fn apply_entries(
+        &mut self,
+        state: &mut State,
+        entries: Vec<CommittedEntry>,
+        news: &mut Vec<OwnerNews>,
+    ) -> Result<u64, MachineError> {
+        let replica = Arc::clone(&self.replica);
+        let mut rows = Vec::new();
         let mut applied = 0;
-        let mut state = replica
-            .state
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
         for CommittedEntry { index, payload, .. } in entries {
             applied = index;
             let Some(payload) = payload else { continue };
@@ -215,8 +229,8 @@ impl PartitionMachine {
             self.bytes_since += payload.len() as u64;
             let entry = decode_entry(&payload)
                 .map_err(|error| MachineError::caused("an entry does not read", error))?;
-            self.note_reign(index, &entry, &mut news);
-            let mut effects = apply(&mut state, &replica.surroundings, index, entry);
+            self.note_reign(index, &entry, news);
+            let mut effects = apply(state, &replica.surroundings, index, entry);
             self.file_rows(&mut effects, &mut rows)?;
             self.keep_recent(state.record().time_ms, &effects);
             if self.reigning && !effects.is_empty() {
@@ -224,11 +238,7 @@ impl PartitionMachine {
             }
         }
         self.write_rows(&rows)?;
-        replica.applied_index.fetch_max(applied, Ordering::AcqRel);
-        // Under the lock: whoever holds it finds the news of all that the state shows.
-        news.into_iter().for_each(|news| replica.news.push(news));
-        drop(state);
-        Ok(())
+        Ok(applied)
     }
 
     fn note_reign(&mut self, index: u64, entry: &Entry, news: &mut Vec<OwnerNews>) {
@@ -305,6 +315,62 @@ impl PartitionMachine {
         Group::of(self.replica.surroundings.partition).0
     }
 
+    fn sync_archive(&self) -> Result<(), MachineError> {
+        let synced = self.replica.archive.sync();
+        synced.map_err(|error| MachineError::caused("the archive could not be synced", error))
+    }
+
+    /// Writes a snapshot of the state. The log is purged up to it, so the archive is synced first.
+    fn dump(&self, mark: Bytes) -> Result<SnapshotFile, MachineError> {
+        let failed = |error| MachineError::caused("a snapshot could not be written", error);
+        self.sync_archive()?;
+        let (_, index) = mark_place(&mark)?;
+        let head = SnapshotHead {
+            group: self.group(),
+            index,
+            applied: AppliedMark(mark),
+        };
+        let mut writer = SnapshotWriter::create(&self.snapshots, head).map_err(failed)?;
+        let mut result = Ok(());
+        self.replica
+            .state()
+            .visit(&StateRows, &mut |table, key, value| {
+                if result.is_ok() {
+                    result = writer.row(Table(table), key, value);
+                }
+            });
+        result.map_err(failed)?;
+        let snapshot = writer.finish().map_err(failed)?;
+        Ok(SnapshotFile {
+            path: snapshot.path,
+            id: index.to_string(),
+        })
+    }
+
+    fn flush(&mut self) -> Result<(), MachineError> {
+        let Some(store) = &mut self.store else {
+            return Ok(());
+        };
+        store
+            .flush()
+            .map_err(|error| MachineError::caused("the state store can't be flushed", error))
+    }
+
+    /// Leaves the store up to date, with everything on disk that it stands on.
+    fn close(&mut self) -> Result<(), MachineError> {
+        self.whole(|machine| {
+            machine.checkpoint()?;
+            // A store that is closed cleanly is kept even if the machine stops later: its mark must not outlive the rows.
+            machine.sync_archive()?;
+            let Some(store) = machine.store.take() else {
+                return Ok(());
+            };
+            store
+                .close()
+                .map_err(|error| MachineError::caused("the state store does not close", error))
+        })
+    }
+
     /// Writes the changed rows with the mark they stand at.
     fn checkpoint(&mut self) -> Result<(), MachineError> {
         let changes = {
@@ -371,43 +437,25 @@ impl Machine for PartitionMachine {
     }
 
     fn apply(&mut self, entries: Vec<CommittedEntry>, mark: Bytes) -> Result<(), MachineError> {
-        self.apply_chunk(entries)?;
-        self.mark = Some(mark);
-        if self.entries_since >= self.policy.entries_max
-            || self.bytes_since >= self.policy.bytes_max
-        {
-            self.checkpoint()?;
-        }
-        Ok(())
+        self.whole(|machine| {
+            machine.apply_chunk(entries)?;
+            machine.mark = Some(mark);
+            if machine.entries_since >= machine.policy.entries_max
+                || machine.bytes_since >= machine.policy.bytes_max
+            {
+                machine.checkpoint()?;
+            }
+            Ok(())
+        })
     }
 
     fn write_snapshot(&mut self, mark: Bytes) -> Result<SnapshotFile, MachineError> {
-        let failed = |error| MachineError::caused("a snapshot could not be written", error);
-        // The log is purged up to a snapshot, so what it stands on must be on disk for good.
-        self.replica
-            .archive
-            .sync()
-            .map_err(|error| MachineError::caused("the archive could not be synced", error))?;
-        let (_, index) = mark_place(&mark)?;
-        let head = SnapshotHead {
-            group: self.group(),
-            index,
-            applied: AppliedMark(mark),
-        };
-        let mut writer = SnapshotWriter::create(&self.snapshots, head).map_err(failed)?;
-        let mut result = Ok(());
-        self.replica
-            .state()
-            .visit(&StateRows, &mut |table, key, value| {
-                if result.is_ok() {
-                    result = writer.row(Table(table), key, value);
-                }
-            });
-        result.map_err(failed)?;
-        let snapshot = writer.finish().map_err(failed)?;
-        Ok(SnapshotFile {
-            path: snapshot.path,
-            id: index.to_string(),
+        self.whole(|machine| {
+            let snapshot = machine.dump(mark)?;
+            // So that the next start seldom finds a store older than the snapshot.
+            machine.checkpoint()?;
+            machine.flush()?;
+            Ok(snapshot)
         })
     }
 
@@ -421,16 +469,14 @@ impl Machine for PartitionMachine {
 }
 
 impl Drop for PartitionMachine {
-    /// A clean stop leaves the store up to date, so that the next start replays nothing.
+    /// A clean stop leaves the store up to date, so that the next start replays nothing. After a failure the store stays at
+    /// its last checkpoint.
     fn drop(&mut self) {
-        if let Err(error) = self.checkpoint() {
-            tracing::warn!(%error, "the last checkpoint failed; the next start replays the log");
-            return;
-        }
-        if let Some(store) = self.store.take()
-            && let Err(error) = store.close()
-        {
-            tracing::warn!(%error, "the state store did not close cleanly; the next start may rebuild it");
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, cause = ?error.source, "the state was not stored; the next start replays the log");
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

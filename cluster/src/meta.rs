@@ -213,6 +213,12 @@ impl Machine for MetaMachine {
             writer.row(table, &key, &value).map_err(failed)?;
         }
         let snapshot = writer.finish().map_err(failed)?;
+        // So that the next start seldom finds a store older than the snapshot.
+        if let Some(store) = &mut self.store {
+            store
+                .flush()
+                .map_err(|error| MachineError::caused("the meta store can't be flushed", error))?;
+        }
         Ok(SnapshotFile {
             path: snapshot.path,
             id: index.to_string(),

@@ -12,14 +12,15 @@
 //! end    rows u64 LE | bytes of keys and values u64 LE | SHA-256 of all rows payloads
 //! ```
 //!
-//! A file is written under a temporary name, fsynced, renamed, and its directory fsynced; then the older ones go. Names hold
-//! group and index, so that the newest is found without opening any. Memory: one block.
+//! A file is written under a temporary name, fsynced, read back, renamed, and its directory fsynced; then the older ones go.
+//! Names hold group and index, so that the newest is found without opening any. Memory: one block.
 
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use thiserror::Error;
 
+use crate::durable;
 use crate::state_store::AppliedMark;
 
 mod block;
@@ -27,7 +28,7 @@ mod reader;
 mod transfer;
 mod writer;
 
-pub use reader::{SnapshotReader, SnapshotRow};
+pub use reader::{SnapshotReader, SnapshotRow, verify};
 pub use transfer::{SnapshotReceiver, SnapshotSource};
 pub use writer::SnapshotWriter;
 
@@ -115,6 +116,34 @@ pub fn latest(dir: &Path, group: u32) -> Result<Option<Snapshot>, SnapshotError>
     }
     Ok(None)
 }
+
+/// Makes the names in the folder durable, for what a crash left between a renaming and its fsync: what is found there may
+/// then be relied on. That there is no folder is fine.
+///
+/// # Errors
+/// Those of the disk.
+pub fn settle(dir: &Path) -> std::io::Result<()> {
+    match durable::sync_dir(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Takes a damaged snapshot out of the way, so that it no longer counts, and keeps it for whoever looks into the damage.
+///
+/// # Errors
+/// Those of the disk.
+pub fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(DAMAGED_SUFFIX);
+    let aside = PathBuf::from(aside);
+    std::fs::rename(path, &aside)?;
+    path.parent().map_or(Ok(()), durable::sync_dir)?;
+    Ok(aside)
+}
+
+/// The end of the name of a snapshot that no longer counts.
+const DAMAGED_SUFFIX: &str = ".damaged";
 
 /// Where the snapshot of a group at an index is.
 fn file_path(dir: &Path, group: u32, index: u64) -> PathBuf {

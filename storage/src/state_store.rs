@@ -74,7 +74,8 @@ pub trait StateStore: Send {
 pub enum Engine {
     /// sled 0.34: in simulated power cuts its stores came back empty, so it is rebuilt after an unclean stop of the machine.
     Sled,
-    /// fjall 3: recovers a consistent prefix after a power cut.
+    /// fjall 3: recovers a consistent prefix after a power cut, but is rebuilt then all the same: that prefix may be ahead of
+    /// the archive's.
     Fjall,
 }
 

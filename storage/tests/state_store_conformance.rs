@@ -221,13 +221,14 @@ fn opened_after(engine: Engine, before: impl FnOnce(&Path), boot: &str) -> Opene
 }
 
 #[test]
-fn a_stop_of_the_machine_rebuilds_sled_only() {
-    assert_eq!(opened_after(Engine::Sled, |_| {}, "boot-1"), Opened::Kept);
-    assert_eq!(
-        opened_after(Engine::Sled, |_| {}, "boot-2"),
-        Opened::Rebuild(RebuildReason::MachineStopped)
-    );
-    assert_eq!(opened_after(Engine::Fjall, |_| {}, "boot-2"), Opened::Kept);
+fn a_stop_of_the_machine_rebuilds_the_store() {
+    for engine in [Engine::Sled, Engine::Fjall] {
+        assert_eq!(opened_after(engine, |_| {}, "boot-1"), Opened::Kept);
+        assert_eq!(
+            opened_after(engine, |_| {}, "boot-2"),
+            Opened::Rebuild(RebuildReason::MachineStopped)
+        );
+    }
 }
 
 #[test]

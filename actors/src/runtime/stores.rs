@@ -7,10 +7,9 @@ use cluster::machine::{CheckpointPolicy, MachineSettings, PartitionMachine, Repl
 use cluster::meta::{MetaMachine, MetaState};
 use cluster::node_id::{Group, NodeId};
 use cluster::raft::{Machine, MachineError};
+use cluster::rebuild::open_store;
 use storage::data_dir::DataDir;
-use storage::state_store::{
-    BootId, Engine, Opened, RebuildReason, StateStore, StateStoreOptions, open_state_store,
-};
+use storage::state_store::{BootId, Engine, StateStore, StateStoreOptions};
 
 use super::{Settings, index};
 
@@ -78,7 +77,7 @@ impl<'a> Stores<'a> {
         }
     }
 
-    /// Opens a store; one that had to be deleted is filled from the newest snapshot, and the log brings the rest.
+    /// Opens the store in a folder, never older than the group's newest snapshot; the log brings the rest.
     fn open(&self, dir: u32, group: Group) -> Result<Box<dyn StateStore>, MachineError> {
         let boot_id = BootId::current()
             .map_err(|error| MachineError::caused("the boot id can't be read", error))?;
@@ -88,22 +87,6 @@ impl<'a> Stores<'a> {
             cache_bytes: self.cache_bytes,
             boot_id,
         };
-        let opened = open_state_store(&options)
-            .map_err(|error| MachineError::caused("a state store can't be opened", error))?;
-        let mut store = opened.store;
-        if let Opened::Rebuild(reason) = opened.opened {
-            // A store is a checkpoint: after an unclean stop it is made anew. Only an engine's failure is worth a look.
-            let what = "the state store is rebuilt from the snapshot and the log";
-            match reason {
-                RebuildReason::EngineFailed(_) => tracing::warn!(%group, %reason, "{what}"),
-                _ => tracing::info!(%group, %reason, "{what}"),
-            }
-            let snapshot = storage::snapshot::latest(&self.data.snapshots_dir(), group.0)
-                .map_err(|error| MachineError::caused("the snapshots can't be read", error))?;
-            if let Some(snapshot) = snapshot {
-                PartitionMachine::refill(&mut *store, &snapshot.path)?;
-            }
-        }
-        Ok(store)
+        open_store(&options, &self.data.snapshots_dir(), group)
     }
 }

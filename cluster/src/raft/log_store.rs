@@ -81,6 +81,11 @@ impl GroupLog {
             .transpose()
     }
 
+    /// Up to where the log is purged.
+    pub(crate) fn last_purged(&self) -> io::Result<Option<LogId>> {
+        self.purged(self.log.state(self.group).purged)
+    }
+
     /// Lifts the quarantine, on disk.
     pub(crate) async fn clear_quarantine(&self) -> Result<(), LogError> {
         let (tx, rx) = oneshot::channel();

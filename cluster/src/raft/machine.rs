@@ -91,6 +91,13 @@ pub fn mark_place(mark: &[u8]) -> Result<(u64, u64), MachineError> {
     Ok((record.applied.term, record.applied.index))
 }
 
+/// The mark of a place in the log, for tests: without members.
+#[cfg(test)]
+pub(crate) fn mark_of(term: u64, index: u64) -> Bytes {
+    let applied = LogId::from(super::record::LogIdRecord { term, index });
+    encode_mark(&applied, &StoredMembership::default()).expect("a mark is small")
+}
+
 fn read_mark(mark: &[u8]) -> Result<MarkRecord, MachineError> {
     decode(mark).map_err(|error| MachineError::caused("a machine's mark does not read", error))
 }
@@ -118,8 +125,11 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// Takes over a machine where its mark says it is.
-    pub(crate) fn new(machine: Box<dyn Machine>) -> Result<Replica, MachineError> {
+    /// Takes over a machine where its mark says it is. The log, which is purged up to `purged`, must go on behind that.
+    pub(crate) fn new(
+        machine: Box<dyn Machine>,
+        purged: Option<LogId>,
+    ) -> Result<Replica, MachineError> {
         let (applied, membership) = match machine.applied() {
             Some(mark) => {
                 let (applied, membership) = type_config::unmark(&read_mark(&mark)?);
@@ -135,6 +145,15 @@ impl Replica {
                     "the state is older than its snapshot {path}: rebuild it first"
                 )));
             }
+        }
+        if purged > applied {
+            let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
+            return Err(MachineError::new(format!(
+                "the state stands at entry {}, no whole snapshot is newer, and the log only begins behind entry {}: what \
+                 lies between is lost on this node's disk",
+                index(applied),
+                index(purged)
+            )));
         }
         Ok(Replica {
             machine: Mutex::new(machine),
@@ -316,5 +335,63 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         self.written
             .take()
             .unwrap_or_else(|| Err(io::Error::other("a builder gives one snapshot")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::LogIdRecord;
+    use super::*;
+
+    /// A machine that stands somewhere and has a snapshot, or not.
+    struct Standing {
+        applied: Option<u64>,
+        snapshot: Option<u64>,
+    }
+
+    impl Machine for Standing {
+        fn applied(&self) -> Option<Bytes> {
+            self.applied.map(|index| mark_of(1, index))
+        }
+
+        fn apply(&mut self, _: Vec<CommittedEntry>, _: Bytes) -> Result<(), MachineError> {
+            Err(MachineError::new("nothing is applied here"))
+        }
+
+        fn write_snapshot(&mut self, _: Bytes) -> Result<SnapshotFile, MachineError> {
+            Err(MachineError::new("nothing is written here"))
+        }
+
+        fn snapshot(&self) -> Option<(Bytes, PathBuf)> {
+            self.snapshot
+                .map(|index| (mark_of(1, index), PathBuf::from("snapshot")))
+        }
+    }
+
+    /// A machine is taken over only where the log goes on behind it.
+    #[test]
+    fn the_log_must_go_on_behind_the_state() {
+        let check = |applied, snapshot, purged: Option<u64>, expect: Option<&str>| {
+            let purged = purged.map(|index| LogId::from(LogIdRecord { term: 1, index }));
+            let replica = Replica::new(Box::new(Standing { applied, snapshot }), purged);
+            let refused = replica.err().map(|error| error.what);
+            let said = refused.as_deref().unwrap_or_default();
+            assert!(said.contains(expect.unwrap_or_default()), "{said}");
+            assert_eq!(
+                refused.is_some(),
+                expect.is_some(),
+                "{applied:?} {snapshot:?} {purged:?}"
+            );
+        };
+        check(None, None, None, None);
+        check(Some(7), None, None, None);
+        check(Some(7), Some(7), Some(7), None);
+        check(Some(9), Some(7), Some(7), None);
+        check(Some(7), None, Some(7), None);
+        check(Some(6), None, Some(5), None);
+        check(None, None, Some(0), Some("begins behind entry 0"));
+        check(Some(6), None, Some(7), Some("begins behind entry 7"));
+        check(Some(6), Some(7), Some(7), Some("older than its snapshot"));
+        check(None, Some(7), None, Some("older than its snapshot"));
     }
 }

@@ -59,6 +59,8 @@ use crate::transport::{Frame, Lane, Reply, Transport};
 
 pub use error::{GroupsError, MachineError, ReadError, SubmitError};
 pub use group::{GroupHandle, Leadership};
+#[cfg(test)]
+pub(crate) use machine::mark_of;
 pub use machine::{CommittedEntry, Machine, SnapshotFile, away, mark_place};
 pub use settings::RaftSettings;
 pub use status::{FollowerStatus, GroupStatus};
@@ -510,8 +512,9 @@ impl Opener {
         let shared =
             GroupShared::new(group, number, node, settings, log.clone()).map_err(unreadable)?;
         let shared = Arc::new(shared);
-        let replica =
-            Replica::new(machine).map_err(|source| GroupsError::Machine { group, source })?;
+        let purged = log.last_purged().map_err(unreadable)?;
+        let replica = Replica::new(machine, purged)
+            .map_err(|source| GroupsError::Machine { group, source })?;
         let clients = Clients {
             group: shared.clone(),
             transport: transport.clone(),

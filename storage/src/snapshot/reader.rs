@@ -141,6 +141,21 @@ impl Iterator for SnapshotReader {
     }
 }
 
+/// Reads a snapshot of this group to its end: only then it is known to be whole.
+///
+/// # Errors
+/// [`SnapshotError::Damaged`], [`SnapshotError::Version`], [`SnapshotError::Io`].
+pub fn verify(path: &Path, group: u32) -> Result<Snapshot, SnapshotError> {
+    let mut reader = SnapshotReader::open(path)?;
+    if reader.snapshot().manifest.head.group != group {
+        return Err(SnapshotError::Damaged("it is another group's"));
+    }
+    for row in reader.by_ref() {
+        row?;
+    }
+    Ok(reader.snapshot().clone())
+}
+
 fn read_head_block(file: &mut impl Read) -> Result<SnapshotHead, SnapshotError> {
     let mut payload = Vec::new();
     match read_block(file, 0, &mut payload)? {

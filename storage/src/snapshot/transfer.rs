@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::{Snapshot, SnapshotError, SnapshotReader, file_path, remove_older};
+use super::{Snapshot, SnapshotError, SnapshotReader, file_path, remove_older, verify};
 use crate::durable;
 
 /// The sending side. It keeps the file readable even if a newer snapshot removes it meanwhile.
@@ -148,16 +148,4 @@ impl SnapshotReceiver {
         remove_older(&self.dir, head.group, head.index)?;
         Ok(Snapshot { path, ..snapshot })
     }
-}
-
-/// Reads a snapshot of this group to its end.
-fn verify(path: &Path, group: u32) -> Result<Snapshot, SnapshotError> {
-    let mut reader = SnapshotReader::open(path)?;
-    if reader.snapshot().manifest.head.group != group {
-        return Err(SnapshotError::Damaged("it is another group's"));
-    }
-    for row in reader.by_ref() {
-        row?;
-    }
-    Ok(reader.snapshot().clone())
 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::block::{self, BLOCK_BYTES, BlockKind, MAGIC, write_block};
-use super::{Manifest, Snapshot, SnapshotError, SnapshotHead, file_path, head_bytes, remove_older};
+use super::{
+    Manifest, Snapshot, SnapshotError, SnapshotHead, file_path, head_bytes, remove_older, verify,
+};
 use crate::durable::{self, TEMPORARY_SUFFIX};
 use crate::state_store::{KEY_BYTES_MAX, Table, VALUE_BYTES_MAX};
 
@@ -86,7 +88,8 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    /// Makes the snapshot durable under its name, then removes the group's older ones.
+    /// Makes the snapshot durable, reads it back, and gives it its name, durable too; then the group's older ones go. So a
+    /// crash at any point leaves at least one whole snapshot under its name, if there was one.
     ///
     /// # Errors
     /// [`SnapshotError::Io`]; the snapshot then does not count.
@@ -103,6 +106,7 @@ impl SnapshotWriter {
         let file_bytes = self.file.get_ref().metadata()?.len();
         let path = file_path(&self.dir, self.head.group, self.head.index);
         if let Some(temporary) = &self.temporary {
+            verify(temporary, self.head.group)?;
             fs::rename(temporary, &path)?;
         }
         self.temporary = None;

@@ -6,8 +6,11 @@
 //! |---|---|---|
 //! | `clean` | closed, everything durable | keep |
 //! | `running`, this boot | the process crashed; the operating system wrote its bytes | keep |
-//! | `running`, another boot | the machine stopped under it | rebuild, unless the engine survives that |
+//! | `running`, another boot | the machine stopped under it | rebuild |
 //! | none, unreadable, another engine's | unknown | rebuild |
+//!
+//! After a stop of the machine even an engine that survives it is rebuilt: its mark may be ahead of what reached the disk of
+//! the archive and of the log, which are replayed only from the mark on.
 
 use std::fmt;
 use std::fs;
@@ -47,8 +50,8 @@ impl BootId {
 pub enum Opened {
     /// There was no store; it is empty.
     Fresh,
-    /// The rows and the applied mark are those of the last batch that reached the disk. The mark may lie before what the
-    /// caller's log still has; then the store is of no use: wipe it and fill it.
+    /// The rows and the applied mark are those of the last batch that reached the disk. The mark may lie before the newest
+    /// snapshot, and so before what the caller's log still has; then the store is of no use: wipe it and fill it.
     Kept,
     /// The store was deleted and is empty: fill it from the newest snapshot and the log.
     Rebuild(RebuildReason),
@@ -191,7 +194,7 @@ fn verdict(found: Option<String>, engine: Engine, boot_id: &BootId) -> Opened {
     match words.as_slice() {
         [name, ..] if *name != engine_name(engine) => Opened::Rebuild(RebuildReason::MarkerUnknown),
         [_, "clean"] => Opened::Kept,
-        [_, "running", boot] if *boot == boot_id.0 || engine == Engine::Fjall => Opened::Kept,
+        [_, "running", boot] if *boot == boot_id.0 => Opened::Kept,
         [_, "running", _] => Opened::Rebuild(RebuildReason::MachineStopped),
         _ => Opened::Rebuild(RebuildReason::MarkerUnknown),
     }
@@ -222,7 +225,12 @@ mod tests {
             Sled,
             Opened::Rebuild(RebuildReason::MachineStopped),
         );
-        check(Some("fjall running boot-1\n"), Fjall, Opened::Kept);
+        check(
+            Some("fjall running boot-1\n"),
+            Fjall,
+            Opened::Rebuild(RebuildReason::MachineStopped),
+        );
+        check(Some("fjall running boot-2\n"), Fjall, Opened::Kept);
         check(Some("fjall clean\n"), Sled, unknown());
         check(Some("sled clean\n"), Fjall, unknown());
         check(Some("sled runn"), Sled, unknown());

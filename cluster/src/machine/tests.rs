@@ -1,0 +1,196 @@
+//! What a replica leaves behind when its archive fails.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use messaging::apply::PoolConstants;
+use messaging::command::{Batch, Command, Proposal};
+use messaging::link_record::LinkOrigin;
+use messaging::slot::{PartitionId, PartitionTable};
+use storage::archive::{ArchiveOptions, Order, Page, Rows};
+use storage::state_store::{MemoryDisk, MemoryStateStore};
+use xmpp::jid::{BareJid, Jid};
+use xmpp::sasl::StoredCredentials;
+use xmpp::stanza::{Stanza, StanzaKind};
+
+use super::*;
+use crate::raft::mark_of;
+use crate::records::encode_entry;
+
+const ALICE: &str = "alice@localhost";
+
+/// A partition whose process may end and start again: what is on its disks stays.
+struct Place {
+    disk: MemoryDisk,
+    snapshots: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place {
+            disk: MemoryDisk::new(),
+            snapshots: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// Starts the partition with an archive; the state is stored at every chunk.
+    fn start(&self, archive: &Archive) -> (Arc<Replica>, PartitionMachine) {
+        let surroundings = Surroundings {
+            partition: PartitionId(0),
+            table: PartitionTable::even(1),
+            pool: PoolConstants {
+                id_key: [1; 16],
+                domain: "localhost".to_owned(),
+                rooms_domain: "rooms.localhost".to_owned(),
+                contacts_max: 10,
+                occupants_max: 10,
+                rooms_owned_max: 10,
+            },
+        };
+        let replica = Arc::new(Replica::new(surroundings, archive.clone()));
+        let settings = MachineSettings {
+            policy: CheckpointPolicy {
+                entries_max: 1,
+                bytes_max: 1,
+            },
+            snapshots: self.snapshots.path().to_owned(),
+            node: NodeId(1),
+            incarnation: Arc::default(),
+        };
+        let store = Box::new(MemoryStateStore::open(&self.disk));
+        let machine = PartitionMachine::load(Arc::clone(&replica), store, settings).unwrap();
+        (replica, machine)
+    }
+}
+
+fn archive(dir: &Path, memtable_bytes: u64) -> Archive {
+    let options = ArchiveOptions {
+        memtable_bytes,
+        ..ArchiveOptions::default()
+    };
+    Archive::open(dir, &options).unwrap()
+}
+
+/// The log: an owner, an account, then messages for its archive.
+fn entry(index: u64) -> CommittedEntry {
+    let alice = BareJid::parse(ALICE).unwrap();
+    let command = match index {
+        2 => Command::CreateAccount {
+            user: alice,
+            credentials: StoredCredentials {
+                sha1: None,
+                sha256: None,
+                sha512: None,
+            },
+        },
+        _ => {
+            let mut stanza = Stanza::new(StanzaKind::Message);
+            stanza.to = Some(Jid::parse("hall@rooms.localhost/nick").unwrap());
+            let body = format!("<body>{index} {}</body>", "long ".repeat(400));
+            stanza.append_payload(body.as_bytes());
+            Command::FileSent {
+                user: alice,
+                stanza,
+            }
+        }
+    };
+    let entry = match index {
+        1 => Entry::OwnerBegin {
+            node: 1,
+            incarnation: 1,
+            time_ms: 1,
+        },
+        _ => Entry::Batch(Batch {
+            epoch: 1,
+            time_ms: index,
+            proposals: vec![Proposal {
+                origin: LinkOrigin::Node(1),
+                incarnation: 1,
+                sequence: index - 1,
+                command,
+            }],
+        }),
+    };
+    CommittedEntry {
+        index,
+        term: 1,
+        payload: Some(encode_entry(entry).unwrap()),
+    }
+}
+
+fn apply_one(machine: &mut PartitionMachine, index: u64) -> Result<(), MachineError> {
+    machine.apply(vec![entry(index)], mark_of(1, index))
+}
+
+fn rows(archive: &Archive) -> usize {
+    let page = Page {
+        after: None,
+        before: None,
+        order: Order::OldestFirst,
+        limit: usize::MAX,
+    };
+    let partition = storage::archive::PartitionId(0);
+    let rows = archive.range(partition, ALICE, Rows::All, &page).unwrap();
+    rows.len()
+}
+
+/// A chunk whose rows the archive refused used to be in the state that was stored when the process ended, under the mark
+/// of the chunk before: the next start took its commands for done, and their rows were never written.
+#[test]
+fn a_chunk_whose_archive_rows_are_refused_leaves_no_hole() {
+    let place = Place::new();
+    let (broken, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let failing = archive(broken.path(), 8 * 1024);
+    let (replica, mut machine) = place.start(&failing);
+    for index in 1..=3 {
+        apply_one(&mut machine, index).unwrap();
+    }
+    // The engine can't write its next table any more, and from then on refuses everything.
+    std::fs::remove_dir_all(broken.path()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut index = 3;
+    loop {
+        index += 1;
+        match apply_one(&mut machine, index) {
+            Ok(()) => assert!(Instant::now() < deadline, "the archive never fails"),
+            Err(error) => break assert_eq!(error.what, "the archive takes no rows"),
+        }
+    }
+    assert_eq!(machine.applied(), Some(mark_of(1, index - 1)));
+    assert_eq!(replica.applied_index(), index - 1);
+    assert!(replica.state.try_read().is_err(), "the state is shown");
+    // Nothing goes on from there.
+    assert!(apply_one(&mut machine, index + 1).is_err());
+    assert!(machine.write_snapshot(mark_of(1, index)).is_err());
+    drop(machine);
+
+    // The disk is well again; the log has the entry.
+    let archive = archive(whole.path(), 1 << 20);
+    let (_, mut machine) = place.start(&archive);
+    let mark = machine.applied().map(|mark| mark_place(&mark).unwrap().1);
+    assert_eq!(mark, Some(index - 1));
+    apply_one(&mut machine, index).unwrap();
+    assert_eq!(rows(&archive), 1, "the entry's row is missing");
+}
+
+/// What a snapshot stands for is in the store as well, so that a killed process starts where the log does.
+#[test]
+fn a_snapshot_leaves_the_store_flushed_at_its_mark() {
+    let place = Place::new();
+    let folder = tempfile::tempdir().unwrap();
+    let archive = archive(folder.path(), 1 << 20);
+    let (_, mut machine) = place.start(&archive);
+    machine.policy = CheckpointPolicy::default();
+    for index in 1..=4 {
+        apply_one(&mut machine, index).unwrap();
+    }
+    machine.write_snapshot(mark_of(1, 4)).unwrap();
+    apply_one(&mut machine, 5).unwrap();
+    // Killed: nothing is closed.
+    std::mem::forget(machine);
+    place.disk.lose_unflushed();
+    let (_, machine) = place.start(&archive);
+    assert_eq!(machine.applied(), Some(mark_of(1, 4)));
+    let found = Machine::snapshot(&machine).map(|(mark, _)| mark);
+    assert_eq!(found, Some(mark_of(1, 4)));
+}
