@@ -343,26 +343,11 @@ impl LinkActor {
         if let Some(binding) = token.bind
             && reply == AskReply::Bound
         {
-<<<<<<< HEAD
             if matches!(&token.caller, Caller::Task(asker) if asker.is_closed()) {
                 // Whoever asked is gone, and has given back what was not granted yet.
                 return self.give_back(binding.key);
             }
             self.bound(*binding);
-=======
-            let user = self.users.entry(key.jid.bare()).or_default();
-            user.sessions.retain(|session| session.key.jid != key.jid);
-            // Mostly the only one: no room for four.
-            user.sessions.reserve_exact(1);
-            user.sessions.push(SessionState {
-                key,
-                flags: Default::default(),
-                presence: None,
-                directed: Vec::new(),
-                unacknowledged: Vec::new(),
-                newest_row: 0,
-            });
->>>>>>> e461c95 (sessions: an idle one keeps no room for what it does not do)
         }
         token.caller.tell(Outcome::Replied(reply));
     }
