@@ -25,6 +25,9 @@ const LOGINS_END: Duration = Duration::from_secs(20);
 /// It ends its streams after 30 s, within 10 s.
 const STREAMS_END: std::ops::Range<Duration> = Duration::from_secs(30)..Duration::from_secs(52);
 
+/// Whose node is cut off is shown offline by then; the test prints when.
+const GONE: Duration = Duration::from_secs(15);
+
 /// Presence converges after a split (P14).
 const CONVERGED: Duration = Duration::from_secs(10);
 
@@ -215,7 +218,7 @@ async fn owner_in_the_minority(split: &mut Split) -> Result<()> {
     let cut = split.cut_off(owner)?;
     let shown_offline = async {
         let gone = |came: &_| presence_of(came, &bob_there, Some("unavailable"));
-        alice.find("bob's end", CONVERGED, gone).await?;
+        alice.find("bob's end", GONE, gone).await?;
         println!("bob was shown offline {} ms after the cut", ms(cut));
         anyhow::Ok(())
     };
@@ -268,7 +271,7 @@ async fn owner_in_the_majority(split: &mut Split) -> Result<()> {
     let cut = split.cut_off(alone)?;
     split.trial.acks_at_target(100, MAJORITY).await?;
     alice
-        .find("bob's end", CONVERGED, |came| {
+        .find("bob's end", GONE, |came| {
             presence_of(came, &bob_there, Some("unavailable"))
         })
         .await?;
