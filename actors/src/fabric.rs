@@ -1,5 +1,6 @@
 //! What all actors of a node share: who it is, where partitions live, how frames leave.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
@@ -23,6 +24,7 @@ use crate::isolation::StandingCell;
 use crate::link::LinkActor;
 use crate::metrics::Metrics;
 use crate::owner::OwnerActor;
+use crate::relay;
 use crate::runtime::Settings;
 use crate::soft::RecentWords;
 
@@ -75,6 +77,8 @@ pub struct Fabric {
     /// Opaque ids of archive rows.
     pub ids: ArchiveIds,
     owners: RwLock<Vec<Option<(NodeId, Epoch)>>>,
+    /// Nodes that we don't meet, and through whom frames go to each.
+    relays: RwLock<BTreeMap<NodeId, NodeId>>,
     /// What was said lately to the owner of each partition, and in which order.
     recent: Vec<Mutex<RecentWords>>,
     actors: OnceLock<Vec<PartitionActors>>,
@@ -135,6 +139,7 @@ impl Fabric {
             standing: StandingCell::default(),
             ids,
             owners,
+            relays: RwLock::default(),
             recent,
             actors: OnceLock::new(),
             session_numbers: AtomicU64::new(1),
@@ -198,6 +203,26 @@ impl Fabric {
         }
         *known = Some((owner, epoch));
         true
+    }
+
+    /// Through whom frames go to a node; `None`: straight.
+    pub fn relay(&self, to: NodeId) -> Option<NodeId> {
+        let relays = self.relays.read().unwrap_or_else(PoisonError::into_inner);
+        relays.get(&to).copied()
+    }
+
+    /// Takes the relays as they are from now on; gives the nodes to which the way has changed. What was on the old way may
+    /// be lost or come late.
+    pub(crate) fn set_relays(&self, relays: &BTreeMap<NodeId, NodeId>) -> Vec<NodeId> {
+        let mut known = self.relays.write().unwrap_or_else(PoisonError::into_inner);
+        if *known == *relays {
+            return Vec::new();
+        }
+        let before = std::mem::replace(&mut *known, relays.clone());
+        let nodes = self.settings.members.iter().map(|member| member.id);
+        nodes
+            .filter(|node| before.get(node) != known.get(node))
+            .collect()
     }
 
     /// Sends a node's request to an owner.
@@ -312,7 +337,13 @@ impl Fabric {
             sequence: 0,
             body,
         };
-        Ok(self.transport.send(to, Lane::Route, frame)?)
+        Ok(match self.relay(to) {
+            Some(relay) => {
+                let frame = relay::asking(frame, to);
+                self.transport.send(relay, Lane::Route, frame)?
+            }
+            None => self.transport.send(to, Lane::Route, frame)?,
+        })
     }
 }
 

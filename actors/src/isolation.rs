@@ -1,4 +1,4 @@
-//! A node that has lost the quorum: after 10 s it takes no logins, after 30 s its clients' streams end, so that they
+//! A node that has lost the quorum: at once it is not ready, after 10 s it takes no logins, after 30 s its clients' streams end, so that they
 //! move to nodes that can serve them.
 //!
 //! ```text
@@ -9,7 +9,7 @@
 //! The streams end without `</stream:stream>`: what their clients have not been told of they send again elsewhere.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use cluster::gossip::Liveness;
@@ -30,7 +30,7 @@ pub const STREAMS_END_AFTER: Duration = Duration::from_secs(30);
 pub const STREAMS_END_WITHIN: Duration = Duration::from_secs(10);
 
 /// A leader that no quorum has answered for so long doesn't count.
-const QUORUM_FRESH: Duration = Duration::from_secs(3);
+const QUORUM_FRESH: Duration = Duration::from_secs(2);
 
 /// How a node stands to the quorum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +38,14 @@ const QUORUM_FRESH: Duration = Duration::from_secs(3);
 pub enum Standing {
     /// It hears a quorum, or did a moment ago.
     InTouch = 0,
+    /// It has just lost the quorum: what has to be remembered waits.
+    NoQuorum = 1,
     /// It takes no logins.
-    NoLogins = 1,
+    NoLogins = 2,
     /// It sends its clients away.
-    CutOff = 2,
+    CutOff = 3,
+    /// An operator has ended it.
+    Stopping = 4,
 }
 
 impl Standing {
@@ -49,33 +53,60 @@ impl Standing {
     pub fn as_str(self) -> &'static str {
         match self {
             Standing::InTouch => "in-touch",
+            Standing::NoQuorum => "no-quorum",
             Standing::NoLogins => "no-logins",
             Standing::CutOff => "cut-off",
+            Standing::Stopping => "stopping",
         }
+    }
+
+    /// The standing that goes by this number in the gossip.
+    pub fn from_u8(number: u8) -> Option<Standing> {
+        [
+            Standing::InTouch,
+            Standing::NoQuorum,
+            Standing::NoLogins,
+            Standing::CutOff,
+            Standing::Stopping,
+        ]
+        .into_iter()
+        .find(|standing| *standing as u8 == number)
+    }
+
+    /// Whether somebody may log in.
+    pub fn takes_logins(self) -> bool {
+        matches!(self, Standing::InTouch | Standing::NoQuorum)
     }
 }
 
 /// The standing as all of a node's threads see it.
 #[derive(Debug, Default)]
-pub struct StandingCell(AtomicU8);
+pub struct StandingCell {
+    seen: AtomicU8,
+    stopping: AtomicBool,
+}
 
 impl StandingCell {
     /// The standing now.
     pub fn get(&self) -> Standing {
-        match self.0.load(Ordering::Relaxed) {
-            0 => Standing::InTouch,
-            1 => Standing::NoLogins,
-            _ => Standing::CutOff,
+        if self.stopping.load(Ordering::Relaxed) {
+            return Standing::Stopping;
         }
+        Standing::from_u8(self.seen.load(Ordering::Relaxed)).unwrap_or(Standing::CutOff)
     }
 
     /// Whether somebody may log in.
     pub fn takes_logins(&self) -> bool {
-        self.get() == Standing::InTouch
+        self.get().takes_logins()
+    }
+
+    /// The node stops, for good.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     fn set(&self, standing: Standing) {
-        self.0.store(standing as u8, Ordering::Relaxed);
+        self.seen.store(standing as u8, Ordering::Relaxed);
     }
 }
 
@@ -96,8 +127,13 @@ impl Isolation {
         match now.saturating_duration_since(lost) {
             so_long if so_long >= STREAMS_END_AFTER => Standing::CutOff,
             so_long if so_long >= LOGINS_END_AFTER => Standing::NoLogins,
-            _ => Standing::InTouch,
+            _ => Standing::NoQuorum,
         }
+    }
+
+    /// For how long there has been no quorum.
+    pub fn lasts(&self, now: Instant) -> Option<Duration> {
+        self.lost.map(|lost| now.saturating_duration_since(lost))
     }
 
     /// Whether it is a session's turn to end, by the number of the session.
@@ -134,11 +170,12 @@ pub fn hears_quorum(group: &GroupStatus, own: NodeId, is_alive: &impl Fn(NodeId)
 }
 
 /// How often the node looks where it stands.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Looks where the node stands for as long as it lives.
 pub async fn watch(fabric: Arc<Fabric>, groups: Groups, gossip: Arc<Gossiper>) {
     let mut isolation = Isolation::default();
+    let mut before = Standing::InTouch;
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     // A process that was stopped for a while must not count that time tick by tick.
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -151,19 +188,37 @@ pub async fn watch(fabric: Arc<Fabric>, groups: Groups, gossip: Arc<Gossiper>) {
             .iter()
             .any(|group| hears_quorum(group, fabric.node, &is_alive));
         let now = Instant::now();
+        let lasted = isolation.lasts(now).unwrap_or_default();
         let standing = isolation.observe(hears, now);
-        let before = fabric.standing.get();
         if standing != before {
-            tracing::warn!(
-                before = before.as_str(),
-                now = standing.as_str(),
-                "the node's standing to the quorum"
-            );
+            say(standing, lasted);
             fabric.standing.set(standing);
+            before = standing;
         }
         if standing == Standing::CutOff {
             end_streams(&fabric, &isolation, now);
         }
+    }
+}
+
+/// One line for each change. A stop says itself what it does.
+fn say(standing: Standing, lasted: Duration) {
+    let seconds = lasted.as_secs();
+    match standing {
+        Standing::InTouch => {
+            tracing::info!(seconds, "quorum again: this node serves as before")
+        }
+        Standing::NoQuorum => tracing::warn!(
+            "no quorum: this node hears of no majority of the pool; what has to be remembered waits"
+        ),
+        Standing::NoLogins => tracing::warn!(seconds, "no quorum yet: no logins from now on"),
+        Standing::CutOff => {
+            tracing::warn!(
+                seconds,
+                "no quorum yet: the clients' streams are being ended"
+            )
+        }
+        Standing::Stopping => {}
     }
 }
 
@@ -201,35 +256,35 @@ mod tests {
                 );
             }
         };
-        use Standing::{CutOff, InTouch, NoLogins};
+        use Standing::{CutOff, InTouch, NoLogins, NoQuorum};
         check(&[(0, true, InTouch), (100, true, InTouch)]);
         check(&[
-            (0, false, InTouch),
-            (9, false, InTouch),
+            (0, false, NoQuorum),
+            (9, false, NoQuorum),
             (10, false, NoLogins),
         ]);
         check(&[
-            (0, false, InTouch),
+            (0, false, NoQuorum),
             (29, false, NoLogins),
             (30, false, CutOff),
         ]);
         check(&[
-            (0, false, InTouch),
+            (0, false, NoQuorum),
             (9, true, InTouch),
-            (10, false, InTouch),
+            (10, false, NoQuorum),
             (20, false, NoLogins),
         ]);
         check(&[
-            (0, false, InTouch),
+            (0, false, NoQuorum),
             (40, false, CutOff),
             (41, true, InTouch),
-            (42, false, InTouch),
+            (42, false, NoQuorum),
         ]);
         // A pause of the process counts only from the first look after it.
         check(&[
             (0, true, InTouch),
-            (500, false, InTouch),
-            (509, false, InTouch),
+            (500, false, NoQuorum),
+            (509, false, NoQuorum),
             (510, false, NoLogins),
         ]);
     }
@@ -264,6 +319,29 @@ mod tests {
         assert_eq!(quarters.last(), Some(&1_000));
         isolation.observe(true, start + STREAMS_END_AFTER);
         assert_eq!(ended(&isolation, STREAMS_END_AFTER * 2), 0);
+    }
+
+    #[test]
+    fn a_stopping_node_takes_no_logins_whatever_it_hears() {
+        let cell = StandingCell::default();
+        assert!(cell.takes_logins());
+        cell.set(Standing::NoQuorum);
+        assert!(cell.takes_logins());
+        cell.set(Standing::NoLogins);
+        assert!(!cell.takes_logins());
+        cell.stop();
+        cell.set(Standing::InTouch);
+        assert_eq!(cell.get(), Standing::Stopping);
+        assert!(!cell.takes_logins());
+    }
+
+    #[test]
+    fn numbers_in_the_gossip_are_standings() {
+        for number in 0..=4 {
+            let standing = Standing::from_u8(number).unwrap();
+            assert_eq!(standing as u8, number);
+        }
+        assert_eq!(Standing::from_u8(5), None);
     }
 
     fn group(leader: Option<u64>, quorum_age: Option<u64>, voters: &[u64]) -> GroupStatus {
@@ -301,8 +379,8 @@ mod tests {
         };
         // Leading.
         check(Some(1), Some(100), &[1, 2, 3], &[], true);
-        check(Some(1), Some(3_000), &[1, 2, 3], &[2, 3], true);
-        check(Some(1), Some(3_001), &[1, 2, 3], &[2, 3], false);
+        check(Some(1), Some(2_000), &[1, 2, 3], &[2, 3], true);
+        check(Some(1), Some(2_001), &[1, 2, 3], &[2, 3], false);
         check(Some(1), None, &[1, 2, 3], &[2, 3], false);
         // Following.
         check(Some(2), None, &[1, 2, 3], &[2], true);

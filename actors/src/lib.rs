@@ -11,7 +11,7 @@
 //! - [`session`]: one client's stream; [`negotiation`]: what comes before it; [`claim`]: its resource; [`listener`]:
 //!   sockets; [`connections`]: all of them, for a stop.
 //! - [`mailbox`]: how much may wait for a session; `framing`: words of the owner cut to frames; `soft`: what owners
-//!   tell each other, kept for a new one.
+//!   tell each other, kept for a new one; `relay`: frames between two nodes by way of a third.
 //! - [`services`]: requests that a session answers or passes on, one file a feature.
 //! - [`link`]: one actor a partition, the node's end of the link.
 //! - [`owner`]: one actor a partition, awake while this node owns it; [`room`] and [`publication`] live below it.
@@ -26,6 +26,7 @@ pub mod directory;
 pub mod fabric;
 mod framing;
 pub mod metrics;
+mod relay;
 
 pub mod claim;
 pub mod listener;

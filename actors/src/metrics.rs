@@ -34,6 +34,8 @@ pub struct Metrics {
     pub reigns: Counter,
     /// Pieces of the partitions' work given up because a mailbox was full.
     pub mailboxes_full: Counter,
+    /// Frames carried between two other nodes.
+    pub frames_relayed: Counter,
     /// Rooms, users, owners and links that panicked and were replaced.
     pub panics: Counter,
 }
@@ -63,6 +65,10 @@ impl Default for Metrics {
         let room_events = counter("room_events", "Room events fanned out");
         let room_deliveries = counter("room_deliveries", "Recipients of room events");
         let reigns = counter("reigns", "Times this node began to own a partition");
+        let frames_relayed = counter(
+            "frames_relayed",
+            "Frames carried between two nodes that do not reach each other",
+        );
         let panics = counter(
             "panics",
             "Rooms, users, owners and links that panicked and were replaced",
@@ -85,6 +91,7 @@ impl Default for Metrics {
             room_deliveries,
             reigns,
             mailboxes_full,
+            frames_relayed,
             panics,
         }
     }

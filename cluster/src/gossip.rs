@@ -47,6 +47,8 @@ pub enum GossipKey {
     Reaches,
     /// How busy the teller is.
     Load,
+    /// How the teller stands to the quorum.
+    Standing,
 }
 
 /// The value of a [`GossipKey`].
@@ -58,6 +60,8 @@ pub enum GossipValue {
     Reaches(Vec<NodeId>),
     /// Load in a unit of the teller's choice, comparable between nodes.
     Load(u32),
+    /// The standing, in numbers of the teller's layer above.
+    Standing(u8),
     /// The teller has nothing to say about this key any more.
     Withdrawn,
 }
@@ -144,6 +148,8 @@ pub struct Gossip {
     /// Of nodes that [`Gossip::tick`] named as peers, and of ourselves; so it never outgrows the pool.
     nodes: BTreeMap<NodeId, NodeView>,
     peers: BTreeSet<NodeId>,
+    /// When each peer last said anything to us itself.
+    heard_from: BTreeMap<NodeId, Duration>,
 }
 
 impl Gossip {
@@ -154,6 +160,7 @@ impl Gossip {
             own,
             nodes: BTreeMap::from([(own, view)]),
             peers: BTreeSet::new(),
+            heard_from: BTreeMap::new(),
         }
     }
 
@@ -198,6 +205,7 @@ impl Gossip {
         self.peers = peers.iter().copied().filter(|peer| *peer != own).collect();
         self.nodes
             .retain(|node, _| *node == own || self.peers.contains(node));
+        self.heard_from.retain(|node, _| self.peers.contains(node));
         let view = self.own_view();
         view.heartbeat += 1;
         view.heard = now;
@@ -210,15 +218,24 @@ impl Gossip {
             let count = candidates.len() as u64;
             chosen.push(candidates.swap_remove((random % count) as usize));
         }
-        let message = GossipMessage {
-            step: Step::Digest,
-            digest: self.digest(),
-            deltas: Vec::new(),
-        };
         chosen
             .into_iter()
-            .map(|peer| (peer, message.clone()))
+            .map(|peer| (peer, self.opening(peer, now)))
             .collect()
+    }
+
+    /// A digest; with our own map where no answer comes from, for it may be that only our words get through.
+    fn opening(&self, peer: NodeId, now: Duration) -> GossipMessage {
+        let heard = self.heard_from.get(&peer);
+        let answers = heard.is_some_and(|at| now.saturating_sub(*at) < SUSPECT_AFTER);
+        let own = self.nodes.get(&self.own).filter(|_| !answers);
+        let mut room = NODE_BYTES_MAX;
+        let deltas = own.map(|view| delta_since(self.own, view, 0, &mut room));
+        GossipMessage {
+            step: Step::Digest,
+            digest: self.digest(),
+            deltas: deltas.into_iter().collect(),
+        }
     }
 
     /// Takes a message from a peer; returns what to send back to it.
@@ -231,6 +248,7 @@ impl Gossip {
         if !self.peers.contains(&from) {
             return None;
         }
+        self.heard_from.insert(from, now);
         for delta in message.deltas {
             self.apply(delta, now);
         }

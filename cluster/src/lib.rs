@@ -7,7 +7,7 @@
 //! - [`machine`]: a partition's replica, moved forward by its log; [`effect_queue`]: its news for the owner;
 //!   [`recent_effects`]: what the next owner tells once more; [`rebuild`]: where its rows come from at a start.
 //! - [`meta`]: members and their incarnations. [`records`]: the bytes of entries and rows.
-//! - [`gossip`]: hints every node tells about itself; never authority.
+//! - [`gossip`]: hints every node tells about itself; never authority. [`reach`]: what follows from who reaches whom.
 
 pub mod effect_queue;
 pub mod gossip;
@@ -16,6 +16,7 @@ pub mod machine;
 pub mod meta;
 pub mod node_id;
 pub mod raft;
+pub mod reach;
 pub mod rebuild;
 pub mod recent_effects;
 pub mod records;

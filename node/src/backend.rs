@@ -34,6 +34,8 @@ impl ControlBackend for Backend {
         let ready = self.node.ready();
         Readiness {
             quorum: ready.quorum,
+            stopping: ready.stopping,
+            log_full: ready.log_full,
             partitions_owned: ready.partitions_owned,
             partitions: ready.partitions,
         }
@@ -76,6 +78,9 @@ fn member(status: MemberStatus) -> MemberReport {
         address: status.address,
         connected: status.connected,
         alive: status.liveness == "alive",
+        standing: status.standing.map(str::to_owned),
+        reaches: status.reaches,
+        relay: status.relay,
     }
 }
 

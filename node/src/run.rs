@@ -144,7 +144,8 @@ async fn serve(config: NodeConfig, data: DataDir, token: ControlToken) -> Result
     let signal = serve_until(&node, &places, &mut signals).await?;
     tracing::info!(signal, "stopping; a second signal ends the process at once");
     tokio::select! {
-        () = async { control.stop().await; node.stop().await } => {
+        // The control port goes last: until then it says that the node is not ready, and why.
+        () = async { node.stop().await; control.stop().await } => {
             tracing::info!("stopped");
             Ok(())
         }

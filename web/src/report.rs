@@ -36,6 +36,13 @@ pub struct MemberReport {
     pub connected: bool,
     /// Whether anybody has lately heard of it.
     pub alive: bool,
+    /// How it stands to the quorum, as it says: `in-touch`, `no-quorum`, `no-logins`, `cut-off` or `stopping`; nothing if
+    /// it is not heard of.
+    pub standing: Option<String>,
+    /// The members that it has connections to, as it says.
+    pub reaches: Vec<u64>,
+    /// Through which member the reporting node reaches it, if not by itself.
+    pub relay: Option<u64>,
 }
 
 /// A partition of the pool's users and rooms.
@@ -104,6 +111,10 @@ pub struct NewPassword {
 pub struct Readiness {
     /// Whether the node is in touch with a quorum of the pool.
     pub quorum: bool,
+    /// Whether it is about to end.
+    pub stopping: bool,
+    /// Whether its log takes no entries because its disk is full.
+    pub log_full: bool,
     /// Partitions of which the node knows an owner.
     pub partitions_owned: u16,
     /// All partitions.
@@ -115,11 +126,24 @@ impl Readiness {
     pub fn refusal(&self) -> Option<String> {
         let Readiness {
             quorum,
+            stopping,
+            log_full,
             partitions_owned,
             partitions,
         } = *self;
-        if !quorum {
-            return Some("this node is not in touch with a quorum of the pool".to_owned());
+        let sentences = [
+            (stopping, "this node is stopping"),
+            (
+                !quorum,
+                "no quorum: this node is not in touch with a majority of the pool",
+            ),
+            (
+                log_full,
+                "the disk of the log is full: this node takes no changes until there is room",
+            ),
+        ];
+        if let Some((_, sentence)) = sentences.into_iter().find(|(is_so, _)| *is_so) {
+            return Some(sentence.to_owned());
         }
         (partitions_owned < partitions).then(|| {
             format!(

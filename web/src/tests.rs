@@ -41,6 +41,9 @@ impl ControlBackend for Accounts {
                 address: "127.0.0.1:1".into(),
                 connected: true,
                 alive: true,
+                standing: Some("in-touch".into()),
+                reaches: Vec::new(),
+                relay: None,
             }],
             partitions: vec![PartitionReport {
                 id: 0,
@@ -60,6 +63,8 @@ impl ControlBackend for Accounts {
     fn readiness(&self) -> Readiness {
         Readiness {
             quorum: self.quorum,
+            stopping: false,
+            log_full: false,
             partitions_owned: 1,
             partitions: 1,
         }
@@ -470,25 +475,44 @@ async fn a_node_that_cannot_serve_says_why() {
         (reply.status, reply.json()["error"].as_str()),
         (503, Some("not-ready"))
     );
-    assert!(reply.body.contains("not in touch with a quorum"));
+    assert!(reply.body.contains("not in touch with a majority"));
     port.server.stop().await;
 }
 
 #[test]
 fn readiness_in_words() {
-    let check = |quorum, partitions_owned, says: Option<&str>| {
-        let readiness = Readiness {
-            quorum,
-            partitions_owned,
-            partitions: 16,
-        };
+    const READY: Readiness = Readiness {
+        quorum: true,
+        stopping: false,
+        log_full: false,
+        partitions_owned: 16,
+        partitions: 16,
+    };
+    let check = |change: fn(&mut Readiness), says: Option<&str>| {
+        let mut readiness = READY;
+        change(&mut readiness);
         assert_eq!(readiness.refusal().as_deref(), says);
     };
-    check(true, 16, None);
-    check(true, 13, Some("3 of 16 partitions have no owner yet"));
+    check(|_| (), None);
     check(
-        false,
-        16,
-        Some("this node is not in touch with a quorum of the pool"),
+        |ready| ready.partitions_owned = 13,
+        Some("3 of 16 partitions have no owner yet"),
+    );
+    check(
+        |ready| ready.quorum = false,
+        Some("no quorum: this node is not in touch with a majority of the pool"),
+    );
+    check(
+        |ready| ready.log_full = true,
+        Some("the disk of the log is full: this node takes no changes until there is room"),
+    );
+    // Of several causes the one that explains the others.
+    check(
+        |ready| (ready.stopping, ready.quorum, ready.partitions_owned) = (true, false, 0),
+        Some("this node is stopping"),
+    );
+    check(
+        |ready| (ready.quorum, ready.partitions_owned) = (false, 0),
+        Some("no quorum: this node is not in touch with a majority of the pool"),
     );
 }

@@ -9,13 +9,15 @@ use cluster::gossip::{GossipKey, GossipValue};
 use cluster::link::protocol::{Across, Down, RouteKind, Up};
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use cluster::raft::Groups;
+use cluster::reach::Reachability;
 use cluster::transport::{Direction, Frame, FrameHandler, Lane, PeerEvent, Reply};
 
 use super::Settings;
-use super::start_entry;
+use super::{reach, start_entry};
 use crate::fabric::Fabric;
 use crate::link::ToLink;
 use crate::owner::ToOwner;
+use crate::relay::{self, Road};
 
 /// The transport's handler.
 pub(super) struct Dispatcher {
@@ -57,15 +59,30 @@ impl Dispatcher {
         let Some(fabric) = self.fabric.get() else {
             return;
         };
+        let sender = from;
+        let from = match relay::road(self.own, sender, &frame, |node| self.is_member(node)) {
+            Road::Here(from) => from,
+            Road::On(to) => return carry(fabric, sender, to, frame),
+            Road::Nowhere => return tracing::warn!(%sender, "a frame came by no road of ours"),
+        };
+        if frame.kind == relay::NOT_CARRIED {
+            return not_carried(fabric, &frame);
+        }
         let (partition, epoch) = (frame.partition, frame.epoch);
+        let is_first_hop = from == sender;
         let outcome = match RouteKind::from_u8(frame.kind) {
             Some(RouteKind::Up) => {
                 Up::decode(&frame.body).map(|up| pass_up(fabric, from, partition, epoch, up))
             }
             Some(RouteKind::Down) => Down::decode(&frame.body)
                 .map(|down| pass_down(fabric, from, partition, epoch, down)),
-            Some(RouteKind::Across) => Across::decode(&frame.body)
-                .map(|across| pass_across(fabric, from, partition, across)),
+            Some(RouteKind::Across) => Across::decode(&frame.body).map(|across| {
+                match moved(fabric, from, partition, &across) {
+                    Some(owner) if is_first_hop => carry(fabric, from, owner, frame),
+                    Some(_) => {}
+                    None => pass_across(fabric, from, partition, across),
+                }
+            }),
             None => return tracing::warn!(%from, kind = frame.kind, "a frame of an unknown kind"),
         };
         if let Err(error) = outcome {
@@ -110,6 +127,52 @@ fn pass_down(fabric: &Arc<Fabric>, from: NodeId, partition: PartitionId, epoch: 
             place.link_missed.store(true, Ordering::Release);
         }
     }
+}
+
+fn carry(fabric: &Arc<Fabric>, from: NodeId, to: NodeId, frame: Frame) {
+    fabric.metrics.frames_relayed.inc();
+    if let Err(error) = relay::carry(&fabric.transport, from, to, frame) {
+        tracing::debug!(%error, %from, %to, "a frame was neither carried on nor refused");
+    }
+}
+
+/// The sender was told that our relay lost one of our frames: whatever it belonged to begins anew. Outboxes and soft state
+/// have timers of their own.
+fn not_carried(fabric: &Arc<Fabric>, frame: &Frame) {
+    let lost = relay::not_carried(frame);
+    let Some(actors) = fabric.actors(lost.partition) else {
+        return;
+    };
+    let told = match lost.kind {
+        Some(RouteKind::Up) => actors.link.try_send(ToLink::PeerDown(lost.to)).is_ok(),
+        Some(RouteKind::Down) => actors.owner.try_send(ToOwner::PeerDown(lost.to)).is_ok(),
+        Some(RouteKind::Across) | None => true,
+    };
+    if !told {
+        fabric.metrics.mailboxes_full.inc();
+    }
+}
+
+/// A frame for the owner of a partition that is another node: its sender is told who ("moved"). Gives the owner, so that
+/// the frame can be sent on, once. Frames of links need no such detour: [`Down::NotOwner`] says the same, and a link
+/// attaches to an owner before it says anything else.
+fn moved(
+    fabric: &Arc<Fabric>,
+    from: NodeId,
+    partition: PartitionId,
+    across: &Across,
+) -> Option<NodeId> {
+    if matches!(across, Across::OwnerHint { .. }) {
+        return None;
+    }
+    let (owner, epoch) = fabric
+        .owner(partition)
+        .filter(|(owner, _)| *owner != fabric.node)?;
+    let hint = Across::OwnerHint { owner, epoch };
+    if let Err(error) = fabric.send_across(from, partition, epoch, &hint) {
+        tracing::debug!(%error, %from, "a sender was not told that the owner has moved; gossip will");
+    }
+    Some(owner).filter(|owner| *owner != from)
 }
 
 fn pass_across(fabric: &Arc<Fabric>, from: NodeId, partition: PartitionId, across: Across) {
@@ -163,7 +226,11 @@ fn owner_is(fabric: &Arc<Fabric>, partition: PartitionId, owner: NodeId, epoch: 
     }
 }
 
-fn tell_all(fabric: &Arc<Fabric>, link: impl Fn() -> ToLink, owner: impl Fn() -> ToOwner) {
+pub(super) fn tell_all(
+    fabric: &Arc<Fabric>,
+    link: impl Fn() -> ToLink,
+    owner: impl Fn() -> ToOwner,
+) {
     for place in &fabric.partitions {
         let Some(actors) = fabric.actors(place.id) else {
             continue;
@@ -225,11 +292,14 @@ impl FrameHandler for Dispatcher {
 /// How often hints are exchanged with the gossip.
 const HINTS_EVERY: Duration = Duration::from_millis(500);
 
-/// Tells the gossip what this node owns, and the fabric what others say they own.
-pub(super) async fn spread_hints(fabric: Arc<Fabric>, gossip: Arc<Gossiper>) {
+/// Tells the gossip what this node owns and whom it reaches, and the fabric what others say.
+pub(super) async fn spread_hints(fabric: Arc<Fabric>, groups: Groups, gossip: Arc<Gossiper>) {
     let mut ticks = tokio::time::interval(HINTS_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut reachability = Reachability::new(fabric.node);
     loop {
         ticks.tick().await;
+        reach::look(&fabric, &groups, &gossip, &mut reachability).await;
         fabric.forget_old_words();
         for place in &fabric.partitions {
             if let Some((owner, epoch)) = gossip.owner_hint(place.id) {

@@ -1,6 +1,7 @@
 //! A node from start to stop: log, replicas, transport, groups, actors, listeners, in this order.
 
 mod dispatch;
+mod reach;
 mod settings;
 mod start_entry;
 mod status;
@@ -177,7 +178,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     let arbiters: Vec<Arbiter> = (0..arbiter_count).map(|_| Arbiter::new()).collect();
     start_actors(&fabric, &arbiters);
     dispatcher.set_fabric(Arc::clone(&fabric));
-    run_gossip(&network, &gossip, &transport, &fabric);
+    run_gossip(&network, &gossip, &groups, &transport, &fabric);
     accept_clients(&fabric, &arbiters, listeners);
     let watch = network
         .handle()
@@ -369,6 +370,7 @@ fn start_actors(fabric: &Arc<Fabric>, arbiters: &[Arbiter]) {
 fn run_gossip(
     network: &Network,
     gossip: &Arc<Gossiper>,
+    groups: &Groups,
     transport: &Transport,
     fabric: &Arc<Fabric>,
 ) {
@@ -385,6 +387,7 @@ fn run_gossip(
     };
     network.handle().spawn(dispatch::spread_hints(
         Arc::clone(fabric),
+        groups.clone(),
         Arc::clone(&gossip),
     ));
     network
@@ -466,6 +469,7 @@ impl NodeHandle {
     /// Ends streams, hands leaderships over, closes the stores. The process is to end after it.
     pub async fn stop(&self) {
         let inner = &self.inner;
+        inner.fabric.standing.stop();
         inner.watch.abort();
         inner.fabric.connections.stop();
         for entry in inner.fabric.directory.all() {
@@ -488,17 +492,11 @@ impl NodeHandle {
                 tracing::debug!("a partition's owner was gone before the stop");
             }
         }
-        // Alone there is nobody to hand over to.
-        let limit = if inner.fabric.settings.members.len() > 1 {
-            HAND_OVER_MAX
-        } else {
-            Duration::ZERO
-        };
-        let kept = inner.groups.step_down_all(limit).await;
+        let kept = inner.groups.step_down_all(HAND_OVER_MAX).await;
         if !kept.is_empty() && inner.fabric.settings.members.len() > 1 {
-            tracing::warn!(
+            tracing::info!(
                 groups = kept.len(),
-                "leaderships could not be handed over; the others elect anew"
+                "no other node could take these groups over; who is there elects anew"
             );
         }
         inner.transport.shutdown().await;

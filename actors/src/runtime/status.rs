@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cluster::gossip::Liveness;
 use cluster::gossip::shell::Gossiper;
-use cluster::node_id::Group;
+use cluster::gossip::{GossipKey, GossipValue, Liveness};
+use cluster::node_id::{Group, NodeId};
 use cluster::raft::Groups;
 use cluster::transport::{Lane, Transport};
 use serde::Serialize;
 
 use crate::fabric::Fabric;
+use crate::isolation::Standing;
 
 /// A node's view of the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -27,8 +28,6 @@ pub struct PoolStatus {
     pub uptime_seconds: u64,
     /// Bound sessions on this node.
     pub sessions: usize,
-    /// How it stands to the quorum: `in-touch`, `no-logins` or `cut-off`.
-    pub standing: &'static str,
     /// The members.
     pub members: Vec<MemberStatus>,
     /// The partitions.
@@ -46,6 +45,12 @@ pub struct MemberStatus {
     pub connected: bool,
     /// By the gossip: `alive`, `suspect` or `dead`.
     pub liveness: &'static str,
+    /// How it stands to the quorum, by its own word ([`Standing::as_str`]); of others by the gossip, while they are heard of.
+    pub standing: Option<&'static str>,
+    /// The members that it has connections to, as it says.
+    pub reaches: Vec<u64>,
+    /// Through whom this node's frames go to it, where they don't go straight.
+    pub relay: Option<u64>,
 }
 
 /// A partition as this node sees it.
@@ -76,9 +81,13 @@ pub struct PartitionStatus {
 /// Whether a node can serve clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// Every group has a leader, and the node takes logins.
+    /// The node hears of a majority of the pool.
     pub quorum: bool,
-    /// Partitions whose owner is known.
+    /// It stops.
+    pub stopping: bool,
+    /// Its log takes no entries: the disk is full.
+    pub log_full: bool,
+    /// Partitions with a leader whose owner is known.
     pub partitions_owned: u16,
     /// All partitions.
     pub partitions: u16,
@@ -87,7 +96,7 @@ pub struct Readiness {
 impl Readiness {
     /// Whether every partition can be served.
     pub fn is_ready(&self) -> bool {
-        self.quorum && self.partitions_owned == self.partitions
+        self.quorum && !self.stopping && !self.log_full && self.partitions_owned == self.partitions
     }
 }
 
@@ -98,16 +107,28 @@ pub(super) fn of(
     gossip: &Gossiper,
     started: Instant,
 ) -> PoolStatus {
-    let members = fabric.settings.members.iter().map(|member| MemberStatus {
-        id: member.id.0,
-        address: member.address.clone(),
-        connected: member.id == fabric.node || transport.connected(member.id, Lane::Route),
-        liveness: match gossip.liveness(member.id) {
-            _ if member.id == fabric.node => "alive",
-            Liveness::Alive => "alive",
-            Liveness::Suspect => "suspect",
-            Liveness::Dead => "dead",
-        },
+    let members = fabric.settings.members.iter().map(|member| {
+        let is_self = member.id == fabric.node;
+        let (told, reaches) = told(gossip, member.id);
+        MemberStatus {
+            id: member.id.0,
+            address: member.address.clone(),
+            connected: is_self || transport.connected(member.id, Lane::Route),
+            liveness: match gossip.liveness(member.id) {
+                _ if is_self => "alive",
+                Liveness::Alive => "alive",
+                Liveness::Suspect => "suspect",
+                Liveness::Dead => "dead",
+            },
+            standing: if is_self {
+                Some(fabric.standing.get())
+            } else {
+                told
+            }
+            .map(Standing::as_str),
+            reaches,
+            relay: fabric.relay(member.id).map(|relay| relay.0),
+        }
     });
     let statuses = groups.status();
     let partitions = fabric.partitions.iter().filter_map(|place| {
@@ -135,18 +156,46 @@ pub(super) fn of(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: started.elapsed().as_secs(),
         sessions: fabric.directory.len(),
-        standing: fabric.standing.get().as_str(),
         members: members.collect(),
         partitions: partitions.collect(),
     }
 }
 
+/// What a node says of itself, while it is heard of.
+fn told(gossip: &Gossiper, node: NodeId) -> (Option<Standing>, Vec<u64>) {
+    gossip.with_core(|core, now| {
+        let view = core.view().get(&node);
+        let Some(view) = view.filter(|view| view.liveness(now) == Liveness::Alive) else {
+            return (None, Vec::new());
+        };
+        let standing = match view.get(GossipKey::Standing) {
+            Some(GossipValue::Standing(number)) => Standing::from_u8(*number),
+            _ => None,
+        };
+        let reaches = match view.get(GossipKey::Reaches) {
+            Some(GossipValue::Reaches(nodes)) => nodes.iter().map(|node| node.0).collect(),
+            _ => Vec::new(),
+        };
+        (standing, reaches)
+    })
+}
+
 pub(super) fn readiness(fabric: &Arc<Fabric>, groups: &Groups) -> Readiness {
-    let owned = fabric.owners().iter().flatten().count();
-    let led = groups.status().iter().all(|status| status.leader.is_some());
-    let quorum = led && fabric.standing.takes_logins();
+    let statuses = groups.status();
+    let is_led = |id| {
+        let group = statuses.iter().find(|status| status.group == Group::of(id));
+        group.is_some_and(|status| status.leader.is_some())
+    };
+    let owned = fabric
+        .partitions
+        .iter()
+        .filter(|place| fabric.owner(place.id).is_some() && is_led(place.id))
+        .count();
+    let standing = fabric.standing.get();
     Readiness {
-        quorum,
+        quorum: matches!(standing, Standing::InTouch | Standing::Stopping),
+        stopping: standing == Standing::Stopping,
+        log_full: !groups.log_has_room(),
         partitions_owned: u16::try_from(owned).unwrap_or(u16::MAX),
         partitions: fabric.table.partitions(),
     }

@@ -177,6 +177,7 @@ fn put_entry(out: &mut BytesMut, key: GossipKey, entry: &Entry) {
         }
         GossipKey::Reaches => out.put_u8(1),
         GossipKey::Load => out.put_u8(2),
+        GossipKey::Standing => out.put_u8(3),
     }
     put(out, entry.version);
     match &entry.value {
@@ -195,6 +196,10 @@ fn put_entry(out: &mut BytesMut, key: GossipKey, entry: &Entry) {
             put(out, u64::from(*load));
         }
         GossipValue::Withdrawn => out.put_u8(3),
+        GossipValue::Standing(standing) => {
+            out.put_u8(4);
+            out.put_u8(*standing);
+        }
     }
 }
 
@@ -220,6 +225,7 @@ fn get_entry(input: &mut &[u8]) -> Result<(GossipKey, Entry), GossipMessageError
         )),
         Ok(1) => GossipKey::Reaches,
         Ok(2) => GossipKey::Load,
+        Ok(3) => GossipKey::Standing,
         _ => return Err(Malformed),
     };
     let version = get(input)?;
@@ -234,6 +240,7 @@ fn get_entry(input: &mut &[u8]) -> Result<(GossipKey, Entry), GossipMessageError
         }
         Ok(2) => GossipValue::Load(u32::try_from(get(input)?).map_err(|_| Malformed)?),
         Ok(3) => GossipValue::Withdrawn,
+        Ok(4) => GossipValue::Standing(input.try_get_u8().map_err(|_| Malformed)?),
         _ => return Err(Malformed),
     };
     Ok((key, Entry { version, value }))

@@ -379,3 +379,21 @@ fn a_tick_names_few_peers_and_never_ourselves() {
     }
     assert!(core.tick(Duration::ZERO, &[NodeId(1)], 0).is_empty());
 }
+
+#[test]
+fn hints_get_through_to_a_peer_whose_answers_are_lost() {
+    let (mut a, mut b) = (core(1, 1, 2), core(2, 1, 2));
+    exchange(&mut a, &mut b, Duration::ZERO);
+    a.set(GossipKey::Load, GossipValue::Load(7)).unwrap();
+    // At first the digest alone: whoever lacks something asks for it.
+    for (seconds, expect) in [(1, None), (3, Some(7))] {
+        let now = Duration::from_secs(seconds);
+        for (_, digest) in a.tick(now, &ids(2), 0) {
+            assert!(
+                b.handle(NodeId(1), digest, now).is_some(),
+                "and this is lost"
+            );
+        }
+        assert_eq!(load(&b, 1), expect);
+    }
+}

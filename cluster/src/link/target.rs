@@ -110,6 +110,8 @@ struct NodeLink {
     /// [`Down::Taken`] is owed.
     taken_due: bool,
     attachment: Attachment,
+    /// The newest attempt heard of: what comes later of an older one took a longer way.
+    attempt: u64,
     /// [`Down::Reattach`] was sent since the last attachment.
     reattach_told: bool,
 }
@@ -214,6 +216,10 @@ impl LinkTarget {
                 ..NodeLink::default()
             };
         }
+        if part.attempt < link.attempt {
+            return;
+        }
+        link.attempt = part.attempt;
         if part.index == 0 {
             let (users, rooms) = (Vec::new(), Vec::new());
             link.attachment = Attachment::Gathering {

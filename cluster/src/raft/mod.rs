@@ -53,7 +53,7 @@ use self::network::Clients;
 use self::shared::GroupShared;
 use self::type_config::TypeConfig;
 use crate::node_id::{Group, NodeId};
-use crate::transport::{Frame, Reply, Transport};
+use crate::transport::{Frame, Lane, Reply, Transport};
 
 pub use error::{GroupsError, MachineError, ReadError, SubmitError};
 pub use group::{GroupHandle, Leadership};
@@ -88,7 +88,11 @@ struct Inner {
     handle: Handle,
     inbound: Arc<Semaphore>,
     crashes_in_hand: Arc<Mutex<HashSet<NodeId>>>,
+    avoided: Avoided,
 }
+
+/// Nodes that leaderships are not spread to.
+type Avoided = Arc<Mutex<BTreeSet<NodeId>>>;
 
 impl Groups {
     /// Starts groups `0..count` from what log and machines hold. `machines` is called once for each, on the caller's
@@ -141,7 +145,12 @@ impl Groups {
             };
             groups.push(opened.await.map_err(panicked)??);
         }
-        handle.spawn(upkeep::run(groups.clone(), settings.clone()));
+        let avoided = Avoided::default();
+        handle.spawn(upkeep::run(
+            groups.clone(),
+            settings.clone(),
+            avoided.clone(),
+        ));
         let inner = Inner {
             node,
             settings,
@@ -151,6 +160,7 @@ impl Groups {
             handle,
             inbound: Arc::new(Semaphore::new(INBOUND_MAX)),
             crashes_in_hand: Arc::default(),
+            avoided,
         };
         Ok(Groups {
             inner: Arc::new(inner),
@@ -267,20 +277,26 @@ impl Groups {
         });
     }
 
-    /// Hands every group this node leads to its most caught-up other voter, and returns when all are gone or at the limit.
-    /// Submissions are refused from the first moment on. Gives the groups it still leads: those without another voter
-    /// that is fit.
+    /// Hands every group this node leads to its most caught-up other voter, and returns when all are gone, when nobody is
+    /// there who could take any, or at the limit. Submissions are refused from the first moment on. Gives the groups it
+    /// still leads: those without another voter that is fit.
     pub async fn step_down_all(&self, limit: Duration) -> Vec<Group> {
         let deadline = Instant::now() + limit;
         let mut tried: Vec<(Group, NodeId, Instant)> = Vec::new();
         loop {
             let mut led = Vec::new();
+            let mut has_heirs = false;
             for node in &self.inner.groups {
-                let status = node.status();
+                let mut status = node.status();
                 if !status.is_leader {
                     continue;
                 }
                 led.push(status.group);
+                // Who has said goodbye or lost its connection is no heir, however lately it answered.
+                status
+                    .followers
+                    .retain(|follower| self.inner.transport.connected(follower.node, Lane::Raft));
+                has_heirs |= !status.followers.is_empty();
                 let before = tried
                     .iter()
                     .rev()
@@ -301,11 +317,42 @@ impl Groups {
                     }
                 }
             }
-            if led.is_empty() || Instant::now() >= deadline {
+            if led.is_empty() || !has_heirs || Instant::now() >= deadline {
                 return led;
             }
             sleep(STEP_DOWN_POLL).await;
         }
+    }
+
+    /// Nodes that leaderships are not spread to, though it be their turn: who reaches few members serves few. What they
+    /// lead stays with them.
+    pub fn avoid(&self, nodes: BTreeSet<NodeId>) {
+        *lock(&self.inner.avoided) = nodes;
+    }
+
+    /// Whether the log takes entries now; it doesn't when its disk is full.
+    pub fn log_has_room(&self) -> bool {
+        let room = self.inner.settings.append_bytes_max;
+        self.inner
+            .groups
+            .iter()
+            .all(|node| node.shared.log.has_room(room))
+    }
+
+    /// Whether a group that this node leads could go to `node` at once: a voter that answers and has nearly all of the log.
+    pub fn can_take_over(&self, status: &GroupStatus, node: NodeId) -> bool {
+        status.is_leader && status.can_take_over(node, self.inner.settings.election_min)
+    }
+
+    /// Hands one group to another voter, that [can take over](Groups::can_take_over). What is under way
+    /// comes to its end or is asked for again; who leads in the end is Raft's to say.
+    ///
+    /// # Errors
+    /// [`GroupsError::NoGroup`] and [`GroupsError::Stopped`].
+    pub async fn hand_over(&self, group: Group, to: NodeId) -> Result<(), GroupsError> {
+        let node = self.group(group)?;
+        let handed = node.raft.trigger().transfer_leader(to).await;
+        handed.map_err(|fatal| GroupsError::stopped(group, &fatal))
     }
 
     /// Adds a member that follows without a vote. To be asked of the leader.

@@ -12,6 +12,7 @@ use super::group::GroupNode;
 use super::quarantine;
 use super::settings::RaftSettings;
 use super::status::GroupStatus;
+use super::{Avoided, lock};
 
 /// Ticks between two tries to end a quarantine by an election.
 const QUARANTINE_TICKS: u64 = 4;
@@ -41,7 +42,11 @@ impl Memory {
 }
 
 /// Looks after the groups until the runtime ends.
-pub(crate) async fn run(groups: Vec<Arc<GroupNode>>, settings: Arc<RaftSettings>) {
+pub(crate) async fn run(
+    groups: Vec<Arc<GroupNode>>,
+    settings: Arc<RaftSettings>,
+    avoided: Avoided,
+) {
     let now = Instant::now();
     let mut memories: Vec<Memory> = groups.iter().map(|_| Memory::new(now)).collect();
     let mut ticks = interval(settings.upkeep_interval);
@@ -71,7 +76,12 @@ pub(crate) async fn run(groups: Vec<Arc<GroupNode>>, settings: Arc<RaftSettings>
             {
                 may_dump = !dump(node, memory, now).await;
             }
-            if may_hand_over && wants_to_hand_over(&settings, &status, memory, now) {
+            if may_hand_over
+                && wants_to_hand_over(&settings, &status, memory, now)
+                && !status
+                    .preferred_leader()
+                    .is_some_and(|preferred| lock(&avoided).contains(&preferred))
+            {
                 may_hand_over = !hand_over(node, &status, memory, now).await;
             }
             if tick.is_multiple_of(QUARANTINE_TICKS) || node.shared.learnt_commit().is_some() {

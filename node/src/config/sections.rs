@@ -272,7 +272,7 @@ section! {
     struct Log["log"] {
         /// What is said: `error`, `warn`, `info`, `debug`, `trace`, also by module as in `info,cluster=debug`. The
         /// environment's MUSTER_LOG goes first.
-        filter: String = "info,openraft=warn,actix_server=warn".to_owned(),
+        filter: String = "info,openraft=error,actix_server=warn".to_owned(),
         /// Whether lines begin with the time; off where the journal adds its own.
         time: bool = true,
     }

@@ -25,21 +25,32 @@ pub(crate) fn pool(report: &PoolReport) -> String {
             .iter()
             .filter(|partition| partition.owner == Some(member.id))
             .count();
-        let connected = if member.id == *node {
-            "itself"
-        } else {
-            yes(member.connected)
+        let connected = match member.relay {
+            _ if member.id == *node => "itself".to_owned(),
+            Some(relay) => format!("via {relay}"),
+            None => yes(member.connected).to_owned(),
         };
+        let reaches: Vec<String> = member.reaches.iter().map(u64::to_string).collect();
         vec![
             member.id.to_string(),
             member.address.clone(),
-            connected.to_owned(),
+            connected,
             yes(member.alive).to_owned(),
+            member.standing.clone().unwrap_or_else(|| "-".to_owned()),
+            reaches.join(","),
             owned.to_string(),
         ]
     };
     out.push_str(&table(
-        &["NODE", "ADDRESS", "CONNECTED", "ALIVE", "OWNS"],
+        &[
+            "NODE",
+            "ADDRESS",
+            "CONNECTED",
+            "ALIVE",
+            "STANDING",
+            "REACHES",
+            "OWNS",
+        ],
         &members.iter().map(member).collect::<Vec<_>>(),
     ));
     out.push('\n');
@@ -133,6 +144,9 @@ mod tests {
             address: format!("127.0.0.{id}:7400"),
             connected,
             alive: connected,
+            standing: connected.then(|| "in-touch".into()),
+            reaches: if connected { vec![3] } else { Vec::new() },
+            relay: (id == 3).then_some(1),
         };
         let partition = |id, owner, quarantined| PartitionReport {
             id,
@@ -154,16 +168,17 @@ mod tests {
             version: "0.1.0".into(),
             uptime_s: 300,
             sessions: 2,
-            members: vec![member(1, true), member(2, false)],
+            members: vec![member(1, true), member(2, false), member(3, true)],
             partitions: vec![partition(0, Some(1), false), partition(1, None, true)],
         };
         let expected = "\
 Pool muster-1, domain localhost, as node 1 sees it
 version 0.1.0, incarnation 4, up 5 min, 2 sessions here
 
-NODE  ADDRESS         CONNECTED  ALIVE  OWNS
-1     127.0.0.1:7400  itself     yes    1
-2     127.0.0.2:7400  NO         NO     0
+NODE  ADDRESS         CONNECTED  ALIVE  STANDING  REACHES  OWNS
+1     127.0.0.1:7400  itself     yes    in-touch  3        1
+2     127.0.0.2:7400  NO         NO     -                  0
+3     127.0.0.3:7400  via 1      yes    in-touch  3        0
 
 PARTITION  OWNER  EPOCH  TERM  VOTERS  APPLIED  COMMITTED  LAST LOG
 0          1      12     3     1,2     100      1000       -
