@@ -10,6 +10,7 @@
 
 pub mod wait;
 
+pub mod cable;
 pub mod control;
 pub mod pool;
 

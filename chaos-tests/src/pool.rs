@@ -250,6 +250,37 @@ impl Pool {
             .expect("a node of this pool")
     }
 
+    /// Where the other nodes reach a node.
+    pub fn cluster_address(&self, id: u64) -> Result<SocketAddr> {
+        let file: Table = std::fs::read_to_string(&self.node(id).config)?.parse()?;
+        let listen = file
+            .get("cluster")
+            .and_then(|section| section.get("listen"));
+        let listen = listen.and_then(toml::Value::as_str);
+        Ok(listen.context("cluster.listen is missing")?.parse()?)
+    }
+
+    /// Changes where `from` dials `to`. Before `from` is started.
+    pub fn set_member(&self, from: u64, to: u64, address: SocketAddr) -> Result<()> {
+        let config = &self.node(from).config;
+        let mut file: Table = std::fs::read_to_string(config)?.parse()?;
+        let members = file
+            .get_mut("cluster")
+            .and_then(|section| section.get_mut("members"))
+            .and_then(toml::Value::as_array_mut)
+            .context("cluster.members is missing")?;
+        let prefix = format!("{to}=");
+        let is_of = |member: &&mut toml::Value| {
+            member
+                .as_str()
+                .is_some_and(|text| text.starts_with(&prefix))
+        };
+        let member = members.iter_mut().find(is_of).context("no such member")?;
+        *member = format!("{prefix}{address}").into();
+        std::fs::write(config, toml::to_string(&file)?)?;
+        Ok(())
+    }
+
     /// The pool's folder, as `muster init` made it.
     pub fn root(&self) -> PathBuf {
         self.dir.path().join("pool")

@@ -48,7 +48,11 @@ fn a_missing_certificate() {
     let pool = pool();
     let node = pool.node(1);
     std::fs::remove_file(node.config.with_file_name("clients.pem")).expect("it was there");
-    check(&start(&node.config), CONFIG, &["clients.pem"]);
+    check(
+        &start(&node.config),
+        CONFIG,
+        &["muster.toml", "[clients] certificate", "clients.pem"],
+    );
 }
 
 #[test]

@@ -417,3 +417,15 @@ fn a_refusal_goes_back_with_its_error() {
         })]
     );
 }
+
+/// Frames may take a longer way than those that were sent after them.
+#[test]
+fn an_older_attempt_that_comes_late_changes_nothing() {
+    let mut owner = Owner::new();
+    assert_eq!(owner.up(attach(2, 0, true)), attached(2, 0));
+    assert_eq!(owner.up(attach(1, 0, true)), []);
+    assert_eq!(owner.up(attach(1, 0, false)), []);
+    let proposal = proposed(LinkOrigin::Node(NODE.0), 1, 1);
+    assert_eq!(owner.up(propose(1)), [proposal]);
+    assert_eq!(owner.up(attach(3, 0, true)), attached(3, 0));
+}

@@ -63,7 +63,12 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, peer: Arc<Peer>, lane: L
                 // One line per change, not one per attempt.
                 let error = error.to_string();
                 if error != last_error {
-                    tracing::warn!(peer = %peer.node, %lane, %error, "cannot connect to a peer; retrying");
+                    // The lanes share their fate: one of them says it for all.
+                    if lane == Lane::Raft {
+                        tracing::warn!(peer = %peer.node, %error, "cannot connect to a peer; retrying");
+                    } else {
+                        tracing::debug!(peer = %peer.node, %lane, %error, "cannot connect to a peer; retrying");
+                    }
                     last_error = error;
                 }
             }

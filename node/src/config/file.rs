@@ -208,6 +208,23 @@ impl ConfigFile {
         }
     }
 
+    /// A file that a key names, with its whole path.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] if it is not there.
+    pub(crate) fn existing(
+        &self,
+        section: &'static str,
+        key: &'static str,
+        path: &Path,
+    ) -> Result<PathBuf, ConfigError> {
+        let path = self.resolve(path);
+        if path.exists() {
+            return Ok(path);
+        }
+        Err(self.invalid(section, key, format!("there is no file {}", path.display())))
+    }
+
     /// A value does not go with others or with the world.
     pub(crate) fn invalid(
         &self,

@@ -242,7 +242,7 @@ fn values_must_go_together() {
 fn certificates_are_looked_at_before_anything_starts() {
     check(
         |pool| fs::remove_file(pool.node("clients.pem")).unwrap(),
-        "clients.pem: No such file or directory (os error 2)",
+        "muster.toml: [clients] certificate: there is no file clients.pem",
     );
     check(
         |pool| fs::write(pool.node("clients.pem"), "").unwrap(),

@@ -79,7 +79,7 @@ impl NodeConfig {
         file: &ConfigFile,
         provider: Arc<CryptoProvider>,
     ) -> Result<NodeConfig, ConfigError> {
-        let pool = PoolFile::load(&file.resolve(&file.pool.file))?;
+        let pool = PoolFile::load(&file.existing("pool", "file", &file.pool.file)?)?;
         check_listeners(file)?;
         Ok(NodeConfig {
             node: NodeId(file.node.id),
@@ -142,10 +142,10 @@ fn cluster(
         let reason = format!("this node, {}, is not among them ([node] id)", node.0);
         return Err(file.invalid("cluster", "members", reason));
     }
-    let ca_path = file.resolve(&file.cluster.ca);
-    let key_path = file.resolve(&file.cluster.key);
+    let ca_path = file.existing("cluster", "ca", &file.cluster.ca)?;
+    let key_path = file.existing("cluster", "key", &file.cluster.key)?;
     let certified = Certified::load(
-        &file.resolve(&file.cluster.certificate),
+        &file.existing("cluster", "certificate", &file.cluster.certificate)?,
         &key_path,
         &provider,
     )?;
@@ -195,8 +195,9 @@ fn clients(
                 format!("{iterations} is not {SCRAM_ITERATIONS_MIN} to {SCRAM_ITERATIONS_MAX}");
             file.invalid("clients", "scram_iterations", reason)
         })?;
-    let key_path = file.resolve(&section.key);
-    let certified = Certified::load(&file.resolve(&section.certificate), &key_path, &provider)?;
+    let key_path = file.existing("clients", "key", &section.key)?;
+    let certificate = file.existing("clients", "certificate", &section.certificate)?;
+    let certified = Certified::load(&certificate, &key_path, &provider)?;
     certified.check_name(&pool.constants.domain)?;
     refuse_exposed(&key_path)?;
     let mut tls = certified.server_config(provider)?;
@@ -352,8 +353,9 @@ fn outbound(file: &ConfigFile) -> Result<OutboundLimits, ConfigError> {
 
 fn control(file: &ConfigFile, provider: Arc<CryptoProvider>) -> Result<ControlConfig, ConfigError> {
     let section = file.control.clone();
-    let key_path = file.resolve(&section.key);
-    let certified = Certified::load(&file.resolve(&section.certificate), &key_path, &provider)?;
+    let key_path = file.existing("control", "key", &section.key)?;
+    let certificate = file.existing("control", "certificate", &section.certificate)?;
+    let certified = Certified::load(&certificate, &key_path, &provider)?;
     refuse_exposed(&key_path)?;
     if section.connections_max == 0 || section.request_timeout.0.is_zero() {
         return Err(file.invalid(

@@ -28,6 +28,9 @@ pub(crate) struct Client {
     agent: Agent,
     url: String,
     authorization: String,
+    /// Where token and CA came from, for what is said of them.
+    token_file: PathBuf,
+    ca: PathBuf,
 }
 
 /// Whether a request changes anything: then a lost answer leaves the outcome unknown.
@@ -101,6 +104,8 @@ impl Client {
             agent: Agent::new_with_config(config),
             url: url.clone(),
             authorization: format!("Bearer {token}"),
+            token_file: token_file.clone(),
+            ca: ca.clone(),
         })
     }
 
@@ -173,6 +178,11 @@ impl Client {
             return Ok(text);
         }
         let message = match serde_json::from_str::<RefusalReport>(&text) {
+            Ok(_) if status == 401 => format!(
+                "{}: the token in {} is not that of this node",
+                self.url,
+                self.token_file.display()
+            ),
             Ok(refusal) => refusal.message,
             Err(_) => format!("{}: HTTP status {status}", self.url),
         };
@@ -180,18 +190,30 @@ impl Client {
     }
 
     fn unanswered(&self, kind: Kind, error: &ureq::Error) -> Failure {
+        let untrusted = format!(
+            "; its certificate does not come from the CA in {}: is it a node of that pool?",
+            self.ca.display()
+        );
         let (exit, hint) = match error {
             ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => {
                 (Exit::Unavailable, "; is the node running?")
             }
+            ureq::Error::Io(error) if is_untrusted(error) => (Exit::Unavailable, &*untrusted),
             _ if is_unsent(error) => (Exit::Unavailable, ""),
             _ if kind == Kind::Changes => {
                 (Exit::OutcomeUnknown, "; the change may still come about")
             }
+            ureq::Error::Protocol(_) => (Exit::Unavailable, "; is that a control port?"),
             _ => (Exit::Unavailable, ""),
         };
         Failure::new(exit, format!("{}: {error}{hint}", self.url))
     }
+}
+
+/// Whether the other end's certificate was refused.
+fn is_untrusted(error: &std::io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// Whether the request surely did not reach the node.
@@ -204,8 +226,7 @@ fn is_unsent(error: &ureq::Error) -> bool {
                     | ErrorKind::HostUnreachable
                     | ErrorKind::NetworkUnreachable
             );
-            let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
-            refused || matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
+            refused || is_untrusted(error)
         }
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect)
         | ureq::Error::HostNotFound
@@ -256,6 +277,8 @@ mod tests {
             agent: Agent::new_with_defaults(),
             url: url.to_owned(),
             authorization: String::new(),
+            token_file: PathBuf::new(),
+            ca: PathBuf::new(),
         };
         let check = |error: ureq::Error, reading: Exit, changing: Exit| {
             let client = client("https://127.0.0.1:1");
