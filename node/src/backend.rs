@@ -36,6 +36,7 @@ impl ControlBackend for Backend {
             quorum: ready.quorum,
             stopping: ready.stopping,
             log_full: ready.log_full,
+            groups_failed: ready.groups_failed,
             partitions_owned: ready.partitions_owned,
             partitions: ready.partitions,
         }

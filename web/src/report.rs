@@ -115,6 +115,8 @@ pub struct Readiness {
     pub stopping: bool,
     /// Whether its log takes no entries because its disk is full.
     pub log_full: bool,
+    /// Groups that have stopped on the node after an error.
+    pub groups_failed: u16,
     /// Partitions of which the node knows an owner.
     pub partitions_owned: u16,
     /// All partitions.
@@ -128,6 +130,7 @@ impl Readiness {
             quorum,
             stopping,
             log_full,
+            groups_failed,
             partitions_owned,
             partitions,
         } = *self;
@@ -144,6 +147,12 @@ impl Readiness {
         ];
         if let Some((_, sentence)) = sentences.into_iter().find(|(is_so, _)| *is_so) {
             return Some(sentence.to_owned());
+        }
+        if groups_failed > 0 {
+            return Some(format!(
+                "{groups_failed} of this node's groups have stopped after an error of a store, which the log names: \
+                 mend it and restart this node"
+            ));
         }
         (partitions_owned < partitions).then(|| {
             format!(

@@ -65,6 +65,7 @@ impl ControlBackend for Accounts {
             quorum: self.quorum,
             stopping: false,
             log_full: false,
+            groups_failed: 0,
             partitions_owned: 1,
             partitions: 1,
         }
@@ -485,6 +486,7 @@ fn readiness_in_words() {
         quorum: true,
         stopping: false,
         log_full: false,
+        groups_failed: 0,
         partitions_owned: 16,
         partitions: 16,
     };
@@ -505,6 +507,13 @@ fn readiness_in_words() {
     check(
         |ready| ready.log_full = true,
         Some("the disk of the log is full: this node takes no changes until there is room"),
+    );
+    check(
+        |ready| ready.groups_failed = 2,
+        Some(
+            "2 of this node's groups have stopped after an error of a store, which the log names: \
+             mend it and restart this node",
+        ),
     );
     // Of several causes the one that explains the others.
     check(

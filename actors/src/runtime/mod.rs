@@ -73,8 +73,13 @@ pub enum StartError {
     #[error("the cluster port can't be opened: {0}")]
     Cluster(#[from] TransportError),
     /// The log can't be opened.
-    #[error("the log can't be opened: {0}")]
-    Log(#[from] LogError),
+    #[error("the log in {} can't be opened: {source}", path.display())]
+    Log {
+        /// Its folder.
+        path: std::path::PathBuf,
+        /// Why.
+        source: LogError,
+    },
     /// The archive can't be opened.
     #[error("the archive can't be opened: {0}")]
     Archive(#[from] ArchiveError),
@@ -132,7 +137,9 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         ..ArchiveOptions::default()
     };
     let archive = Archive::open(&settings.data.archive_dir(), &archive_options)?;
-    let (log, _recovered) = Log::open(&settings.data.log_dir(), settings.storage.log.clone())?;
+    let path = settings.data.log_dir();
+    let opened = Log::open(&path, settings.storage.log.clone());
+    let (log, _recovered) = opened.map_err(|source| StartError::Log { path, source })?;
     let gossip = Arc::new(Gossiper::new(settings.node, Incarnation(0)));
     let dispatcher = Arc::new(Dispatcher::new(&settings, Arc::clone(&gossip)));
     let transport = start_transport(&settings, &network, Arc::clone(&dispatcher)).await?;

@@ -87,6 +87,8 @@ pub struct Readiness {
     pub stopping: bool,
     /// Its log takes no entries: the disk is full.
     pub log_full: bool,
+    /// Groups that have stopped on this node after an error of a store.
+    pub groups_failed: u16,
     /// Partitions with a leader whose owner is known.
     pub partitions_owned: u16,
     /// All partitions.
@@ -96,7 +98,11 @@ pub struct Readiness {
 impl Readiness {
     /// Whether every partition can be served.
     pub fn is_ready(&self) -> bool {
-        self.quorum && !self.stopping && !self.log_full && self.partitions_owned == self.partitions
+        self.quorum
+            && !self.stopping
+            && !self.log_full
+            && self.groups_failed == 0
+            && self.partitions_owned == self.partitions
     }
 }
 
@@ -182,6 +188,10 @@ fn told(gossip: &Gossiper, node: NodeId) -> (Option<Standing>, Vec<u64>) {
 
 pub(super) fn readiness(fabric: &Arc<Fabric>, groups: &Groups) -> Readiness {
     let statuses = groups.status();
+    let failed = statuses
+        .iter()
+        .filter(|status| status.failed.is_some())
+        .count();
     let is_led = |id| {
         let group = statuses.iter().find(|status| status.group == Group::of(id));
         group.is_some_and(|status| status.leader.is_some())
@@ -196,6 +206,7 @@ pub(super) fn readiness(fabric: &Arc<Fabric>, groups: &Groups) -> Readiness {
         quorum: matches!(standing, Standing::InTouch | Standing::Stopping),
         stopping: standing == Standing::Stopping,
         log_full: !groups.log_has_room(),
+        groups_failed: u16::try_from(failed).unwrap_or(u16::MAX),
         partitions_owned: u16::try_from(owned).unwrap_or(u16::MAX),
         partitions: fabric.table.partitions(),
     }
