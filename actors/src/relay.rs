@@ -79,8 +79,12 @@ pub(crate) fn carry(
         epoch: frame.epoch,
         flags: 0,
     };
-    frame.flags = CARRIED;
-    frame.sequence = from.0;
+    // What we said to ourselves we say ourselves.
+    (frame.flags, frame.sequence) = if from == transport.node() {
+        (0, 0)
+    } else {
+        (CARRIED, from.0)
+    };
     let waits = transport.queued_bytes(to, Lane::Route);
     if waits <= WAITING_BYTES_MAX && transport.send(to, Lane::Route, frame).is_ok() {
         return Ok(());

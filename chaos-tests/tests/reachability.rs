@@ -242,3 +242,51 @@ async fn where_no_voter_reaches_more_frames_go_by_one_hop() {
     };
     story.await.expect("the story ends well");
 }
+
+/// The figure is printed; the limit only says that it is a matter of seconds, not of the ten that logins take to end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_lost_the_quorum_says_so_at_once() {
+    let story = async {
+        let mut pool = Pool::start(&PoolSettings::nodes(3)).await?;
+        pool.kill(2)?;
+        pool.kill(3)?;
+        let killed = Instant::now();
+        let control = pool.node(1).control.clone();
+        let refusal = until("node 1 is not ready", Duration::from_secs(8), async || {
+            let answer = control.request("GET", "/health/ready", None).await.ok()?;
+            (answer.status == 503).then_some(answer)
+        });
+        let message = refusal.await?.json()?["message"].to_string();
+        println!(
+            "not ready {} ms after the kill: {message}",
+            killed.elapsed().as_millis()
+        );
+        if !message.contains("no quorum") && !message.contains("no owner") {
+            bail!("the sentence does not help: {message}");
+        }
+        let standing = until("the standing", Duration::from_secs(8), async || {
+            let status = pool.status(1).await.ok()?;
+            let standing = status["members"][0]["standing"].as_str()?.to_owned();
+            (standing != "in-touch").then_some(standing)
+        });
+        let standing = standing.await?;
+        if !["no-quorum", "no-logins"].contains(&standing.as_str()) {
+            bail!("standing: {standing}");
+        }
+        pool.start_all()?;
+        pool.all_ready().await?;
+        let told = until("every node's standing", LIMIT, async || {
+            let status = pool.status(1).await.ok()?;
+            let members = status["members"].as_array()?;
+            let all = members.iter().all(|member| {
+                member["standing"] == json!("in-touch")
+                    && member["reaches"]
+                        .as_array()
+                        .is_some_and(|nodes| nodes.len() == 2)
+            });
+            all.then_some(())
+        });
+        told.await
+    };
+    story.await.expect("the story ends well");
+}
