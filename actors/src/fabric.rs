@@ -337,13 +337,11 @@ impl Fabric {
             sequence: 0,
             body,
         };
-        Ok(match self.relay(to) {
-            Some(relay) => {
-                let frame = relay::asking(frame, to);
-                self.transport.send(relay, Lane::Route, frame)?
-            }
-            None => self.transport.send(to, Lane::Route, frame)?,
-        })
+        let (next, frame) = match self.relay(to) {
+            Some(relay) => (relay, relay::asking(frame, to)),
+            None => (to, frame),
+        };
+        Ok(self.transport.send(next, Lane::Route, frame)?)
     }
 }
 
