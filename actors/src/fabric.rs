@@ -292,6 +292,27 @@ impl Fabric {
         sent
     }
 
+    /// Soft state came to this node for a partition that it doesn't own: it goes to the owner, if that is another node, or
+    /// waits for the next.
+    ///
+    /// # Errors
+    /// When it waits.
+    pub(crate) fn hand_on(
+        &self,
+        partition: PartitionId,
+        across: &Across,
+    ) -> Result<(), FabricError> {
+        if self
+            .owner(partition)
+            .is_some_and(|(owner, _)| owner != self.node)
+        {
+            return self.send_to_owner(partition, across);
+        }
+        let mut recent = self.recent_words(partition)?;
+        recent.keep(across, across.encode()?, false, Instant::now());
+        Err(FabricError::NoOwner(partition))
+    }
+
     /// Tells a partition's new owner what the old one may never have heard.
     pub(crate) fn tell_new_owner(&self, partition: PartitionId, owner: NodeId, epoch: Epoch) {
         let Ok(mut recent) = self.recent_words(partition) else {

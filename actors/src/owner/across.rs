@@ -15,8 +15,8 @@ impl OwnerActor {
     pub(super) fn across(&mut self, from_node: NodeId, across: Across, _ctx: &mut Context<Self>) {
         let fabric = Arc::clone(&self.fabric);
         let Some(reign) = &mut self.reign else {
-            // Outboxes send again by themselves; soft state is sent again to the next owner.
-            return;
+            // Outboxes send again by themselves.
+            return self.hand_on(across);
         };
         match across {
             Across::OutboxPropose {

@@ -83,6 +83,13 @@ impl Followers {
         ways.into_iter().flat_map(overdue).collect()
     }
 
+    /// Everything that waits: the reign is over.
+    pub(super) fn release(&mut self) -> Vec<Across> {
+        let ways: Vec<PartitionId> = self.ways.keys().copied().collect();
+        let all = |from| self.take_while(from, |_| true);
+        ways.into_iter().flat_map(all).collect()
+    }
+
     fn take_while(&mut self, from: PartitionId, goes: impl Fn(&Follower) -> bool) -> Vec<Across> {
         let mut out = Vec::new();
         let Some(way) = self.ways.get_mut(&from) else {

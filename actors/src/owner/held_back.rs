@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use cluster::link::protocol::Across;
 use cluster::transport::Lane;
+use xmpp::stanza::StanzaKind;
 
 use super::OwnerActor;
 use crate::publication::ToPublication;
@@ -44,7 +45,7 @@ impl HeldBack {
     }
 
     /// Everything that waited, in order; from now on nothing waits.
-    fn release(&mut self) -> VecDeque<Across> {
+    pub(super) fn release(&mut self) -> VecDeque<Across> {
         self.gathered = true;
         self.bytes = 0;
         std::mem::take(&mut self.words)
@@ -106,6 +107,21 @@ impl OwnerActor {
                     && !reign.mourned.contains(&member.id)
                     && reachable(member.id)
             })
+    }
+
+    /// Soft state for an owner that this node isn't, or no longer: whoever sent it won't know, and a client would wait for
+    /// the answer to its iq for ever. It goes to the owner that is known, which has a higher epoch, or waits for the next.
+    ///
+    /// Presence and probes are said again to a new owner by those who said them.
+    pub(super) fn hand_on(&self, across: Across) {
+        let Across::Stanza { stanza, .. } = &across else {
+            return;
+        };
+        if stanza.kind != StanzaKind::Presence
+            && let Err(error) = self.fabric.hand_on(self.partition, &across)
+        {
+            tracing::debug!(%error, partition = %self.partition, "a stanza waits for the next owner");
+        }
     }
 
     fn pass_soft(&mut self, across: Across) {

@@ -117,8 +117,14 @@ impl OwnerActor {
         if self.stopping {
             return;
         }
-        self.fabric
+        let news = self
+            .fabric
             .learn_owner(self.partition, self.fabric.node, epoch);
+        if news {
+            // What waited on this node for an owner reaches the one that it has become.
+            self.fabric
+                .tell_new_owner(self.partition, self.fabric.node, epoch);
+        }
         if let Some(actors) = self.fabric.actors(self.partition) {
             let owner = self.fabric.node;
             crate::link::tell(&actors.link, crate::link::ToLink::OwnerIs { owner, epoch });
@@ -201,7 +207,11 @@ impl OwnerActor {
     }
 
     pub(super) fn end(&mut self, why: &str) {
-        if let Some(reign) = self.reign.take() {
+        if let Some(mut reign) = self.reign.take() {
+            let held = reign.held_back.release().into_iter();
+            for across in held.chain(reign.followers.release()) {
+                self.hand_on(across);
+            }
             tracing::info!(partition = %self.partition, epoch = %reign.epoch, why, "no longer owning");
             for room in reign.rooms.into_values() {
                 room.try_send(ToRoom::End).ok();
