@@ -20,6 +20,8 @@ impl Picture {
     pub(super) fn bound(&mut self, key: SessionKey) {
         let sessions = self.users.entry(key.jid.bare()).or_default();
         sessions.retain(|session| session.key.jid != key.jid);
+        // Mostly the only one: no room for four.
+        sessions.reserve_exact(1);
         sessions.push(SessionState {
             key,
             flags: Default::default(),
