@@ -169,7 +169,10 @@ fn moved(
         .owner(partition)
         .filter(|(owner, _)| *owner != fabric.node)?;
     let hint = Across::OwnerHint { owner, epoch };
-    if let Err(error) = fabric.send_across(from, partition, epoch, &hint) {
+    // What we sent to ourselves was on its way when we heard of the new owner.
+    if from != fabric.node
+        && let Err(error) = fabric.send_across(from, partition, epoch, &hint)
+    {
         tracing::debug!(%error, %from, "a sender was not told that the owner has moved; gossip will");
     }
     Some(owner).filter(|owner| *owner != from)
