@@ -5,12 +5,13 @@
 //! [`checker`] says what was promised and not kept.
 //!
 //! ```text
-//!  tests/*.rs ─► pool (processes, faults; networks in an enclave) ◄─ sockets ─ client ◄─ scenario | load ─► history ─► checker
+//!  tests/*.rs ─► pool (processes, faults; networks and disks in an enclave) ◄─ sockets ─ client ◄─ scenario | load ─► history ─► checker
 //! ```
 
 pub mod wait;
 
 pub mod cable;
+pub mod disk;
 pub mod enclave;
 pub mod network;
 

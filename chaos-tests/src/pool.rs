@@ -7,7 +7,7 @@ mod process;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -348,6 +348,16 @@ impl Pool {
             bail!("node {id} ended with {ended}");
         }
         Ok(())
+    }
+
+    /// How a node ended by itself, if it has; it can then be started again.
+    pub fn ended(&mut self, id: u64) -> Option<ExitStatus> {
+        let node = self.node_mut(id);
+        let ended = node.process.as_mut().and_then(NodeProcess::ended);
+        if ended.is_some() {
+            node.process = None;
+        }
+        ended
     }
 
     /// Freezes a node: SIGSTOP.

@@ -12,7 +12,7 @@ pub(crate) enum Exit {
     Config = 3,
     /// A port is in use or may not be listened on.
     Port = 4,
-    /// The data folder is another's, in use or damaged.
+    /// The data folder is another's, in use or damaged, or its disk is full.
     Data = 5,
     /// No quorum of the pool in time.
     NoQuorum = 6,
@@ -32,7 +32,7 @@ Exit codes:
   2  the command line is wrong
   3  the configuration, or a file that it names, is wrong
   4  a port is in use or may not be listened on
-  5  the data folder is another node's, in use or damaged
+  5  the data folder is another node's, in use or damaged, or its disk is full
   6  no quorum of the pool in time
   7  the node refused (muster ctl)
   8  the node can't be reached, or can't do it now (muster ctl)
@@ -69,6 +69,12 @@ impl Failure {
             cause = error.source();
         }
         Failure { exit, message }
+    }
+
+    /// With more said about it.
+    pub(crate) fn and(mut self, more: &str) -> Failure {
+        self.message.push_str(more);
+        self
     }
 
     /// Says it on standard error.

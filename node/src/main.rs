@@ -10,7 +10,7 @@
 //! - [`config`]: `muster.toml` and the pool file; [`certificate`]: certificates from files; [`check`]: `muster check-config`.
 //! - [`tickets`]: clients resume TLS on any node.
 //! - [`init`]: new pools; [`authority`]: their CA; [`secret_file`]: files for the owner's eyes.
-//! - [`run`]: one life of a node; [`logging`]: what it says meanwhile; [`backend`]: the node behind its control port.
+//! - [`run`]: one life of a node; [`disk`]: a full disk explained; [`logging`]: what it says meanwhile; [`backend`]: the node behind its control port.
 //! - [`ctl`]: operators' commands.
 //!
 //! Only this crate knows files, the environment and the process.
@@ -28,6 +28,7 @@ mod init;
 mod secret_file;
 
 mod backend;
+mod disk;
 mod logging;
 mod run;
 

@@ -23,6 +23,7 @@ use crate::cli::RunArgs;
 use crate::config::pool_file::refuse_exposed;
 use crate::config::validate::{ClientsConfig, ControlConfig};
 use crate::config::{ConfigFile, NodeConfig};
+use crate::disk::DataDisk;
 use crate::exit::{Exit, Failure, print};
 use crate::init::TOKEN_BYTES;
 use crate::logging;
@@ -40,7 +41,16 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     logging::start(&file)?;
     let config = NodeConfig::validate(&file, Arc::new(rustls::crypto::ring::default_provider()))?;
     raise_open_files();
-    let data = open_data(&config, args.new_data)?;
+    let disk = DataDisk::new(&config.data_dir, config.log_options.disk_free_bytes_min);
+    live(config, args.new_data, disk.clone()).map_err(|failure| match failure.exit {
+        Exit::Data | Exit::Failed => disk.explain(failure),
+        _ => failure,
+    })
+}
+
+fn live(mut config: NodeConfig, new_data: bool, disk: DataDisk) -> Result<(), Failure> {
+    config.raft.on_failure = disk.on_failure();
+    let data = open_data(&config, new_data)?;
     let token = control_token(&config.control.token_file)?;
     actix_rt::System::new().block_on(serve(config, data, token))
 }

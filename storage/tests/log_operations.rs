@@ -7,12 +7,15 @@
 
 mod log_support;
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use log_support::*;
-use storage::log::{GroupId, Log, LogEntry, LogError, LogOptions};
+use storage::log::{GroupId, Log, LogDisk, LogEntry, LogError, LogOptions};
 
 #[test]
 fn what_was_saved_is_there_after_a_reopen() {
@@ -337,6 +340,51 @@ fn a_full_log_takes_votes_and_recovers() {
     });
     assert!(taken);
     check_whole(&held(&log, 0));
+}
+
+/// A disk that says how much is free as the test tells it.
+struct Roomy(AtomicU64);
+
+impl LogDisk for Roomy {
+    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+        Ok(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// Others fill the disk while the log has spare segments: it used to go on taking entries, until the archive had no room
+/// for what was committed.
+#[test]
+fn entries_are_unwanted_while_less_than_the_reserve_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Roomy(AtomicU64::new(1 << 30)));
+    let log = open(
+        dir.path(),
+        LogOptions {
+            disk_free_bytes_min: 8 << 20,
+            disk: disk.clone(),
+            ..options(16 << 10)
+        },
+    );
+    let has_room = |free: u64, expect: bool| {
+        disk.0.store(free, Ordering::Relaxed);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while log.has_room(100) != expect {
+            assert!(Instant::now() < deadline, "{free} bytes free: {expect}");
+            std::thread::yield_now();
+        }
+    };
+    has_room(1 << 30, true);
+    append(&log, 0, entries(0..1, 1, 100)).unwrap();
+    has_room((8 << 20) - 1, false);
+    assert!(log.disk_is_low() && log.metrics().full);
+    // What is under way comes to its end.
+    append(&log, 0, entries(1..2, 1, 100)).unwrap();
+    vote(&log, 0, "vote");
+    // A little more than the reserve must be free, so that it doesn't go to and fro.
+    disk.0.store(8 << 20, Ordering::Relaxed);
+    has_room(9 << 20, true);
+    assert!(!log.disk_is_low());
+    append(&log, 0, entries(2..3, 1, 100)).unwrap();
 }
 
 #[test]

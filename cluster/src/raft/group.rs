@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::errors::{
+    ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError,
+};
 use openraft::raft::responder::Responder;
 use openraft::{LinearizerOption, Raft, RaftMetrics, ServerState};
 use tokio::runtime::Handle;
@@ -86,6 +88,14 @@ impl GroupNode {
     /// The vote this node has given or taken.
     pub(crate) fn vote(&self) -> Vote {
         self.raft.server_metrics().borrow_watched().vote
+    }
+
+    /// Why the group has stopped by itself; `None` also when it was told to stop.
+    pub(crate) fn failure(&self) -> Option<String> {
+        match self.metrics().running_state {
+            Ok(()) | Err(Fatal::Stopped) => None,
+            Err(fatal) => Some(fatal.to_string()),
+        }
     }
 
     pub(crate) fn submitted_bytes(&self) -> usize {

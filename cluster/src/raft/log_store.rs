@@ -72,6 +72,11 @@ impl GroupLog {
         self.log.has_room(bytes)
     }
 
+    /// Whether the disk has less free than what is committed may need.
+    pub(crate) fn disk_is_low(&self) -> bool {
+        self.log.disk_is_low()
+    }
+
     /// The saved vote.
     pub(crate) fn vote(&self) -> io::Result<Option<VoteRecord>> {
         self.log

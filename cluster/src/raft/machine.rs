@@ -24,8 +24,10 @@ use storage::codec::{decode, encode};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::error::MachineError;
+use super::failure::{OnFailure, sentence};
 use super::record::MarkRecord;
 use super::type_config::{self, LogId, StoredMembership, TypeConfig};
+use crate::node_id::Group;
 
 /// One committed entry.
 #[derive(Clone, PartialEq, Eq)]
@@ -118,6 +120,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 
 /// A machine as openraft's state machine.
 pub(crate) struct Replica {
+    group: Group,
+    on_failure: OnFailure,
     /// Never contended: openraft wants its state machines `Sync`, but calls them one at a time.
     machine: Mutex<Box<dyn Machine>>,
     applied: Option<LogId>,
@@ -127,8 +131,10 @@ pub(crate) struct Replica {
 impl Replica {
     /// Takes over a machine where its mark says it is. The log, which is purged up to `purged`, must go on behind that.
     pub(crate) fn new(
+        group: Group,
         machine: Box<dyn Machine>,
         purged: Option<LogId>,
+        on_failure: OnFailure,
     ) -> Result<Replica, MachineError> {
         let (applied, membership) = match machine.applied() {
             Some(mark) => {
@@ -156,6 +162,8 @@ impl Replica {
             )));
         }
         Ok(Replica {
+            group,
+            on_failure,
             machine: Mutex::new(machine),
             applied,
             membership,
@@ -175,7 +183,8 @@ impl Replica {
             .ok_or_else(|| io::Error::other("nothing is applied yet"))?;
         let mark = encode_mark(&applied, &self.membership)?;
         let machine = self.machine();
-        let file = away(|| machine.write_snapshot(mark)).map_err(failed)?;
+        let written = away(|| machine.write_snapshot(mark));
+        let file = written.map_err(|error| self.failed(error))?;
         tracing::info!(index = applied.index, id = %file.id, "snapshot written");
         let meta = SnapshotMeta {
             last_log_id: Some(applied),
@@ -185,6 +194,12 @@ impl Replica {
             meta,
             snapshot: file.path,
         })
+    }
+
+    /// A machine that failed has no way back. Told at once: nobody shall see the group half alive.
+    fn failed(&self, error: MachineError) -> io::Error {
+        self.on_failure.tell(self.group, &sentence(&error));
+        io::Error::other(error)
     }
 
     fn apply_chunk(&mut self, chunk: &mut Chunk) -> io::Result<()> {
@@ -198,11 +213,12 @@ impl Replica {
         let entries = std::mem::take(&mut chunk.entries);
         let bytes = chunk.bytes;
         let machine = self.machine();
-        if machine.may_block(entries.len(), bytes) {
-            away(|| machine.apply(entries, mark)).map_err(failed)?;
+        let done = if machine.may_block(entries.len(), bytes) {
+            away(|| machine.apply(entries, mark))
         } else {
-            machine.apply(entries, mark).map_err(failed)?;
-        }
+            machine.apply(entries, mark)
+        };
+        done.map_err(|error| self.failed(error))?;
         self.applied = Some(applied);
         for responder in chunk.responders.drain(..) {
             responder.send(());
@@ -216,11 +232,6 @@ fn encode_mark(applied: &LogId, membership: &StoredMembership) -> io::Result<Byt
     encode(&type_config::mark(applied, membership))
         .map(Bytes::from)
         .map_err(io::Error::other)
-}
-
-fn failed(error: MachineError) -> io::Error {
-    tracing::error!(error = %error, cause = ?error.source, "a machine failed, its group stops on this node");
-    io::Error::other(error)
 }
 
 /// Entries gathered for one call of the machine.
@@ -309,7 +320,8 @@ impl RaftStateMachine<TypeConfig> for Replica {
         let Some((mark, snapshot)) = self.machine().snapshot() else {
             return Ok(None);
         };
-        let (last, last_membership) = type_config::unmark(&read_mark(&mark).map_err(failed)?);
+        let (last, last_membership) =
+            type_config::unmark(&read_mark(&mark).map_err(io::Error::other)?);
         Ok(Some(Snapshot {
             meta: SnapshotMeta {
                 last_log_id: Some(last),
@@ -355,7 +367,8 @@ mod tests {
         }
 
         fn apply(&mut self, _: Vec<CommittedEntry>, _: Bytes) -> Result<(), MachineError> {
-            Err(MachineError::new("nothing is applied here"))
+            let cause = io::Error::other("the disk");
+            Err(MachineError::caused("nothing is applied here", cause))
         }
 
         fn write_snapshot(&mut self, _: Bytes) -> Result<SnapshotFile, MachineError> {
@@ -368,12 +381,39 @@ mod tests {
         }
     }
 
+    /// It used to leave a dead group behind in a process that lived on.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_failed_machine_is_told_before_anything_else_happens() {
+        let told = std::sync::Arc::new(Mutex::new(Vec::new()));
+        let telling = told.clone();
+        let on_failure = OnFailure::new(move |group, reason| {
+            telling.lock().unwrap().push((group, reason.to_owned()));
+        });
+        let machine = Box::new(Standing {
+            applied: None,
+            snapshot: None,
+        });
+        let mut replica = Replica::new(Group(3), machine, None, on_failure).unwrap();
+        let mut chunk = Chunk {
+            last: Some(LogId::from(LogIdRecord { term: 1, index: 1 })),
+            ..Chunk::default()
+        };
+        let failed = tokio::spawn(async move { replica.apply_chunk(&mut chunk).is_err() });
+        assert!(failed.await.unwrap());
+        let told = told.lock().unwrap();
+        assert_eq!(
+            *told,
+            [(Group(3), "nothing is applied here: the disk".to_owned())]
+        );
+    }
+
     /// A machine is taken over only where the log goes on behind it.
     #[test]
     fn the_log_must_go_on_behind_the_state() {
         let check = |applied, snapshot, purged: Option<u64>, expect: Option<&str>| {
             let purged = purged.map(|index| LogId::from(LogIdRecord { term: 1, index }));
-            let replica = Replica::new(Box::new(Standing { applied, snapshot }), purged);
+            let machine = Box::new(Standing { applied, snapshot });
+            let replica = Replica::new(Group(1), machine, purged, OnFailure::default());
             let refused = replica.err().map(|error| error.what);
             let said = refused.as_deref().unwrap_or_default();
             assert!(said.contains(expect.unwrap_or_default()), "{said}");

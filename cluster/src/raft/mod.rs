@@ -21,6 +21,7 @@
 
 mod crash;
 mod error;
+mod failure;
 mod group;
 mod inbound;
 mod late_commits;
@@ -58,6 +59,7 @@ use crate::node_id::{Group, NodeId};
 use crate::transport::{Frame, Lane, Reply, Transport};
 
 pub use error::{GroupsError, MachineError, ReadError, SubmitError};
+pub use failure::OnFailure;
 pub use group::{GroupHandle, Leadership};
 #[cfg(test)]
 pub(crate) use machine::mark_of;
@@ -513,7 +515,8 @@ impl Opener {
             GroupShared::new(group, number, node, settings, log.clone()).map_err(unreadable)?;
         let shared = Arc::new(shared);
         let purged = log.last_purged().map_err(unreadable)?;
-        let replica = Replica::new(machine, purged)
+        let on_failure = shared.settings.on_failure.clone();
+        let replica = Replica::new(group, machine, purged, on_failure)
             .map_err(|source| GroupsError::Machine { group, source })?;
         let clients = Clients {
             group: shared.clone(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use openraft::{Config, SnapshotPolicy};
 
 use super::error::GroupsError;
+use super::failure::OnFailure;
 
 /// How the groups of a node run.
 #[derive(Clone, Debug)]
@@ -56,6 +57,8 @@ pub struct RaftSettings {
     pub crash_give_up: Duration,
     /// Threads of Raft's own runtime. Default 2.
     pub threads: usize,
+    /// What is done when a group fails on this node. Default: log and abort the process.
+    pub on_failure: OnFailure,
 }
 
 impl Default for RaftSettings {
@@ -85,6 +88,7 @@ impl Default for RaftSettings {
             crash_retry: Duration::from_millis(20),
             crash_give_up: Duration::from_secs(1),
             threads: 2,
+            on_failure: OnFailure::default(),
         }
     }
 }

@@ -26,6 +26,7 @@ struct Memory {
     handed_over_at: Option<Instant>,
     /// What was committed at the last look, and at the one before.
     committed: [Option<u64>; 2],
+    failure_told: bool,
 }
 
 impl Memory {
@@ -37,6 +38,7 @@ impl Memory {
             led_since: None,
             handed_over_at: None,
             committed: [None; 2],
+            failure_told: false,
         }
     }
 }
@@ -61,11 +63,14 @@ pub(crate) async fn run(
             let now = Instant::now();
             let status = node.status();
             if status.failed.is_some() {
+                tell_failure(node, memory);
                 continue;
             }
             note_progress(node, &status, memory, now);
             purge(node, &status).await;
+            // A snapshot that does not fit is a failure of the group; what is still free is for what is committed.
             if may_dump
+                && !node.shared.log.disk_is_low()
                 && wants_snapshot(
                     &settings,
                     &status,
@@ -88,6 +93,15 @@ pub(crate) async fn run(
                 quarantine::tend(node).await;
             }
         }
+    }
+}
+
+fn tell_failure(node: &GroupNode, memory: &mut Memory) {
+    if let Some(reason) = node.failure()
+        && !std::mem::replace(&mut memory.failure_told, true)
+    {
+        let shared = &node.shared;
+        shared.settings.on_failure.tell(shared.group, &reason);
     }
 }
 

@@ -210,7 +210,7 @@ section! {
         log_batch_bytes_max: Size = mib(4),
         /// What of the log is kept in memory.
         log_cache_bytes_max: Size = mib(64),
-        /// What the log leaves free on its disk for the other stores.
+        /// What the log leaves free on its disk for the other stores. With less than that free, nothing new is taken.
         disk_free_bytes_min: Size = mib(128),
     }
 }

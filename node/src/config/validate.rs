@@ -463,6 +463,7 @@ fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
         crash_retry: section.crash_retry.0,
         crash_give_up: section.crash_give_up.0,
         threads: section.threads,
+        ..RaftSettings::default()
     })
 }
 

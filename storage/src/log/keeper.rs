@@ -2,6 +2,8 @@
 //!
 //! It recycles freed segments oldest first, once no reader holds them, makes new ones while fewer than wanted are spare,
 //! and notices when there is no room for another: then entries are refused until an attempt, made every so often, succeeds.
+//! It also looks how much is free: others write to the same disk, and before they use up what the stores need, entries are
+//! unwanted.
 
 use std::io;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -10,7 +12,7 @@ use std::time::Duration;
 use super::queue::{Inner, RESERVE, Shared};
 use super::segment::{Segment, Spare};
 
-/// How often a full disk is tried again, and a reader's segment looked at.
+/// How often the disk's room is looked at, a full disk is tried again, and a reader's segment looked at.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Spares kept besides the reserve; more are removed.
 pub(super) const SPARES_KEPT: usize = RESERVE + 1;
@@ -26,6 +28,7 @@ enum Chore {
 pub(super) fn run(shared: &Shared) {
     let mut retry_now = true;
     loop {
+        watch_disk(shared);
         let mut inner = shared.lock();
         if inner.dead {
             return;
@@ -42,22 +45,40 @@ pub(super) fn run(shared: &Shared) {
 
 /// Returns whether what failed may be tried again: after a pause, or when something was freed.
 fn wait(shared: &Shared, inner: MutexGuard<'_, Inner>) -> bool {
-    if !inner.stalled && inner.retired.is_empty() {
-        drop(
-            shared
-                .keep
-                .wait(inner)
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-    } else {
-        drop(
-            shared
-                .keep
-                .wait_timeout(inner, RETRY_AFTER)
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-    }
+    drop(
+        shared
+            .keep
+            .wait_timeout(inner, RETRY_AFTER)
+            .unwrap_or_else(PoisonError::into_inner),
+    );
     true
+}
+
+/// Notes whether less than the reserve is free. A little more must be free again before that ends.
+fn watch_disk(shared: &Shared) {
+    let least = shared.options.disk_free_bytes_min;
+    // A disk that doesn't say how much is free has none.
+    let free = shared.dir.free_bytes().unwrap_or(0);
+    let mut inner = shared.lock();
+    let wanted = if inner.disk_low {
+        least.saturating_add(least / 8)
+    } else {
+        least
+    };
+    let low = free < wanted;
+    if low != inner.disk_low {
+        inner.disk_low = low;
+        drop(inner);
+        if low {
+            tracing::error!(
+                free,
+                least,
+                "the disk is nearly full: nothing new is taken until more is free"
+            );
+        } else {
+            tracing::info!(free, "the disk has room again");
+        }
+    }
 }
 
 fn next_chore(inner: &mut Inner, retry_now: bool) -> Option<Chore> {

@@ -98,7 +98,8 @@ pub struct LogOptions {
     pub cache_bytes_max: usize,
     /// Most segment files, spare and reserve included; then the log is full. Default: as many as the disk holds. At least 3.
     pub segments_max: Option<usize>,
-    /// No new segment is made if less than this would remain free for the other stores on that disk. Default 128 MiB.
+    /// Kept free for the other stores on that disk, which write what is committed: no new segment is made if less would
+    /// remain, and no entries are wanted ([`Log::has_room`]) while less is free. Default 128 MiB.
     pub disk_free_bytes_min: u64,
     /// What is done about an error of a write or fdatasync. It is never retried: after a failed fdatasync nobody knows what
     /// is on disk, and the kernel forgets the failure. Default: log and abort the process.
@@ -310,7 +311,7 @@ pub struct LogMetrics {
     pub queued_bytes: usize,
     /// Gauge: bytes in the cache.
     pub cache_bytes: usize,
-    /// Gauge: no new segment can be made; entries are, or soon will be, refused.
+    /// Gauge: no new segment can be made, or less than the reserve is free; entries are, or soon will be, refused.
     pub full: bool,
 }
 
@@ -462,9 +463,16 @@ impl Log {
         self.shared.lock().groups.keys().copied().collect()
     }
 
-    /// Whether entries of `bytes` payload in all would be taken now. Ask before proposing: a refused append is an error to Raft.
+    /// Whether entries of `bytes` payload in all are wanted now. Ask before proposing and before appending what another node
+    /// sent: a refused append is an error to Raft. While less than the reserve is free the answer is no, though appends are
+    /// still taken: what is under way comes to its end, and the reserve is for applying it.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.shared.has_room(bytes)
+    }
+
+    /// Whether less than [`LogOptions::disk_free_bytes_min`] is free: what can wait should not be written.
+    pub fn disk_is_low(&self) -> bool {
+        self.shared.lock().disk_low
     }
 
     /// How the log is doing.

@@ -90,6 +90,8 @@ pub(super) struct Inner {
     pub(super) spares_wanted: usize,
     /// The keeper could not make a segment: no room.
     pub(super) stalled: bool,
+    /// Less is free than the other stores need for what is committed.
+    pub(super) disk_low: bool,
     /// Freed segments that the keeper shall recycle, oldest first.
     pub(super) retired: VecDeque<Arc<Segment>>,
     /// Records of groups that are not known may have been lost.
@@ -199,6 +201,7 @@ impl Shared {
         let inner = self.lock();
         !inner.closing
             && !inner.dead
+            && !inner.disk_low
             && (!inner.stalled || self.admits(&inner, bytes + ENTRY_OVERHEAD).is_ok())
     }
 
@@ -360,7 +363,7 @@ impl Shared {
             live_bytes: inner.live_bytes(),
             queued_bytes: inner.queued_bytes,
             cache_bytes: inner.cache_bytes(),
-            full: inner.stalled,
+            full: inner.stalled || inner.disk_low,
             ..inner.metrics
         }
     }

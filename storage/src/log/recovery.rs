@@ -287,6 +287,7 @@ fn assemble(
         spares_wanted: keeper::SPARES_KEPT,
         // Nobody makes spares yet, so nobody may wait for one.
         stalled: true,
+        disk_low: false,
         retired: VecDeque::new(),
         suspect_unknown: replay.suspect_unknown,
         tickets: 0,
