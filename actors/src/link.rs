@@ -4,6 +4,7 @@
 //! for the next attachment, and hands stanzas to sessions. The rules (numbers, resends, cursors) are in
 //! [`cluster::link::origin`].
 
+mod pacing;
 mod picture;
 
 use std::collections::VecDeque;
@@ -31,8 +32,8 @@ use xmpp::stream_error::StreamErrorCondition;
 
 use crate::directory::Entry;
 use crate::fabric::{Fabric, FabricError};
-use crate::mailbox::SessionMailbox;
-use crate::session::{SessionActor, ToSession, unavailable};
+use crate::mailbox::{SessionGone, SessionMailbox};
+use crate::session::{ToSession, unavailable};
 use crate::supervision::{RestartBudget, survive};
 use picture::{Picture, largest};
 
@@ -100,7 +101,7 @@ pub enum Caller {
     /// A session, which numbered its request.
     Session {
         /// Its mailbox.
-        session: Addr<SessionActor>,
+        session: Arc<SessionMailbox>,
         /// Its number for the request.
         ticket: u64,
     },
@@ -162,7 +163,7 @@ impl Caller {
     fn tell(self, outcome: Outcome) {
         match self {
             Caller::Session { session, ticket } => {
-                // A session whose mailbox is full doesn't read its outcomes: it is closing or about to be closed.
+                // A session that takes nothing any more is closing or closed.
                 if session
                     .try_send(ToSession::Outcome { ticket, outcome })
                     .is_err()
@@ -187,6 +188,8 @@ pub struct LinkActor {
     timer: Option<(Instant, SpawnHandle)>,
     /// Goodbyes of sessions that are gone, which nobody would repeat: they wait for room in the link.
     farewells: VecDeque<Command>,
+    /// Sessions to which more is due than may be: the link waits for them.
+    crowded: Vec<Arc<SessionMailbox>>,
     panics: RestartBudget,
 }
 
@@ -208,6 +211,7 @@ impl LinkActor {
             picture: Picture::default(),
             timer: None,
             farewells: VecDeque::new(),
+            crowded: Vec::new(),
             panics: RestartBudget::default(),
         }
     }
@@ -220,9 +224,13 @@ impl LinkActor {
     fn run(&mut self, ctx: &mut Context<Self>) {
         self.attach_if_missed();
         self.say_farewells();
-        while let Some(action) = self.core.poll_action() {
+        while self.crowded.is_empty() {
+            let Some(action) = self.core.poll_action() else {
+                break;
+            };
             self.act(action);
         }
+        self.hold(ctx);
         self.set_timer(ctx);
     }
 
@@ -349,7 +357,14 @@ impl LinkActor {
             }
             self.bound(*binding);
         }
+        let asker = match &token.caller {
+            Caller::Session { session, .. } => Some(Arc::clone(session)),
+            Caller::Task(_) | Caller::Nobody => None,
+        };
         token.caller.tell(Outcome::Replied(reply));
+        if let Some(asker) = asker {
+            self.note_crowded(&asker);
+        }
     }
 
     /// The owner has granted a resource: in the directory before anything that the owner says behind it.
@@ -475,8 +490,7 @@ impl LinkActor {
                     (false, None) => ToSession::NotInside(room),
                 });
                 if told.is_err() {
-                    // Gone, or not reading: it must not live on with a wrong picture of where it is.
-                    end_session(&entry, StreamErrorCondition::ResourceConstraint);
+                    tracing::debug!("a session was gone before it could be told where it is");
                 }
             }
         }
@@ -495,18 +509,10 @@ impl LinkActor {
                 None => item.head.clone(),
                 Some(tail) => addressed(&item.head, target, tail),
             };
-            let full = entry
-                .session
-                .try_send(ToSession::Deliver {
-                    bytes,
-                    row: item.row,
-                })
-                .is_err();
-            if full {
-                // A slow client: its rows wait in the log, and its stream ends.
-                self.fabric.metrics.slow_sessions.inc();
-                end_session(&entry, StreamErrorCondition::ResourceConstraint);
-                self.fabric.directory.release(target, entry.number);
+            let row = item.row;
+            match entry.session.try_send(ToSession::Deliver { bytes, row }) {
+                Ok(()) => self.note_crowded(&entry.session),
+                Err(SessionGone) => self.answer_for_gone(item),
             }
         }
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_rt::ArbiterHandle;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -143,6 +143,36 @@ const QUEUE_MAX: Duration = Duration::from_secs(30);
 /// Connections that may queue at once on a listener, all addresses together.
 const QUEUED_MAX: usize = 1_024;
 
+/// Connections that were refused, for the log: a flood of them is one line a minute.
+#[derive(Debug, Default)]
+struct Refusals {
+    unsaid: u64,
+    said: Option<Instant>,
+}
+
+/// How often refusals are said at most.
+const REFUSALS_EVERY: Duration = Duration::from_secs(60);
+
+impl Refusals {
+    /// Counts one; gives how many are to be said now.
+    fn refused(&mut self, now: Instant) -> Option<u64> {
+        self.unsaid += 1;
+        let due = self.said.is_none_or(|said| now >= said + REFUSALS_EVERY);
+        due.then(|| {
+            self.said = Some(now);
+            std::mem::take(&mut self.unsaid)
+        })
+    }
+}
+
+fn refused(fabric: &Fabric, refusals: &Mutex<Refusals>, why: &str) {
+    fabric.metrics.connections_refused.inc();
+    let mut refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(number) = refusals.refused(Instant::now()) {
+        tracing::info!(number, why, "connections refused");
+    }
+}
+
 /// Accepts until the node stops; connections are spread over the arbiters.
 pub async fn accept(
     fabric: Arc<Fabric>,
@@ -154,6 +184,7 @@ pub async fn accept(
         fabric.settings.client.unauthenticated_per_address_max as usize,
     ));
     let queue = Arc::new(Semaphore::new(QUEUED_MAX));
+    let refusals = Arc::new(Mutex::new(Refusals::default()));
     let mut turn = 0usize;
     loop {
         let accepted = tokio::select! {
@@ -175,10 +206,11 @@ pub async fn accept(
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
         let Ok(place) = Arc::clone(&queue).try_acquire_owned() else {
-            fabric.metrics.connections_refused.inc();
+            refused(&fabric, &refusals, "too many wait to be served");
             continue;
         };
         let (fabric, doorkeeper) = (Arc::clone(&fabric), Arc::clone(&doorkeeper));
+        let refusals = Arc::clone(&refusals);
         let trusted = fabric.settings.client.is_trusted(address.ip());
         turn = (turn + 1) % arbiters.len().max(1);
         let Some(arbiter) = arbiters.get(turn) else {
@@ -190,7 +222,10 @@ pub async fn accept(
             actix_rt::spawn(async move {
                 let admission = tokio::select! {
                     admission = doorkeeper.admit(address.ip(), trusted) => Some(admission),
-                    () = tokio::time::sleep(QUEUE_MAX) => None,
+                    () = tokio::time::sleep(QUEUE_MAX) => {
+                        refused(&fabric, &refusals, "too many of one address do not log in");
+                        None
+                    }
                     () = fabric.connections.stopping() => None,
                 };
                 drop(place);
@@ -228,4 +263,25 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(1_024)?;
     TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_said_once_a_minute_with_their_number() {
+        let begin = Instant::now();
+        let mut refusals = Refusals::default();
+        let mut check = |seconds, expect| {
+            let now = begin + Duration::from_secs(seconds);
+            assert_eq!(refusals.refused(now), expect, "after {seconds} s");
+        };
+        check(0, Some(1));
+        check(1, None);
+        check(59, None);
+        check(60, Some(3));
+        check(61, None);
+        check(200, Some(2));
+    }
 }

@@ -1,14 +1,20 @@
-//! A session's mailbox as others see it: bounded, whoever holds how many of its addresses.
+//! What waits for a session, as others see it: one queue for all who send to it, in the order in which they sent.
 //!
-//! actix gives every clone of an address a slot of its own, so a limit holds only for senders that share one address.
-//! All who deliver to a session share this; bytes are counted besides pieces, since a delivery may be of any size.
+//! It takes whatever comes. Its bound is kept by those who deliver: a link whose session is *crowded* (more is due to the
+//! client than may be) delivers nothing more until the client's socket has taken some of it, see
+//! `link::pacing`. So what is due to a client is at most [`SessionMailbox::bytes_max`] and a frame of each link, and a
+//! client that reads is never ended for what came in one burst: only one whose socket does not take what is due.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use actix::Addr;
+use actix::{Addr, Message};
+use cluster::link::protocol::AskReply;
+use messaging::query::Reply;
 use xmpp::stream_error::StreamErrorCondition;
 
+use crate::link::Outcome;
 use crate::session::{SessionActor, ToSession};
 
 /// Bytes that wait for an actor, counted by those who send and by the actor.
@@ -41,79 +47,190 @@ pub trait Weighed {
     fn bytes(&self) -> usize;
 }
 
-/// The session's mailbox took nothing: too much waits in it, or the session is gone.
+/// Something waits in the session's mailbox.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Wake;
+
+/// The session takes nothing more: it is gone, or about to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the session's mailbox is full")]
-pub struct MailboxFull;
+#[error("the session is gone")]
+pub struct SessionGone;
+
+#[derive(Default)]
+struct Waiting {
+    pieces: VecDeque<ToSession>,
+    bytes: usize,
+    /// The session knows that something waits.
+    awake: bool,
+}
 
 /// A session's mailbox, shared by all who deliver to it.
-#[derive(Debug)]
 pub struct SessionMailbox {
     addr: Addr<SessionActor>,
-    backlog: Backlog,
+    waiting: Mutex<Waiting>,
     bytes_max: usize,
-    /// Why the session has to end: it looks here whatever wakes it, so that no full mailbox keeps it alive.
+    /// Bytes that the session has written and the socket has not been offered.
+    unwritten: AtomicUsize,
+    /// Bytes that were offered to the socket and not taken.
+    offered: AtomicUsize,
+    /// Bytes that the socket has taken, ever.
+    taken: AtomicU64,
+    /// How often links have waited for it since nothing was due.
+    held: AtomicUsize,
+    /// Why the session has to end: it looks here whatever wakes it.
     doomed: OnceLock<StreamErrorCondition>,
 }
 
 impl SessionMailbox {
-    /// `bytes_max`: stanzas' bytes that may wait.
+    /// `bytes_max`: bytes that may be due to the client before links wait for it.
     pub fn new(addr: Addr<SessionActor>, bytes_max: usize) -> SessionMailbox {
         SessionMailbox {
             addr,
-            backlog: Backlog::default(),
+            waiting: Mutex::default(),
             bytes_max,
+            unwritten: AtomicUsize::new(0),
+            offered: AtomicUsize::new(0),
+            taken: AtomicU64::new(0),
+            held: AtomicUsize::new(0),
             doomed: OnceLock::new(),
         }
     }
 
-    /// Sends without waiting. A session that is told to end hears of it even if its mailbox is full.
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends without waiting; a session that is told to end hears of it before all that waits.
     ///
     /// # Errors
-    /// When too much waits, or the session is gone.
-    pub fn try_send(&self, message: ToSession) -> Result<(), MailboxFull> {
+    /// When the session is gone or was told to end.
+    pub fn try_send(&self, message: ToSession) -> Result<(), SessionGone> {
         if let ToSession::Kick(condition) = &message {
             // The first reason counts.
             let _ = self.doomed.set(*condition);
-            // Full: what is in it wakes the session, which finds the reason.
-            return match self.addr.try_send(message) {
-                Ok(()) | Err(actix::dev::SendError::Full(_)) => Ok(()),
-                Err(actix::dev::SendError::Closed(_)) => Err(MailboxFull),
-            };
+            return self.wake();
         }
-        let bytes = bytes_of(&message);
-        if self.doomed.get().is_some() || !self.backlog.add(bytes, self.bytes_max) {
-            return Err(MailboxFull);
+        if self.doomed.get().is_some() || !self.addr.connected() {
+            return Err(SessionGone);
         }
-        self.addr.try_send(message).map_err(|_| {
-            self.backlog.take(bytes);
-            MailboxFull
-        })
+        let asleep = {
+            let mut waiting = self.waiting();
+            waiting.bytes += bytes_of(&message);
+            waiting.pieces.push_back(message);
+            !std::mem::replace(&mut waiting.awake, true)
+        };
+        if asleep { self.wake() } else { Ok(()) }
     }
 
-    /// The session has a message in hand; gives why it has to end, if it has to.
-    pub(crate) fn taken(&self, message: &ToSession) -> Option<StreamErrorCondition> {
-        self.backlog.take(bytes_of(message));
-        self.doomed()
+    /// Makes the session look. A full mailbox of the actor's holds another [`Wake`].
+    pub(crate) fn wake(&self) -> Result<(), SessionGone> {
+        match self.addr.try_send(Wake) {
+            Ok(()) | Err(actix::dev::SendError::Full(_)) => Ok(()),
+            Err(actix::dev::SendError::Closed(_)) => Err(SessionGone),
+        }
+    }
+
+    /// The next piece; after `None` the session is woken by the next one that comes.
+    pub(crate) fn take(&self) -> Option<ToSession> {
+        let mut waiting = self.waiting();
+        let Some(message) = waiting.pieces.pop_front() else {
+            waiting.awake = false;
+            // An idle session holds nothing.
+            waiting.pieces = VecDeque::new();
+            return None;
+        };
+        waiting.bytes -= bytes_of(&message);
+        Some(message)
     }
 
     /// Why the session has to end, if it has to.
     pub fn doomed(&self) -> Option<StreamErrorCondition> {
         self.doomed.get().copied()
     }
+
+    /// So many bytes are ready for the socket.
+    pub(crate) fn unwritten(&self, bytes: usize) {
+        self.unwritten.store(bytes, Ordering::Relaxed);
+    }
+
+    /// So many bytes are offered to the socket, or none any more.
+    pub(crate) fn offers(&self, bytes: usize) {
+        self.offered.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The socket has taken some of what was offered.
+    pub(crate) fn took(&self, bytes: usize) {
+        self.offered.fetch_sub(bytes, Ordering::Relaxed);
+        self.taken.fetch_add(bytes as u64, Ordering::Relaxed);
+        if self.due() == 0 {
+            self.held.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that the socket has taken, ever.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Whether the socket was offered bytes that it has not taken.
+    pub fn is_offering(&self) -> bool {
+        self.offered.load(Ordering::Relaxed) > 0
+    }
+
+    /// Bytes that the client's socket has yet to take.
+    pub fn due(&self) -> usize {
+        let offered = self.offered.load(Ordering::Relaxed);
+        self.waiting().bytes + self.unwritten.load(Ordering::Relaxed) + offered
+    }
+
+    /// Whether more is due than may be.
+    pub fn is_crowded(&self) -> bool {
+        self.due() > self.bytes_max
+    }
+
+    /// Whether enough has left for a link to go on.
+    pub fn has_room(&self) -> bool {
+        self.due() <= self.bytes_max / 2
+    }
+
+    /// A link waits for it once more; gives how often that was since nothing was due.
+    pub fn hold(&self) -> usize {
+        self.held.fetch_add(1, Ordering::Relaxed) + 1
+    }
 }
 
-/// What a message counts. Outcomes don't: each has its place from the moment it was asked for.
-fn bytes_of(message: &ToSession) -> usize {
-    match message {
-        ToSession::Deliver { bytes, .. } => bytes.len(),
-        ToSession::Outcome { .. }
-        | ToSession::Entered { .. }
-        | ToSession::Left(_)
-        | ToSession::NotInside(_)
-        | ToSession::Kick(_)
-        | ToSession::Leave => 0,
+impl std::fmt::Debug for SessionMailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What waits is nobody's business.
+        f.debug_struct("SessionMailbox")
+            .field("due", &self.due())
+            .field("doomed", &self.doomed)
+            .finish_non_exhaustive()
     }
+}
+
+/// What a piece weighs beside its bytes.
+const PIECE_BYTES: usize = 96;
+
+/// What a message counts.
+fn bytes_of(message: &ToSession) -> usize {
+    PIECE_BYTES
+        + match message {
+            ToSession::Deliver { bytes, .. } => bytes.len(),
+            ToSession::Outcome { outcome, .. } => match outcome {
+                Outcome::Replied(AskReply::Reply(Reply::Page { messages, .. })) => {
+                    messages.iter().map(bytes::Bytes::len).sum()
+                }
+                Outcome::Replied(AskReply::Reply(Reply::Payload(payload))) => payload.len(),
+                _ => 0,
+            },
+            ToSession::Entered { .. }
+            | ToSession::Left(_)
+            | ToSession::NotInside(_)
+            | ToSession::Kick(_)
+            | ToSession::Leave => 0,
+        }
 }
 
 #[cfg(test)]

@@ -286,6 +286,7 @@ impl Negotiation {
             wire: self.wire,
             connection: self.connection,
             claim,
+            address,
         };
         SessionActor::begin(parts);
     }

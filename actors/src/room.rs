@@ -4,24 +4,23 @@
 //! attached node that has an occupant, as one frame whatever the number of recipients, with the place of the event in the
 //! room's log, so that a node notices a hole and attaches again.
 
+mod catch_up;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use actix::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture,
-};
+use actix::{Actor, ActorContext, Context, Handler, Message};
 use bytes::BytesMut;
 use cluster::link::protocol::{Delivery, DeliveryItem, Down, OccupantNote, Place};
 use cluster::machine::Replica;
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use messaging::archive::{ArchiveRecord, ArchiveRow};
 use messaging::effect::RoomDelivery;
-use messaging::room::command::HistoryRequest;
 use messaging::room::effect::{RoomEffect, Welcome};
 use messaging::room::event::RoomEvent;
 use messaging::room::parse::{RoomRequest, Sender, parse};
 use messaging::room::passing::pass;
-use messaging::room::render::{Renderer, Rendering, ReplayStep, history_rows_max, replay};
+use messaging::room::render::{Renderer, Rendering, history_rows_max};
 use messaging::room::state::{Occupant, RoomRecord};
 use messaging::room::views::OccupantView;
 use messaging::state::State;
@@ -33,7 +32,7 @@ use xmpp::stanza::Stanza;
 use crate::fabric::Fabric;
 use crate::mailbox::{Backlog, Weighed};
 use crate::owner::{FromKey, ToOwner};
-use crate::services::archive::{ReadError, rows_between};
+use crate::services::archive::rows_between;
 
 /// Everything that can wake the actor.
 #[derive(Message)]
@@ -116,12 +115,6 @@ impl RoomScene {
     }
 }
 
-/// Rows replayed to a node at most; who missed more gets the newest of them, and reads the archive.
-const REPLAY_ROWS_MAX: usize = 10_000;
-
-/// Rows that are read on the actor's own thread: about as long as a page of an archive takes.
-const READ_AT_ONCE: u64 = 64;
-
 /// A chat room at its owner.
 pub struct RoomActor {
     fabric: Arc<Fabric>,
@@ -183,11 +176,16 @@ impl RoomActor {
         &self.fabric.partitions[usize::from(self.partition.0)].replica
     }
 
-    fn down(&self, to: NodeId, down: &Down) {
-        if let Err(error) = self.fabric.send_down(to, self.partition, self.epoch, down) {
-            tracing::debug!(%error, %to, "a room's frame did not leave; the node attaches again");
-            self.lost(to);
-        }
+    /// `false`: it did not leave.
+    fn down(&self, to: NodeId, down: &Down) -> bool {
+        let sent = self
+            .fabric
+            .send_down(to, self.partition, self.epoch, down)
+            .inspect_err(|error| {
+                tracing::debug!(%error, %to, "a room's frame did not leave; the node attaches again");
+                self.lost(to);
+            });
+        sent.is_ok()
     }
 
     /// A node has missed something: the owner makes it attach again.
@@ -388,134 +386,6 @@ impl RoomActor {
         }
     }
 
-    /// Brings a node from its cursor to where this actor stands; from there on it reads along. Many rows are read elsewhere:
-    /// other rooms share this thread. This room waits for them, so that nothing overtakes them.
-    fn attach(
-        &mut self,
-        node: NodeId,
-        cursor: u64,
-        believing: Vec<FullJid>,
-        scene: Option<Box<RoomScene>>,
-        ctx: &mut Context<Self>,
-    ) {
-        let Some(scene) = scene else {
-            self.attached.insert(node);
-            // The room is gone, and so is what told of it.
-            self.reading.remove(&node);
-            return self.desynchronized(node, &believing);
-        };
-        let (head, replica, room) = (
-            scene.record.head,
-            Arc::clone(self.replica()),
-            self.room.clone(),
-        );
-        let read = move || missed_rows(&replica, &room, cursor, head);
-        if head.saturating_sub(cursor) <= READ_AT_ONCE {
-            let rows = read();
-            return self.bring_up(node, cursor, &believing, *scene, rows);
-        }
-        let read = tokio::task::spawn_blocking(read);
-        let brought = read.into_actor(self).map(move |rows, actor, _| {
-            let rows = rows.unwrap_or_else(|error| Err(ReadError::Task(error)));
-            actor.bring_up(node, cursor, &believing, *scene, rows);
-        });
-        ctx.wait(brought);
-    }
-
-    fn bring_up(
-        &mut self,
-        node: NodeId,
-        cursor: u64,
-        believing: &[FullJid],
-        scene: RoomScene,
-        rows: Result<Vec<Arc<ArchiveRow>>, ReadError>,
-    ) {
-        let RoomScene {
-            record,
-            occupants: now,
-        } = scene;
-        let head = record.head;
-        let rows = match rows {
-            Ok(rows) => rows,
-            Err(error) => {
-                tracing::error!(%error, "a room's log could not be read for a node; it attaches again");
-                return self.lost(node);
-            }
-        };
-        self.attached.insert(node);
-        let incarnation = now
-            .iter()
-            .filter(|occupant| occupant.node == node.0)
-            .map(|occupant| occupant.incarnation)
-            .max();
-        let steps = replay(&rows, &now, node.0, incarnation.unwrap_or_default());
-        let previous = self.replay_to(node, cursor, steps, &record);
-        if previous < head {
-            self.down(
-                node,
-                &Down::Position {
-                    key: self.room.clone(),
-                    previous,
-                    seq: head,
-                },
-            );
-        }
-        self.reading.insert(node);
-        let strangers: Vec<FullJid> = believing
-            .iter()
-            .filter(|jid| !now.iter().any(|occupant| occupant.jid == **jid) && !left_in(&rows, jid))
-            .cloned()
-            .collect();
-        self.desynchronized(node, &strangers);
-    }
-
-    /// Shows a node what it missed, after `cursor`; gives the newest row shown.
-    fn replay_to(
-        &self,
-        node: NodeId,
-        cursor: u64,
-        steps: Vec<ReplayStep>,
-        record: &RoomRecord,
-    ) -> u64 {
-        let mut previous = cursor;
-        for step in steps {
-            let ArchiveRecord::Room(event) = &step.row.record else {
-                continue;
-            };
-            let non_anonymous = record.config.non_anonymous;
-            let renderings = step.for_node(self.renderer.event(
-                &step.row,
-                &step.occupants,
-                non_anonymous,
-            ));
-            let mut items: Vec<DeliveryItem> = renderings.into_iter().map(item).collect();
-            if let Some(newcomer) = &step.welcome {
-                let welcome = Welcome {
-                    room: record.clone(),
-                    history: HistoryRequest::default(),
-                };
-                let stanzas = self.welcome(&step.row, &welcome, &step.occupants);
-                items.extend(stanzas.iter().map(|stanza| alone(newcomer, stanza)));
-            }
-            let place = Some(Place {
-                previous: (previous > 0).then_some(previous),
-                seq: step.row.seq,
-            });
-            previous = step.row.seq;
-            let notes = notes(event, node);
-            self.down(
-                node,
-                &Down::Deliver(Delivery {
-                    key: self.room.clone(),
-                    place,
-                    items,
-                    notes,
-                }),
-            );
-        }
-        previous
-    }
-
     /// Sessions that take themselves for occupants are not in the room: their node tells them, under the nickname that
     /// they believe to have.
     fn desynchronized(&self, node: NodeId, sessions: &[FullJid]) {
@@ -586,26 +456,6 @@ impl RoomActor {
     }
 }
 
-/// What a node has missed, in order. Blocks on the disk.
-fn missed_rows(
-    replica: &Replica,
-    room: &BareJid,
-    cursor: u64,
-    head: u64,
-) -> Result<Vec<Arc<ArchiveRow>>, ReadError> {
-    let mut rows = rows_between(
-        replica,
-        room,
-        Rows::All,
-        cursor,
-        head,
-        Order::NewestFirst,
-        REPLAY_ROWS_MAX,
-    )?;
-    rows.reverse();
-    Ok(rows)
-}
-
 /// Who is out of the room by an event.
 fn leavers(event: &RoomEvent) -> Vec<&Occupant> {
     match event {
@@ -613,13 +463,6 @@ fn leavers(event: &RoomEvent) -> Vec<&Occupant> {
         RoomEvent::Destroyed { occupants, .. } => occupants.iter().collect(),
         _ => Vec::new(),
     }
-}
-
-fn left_in(rows: &[Arc<ArchiveRow>], jid: &FullJid) -> bool {
-    rows.iter().any(|row| match &row.record {
-        ArchiveRecord::Room(event) => leavers(event).iter().any(|occupant| occupant.jid == *jid),
-        ArchiveRecord::Message(_) => false,
-    })
 }
 
 /// Which of a node's sessions are in or out by an event.

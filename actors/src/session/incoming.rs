@@ -26,7 +26,10 @@ impl SessionActor {
             .as_ref()
             .is_none_or(|management| management.inbound.has_room());
         let waiting = &self.lanes;
+        // Whoever doesn't take its answers asks no more; half, since deliveries have a share as well.
+        let written = self.to_write() <= self.fabric.settings.client.outgoing_bytes_max / 2;
         managed
+            && written
             && self.open.has_room()
             && waiting.waiting() < WAITING_MAX
             && waiting.waiting_bytes() < WAITING_BYTES_MAX
@@ -58,10 +61,11 @@ impl SessionActor {
                 StreamEffect::StreamManagement(nonza) => self.nonza(nonza, ctx),
                 StreamEffect::ClientState { active } => self.client_state(active, ctx),
                 StreamEffect::Close { reason } => {
-                    tracing::debug!(session = self.key.number, ?reason, "the stream ends");
-                    return match reason {
-                        CloseReason::ByPeer | CloseReason::PeerError => self.leave(ctx),
-                        _ => self.close(ctx),
+                    let leaves = matches!(reason, CloseReason::ByPeer | CloseReason::PeerError);
+                    self.because(why(&reason));
+                    return match leaves {
+                        true => self.leave(ctx),
+                        false => self.close(ctx),
                     };
                 }
                 StreamEffect::StartTls
@@ -120,8 +124,9 @@ impl SessionActor {
                 match acked {
                     Ok(Some(seq)) => self.acknowledged(seq),
                     Ok(None) => {}
-                    Err(error) => self.end(StreamError::from(error), ctx),
+                    Err(error) => return self.end(StreamError::from(error), ctx),
                 }
+                self.go_on(ctx);
             }
             Nonza::Resume { .. } => {
                 tracing::error!("a bound stream wants to be resumed");
@@ -174,5 +179,17 @@ impl SessionActor {
             StanzaKind::Presence => self.presence(handling, ctx),
             StanzaKind::Iq => self.iq(handling, ctx),
         }
+    }
+}
+
+/// A stream's end as the log calls it.
+fn why(reason: &CloseReason) -> &'static str {
+    match reason {
+        CloseReason::ByPeer => "closed by the client",
+        CloseReason::PeerError => "the client reported an error",
+        CloseReason::Error(error) => error.condition.name(),
+        CloseReason::Graceful => "closed by the node",
+        CloseReason::Unfinished => "left without a word, to go on elsewhere",
+        CloseReason::TlsTimeout => "no TLS in time",
     }
 }

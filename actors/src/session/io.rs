@@ -5,15 +5,17 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
 use actix::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
-use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf};
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 
 use super::{Ending, FLUSH_MAX, LEAVE_MAX, SessionActor};
 use crate::listener::Wire;
+use crate::mailbox::SessionMailbox;
 
 const SCRATCH_BYTES: usize = 16 * 1024;
 
@@ -37,6 +39,23 @@ async fn read_some(mut reader: ReadHalf<Wire>) -> (ReadHalf<Wire>, io::Result<By
     (reader, result)
 }
 
+/// Writes all of it; `mailbox` hears of whatever the socket takes.
+async fn write_out(
+    writer: &mut WriteHalf<Wire>,
+    mut bytes: Bytes,
+    mailbox: &SessionMailbox,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let taken = writer.write(&bytes).await?;
+        if taken == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes.advance(taken);
+        mailbox.took(taken);
+    }
+    writer.flush().await
+}
+
 impl SessionActor {
     /// Reads on, if there is room for what comes and no read is under way.
     pub(super) fn read(&mut self, ctx: &mut Context<Self>) {
@@ -54,7 +73,7 @@ impl SessionActor {
             actor.reader = Some(reader);
             match result {
                 Ok(bytes) if bytes.is_empty() => {
-                    tracing::debug!(session = actor.key.number, "the client closed the connection");
+                    actor.because("the client closed the connection");
                     actor.leave(ctx);
                 }
                 Ok(bytes) => {
@@ -63,6 +82,7 @@ impl SessionActor {
                 }
                 Err(error) => {
                     tracing::debug!(session = actor.key.number, %error, "the connection failed");
+                    actor.because("the connection failed");
                     actor.leave(ctx);
                 }
             }
@@ -79,16 +99,15 @@ impl SessionActor {
             return;
         }
         let Some(mut writer) = self.writer.take() else {
-            return;
+            return self.mailbox.unwritten(self.out.len());
         };
         let bytes = std::mem::take(&mut self.out).freeze();
         self.writing = bytes.len();
+        self.mailbox.unwritten(0);
+        self.mailbox.offers(bytes.len());
+        let mailbox = Arc::clone(&self.mailbox);
         let future = async move {
-            let result = async {
-                writer.write_all(&bytes).await?;
-                writer.flush().await
-            };
-            let result = result.await;
+            let result = write_out(&mut writer, bytes, &mailbox).await;
             (writer, result)
         };
         let future = future
@@ -97,9 +116,12 @@ impl SessionActor {
                 actor.writer = Some(writer);
                 actor.writing = 0;
                 match result {
+                    // What was not read for the bytes in the way is read now.
+                    Ok(()) if actor.ending == Ending::No => actor.effects(ctx),
                     Ok(()) => actor.flush(ctx),
                     Err(error) => {
                         tracing::debug!(session = actor.key.number, %error, "the connection failed");
+                        actor.because("the connection failed");
                         actor.leave(ctx);
                     }
                 }

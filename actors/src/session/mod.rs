@@ -20,10 +20,11 @@ mod sanitise;
 mod turn;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, SpawnHandle};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle};
 use bytes::{Bytes, BytesMut};
 use cluster::link::protocol::Publish;
 use messaging::command::Command;
@@ -42,13 +43,11 @@ use crate::connections::Connection;
 use crate::fabric::Fabric;
 use crate::link::{Caller, Outcome, ToLink, tell};
 use crate::listener::Wire;
-use crate::mailbox::SessionMailbox;
+use crate::mailbox::{SessionMailbox, Wake};
 use lanes::Lanes;
 use pending::{Handling, OpenRequests, Pending};
 
-/// Everything but its socket that can wake a session.
-#[derive(Message)]
-#[rtype(result = "()")]
+/// Everything but its socket that can come to a session.
 pub enum ToSession {
     /// What became of something it asked.
     Outcome {
@@ -93,6 +92,8 @@ pub struct SessionParts {
     pub connection: Connection,
     /// Its resource.
     pub claim: Claim,
+    /// Where the client connects from.
+    pub address: IpAddr,
 }
 
 /// One client's stream.
@@ -127,6 +128,10 @@ pub struct SessionActor {
     ending: Ending,
     /// The client has gone; when the session goes, whatever is still unsettled.
     leaves_by: Option<Instant>,
+    /// Why it ends, for the log: the first reason counts.
+    why: Option<&'static str>,
+    address: IpAddr,
+    began: Instant,
     said_goodbye: bool,
     /// A stop of the node waits for it.
     _connection: Connection,
@@ -168,6 +173,12 @@ enum Ending {
 /// How long a client may take to answer a ping behind what was delivered to it.
 const PONG_MAX: Duration = Duration::from_secs(60);
 
+/// Bytes of answers to what a session had asked before it stopped being read, beyond what may be due to it.
+const ANSWERS_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Pieces taken before other sessions of the thread get their turn.
+const PIECES_AT_ONCE: usize = 64;
+
 /// How long the last bytes may take.
 const FLUSH_MAX: Duration = Duration::from_secs(5);
 
@@ -175,8 +186,8 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 const LEAVE_MAX: Duration = Duration::from_secs(5);
 
 impl SessionActor {
-    /// Pieces of work that may wait; a client that doesn't keep up with so many deliveries is ended.
-    pub const MAILBOX: usize = 1_024;
+    /// Wakes that may wait; what they are for is in the [`SessionMailbox`].
+    pub const MAILBOX: usize = 4;
 
     /// Starts the actor on the current arbiter.
     pub fn begin(parts: SessionParts) {
@@ -186,6 +197,7 @@ impl SessionActor {
             wire,
             connection,
             claim,
+            address,
         } = parts;
         let (key, mailbox) = (claim.key().clone(), Arc::clone(claim.mailbox()));
         let Some(place) = claim.take_place() else {
@@ -216,6 +228,9 @@ impl SessionActor {
             mailbox,
             ending: Ending::No,
             leaves_by: None,
+            why: None,
+            address,
+            began: Instant::now(),
             said_goodbye: false,
             _connection: connection,
             key,
@@ -260,8 +275,8 @@ impl SessionActor {
                 }
             }
         }
-        if self.out.len() + self.writing > self.fabric.settings.client.outgoing_bytes_max {
-            // A slow client: what it has not acknowledged stays in the log.
+        if self.to_write() > self.fabric.settings.client.outgoing_bytes_max + ANSWERS_BYTES_MAX {
+            // What was delivered is bounded by the links, and what it asked by not being read: none of its answers leaves.
             self.fabric.metrics.slow_sessions.inc();
             self.out.clear();
             return self.end(
@@ -433,6 +448,10 @@ impl SessionActor {
         let now = Instant::now();
         if let Ending::Flushing(until) = self.ending {
             if until <= now {
+                tracing::debug!(
+                    session = self.key.number,
+                    "the client did not take the end of its stream"
+                );
                 ctx.stop();
             }
             return self.set_timer(ctx);
@@ -508,6 +527,11 @@ impl SessionActor {
         }
     }
 
+    /// Notes why it ends.
+    fn because(&mut self, why: &'static str) {
+        self.why.get_or_insert(why);
+    }
+
     /// Leaves rooms and tells the owner that the session is over; once.
     fn say_goodbye(&mut self) {
         if std::mem::replace(&mut self.said_goodbye, true) {
@@ -548,16 +572,57 @@ impl Actor for SessionActor {
     fn stopped(&mut self, _ctx: &mut Self::Context) {
         self.fabric.metrics.sessions.dec();
         self.say_goodbye();
+        let (number, jid, address) = (self.key.number, self.jid(), self.address);
+        let seconds = self.began.elapsed().as_secs();
+        let why = self.why.unwrap_or("the node's thread ends");
+        tracing::info!(session = number, %jid, %address, seconds, why, "session ended");
     }
 }
 
-impl Handler<ToSession> for SessionActor {
+impl Handler<Wake> for SessionActor {
     type Result = ();
 
-    fn handle(&mut self, message: ToSession, ctx: &mut Self::Context) {
-        if let Some(condition) = self.mailbox.taken(&message) {
+    fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
+        if let Some(condition) = self.mailbox.doomed() {
             self.end(StreamError::new(condition), ctx);
         }
+        for _ in 0..PIECES_AT_ONCE {
+            if self.waits_for_acknowledgements() {
+                // The next acknowledgement wakes it.
+                return self.set_timer(ctx);
+            }
+            let Some(message) = self.mailbox.take() else {
+                return self.set_timer(ctx);
+            };
+            self.piece(message, ctx);
+        }
+        self.set_timer(ctx);
+        ctx.notify(Wake);
+    }
+}
+
+impl SessionActor {
+    /// Bytes that the socket has yet to take.
+    fn to_write(&self) -> usize {
+        self.out.len() + self.writing
+    }
+
+    /// Whether as much is sent and not acknowledged as may be (XEP-0198 §4): what comes waits, the client is not cut for it.
+    fn waits_for_acknowledgements(&self) -> bool {
+        let management = self.management.as_ref();
+        self.ending == Ending::No
+            && self.leaves_by.is_none()
+            && management.is_some_and(|management| !management.outbound.has_room())
+    }
+
+    /// Goes on after an acknowledgement.
+    fn go_on(&self, ctx: &mut Context<Self>) {
+        if !self.waits_for_acknowledgements() {
+            ctx.notify(Wake);
+        }
+    }
+
+    fn piece(&mut self, message: ToSession, ctx: &mut Context<Self>) {
         match message {
             ToSession::Outcome { ticket, outcome } => self.outcome(ticket, outcome, ctx),
             ToSession::Deliver { bytes, row } => self.deliver(bytes, row, ctx),
@@ -572,6 +637,5 @@ impl Handler<ToSession> for SessionActor {
             ToSession::Kick(condition) => self.end(StreamError::new(condition), ctx),
             ToSession::Leave => self.drop_stream(ctx),
         }
-        self.set_timer(ctx);
     }
 }

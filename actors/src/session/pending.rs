@@ -1,6 +1,7 @@
 //! Stanzas that wait for their outcome, and what is said when it comes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
@@ -158,13 +159,13 @@ impl SessionActor {
         make: impl FnOnce(Caller) -> ToLink,
     ) {
         // By the address that all share: a clone would have a slot of its own, and the limit would not hold.
-        let fabric = std::sync::Arc::clone(&self.fabric);
+        let fabric = Arc::clone(&self.fabric);
         let Some(link) = fabric.link_of(key) else {
             return self.refuse(handling, &unavailable_now(), ctx);
         };
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let session = ctx.address();
+        let session = Arc::clone(&self.mailbox);
         let caller = Caller::Session { session, ticket };
         if link.try_send(make(caller)).is_err() {
             self.fabric.metrics.links_full.inc();

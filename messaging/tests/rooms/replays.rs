@@ -2,15 +2,39 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use expect_test::expect;
+use messaging::archive::ArchiveRow;
 use messaging::effect::Effect;
 use messaging::room::command::HistoryRequest;
 use messaging::room::effect::{RoomEffect, Welcome};
-use messaging::room::render::replay;
+use messaging::room::render::{ReplayStep, before, replay};
 use messaging::room::state::RoomRecord;
+use messaging::room::views::OccupantView;
 
 use crate::stage::{ROOM, Stage, bare};
+
+/// The same replay with so many rows a page, each from who was in at its end.
+fn in_pages(rows: &[Arc<ArchiveRow>], now: &OccupantView, page: usize) -> Vec<ReplayStep> {
+    let mut occupants = Arc::clone(now);
+    let mut pages = Vec::new();
+    for rows in rows.rchunks(page.max(1)) {
+        let was = before(rows, &occupants);
+        pages.push(replay(rows, &occupants, 2, 1));
+        occupants = was;
+    }
+    pages.into_iter().rev().flatten().collect()
+}
+
+fn assert_same(found: &[ReplayStep], expected: &[ReplayStep]) {
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found.row.seq, expected.row.seq);
+        assert_eq!(found.occupants, expected.occupants, "at {}", found.row.seq);
+        assert_eq!(found.welcome, expected.welcome);
+    }
+}
 
 /// What node 2 gets by a replay of everything after `cursor`.
 fn replayed(stage: &mut Stage, cursor: u64) -> String {
@@ -23,7 +47,11 @@ fn replayed(stage: &mut Stage, cursor: u64) -> String {
     let record: RoomRecord = stage.state.rooms.get(&room).unwrap().clone();
     let now = stage.state.room_views.of(&stage.state.occupants, &room);
     let mut out = String::new();
-    for step in replay(&rows, &now, 2, 1) {
+    let steps = replay(&rows, &now, 2, 1);
+    for pages in [1, 2, 3, rows.len()] {
+        assert_same(&in_pages(&rows, &now, pages), &steps);
+    }
+    for step in steps {
         let renderings =
             stage
                 .renderer

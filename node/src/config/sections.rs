@@ -86,7 +86,7 @@ section! {
         unauthenticated_per_address_max: u32 = 20,
         /// Networks whose addresses have no such bound: load balancers, load generators.
         trusted_networks: Vec<Network> = Vec::new(),
-        /// What may wait to be sent to one client; a client that reads more slowly is detached.
+        /// What may be due to one client; a client whose socket does not take some of it in time is detached.
         outgoing_bytes_max: Size = mib(4),
         /// Messages in one page of an archive; at most 250.
         archive_page_max: u32 = 250,
@@ -154,7 +154,7 @@ section! {
         answer_within: Span = ms(250),
         /// How long an outcome may stay unknown before the stream is dropped, so that the client sends again: 1 s to 10 s.
         settle_within: Span = s(10),
-        /// Stanzas to a client that it has not acknowledged; a client with more is detached.
+        /// Stanzas to a client that it has not acknowledged; more wait, except for answers to what it asks.
         unacked_max: usize = 2048,
         /// Their bytes.
         unacked_bytes_max: Size = mib(4),

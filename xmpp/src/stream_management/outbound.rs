@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 /// The knobs of [`Outbound`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboundLimits {
-    /// Stanzas not acknowledged; a client with more is detached. Default 2,048.
+    /// Stanzas not acknowledged; what comes then waits, except for answers, of which eight times as many may be out.
+    /// Default 2,048.
     pub unacked_max: usize,
     /// Their bytes. Default 4 MiB.
     pub unacked_bytes_max: usize,
@@ -17,6 +18,10 @@ pub struct OutboundLimits {
     /// How long the answer may take before the peer counts as gone. Default 60 s.
     pub answer_within: Duration,
 }
+
+/// How much more than what can wait may be out in all: answers to a client whose acknowledgements stand behind the
+/// requests in its stream.
+const ANSWERS_FACTOR: usize = 8;
 
 impl Default for OutboundLimits {
     fn default() -> OutboundLimits {
@@ -93,6 +98,11 @@ impl<T> Outbound<T> {
         }
     }
 
+    /// Whether something may go out that can wait.
+    pub fn has_room(&self) -> bool {
+        self.queue.len() < self.limits.unacked_max && self.bytes < self.limits.unacked_bytes_max
+    }
+
     /// The count of stanzas sent.
     pub fn sent_count(&self) -> u64 {
         self.acked + self.queue.len() as u64
@@ -101,9 +111,10 @@ impl<T> Outbound<T> {
     /// A stanza of so many bytes goes out. `true`: send `<r/>` behind it.
     pub fn sent(&mut self, item: T, bytes: usize, now: Instant) -> Result<bool, OutboundFull<T>> {
         let limits = &self.limits;
-        let fits = self.queue.len() < limits.unacked_max
+        let fits = self.queue.len() < limits.unacked_max.saturating_mul(ANSWERS_FACTOR)
             && (self.queue.is_empty()
-                || self.bytes.saturating_add(bytes) <= limits.unacked_bytes_max);
+                || self.bytes.saturating_add(bytes)
+                    <= limits.unacked_bytes_max.saturating_mul(ANSWERS_FACTOR));
         if !fits {
             return Err(OutboundFull(item));
         }
@@ -292,12 +303,14 @@ mod tests {
             ..OutboundLimits::default()
         };
         let mut by_count = Outbound::new(limits.clone());
-        for item in 0..3 {
+        for item in 0..24 {
+            assert_eq!(by_count.has_room(), item < 3, "what can wait, waits");
             by_count.sent(item, 1, now).unwrap();
         }
-        assert_eq!(by_count.sent(3, 1, now), Err(OutboundFull(3)));
+        assert_eq!(by_count.sent(24, 1, now), Err(OutboundFull(24)));
         let mut by_bytes = Outbound::new(limits);
-        by_bytes.sent(0, 500, now).unwrap(); // one always fits
+        by_bytes.sent(0, 900, now).unwrap(); // one always fits
+        assert!(!by_bytes.has_room());
         assert_eq!(by_bytes.sent(1, 1, now), Err(OutboundFull(1)));
     }
 

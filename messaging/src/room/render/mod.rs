@@ -17,7 +17,7 @@ use xmpp::{ns, stanza::StanzaTemplate};
 
 pub(in crate::room) use own::sender_jid;
 pub use own::{decline_message, desynchronized, invitation, private_payload, voice_form};
-pub use replay::{ReplayStep, replay};
+pub use replay::{ReplayStep, before, replay};
 pub use welcome::{history_rows_max, select_history};
 
 use super::occupant_id::OccupantIds;

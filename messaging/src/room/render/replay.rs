@@ -106,6 +106,25 @@ pub fn replay(
     steps
 }
 
+/// Who was in the room before these rows, if `now` is who was in after them.
+pub fn before(rows: &[Arc<ArchiveRow>], now: &OccupantView) -> OccupantView {
+    let mut present: BTreeMap<FullJid, Arc<Occupant>> = now
+        .iter()
+        .map(|occupant| (occupant.jid.clone(), Arc::clone(occupant)))
+        .collect();
+    let mut changed = false;
+    for row in rows.iter().rev() {
+        if let ArchiveRecord::Room(event) = &row.record {
+            changed |= undo(event, &mut present);
+        }
+    }
+    if changed {
+        Arc::new(present.into_values().collect())
+    } else {
+        Arc::clone(now)
+    }
+}
+
 /// Who was in before an event; whether that is different.
 fn undo(event: &RoomEvent, present: &mut BTreeMap<FullJid, Arc<Occupant>>) -> bool {
     match event {

@@ -1,0 +1,123 @@
+//! How a link waits for sessions whose clients have yet to take what is due to them.
+//!
+//! A node that catches up, or a client that asks for much at once, brings more in a moment than a socket takes. The link
+//! then delivers nothing until the sessions concerned have room again; what comes meanwhile waits in its own mailbox, and
+//! what finds no place there is brought by the next attachment. Invariant: a session is ended as slow only if more was
+//! due to it than may be, and its socket took nothing for [`STALL_TURNS`], or it has made links wait for
+//! [`HOLD_TURNS`] without ever taking all that was due. One client can't hold up a link for longer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
+use xmpp::stream_error::StreamErrorCondition;
+
+use super::LinkActor;
+use crate::mailbox::SessionMailbox;
+use crate::session::ToSession;
+
+/// How often a link looks. Turns are counted rather than time: a process that was stopped has given its clients no time.
+const TURN: Duration = Duration::from_millis(10);
+
+/// Turns in which a socket that is offered bytes may take none.
+const STALL_TURNS: usize = 100;
+
+/// Turns for which links may wait for a session in all, until nothing is due to it.
+const HOLD_TURNS: usize = 300;
+
+/// A session that a link waits for.
+struct Waited {
+    mailbox: Arc<SessionMailbox>,
+    taken: u64,
+    stalled: usize,
+}
+
+/// What a turn has shown.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    Wait,
+    Go,
+    Slow,
+}
+
+impl Waited {
+    fn new(mailbox: Arc<SessionMailbox>) -> Waited {
+        let taken = mailbox.taken();
+        Waited {
+            mailbox,
+            taken,
+            stalled: 0,
+        }
+    }
+
+    fn turn(&mut self) -> Turn {
+        if self.mailbox.doomed().is_some() || self.mailbox.has_room() {
+            return Turn::Go;
+        }
+        let taken = self.mailbox.taken();
+        if taken == self.taken && self.mailbox.is_offering() {
+            self.stalled += 1;
+        } else {
+            self.stalled = 0;
+        }
+        self.taken = taken;
+        if self.stalled >= STALL_TURNS || self.mailbox.hold() >= HOLD_TURNS {
+            Turn::Slow
+        } else {
+            Turn::Wait
+        }
+    }
+}
+
+/// Waits until each has room; gives those that are slow.
+async fn wait_for(crowded: Vec<Arc<SessionMailbox>>) -> Vec<Arc<SessionMailbox>> {
+    let mut waited: Vec<Waited> = crowded.into_iter().map(Waited::new).collect();
+    let mut slow = Vec::new();
+    while !waited.is_empty() {
+        tokio::time::sleep(TURN).await;
+        waited.retain_mut(|waited| match waited.turn() {
+            Turn::Wait => true,
+            Turn::Go => false,
+            Turn::Slow => {
+                slow.push(Arc::clone(&waited.mailbox));
+                false
+            }
+        });
+    }
+    slow
+}
+
+impl LinkActor {
+    /// A session was sent something.
+    pub(super) fn note_crowded(&mut self, mailbox: &Arc<SessionMailbox>) {
+        if mailbox.is_crowded() && !self.crowded.iter().any(|known| Arc::ptr_eq(known, mailbox)) {
+            self.crowded.push(Arc::clone(mailbox));
+        }
+    }
+
+    /// Does nothing more until the sessions that are crowded have room.
+    pub(super) fn hold(&mut self, ctx: &mut Context<Self>) {
+        let crowded = std::mem::take(&mut self.crowded);
+        if crowded.is_empty() {
+            return;
+        }
+        let waited = wait_for(crowded).into_actor(self).map(|slow, actor, ctx| {
+            actor.survive(ctx, |actor, ctx| {
+                for mailbox in slow {
+                    actor.cut(&mailbox);
+                }
+                actor.run(ctx);
+            });
+        });
+        ctx.wait(waited);
+    }
+
+    /// Ends a slow client's stream; its rows wait in the log.
+    fn cut(&self, mailbox: &SessionMailbox) {
+        self.fabric.metrics.slow_sessions.inc();
+        let condition = StreamErrorCondition::ResourceConstraint;
+        if mailbox.try_send(ToSession::Kick(condition)).is_err() {
+            tracing::debug!("a slow session was gone before it could be told to end");
+        }
+    }
+}
