@@ -173,6 +173,12 @@ fn refused(fabric: &Fabric, refusals: &Mutex<Refusals>, why: &str) {
     }
 }
 
+fn send_at_once(socket: &TcpStream) {
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+}
+
 /// Accepts until the node stops; connections are spread over the arbiters.
 pub async fn accept(
     fabric: Arc<Fabric>,
@@ -202,9 +208,7 @@ pub async fn accept(
             }
         };
         fabric.metrics.connections.inc();
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY could not be set");
-        }
+        send_at_once(&socket);
         let Ok(place) = Arc::clone(&queue).try_acquire_owned() else {
             refused(&fabric, &refusals, "too many wait to be served");
             continue;

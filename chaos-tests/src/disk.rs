@@ -22,19 +22,32 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Mounts it over a folder that holds nothing but files, which it keeps. The calling process must be in an enclave.
+    /// Mounts it over a folder, whose files and folders it keeps. The calling process must be in an enclave.
     pub fn over(folder: &Path, bytes: u64) -> Result<SmallDisk> {
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(folder)? {
-            let entry = entry?;
-            let content = std::fs::read(entry.path())?;
-            files.push((entry.path(), content, entry.metadata()?.permissions()));
+        let (mut folders, mut files) = (Vec::new(), Vec::new());
+        let mut unread = vec![folder.to_owned()];
+        while let Some(folder) = unread.pop() {
+            for entry in std::fs::read_dir(folder)? {
+                let path = entry?.path();
+                let metadata = std::fs::metadata(&path)?;
+                if metadata.is_dir() {
+                    unread.push(path.clone());
+                    folders.push((path, metadata.permissions()));
+                } else {
+                    let content = std::fs::read(&path)?;
+                    files.push((path, content, metadata.permissions()));
+                }
+            }
         }
         let permissions = std::fs::metadata(folder)?.permissions();
         let place = folder.to_str().context("test folders have plain names")?;
         let size = format!("size={bytes}");
         command("mount", ["-t", "tmpfs", "-o", &size, "tmpfs", place])?;
         std::fs::set_permissions(folder, permissions)?;
+        for (path, permissions) in folders {
+            std::fs::create_dir(&path)?;
+            std::fs::set_permissions(&path, permissions)?;
+        }
         for (path, content, permissions) in files {
             std::fs::write(&path, content)?;
             std::fs::set_permissions(&path, permissions)?;

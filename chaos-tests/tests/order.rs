@@ -63,6 +63,16 @@ async fn online(pool: &Pool, node: u64, user: &str) -> Result<Client> {
     Ok(client)
 }
 
+/// One shows itself to the other, who may then send iqs to it (RFC 6121 §8.5.3.1).
+async fn shared(contact: &mut Client, sender: &mut Client) -> Result<()> {
+    let to = sender.jid().to_string();
+    let id = format!("shown-to-{to}");
+    contact
+        .send(&format!("<presence id='{id}' to='{to}'/>"))
+        .await?;
+    in_order(sender, &[id], "directed presence").await
+}
+
 /// The answer to an iq, whatever came before it.
 async fn answer(client: &mut Client, id: &str) -> Result<Document> {
     client
@@ -310,6 +320,7 @@ async fn story(nodes: u16) -> Result<()> {
     let mut contact = online(&pool, 1, "bob").await?;
     for (place, user) in SENDERS.into_iter().enumerate() {
         let mut sender = online(&pool, node(place), user).await?;
+        shared(&mut contact, &mut sender).await?;
         to_a_user(&mut sender, &mut contact, user).await?;
         own_account(&mut sender).await?;
         room(&mut sender, &mut contact, user).await?;

@@ -10,7 +10,7 @@ use chaos_tests::trial::{RECOVERY, Trial};
 use chaos_tests::wait::until;
 
 /// How many groups' snapshots a kill waits for: each node writes one every half second.
-const NEW_SNAPSHOTS: usize = 20;
+const NEW_SNAPSHOTS: usize = 5;
 
 fn snapshots(pool: &Pool, node: u64) -> BTreeSet<String> {
     let folder = pool.data_dir(node).join("snapshots");

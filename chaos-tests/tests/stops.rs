@@ -129,8 +129,20 @@ async fn live(login: &Login, bound: &watch::Sender<usize>) -> Result<Came> {
         return Ok(Came::Negotiating);
     }
     let bind = format!("<iq type='set' id='bind'><bind xmlns='{}'/></iq>", ns::BIND);
-    let is_result = |answer: &Document| answer.root().attr("type").as_deref() == Some("result");
-    if !ask_or_stop(&mut wire, &bind, is_result).await? {
+    wire.send(bind.as_bytes()).await?;
+    let answer = wire.element(&bind).await?;
+    if answer.source().contains(SHUTDOWN) {
+        return Ok(Came::Negotiating);
+    }
+    ensure!(answer.root().is("iq", ns::CLIENT), "{}", answer.source());
+    // While the node stops its owners go first: a bind is then refused for now, and the word of the stop follows.
+    if answer.root().attr("type").as_deref() == Some("error") {
+        ensure!(
+            answer.source().contains("type='wait'"),
+            "{}",
+            answer.source()
+        );
+        told(wire).await?;
         return Ok(Came::Negotiating);
     }
     bound.send_modify(|bound| *bound += 1);

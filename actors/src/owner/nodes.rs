@@ -149,6 +149,12 @@ impl OwnerActor {
                 },
             );
         }
+        self.tell_node_is_without(node, &named);
+        self.tell_again(node);
+    }
+
+    /// The users whom the node did not name have no session on it.
+    fn tell_node_is_without(&mut self, node: NodeId, named: &HashSet<BareJid>) {
         let others: Vec<_> = match &self.reign {
             Some(reign) => reign
                 .publications
@@ -161,7 +167,6 @@ impl OwnerActor {
         for user in others {
             self.tell_publication(&user, false, ToPublication::NodeWithout(node));
         }
-        self.tell_again(node);
     }
 
     pub(super) fn peer_down(&mut self, node: NodeId) {

@@ -117,18 +117,7 @@ impl OwnerActor {
         if self.stopping {
             return;
         }
-        let news = self
-            .fabric
-            .learn_owner(self.partition, self.fabric.node, epoch);
-        if news {
-            // What waited on this node for an owner reaches the one that it has become.
-            self.fabric
-                .tell_new_owner(self.partition, self.fabric.node, epoch);
-        }
-        if let Some(actors) = self.fabric.actors(self.partition) {
-            let owner = self.fabric.node;
-            crate::link::tell(&actors.link, crate::link::ToLink::OwnerIs { owner, epoch });
-        }
+        self.learn_of_oneself(epoch);
         let now = Instant::now();
         let fabric = Arc::clone(&self.fabric);
         let (target, outbox, expected) = {
@@ -186,6 +175,22 @@ impl OwnerActor {
         }
         self.tell_again_of_expected(users.iter());
         self.announce(epoch);
+    }
+
+    /// This node's own actors hear of the owner as those of others do.
+    fn learn_of_oneself(&self, epoch: Epoch) {
+        let news = self
+            .fabric
+            .learn_owner(self.partition, self.fabric.node, epoch);
+        if news {
+            // What waited on this node for an owner reaches the one that it has become.
+            self.fabric
+                .tell_new_owner(self.partition, self.fabric.node, epoch);
+        }
+        if let Some(actors) = self.fabric.actors(self.partition) {
+            let owner = self.fabric.node;
+            crate::link::tell(&actors.link, crate::link::ToLink::OwnerIs { owner, epoch });
+        }
     }
 
     /// Tells every node, so that they attach at once instead of at the next gossip.

@@ -132,14 +132,7 @@ struct Inner {
 pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     let network = Network::start().map_err(StartError::Runtime)?;
     let listeners = bind_clients(&settings)?;
-    let archive_options = ArchiveOptions {
-        cache_bytes: settings.storage.archive_cache_bytes,
-        ..ArchiveOptions::default()
-    };
-    let archive = Archive::open(&settings.data.archive_dir(), &archive_options)?;
-    let path = settings.data.log_dir();
-    let opened = Log::open(&path, settings.storage.log.clone());
-    let (log, _recovered) = opened.map_err(|source| StartError::Log { path, source })?;
+    let (archive, log) = open_files(&settings)?;
     let gossip = Arc::new(Gossiper::new(settings.node, Incarnation(0)));
     let dispatcher = Arc::new(Dispatcher::new(&settings, Arc::clone(&gossip)));
     let transport = start_transport(&settings, &network, Arc::clone(&dispatcher)).await?;
@@ -205,6 +198,18 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     Ok(NodeHandle {
         inner: Arc::new(inner),
     })
+}
+
+fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
+    let archive_options = ArchiveOptions {
+        cache_bytes: settings.storage.archive_cache_bytes,
+        ..ArchiveOptions::default()
+    };
+    let archive = Archive::open(&settings.data.archive_dir(), &archive_options)?;
+    let path = settings.data.log_dir();
+    let opened = Log::open(&path, settings.storage.log.clone());
+    let (log, _recovered) = opened.map_err(|source| StartError::Log { path, source })?;
+    Ok((archive, log))
 }
 
 /// On a fresh pool each node gives every group the same first voters.

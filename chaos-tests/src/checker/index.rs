@@ -141,13 +141,8 @@ impl<'a> Index<'a> {
                 id,
             } => {
                 let here = |stay: &&mut Stay<'_>| stay.session == *session && stay.log == log;
-                match self
-                    .stays
-                    .iter_mut()
-                    .rev()
-                    .find(here)
-                    .filter(|stay| stay.left.is_none())
-                {
+                let newest = self.stays.iter_mut().rev().find(here);
+                match newest.filter(|stay| stay.left.is_none()) {
                     Some(stay) => stay.received.push((token, id)),
                     None => self.strays.push((*session, token)),
                 }

@@ -1,15 +1,12 @@
-//! Frames to ourselves: handed over by whoever sends them, on the sender's thread.
+//! Frames to ourselves: handed over by a task of the lane, without encryption and without a socket.
 //!
 //! ```text
-//!  send ──► queue ──► the lane's turn is free: take it, hand over all that is queued, look once more
-//!                     it is taken: whoever has it will see the frame
-//!  call ──► queue ──► the lane's task does the same
+//!  send, call ──► queue ──► the lane's task: takes what is queued, hands it over, looks once more
 //! ```
 //!
-//! A task in between would be woken up for each frame and would wake up the actor it is for, two changes of threads for
-//! nothing. Invariants: frames of a lane are handed over in the order in which they were queued, one at a time; nobody
-//! waits for a turn, so a handler may send to ourselves; a frame is never left behind, for the queue is looked at once more
-//! after the turn was given back.
+//! Never by whoever sends them: a sender may hold a lock that the receiver needs, and a node that waits for itself waits
+//! for ever. Invariants: frames of a lane are handed over in the order in which they were queued, one at a time; a frame
+//! is never left behind, for the queue is looked at once more after the turn was given back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +21,7 @@ use crate::transport::shared::{Alive, Shared};
 /// Frames handed over before the queue is looked at once more.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// How often a sender looks once more; what others queue after that is the task's.
+/// How often the task looks once more before it lets others run.
 const ROUNDS: usize = 8;
 
 /// A lane to ourselves.
@@ -43,14 +40,9 @@ impl OwnLane {
     }
 }
 
-/// Queues a frame that wants no reply, and hands it over unless somebody does already.
+/// Queues a frame that wants no reply.
 pub(crate) fn send(shared: &Shared, lane: Lane, frame: Frame) -> Result<(), SendError> {
-    shared.own_lanes[lane.index()]
-        .outgoing
-        .queue
-        .push_unnoticed(frame)?;
-    hand_over(shared, lane);
-    Ok(())
+    shared.own_lanes[lane.index()].outgoing.queue.push(frame)
 }
 
 /// Hands over what is queued, if the turn is free.

@@ -214,7 +214,7 @@ async fn a_handler_that_panics_costs_one_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn senders_hand_over_to_ourselves_one_at_a_time_and_in_their_order() {
+async fn frames_to_ourselves_come_one_at_a_time_and_in_their_order() {
     let mut node = Node::start(config(1, Ca::new().node(1))).await;
     node.wait_up(1, Lane::Route, Direction::Incoming).await;
     let (senders, each) = (4_u16, 2_000_u64);
