@@ -1,6 +1,6 @@
 //! Nodes: what they attach, and what becomes of what a dead one held.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use actix::Context;

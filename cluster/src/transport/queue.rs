@@ -65,12 +65,6 @@ impl Queue {
         self.push_within(frame, self.budget)
     }
 
-    /// [`Queue::push`] without waking who drains: the caller sees to that.
-    pub(crate) fn push_unnoticed(&self, frame: Frame) -> Result<(), SendError> {
-        self.check(&frame)?;
-        self.append(frame, self.budget).map(drop)
-    }
-
     fn check(&self, frame: &Frame) -> Result<(), FrameTooLarge> {
         let length = frame.body.len();
         if length > self.body_max {
