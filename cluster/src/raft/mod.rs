@@ -24,7 +24,6 @@ mod error;
 mod failure;
 mod group;
 mod inbound;
-mod late_commits;
 mod log_store;
 mod machine;
 mod network;
@@ -34,7 +33,6 @@ mod settings;
 mod shared;
 mod status;
 mod submission;
-mod timing;
 mod type_config;
 mod upkeep;
 
@@ -116,7 +114,6 @@ impl Groups {
     ) -> Result<Groups, GroupsError> {
         let config = Arc::new(settings.openraft()?);
         let settings = Arc::new(settings);
-        timing::keep_step(settings.heartbeat);
         let threads = Builder::new_multi_thread()
             .worker_threads(settings.threads)
             .thread_name("raft")

@@ -8,23 +8,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream;
 use openraft::alias::{SnapshotOf, VoteOf};
-use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
-use openraft::network::{
-    RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential,
-};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
-    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EmptyNode, OptionalSend};
 use storage::codec::{CodecError, Record, decode_frame, encode_frame};
 
-use super::late_commits::LateCommits;
 use super::record::{
     AppendReply, AppendRequest, LogIdRecord, SentEntry, TransferQuery, TransferReply, VoteQuery,
     VoteRecord, VoteReply,
@@ -82,9 +77,6 @@ impl RaftNetworkFactory<TypeConfig> for Clients {
         }
     }
 }
-
-type AppendResult<T> = Result<T, RPCError<TypeConfig>>;
-type AppendStream<'s> = AppendResult<BoxStream<'s, AppendResult<StreamAppendResult<TypeConfig>>>>;
 
 /// Requests of one group to one node.
 pub(crate) struct Client {
@@ -212,22 +204,6 @@ impl RaftNetworkV2<TypeConfig> for Client {
             }
             AppendReply::Conflict => AppendEntriesResponse::Conflict,
         })
-    }
-
-    /// One request after the other; those that only tell a commit point wait for entries to ride with.
-    fn stream_append<'s, S>(
-        &'s mut self,
-        input: S,
-        option: RPCOption,
-    ) -> BoxFuture<'s, AppendStream<'s>>
-    where
-        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
-    {
-        if self.is_heartbeat {
-            return stream_append_sequential(self, input, option);
-        }
-        let wait = self.group.settings.heartbeat * 4 / 5;
-        stream_append_sequential(self, LateCommits::new(input, wait), option)
     }
 
     async fn vote(
