@@ -11,7 +11,9 @@ use crate::node_id::Group;
 
 /// Is told of the first failure of a group; should end the process. It may be called for several groups at once.
 #[derive(Clone)]
-pub struct OnFailure(Arc<dyn Fn(Group, &str) + Send + Sync>);
+pub struct OnFailure(Arc<Told>);
+
+type Told = dyn Fn(Group, &str) + Send + Sync;
 
 impl OnFailure {
     /// Does this.

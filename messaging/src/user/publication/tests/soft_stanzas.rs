@@ -418,7 +418,7 @@ fn nothing_goes_to_who_is_blocked() {
         else {
             panic!("{kind}: {}", show(&actions));
         };
-        assert_eq!(sessions.as_slice(), [home.clone()]);
+        assert_eq!(sessions.as_slice(), std::slice::from_ref(&home));
         let payload = std::str::from_utf8(&stanza.payload).unwrap();
         assert!(payload.contains("<not-acceptable "), "{payload}");
         assert!(
