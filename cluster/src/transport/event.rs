@@ -117,8 +117,8 @@ impl std::fmt::Display for DownReason {
     }
 }
 
-/// The layer above. Called from the transport's own tasks, and with a node's frames to itself by whoever sends them: nothing
-/// here may block or wait, or take a lock that senders hold; queue and return. Calls for one (node, lane, direction) come in order and never overlap.
+/// The layer above. Called from the transport's own tasks, so nothing here may block or wait; queue and
+/// return. Calls for one (node, lane, direction) come in order and never overlap.
 pub trait FrameHandler: Send + Sync + 'static {
     /// A frame arrived. `reply` is there when the sender waits for an answer; dropping it unanswered tells
     /// the sender at once that none will come.

@@ -13,7 +13,7 @@
 //!     ◄── calls ◄──── reader ◄═ TLS ═══ writer ◄── queue ◄────────────────────┘
 //! ```
 //!
-//! Frames to the own node take the same handler without TCP, on the sender's thread ([`loopback`]). All tasks run on the runtime that
+//! Frames to the own node take the same handler without TCP ([`loopback`]). All tasks run on the runtime that
 //! [`Transport::start`] was called on; the other methods may be called from any thread.
 
 mod accept;
@@ -94,13 +94,9 @@ impl Transport {
         peer::set_peers(&self.shared, peers);
     }
 
-    /// Queues a frame that wants no reply. `Ok` means queued: it arrives in order unless the connection ends. The handler of
-    /// frames to ourselves may run before this returns.
+    /// Queues a frame that wants no reply. `Ok` means queued: it arrives in order unless the connection ends.
     pub fn send(&self, to: NodeId, lane: Lane, mut frame: Frame) -> Result<(), SendError> {
         frame.flags &= flags::APPLICATION;
-        if to == self.shared.node {
-            return loopback::send(&self.shared, lane, frame);
-        }
         self.shared.outgoing(to, lane)?.queue.push(frame)
     }
 

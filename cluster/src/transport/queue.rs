@@ -61,19 +61,14 @@ impl Queue {
 
     /// Appends a frame, or says at once why not.
     pub(crate) fn push(&self, frame: Frame) -> Result<(), SendError> {
-        self.check(&frame)?;
-        self.push_within(frame, self.budget)
-    }
-
-    fn check(&self, frame: &Frame) -> Result<(), FrameTooLarge> {
-        let length = frame.body.len();
-        if length > self.body_max {
+        if frame.body.len() > self.body_max {
             return Err(FrameTooLarge {
-                length,
+                length: frame.body.len(),
                 limit: self.body_max,
-            });
+            }
+            .into());
         }
-        Ok(())
+        self.push_within(frame, self.budget)
     }
 
     /// Appends a frame of the transport's own, for which some room beyond the budget is kept.
@@ -82,26 +77,24 @@ impl Queue {
     }
 
     fn push_within(&self, frame: Frame, budget: usize) -> Result<(), SendError> {
+        let was_empty = {
+            let mut state = self.lock();
+            if state.end.is_some() {
+                return Err(SendError::Disconnected);
+            }
+            let bytes = frame.wire_bytes();
+            if state.bytes + bytes > budget {
+                return Err(SendError::Full);
+            }
+            state.bytes += bytes;
+            state.frames.push_back(frame);
+            state.frames.len() == 1
+        };
         // A writer that drains sees whatever was pushed meanwhile; only an idle one needs waking.
-        if self.append(frame, budget)? {
+        if was_empty {
             self.ready.notify_one();
         }
         Ok(())
-    }
-
-    /// `true` if the queue was empty.
-    fn append(&self, frame: Frame, budget: usize) -> Result<bool, SendError> {
-        let mut state = self.lock();
-        if state.end.is_some() {
-            return Err(SendError::Disconnected);
-        }
-        let bytes = frame.wire_bytes();
-        if state.bytes + bytes > budget {
-            return Err(SendError::Full);
-        }
-        state.bytes += bytes;
-        state.frames.push_back(frame);
-        Ok(state.frames.len() == 1)
     }
 
     /// Moves frames of together at most `bytes_max` (but at least one) to `batch`, waiting while there are
@@ -110,32 +103,6 @@ impl Queue {
         loop {
             if let Some(drained) = self.drain_now(batch, bytes_max) {
                 return drained;
-            }
-            self.ready.notified().await;
-        }
-    }
-
-    /// Moves frames to `batch` as [`Queue::drain`] does, or none if there are none.
-    pub(crate) fn take(&self, batch: &mut Vec<Frame>, bytes_max: usize) {
-        self.drain_now(batch, bytes_max);
-    }
-
-    /// Tells [`Queue::noticed`] that frames wait.
-    pub(crate) fn notice(&self) {
-        self.ready.notify_one();
-    }
-
-    /// Waits until frames are there, or for the reason of the end when the queue is closed and empty. Only one task may.
-    pub(crate) async fn noticed(&self) -> Option<DownReason> {
-        loop {
-            {
-                let state = self.lock();
-                if !state.frames.is_empty() {
-                    return None;
-                }
-                if state.end.is_some() {
-                    return state.end;
-                }
             }
             self.ready.notified().await;
         }

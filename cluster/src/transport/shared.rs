@@ -18,7 +18,6 @@ use crate::transport::error::{SendError, TransportError};
 use crate::transport::event::{DownReason, FrameHandler, PeerEvent};
 use crate::transport::frame::{Frame, Lane};
 use crate::transport::hello::{Identity, ProtocolRange};
-use crate::transport::loopback::OwnLane;
 use crate::transport::peer::{Outgoing, Peer};
 use crate::transport::queue::Queue;
 use crate::transport::tls::{ClusterTls, TlsContext};
@@ -35,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::Sender<PeerEvent>,
     pub(crate) runtime: Handle,
     pub(crate) peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
-    pub(crate) own_lanes: [OwnLane; 4],
+    pub(crate) own_lanes: [Arc<Outgoing>; 4],
     protocol: ProtocolRange,
     incarnation: AtomicU64,
     handler: Arc<dyn FrameHandler>,
@@ -71,7 +70,7 @@ impl Shared {
         }
         let tls = TlsContext::new(&config.tls, config.node, &config.pool_id)?;
         let (alive, all_ended) = mpsc::channel(1);
-        let own_lanes = Lane::ALL.map(|lane| OwnLane::new(Outgoing::new(&config.limits, lane, 0)));
+        let own_lanes = Lane::ALL.map(|lane| Arc::new(Outgoing::new(&config.limits, lane, 0)));
         let shared = Shared {
             node: config.node,
             pool: config.pool_id,
@@ -128,7 +127,7 @@ impl Shared {
     /// The connection that frames for `to` go out on.
     pub(crate) fn outgoing(&self, to: NodeId, lane: Lane) -> Result<Arc<Outgoing>, SendError> {
         if to == self.node {
-            return Ok(self.own_lanes[lane.index()].outgoing.clone());
+            return Ok(self.own_lanes[lane.index()].clone());
         }
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
         let peer = peers.get(&to).ok_or(SendError::NoPeer(to))?;
@@ -275,7 +274,7 @@ impl Shared {
         }
         self.finish_incoming(DownReason::Local, |_, _| true);
         for own in &self.own_lanes {
-            own.outgoing.queue.finish(DownReason::Local);
+            own.queue.finish(DownReason::Local);
         }
         // No message ever comes: this waits until every task has dropped its token.
         let _ = self.all_ended.lock().await.recv().await;
