@@ -192,8 +192,7 @@ impl Fabric {
             .clone()
     }
 
-    /// Takes a hint; `true` when it is news.
-    pub fn learn_owner(&self, partition: PartitionId, owner: NodeId, epoch: Epoch) -> bool {
+    fn learn_owner(&self, partition: PartitionId, owner: NodeId, epoch: Epoch) -> bool {
         let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
         let Some(known) = owners.get_mut(usize::from(partition.0)) else {
             return false;
@@ -209,6 +208,13 @@ impl Fabric {
     pub fn relay(&self, to: NodeId) -> Option<NodeId> {
         let relays = self.relays.read().unwrap_or_else(PoisonError::into_inner);
         relays.get(&to).copied()
+    }
+
+    /// Whether frames get to a node, straight or by a relay.
+    pub fn reaches(&self, node: NodeId) -> bool {
+        node == self.node
+            || self.relay(node).is_some()
+            || self.transport.connected(node, Lane::Route)
     }
 
     /// Takes the relays as they are from now on; gives the nodes to which the way has changed. What was on the old way may
@@ -282,7 +288,20 @@ impl Fabric {
         let body = across.encode()?;
         // Locked until it is queued: a new owner is told older words first.
         let mut recent = self.recent_words(partition)?;
-        let sent = match self.owner(partition) {
+        let owner = self.owner(partition);
+        self.say(&mut recent, partition, owner, across, body)
+    }
+
+    /// Sends a word, and keeps it for the next owner.
+    fn say(
+        &self,
+        recent: &mut RecentWords,
+        partition: PartitionId,
+        owner: Option<(NodeId, Epoch)>,
+        across: &Across,
+        body: Bytes,
+    ) -> Result<(), FabricError> {
+        let sent = match owner {
             Some((owner, epoch)) => {
                 self.send(owner, RouteKind::Across, partition, epoch, body.clone())
             }
@@ -302,27 +321,30 @@ impl Fabric {
         partition: PartitionId,
         across: &Across,
     ) -> Result<(), FabricError> {
-        if self
-            .owner(partition)
-            .is_some_and(|(owner, _)| owner != self.node)
-        {
-            return self.send_to_owner(partition, across);
-        }
+        let body = across.encode()?;
+        // Locked before the owner is looked at: whoever learns of another tells it what was kept until then.
         let mut recent = self.recent_words(partition)?;
-        recent.keep(across, across.encode()?, false, Instant::now());
-        Err(FabricError::NoOwner(partition))
+        let elsewhere = self
+            .owner(partition)
+            .filter(|(owner, _)| *owner != self.node);
+        self.say(&mut recent, partition, elsewhere, across, body)
     }
 
-    /// Tells a partition's new owner what the old one may never have heard.
-    pub(crate) fn tell_new_owner(&self, partition: PartitionId, owner: NodeId, epoch: Epoch) {
+    /// Takes a hint; `true` when it is news. Then the new owner is told what the old one may never have heard, before
+    /// anything newer: both is one step, for who sends to an owner waits for the same lock.
+    pub fn new_owner(&self, partition: PartitionId, owner: NodeId, epoch: Epoch) -> bool {
         let Ok(mut recent) = self.recent_words(partition) else {
-            return;
+            return false;
         };
+        if !self.learn_owner(partition, owner, epoch) {
+            return false;
+        }
         for body in recent.again(Instant::now()) {
             if let Err(error) = self.send(owner, RouteKind::Across, partition, epoch, body) {
                 tracing::debug!(%error, %owner, "soft state did not leave for a new owner");
             }
         }
+        true
     }
 
     /// Drops what no new owner needs to hear any more.

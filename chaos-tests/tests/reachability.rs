@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use chaos_tests::cable::{Cable, Forwarder};
 use chaos_tests::client::Client;
-use chaos_tests::pool::{Pool, PoolSettings, ROOMS};
+use chaos_tests::pool::{DOMAIN, Pool, PoolSettings, ROOMS};
 use chaos_tests::wait::until;
 use serde_json::json;
 use xmpp::ns;
@@ -16,6 +16,11 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Messages said in the room while the connection is broken.
 const SAID: usize = 40;
+
+/// Users of many partitions.
+fn users() -> impl Iterator<Item = String> {
+    (0..40).map(|number| format!("user{number}"))
+}
 
 /// A pool whose nodes are joined by cables, one for each direction.
 struct Wired {
@@ -38,6 +43,8 @@ impl Wired {
         pool.start_all()?;
         pool.all_ready().await?;
         pool.add_users(["alice", "bob", "carol"]).await?;
+        let others = users().collect::<Vec<_>>();
+        pool.add_users(others.iter().map(String::as_str)).await?;
         Ok(Wired { pool, cables })
     }
 
@@ -61,6 +68,20 @@ impl Wired {
             None
         });
         room.await
+    }
+
+    /// A user owned by this node, while nobody moves it.
+    async fn user_owned_by(&self, owner: u64) -> Result<String> {
+        let user = until("a user owned by the node", LIMIT, async || {
+            for user in users() {
+                let key = format!("{user}@{DOMAIN}");
+                if self.pool.owner_of(&key, owner).await.ok()? == Some(owner) {
+                    return Some(user);
+                }
+            }
+            None
+        });
+        user.await
     }
 
     /// Through whom a node reaches another, as it says itself.
@@ -177,6 +198,31 @@ async fn goes_on(wired: &Wired, cuts: &[(u64, u64, Cable)], title: &str) -> Resu
     heard_all(&mut clients[2], "bob").await
 }
 
+/// What a user of node 1's partitions writes to one of node 2's goes by way of their outbox, which takes the relay too.
+async fn chat(wired: &Wired) -> Result<()> {
+    let mut clients = Vec::new();
+    for owner in [1, 2] {
+        let user = wired.user_owned_by(owner).await?;
+        let mut client = Client::connect(&wired.pool.login(3, &user)).await?;
+        client.send("<presence/>").await?;
+        clients.push(client);
+    }
+    for (from, to) in [(0, 1), (1, 0)] {
+        let id = format!("chat-{from}");
+        let address = clients[to].jid().bare();
+        clients[from]
+            .send(&format!(
+                "<message type='chat' id='{id}' to='{address}'><body>hello</body></message>"
+            ))
+            .await?;
+        let comes = |came: &xmpp::scan::Document| {
+            (came.root().attr("id").as_deref() == Some(&id)).then_some(())
+        };
+        clients[to].find(&id, LIMIT, comes).await?;
+    }
+    Ok(())
+}
+
 async fn three_nodes(cuts: &[(u64, u64, Cable)], title: &str) -> Result<()> {
     let wired = Wired::start(3).await?;
     goes_on(&wired, cuts, title).await?;
@@ -238,7 +284,7 @@ async fn where_no_voter_reaches_more_frames_go_by_one_hop() {
         if ![3, 4].contains(&relay) {
             bail!("node {relay} can't be a relay between 1 and 2");
         }
-        anyhow::Ok(())
+        chat(&wired).await
     };
     story.await.expect("the story ends well");
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::link::protocol::Across;
-use cluster::transport::Lane;
 use xmpp::stanza::StanzaKind;
 
 use super::OwnerActor;
@@ -99,13 +98,11 @@ impl OwnerActor {
         let Some(reign) = &self.reign else {
             return false;
         };
-        let reachable =
-            |node| node == self.fabric.node || self.fabric.transport.connected(node, Lane::Route);
         now < reign.began + GATHERING_MAX
             && self.fabric.settings.members.iter().any(|member| {
                 !reign.target.is_attached(member.id)
                     && !reign.mourned.contains(&member.id)
-                    && reachable(member.id)
+                    && self.fabric.reaches(member.id)
             })
     }
 

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use actix::Context;
 use cluster::link::protocol::{AttachRoom, AttachUser};
 use cluster::node_id::NodeId;
-use cluster::transport::Lane;
 use messaging::command::Command;
 use messaging::room::command::{RoomAction, RoomCommand};
 use messaging::state::State;
@@ -212,11 +211,9 @@ impl OwnerActor {
     /// Outboxes go where the partitions' owners are, as far as they can be reached; a hint may have been missed.
     pub(super) fn hear_of_owners(&mut self, now: Instant) {
         let Some(reign) = &mut self.reign else { return };
-        let (own, transport) = (self.fabric.node, &self.fabric.transport);
-        let reachable = |node| node == own || transport.connected(node, Lane::Route);
         for (partition, owner) in self.fabric.owners().into_iter().enumerate() {
             if let (Ok(partition), Some((owner, epoch))) = (u16::try_from(partition), owner)
-                && reachable(owner)
+                && self.fabric.reaches(owner)
             {
                 reign
                     .outbox

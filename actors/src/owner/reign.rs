@@ -179,14 +179,9 @@ impl OwnerActor {
 
     /// This node's own actors hear of the owner as those of others do.
     fn learn_of_oneself(&self, epoch: Epoch) {
-        let news = self
-            .fabric
-            .learn_owner(self.partition, self.fabric.node, epoch);
-        if news {
-            // What waited on this node for an owner reaches the one that it has become.
-            self.fabric
-                .tell_new_owner(self.partition, self.fabric.node, epoch);
-        }
+        // What waited on this node for an owner reaches the one that it has become.
+        self.fabric
+            .new_owner(self.partition, self.fabric.node, epoch);
         if let Some(actors) = self.fabric.actors(self.partition) {
             let owner = self.fabric.node;
             crate::link::tell(&actors.link, crate::link::ToLink::OwnerIs { owner, epoch });

@@ -199,10 +199,9 @@ fn pass_across(fabric: &Arc<Fabric>, from: NodeId, partition: PartitionId, acros
 
 /// A partition has an owner, by hearsay: links attach to it, outboxes go to it.
 fn owner_is(fabric: &Arc<Fabric>, partition: PartitionId, owner: NodeId, epoch: Epoch) {
-    if !fabric.learn_owner(partition, owner, epoch) {
+    if !fabric.new_owner(partition, owner, epoch) {
         return;
     }
-    fabric.tell_new_owner(partition, owner, epoch);
     if let Some(actors) = fabric.actors(partition)
         && actors
             .link
