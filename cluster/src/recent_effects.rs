@@ -14,8 +14,8 @@ use messaging::effect::{Effect, Once, RoomDelivery, UserEffect};
 use xmpp::jid::BareJid;
 
 /// For how long, by the entries' own time: longer than it takes until a partition has a new owner and all nodes are
-/// attached, whatever happened to the old one.
-pub const KEPT_MS: u64 = 10_000;
+/// attached, whatever happened to the old one. Each of two owners' times may be 5 s off the members' median.
+pub const KEPT_MS: u64 = 20_000;
 
 /// How many at most.
 const KEPT_MAX: usize = 4_096;

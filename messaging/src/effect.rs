@@ -51,8 +51,8 @@ pub enum Effect {
 impl Effect {
     /// What is told only once: no row, answer or outbox entry brings it again when an owner dies before it was told.
     ///
-    /// Every one of these may be told twice: a client that gets a push, an error under the same id, a request or a
-    /// presence again is where it was. A lost one it would miss for ever. Left out is [`RoomEffect::ReflectAgain`]: it shows
+    /// Every one of these may be told twice, as long as it still holds ([`crate::user::publication::Publication::once_again`]):
+    /// a client that gets the newest push, an error under the same id, a request or a presence again is where it was. A lost one it would miss for ever. Left out is [`RoomEffect::ReflectAgain`]: it shows
     /// a row, and no row may reach a session twice; a client without its reflection tries again, and is answered again.
     pub fn once(&self) -> Option<Once> {
         match self {
@@ -132,7 +132,7 @@ pub enum UserEffect {
         /// Newly unblocked: they get the current presence.
         unblocked: Vec<xmpp::jid::Jid>,
     },
-    /// A subscription stanza for the sessions that are available (or, type subscribe, interested).
+    /// A subscription stanza for the sessions that are interested in the roster; type subscribe: for those that are available.
     Subscription(Stanza),
     /// The contact may now see the user, and was told so: send the current presence of each session.
     PresenceTo(BareJid),

@@ -42,6 +42,8 @@ Where a specification leaves a choice, or is not followed to the letter, this is
 - Presence, chat states and other stanzas that are not kept are taken exactly once under one owner of a partition. What is not
   answered yet when the owner changes is sent to the next one, and so may come once more: whether the old owner had passed it
   on could only be known from a log, which such stanzas are not worth. For presence, the same said twice changes nothing.
+  Roster and blocklist pushes, requests and errors of the last seconds may be told once more then, too; never one that a later
+  one has overtaken.
 - XEP-0191 §3.3: after unblocking, contacts are asked for their presence, since what they said meanwhile was dropped.
 - XEP-0237 is part of RFC 6121 §2.6, as above. XEP-0153's hashes and XEP-0115's capabilities pass through unchanged.
 - XEP-0313 §6 (preferences) is not offered: everything with a body is archived, unless a hint of XEP-0334 says no.

@@ -23,6 +23,8 @@ pub trait Contacts {
     fn requests(&self, user: &BareJid) -> Vec<Stanza>;
     /// Contacts with a subscription to the user (`from` or `both`), blocked ones too.
     fn subscribers(&self, user: &BareJid) -> Vec<BareJid>;
+    /// The roster version at which a listed contact last changed; `None`: it isn't listed.
+    fn item_version(&self, user: &BareJid, contact: &BareJid) -> Option<u64>;
     /// Whether there is such an account.
     fn exists(&self, user: &BareJid) -> bool;
     /// The delivery cursor and the head of the user's log.
@@ -70,6 +72,11 @@ impl Contacts for State {
     fn subscribers(&self, user: &BareJid) -> Vec<BareJid> {
         let from = self.roster.rows_of(user).filter(|(_, item)| item.from);
         from.map(|(contact, _)| contact.clone()).collect()
+    }
+
+    fn item_version(&self, user: &BareJid, contact: &BareJid) -> Option<u64> {
+        let item = self.roster.get(&(user.clone(), contact.clone()))?;
+        item.listed.then_some(item.version)
     }
 
     fn exists(&self, user: &BareJid) -> bool {

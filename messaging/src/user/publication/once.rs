@@ -47,13 +47,26 @@ impl Publication {
     ) -> Vec<PublicationAction> {
         let mut out = Vec::new();
         for effect in effects {
-            if self.still_holds(&effect, contacts) {
+            if let Some(effect) = self.as_it_holds(effect, contacts) {
                 let told = self.once(effect, contacts);
                 out.extend(told);
             }
         }
         self.keep_what_concerns(node, &mut out);
         out
+    }
+
+    /// What of it is still true. A push that a later one has overtaken would roll the client back, and who is no longer
+    /// blocked must not be shown as gone once more.
+    fn as_it_holds(&self, mut effect: UserEffect, contacts: &dyn Contacts) -> Option<UserEffect> {
+        if let UserEffect::BlocklistPush {
+            blocked, unblocked, ..
+        } = &mut effect
+        {
+            blocked.retain(|jid| contacts.blocks(&self.user, jid));
+            unblocked.retain(|jid| !contacts.blocks(&self.user, jid));
+        }
+        self.still_holds(&effect, contacts).then_some(effect)
     }
 
     fn still_holds(&self, effect: &UserEffect, contacts: &dyn Contacts) -> bool {
@@ -67,9 +80,16 @@ impl Publication {
                 SubscriptionType::of(stanza) != Some(SubscriptionType::Subscribe)
                     || requests().iter().any(|open| open.from == stanza.from)
             }
+            UserEffect::RosterPush {
+                contact,
+                item,
+                version,
+            } => match contacts.item_version(&self.user, contact) {
+                Some(now) => item.is_some() && now == *version,
+                None => item.is_none(),
+            },
             UserEffect::AccountRemoved => !contacts.exists(&self.user),
             UserEffect::Logged { .. }
-            | UserEffect::RosterPush { .. }
             | UserEffect::BlocklistPush { .. }
             | UserEffect::Bounce { .. } => true,
         }

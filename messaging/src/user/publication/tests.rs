@@ -40,6 +40,8 @@ struct Contactbook {
     watched: Vec<&'static str>,
     blocked: Vec<&'static str>,
     requests: Vec<Stanza>,
+    /// Listed contacts, and the version of the roster at which each changed last.
+    versions: Vec<(&'static str, u64)>,
     removed: bool,
     delivered: u64,
     head: u64,
@@ -67,6 +69,11 @@ impl Contacts for Contactbook {
     }
     fn subscribers(&self, _: &BareJid) -> Vec<BareJid> {
         self.watchers.iter().map(|contact| bare(contact)).collect()
+    }
+    fn item_version(&self, _: &BareJid, contact: &BareJid) -> Option<u64> {
+        let mut versions = self.versions.iter();
+        let listed = versions.find(|(listed, _)| *listed == contact.as_str())?;
+        Some(listed.1)
     }
     fn exists(&self, user: &BareJid) -> bool {
         user.as_str() == USER && !self.removed

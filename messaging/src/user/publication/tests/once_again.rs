@@ -5,6 +5,7 @@ use expect_test::expect;
 use super::conversations::*;
 use super::*;
 use crate::effect::UserEffect;
+use crate::user::roster::RosterItem;
 
 const NURSE: &str = "nurse@capulet.lit";
 const WATCHER: &str = "juliet@capulet.lit";
@@ -107,6 +108,53 @@ fn what_no_longer_holds_is_not_told() {
             home <- presence subscribed from nurse
         "#]],
     );
+}
+
+/// A handover between two changes of one item: the client must not be left with the former.
+#[test]
+fn a_push_that_a_later_one_has_overtaken_is_not_told() {
+    let mut stage = stage();
+    stage.contacts.versions = vec![(NURSE, 8)];
+    let changed = |version| UserEffect::RosterPush {
+        contact: bare(NURSE),
+        item: Some(RosterItem {
+            listed: true,
+            version,
+            ..RosterItem::default()
+        }),
+        version,
+    };
+    let told = stage.again(Some(1), vec![push(6), changed(7), changed(8)]);
+    let versions: Vec<String> = told
+        .iter()
+        .filter_map(|action| match action {
+            PublicationAction::Deliver { stanza, .. } => {
+                let payload = String::from_utf8_lossy(&stanza.payload).into_owned();
+                payload.split("ver='").nth(1).map(str::to_owned)
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(versions.len(), 1, "{versions:?}");
+    assert!(versions[0].starts_with("8'"), "{versions:?}");
+}
+
+/// Blocked, unblocked and shown again within seconds: the block of then must not hide the user now.
+#[test]
+fn a_block_that_was_taken_back_hides_nobody_again() {
+    let mut stage = stage();
+    let block = || UserEffect::BlocklistPush {
+        payload: Bytes::from_static(b"<block xmlns='urn:xmpp:blocking'/>"),
+        blocked: vec![jid(WATCHER)],
+        unblocked: Vec::new(),
+    };
+    let hides = |told: &[PublicationAction]| {
+        told.iter()
+            .any(|action| matches!(action, PublicationAction::Broadcast { .. }))
+    };
+    assert!(!hides(&stage.again(Some(1), vec![block()])));
+    stage.contacts.blocked = vec![WATCHER];
+    assert!(hides(&stage.again(Some(1), vec![block()])));
 }
 
 #[test]
