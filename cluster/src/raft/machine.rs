@@ -7,10 +7,11 @@
 //!
 //! A machine is synchronous and is called by one caller at a time. What may wait for a disk is done away from the runtime's
 //! own work ([`away`]); that costs a change of threads, so a chunk that only touches memory is applied where it is
-//! ([`Machine::may_block`]). With every chunk it gets a mark, bytes that it keeps atomically with its state and gives back at the next start: how far it is, and the
-//! members as of there.
+//! ([`Machine::may_block`]). With every chunk it gets a mark, bytes that it keeps atomically with its state and gives back at
+//! the next start: how far it is, and the members as of there.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -213,11 +214,13 @@ impl Replica {
         let entries = std::mem::take(&mut chunk.entries);
         let bytes = chunk.bytes;
         let machine = self.machine();
-        let done = if machine.may_block(entries.len(), bytes) {
-            away(|| machine.apply(entries, mark))
-        } else {
-            machine.apply(entries, mark)
+        let may_block = machine.may_block(entries.len(), bytes);
+        // A panic is a failure like others: the worker would die in silence, and the group half live on.
+        let apply = || {
+            catch_unwind(AssertUnwindSafe(|| machine.apply(entries, mark)))
+                .unwrap_or_else(|_| Err(MachineError::new("the machine panicked")))
         };
+        let done = if may_block { away(apply) } else { apply() };
         done.map_err(|error| self.failed(error))?;
         self.applied = Some(applied);
         for responder in chunk.responders.drain(..) {

@@ -62,7 +62,7 @@ pub use group::{GroupHandle, Leadership};
 #[cfg(test)]
 pub(crate) use machine::mark_of;
 pub use machine::{CommittedEntry, Machine, SnapshotFile, away, mark_place};
-pub use settings::RaftSettings;
+pub use settings::{PAYLOAD_BYTES_LEAST, RaftSettings};
 pub use status::{FollowerStatus, GroupStatus};
 pub use submission::Submission;
 

@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
 
+use crate::link::batcher::BATCH_BYTES_MAX;
+
 use super::error::GroupsError;
 use super::failure::OnFailure;
+
+/// What an entry must hold: a full batch of an owner, with what stands around its commands.
+pub const PAYLOAD_BYTES_LEAST: usize = BATCH_BYTES_MAX as usize + (64 << 10);
 
 /// How the groups of a node run.
 #[derive(Clone, Debug)]
@@ -22,7 +27,7 @@ pub struct RaftSettings {
     pub vote_timeout: Duration,
     /// How long a snapshot may take to install. Default 20 s.
     pub install_snapshot_timeout: Duration,
-    /// Longest payload of one entry. Default 2 MiB. It must stay below a quarter of the log's `segment_bytes`: what the log
+    /// Longest payload of one entry; default, and least where owners write: [`PAYLOAD_BYTES_LEAST`]. It must stay below a quarter of the log's `segment_bytes`: what the log
     /// refuses stops the group.
     pub payload_bytes_max: usize,
     /// Most payload that may wait or be under way in one group; further submissions are refused. Default 32 MiB.
@@ -71,7 +76,7 @@ impl Default for RaftSettings {
             vote_timeout: Duration::from_secs(1),
             install_snapshot_timeout: Duration::from_secs(20),
             // A full batch of the owner's with what stands around its commands.
-            payload_bytes_max: (2 << 20) + (64 << 10),
+            payload_bytes_max: PAYLOAD_BYTES_LEAST,
             submitted_bytes_max: 32 << 20,
             submissions_max: 8192,
             append_bytes_max: 1 << 20,

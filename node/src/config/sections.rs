@@ -230,8 +230,8 @@ section! {
         vote_timeout: Span = s(1),
         /// How long a snapshot may take to install.
         install_snapshot_timeout: Span = s(20),
-        /// Longest entry.
-        payload_bytes_max: Size = mib(2),
+        /// Longest entry; at least 2112 KiB, for a full batch.
+        payload_bytes_max: Size = kib(2112),
         /// What may wait or be under way in one group; further entries are refused.
         submitted_bytes_max: Size = mib(32),
         /// Entries that may wait for one group's leader.

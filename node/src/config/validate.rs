@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::node_id::NodeId;
-use cluster::raft::RaftSettings;
+use cluster::raft::{OnFailure, PAYLOAD_BYTES_LEAST, RaftSettings};
 use cluster::transport::{ClusterTls, certificate_name};
 use messaging::user::archive_page::PAGE_ROWS_MAX;
 use rustls::crypto::CryptoProvider;
@@ -414,6 +414,13 @@ fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
     if section.election_max.0 <= section.election_min.0 {
         return Err(file.invalid("raft", "election_max", "must be longer than election_min"));
     }
+    if section.payload_bytes_max.0 < PAYLOAD_BYTES_LEAST as u64 {
+        return Err(file.invalid(
+            "raft",
+            "payload_bytes_max",
+            "must hold a full batch: at least 2112 KiB",
+        ));
+    }
     if section.submitted_bytes_max.0 < section.payload_bytes_max.0 {
         return Err(file.invalid(
             "raft",
@@ -463,7 +470,7 @@ fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
         crash_retry: section.crash_retry.0,
         crash_give_up: section.crash_give_up.0,
         threads: section.threads,
-        ..RaftSettings::default()
+        on_failure: OnFailure::default(),
     })
 }
 
