@@ -6,9 +6,10 @@
 //!                            └─ OutboxAnswered is proposed, so that the entry leaves the replicated state
 //! ```
 //!
-//! Nobody waits for the end of an entry that was not refused, so it has no write of its own: it rides on the partition's next
+//! Nobody waits for the end of a message that was not refused, so it has no write of its own: it rides on the partition's next
 //! batch ([`OutboxSender::settle`]), or goes with its like after [`SETTLE_AFTER`] or when there are [`SETTLED_MAX`] of them. A
-//! reign that ends before that leaves its successor some entries to send once more.
+//! reign that ends before that leaves its successor some entries to send once more. The end of a subscription stanza goes at
+//! once, like a refusal: presence follows from it.
 //!
 //! Invariant: entries of one way leave in their order, at most [`WINDOW`] of them without an answer. On a new owner, on
 //! a hole and after [`RESEND_AFTER`] without an answer they are sent again from the lowest open one; the target's link
@@ -168,11 +169,13 @@ impl OutboxSender {
         let Some(way) = self.ways.get_mut(&by) else {
             return;
         };
-        if way.open.remove(&sequence).is_none() {
+        let Some(command) = way.open.remove(&sequence) else {
             return;
-        }
+        };
         way.resend = way.resend.map(|_| now + RESEND_AFTER);
-        if refused.is_some() {
+        // The contact gets the user's presence by this entry's end (RFC 6121 §3.1.5).
+        let is_awaited = matches!(command, Command::ReceiveSubscription { .. });
+        if refused.is_some() || is_awaited {
             self.end((by.0, sequence), refused);
         } else {
             self.settled.push((by.0, sequence));
