@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use xmpp::scan::{Document, Limits};
 
 use super::parse::{Action, Scenario, Step};
@@ -214,9 +214,21 @@ impl Stage<'_> {
         if !is_answer {
             bail!("expected nothing\ncame     {}", answer.source());
         }
-        match self.next(at, Instant::now() + SILENCE).await {
-            Ok(extra) => bail!("expected nothing\ncame     {}", extra.source()),
-            Err(_) => Ok(()),
+        let until = Instant::now() + SILENCE;
+        let client = self.client(at)?;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match timeout(left, client.next(PROMPT)).await {
+                // Nothing came, and the stream lives.
+                Err(_) => return Ok(()),
+                Ok(came) => match came? {
+                    Incoming::Acked(_) => {}
+                    Incoming::Element(extra) => {
+                        bail!("expected nothing\ncame     {}", extra.source())
+                    }
+                    Incoming::Closed(why) => bail!("expected nothing\nthe stream ended: {why}"),
+                },
+            }
         }
     }
 
