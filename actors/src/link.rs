@@ -452,6 +452,7 @@ impl LinkActor {
         }
     }
 
+    /// An attachment fits no frame: bounds elsewhere should have kept it small. Whoever takes the most of it has to begin
     /// anew, or no session of the node would ever be attached again.
     fn leave_out_largest(&mut self, part: &AttachPart, error: &storage::codec::CodecError) {
         let Some(largest) = largest(part) else {

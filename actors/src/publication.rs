@@ -88,6 +88,7 @@ impl Weighed for ToPublication {
             ToPublication::Session(
                 SessionEvent::Presence { stanza, .. }
                 | SessionEvent::Directed { stanza, .. }
+                | SessionEvent::Sends { stanza, .. }
                 | SessionEvent::Down { stanza, .. },
             )
             | ToPublication::Stanza(stanza) => stanza.size_hint(),

@@ -109,18 +109,15 @@ impl OwnerActor {
     fn refused(&mut self, payload: Bytes, epoch: Epoch, ctx: &mut Context<Self>) {
         let Some(reign) = &mut self.reign else { return };
         let now = Instant::now();
-        let refused = reign.refused.get_or_insert_with(|| {
-            let payload = Bytes::new();
-            let handed_over = now;
-            Refused {
-                payload,
-                handed_over,
-            }
+        let before = reign.refused.take();
+        let since = before.map_or(now, |refused| refused.handed_over);
+        let has_lasted = now >= since + FULL_MAX;
+        let handed_over = if has_lasted { now } else { since };
+        reign.refused = Some(Refused {
+            payload,
+            handed_over,
         });
-        refused.payload = payload;
-        let has_lasted = now >= refused.handed_over + FULL_MAX;
         if has_lasted {
-            refused.handed_over = now;
             tracing::warn!(partition = %self.partition, "the log has no room");
             self.hand_over(ctx);
         }

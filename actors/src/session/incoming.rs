@@ -39,8 +39,10 @@ impl SessionActor {
     pub(super) fn effects(&mut self, ctx: &mut Context<Self>) {
         // A stream that is over is always looked at: its end must not wait for what is unsettled.
         loop {
-            // First what came first.
-            if let Some(handling) = self.lanes.poll() {
+            // First what came first, as far as its links have room: they are everybody's.
+            if self.open.has_room()
+                && let Some(handling) = self.lanes.poll()
+            {
                 self.dispatch(handling, ctx);
                 continue;
             }

@@ -139,6 +139,8 @@ impl SessionActor {
             };
         }
         self.leaves_by.get_or_insert(Instant::now() + LEAVE_MAX);
+        // What waited for an acknowledgement need not wait any more, and the outcomes are among it.
+        ctx.notify(super::Wake);
         self.flush(ctx);
         self.set_timer(ctx);
     }
