@@ -38,20 +38,22 @@ pub(super) fn run(shared: &Shared) {
                 drop(inner);
                 retry_now = perform(shared, chore);
             }
-            None => retry_now = wait(shared, inner),
+            None => {
+                wait(shared, inner);
+                // What failed may be tried again: after a pause, or when something was freed.
+                retry_now = true;
+            }
         }
     }
 }
 
-/// Returns whether what failed may be tried again: after a pause, or when something was freed.
-fn wait(shared: &Shared, inner: MutexGuard<'_, Inner>) -> bool {
+fn wait(shared: &Shared, inner: MutexGuard<'_, Inner>) {
     drop(
         shared
             .keep
             .wait_timeout(inner, RETRY_AFTER)
             .unwrap_or_else(PoisonError::into_inner),
     );
-    true
 }
 
 /// Notes whether less than the reserve is free. A little more must be free again before that ends.
