@@ -18,8 +18,10 @@ use messaging::slot::PartitionTable;
 use xmpp::jid::BareJid;
 use xmpp::stream::StreamConfig;
 
+use crate::allowance::Allowances;
 use crate::connections::Connections;
 use crate::directory::Directory;
+use crate::door::Door;
 use crate::isolation::StandingCell;
 use crate::link::LinkActor;
 use crate::metrics::Metrics;
@@ -66,6 +68,10 @@ pub struct Fabric {
     pub directory: Directory,
     /// The clients' connections, bound or not.
     pub connections: Arc<Connections>,
+    /// Who may come in, and make accounts.
+    pub door: Door,
+    /// What users may ask of others.
+    pub allowances: Allowances,
     /// What operators set.
     pub settings: Settings,
     /// How streams are negotiated.
@@ -133,6 +139,8 @@ impl Fabric {
             gossip,
             directory: Directory::default(),
             connections: Arc::default(),
+            door: Door::new(&settings.client),
+            allowances: Allowances::new(settings.client.user_paces),
             settings,
             streams,
             metrics,

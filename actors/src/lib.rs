@@ -9,7 +9,8 @@
 //!
 //! - [`fabric`]: what all actors of a node share; [`directory`]: the node's sessions by address.
 //! - [`session`]: one client's stream; [`negotiation`]: what comes before it; [`claim`]: its resource; [`listener`]:
-//!   sockets; [`connections`]: all of them, for a stop.
+//!   sockets, [`door`]: whose turn it is, `proxy_protocol`: who is behind a balancer; [`connections`]: all of them, for a
+//!   stop; [`allowance`]: what a user may ask of others.
 //! - [`mailbox`]: how much may wait for a session; `framing`: words of the owner cut to frames; `soft`: what owners
 //!   tell each other, kept for a new one; `relay`: frames between two nodes by way of a third.
 //! - [`services`]: requests that a session answers or passes on, one file a feature.
@@ -21,6 +22,7 @@
 //! House rules: no `do_send`; every mailbox is bounded and every sender knows what to do when one is full; an actor
 //! yields after 64 pieces of work; a panic costs one session or one room.
 
+pub mod allowance;
 pub mod connections;
 pub mod directory;
 pub mod fabric;
@@ -29,9 +31,11 @@ pub mod metrics;
 mod relay;
 
 pub mod claim;
+pub mod door;
 pub mod listener;
 pub mod mailbox;
 pub mod negotiation;
+mod proxy_protocol;
 pub mod services;
 pub mod session;
 mod soft;

@@ -1,6 +1,5 @@
-//! Client sockets: accepting, counting unauthenticated streams by address, and the wire a session talks over.
+//! Client sockets: accepting, finding out who is behind a balancer, and the wire a session talks over.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -9,13 +8,15 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use actix_rt::ArbiterHandle;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::server::TlsStream;
 
 use crate::connections::Connection;
+use crate::door::{Admission, TurnedAway};
 use crate::fabric::Fabric;
+use crate::proxy_protocol::{self, Header};
+use crate::runtime::ClientSettings;
 
 /// What a stream's bytes travel over.
 pub enum Wire {
@@ -71,58 +72,6 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// A place among the unauthenticated streams of one address; given back when dropped.
-pub struct Admission {
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-/// Unauthenticated streams by address: beyond the limit connections wait in a queue.
-pub struct Doorkeeper {
-    per_address: usize,
-    addresses: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
-}
-
-/// Addresses remembered at once before those without streams are forgotten.
-const ADDRESSES_MAX: usize = 4_096;
-
-impl Doorkeeper {
-    /// With so many unauthenticated streams an address.
-    pub fn new(per_address: usize) -> Doorkeeper {
-        Doorkeeper {
-            per_address,
-            addresses: Mutex::default(),
-        }
-    }
-
-    fn door(&self, address: IpAddr) -> Arc<Semaphore> {
-        let mut addresses = self
-            .addresses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if addresses.len() >= ADDRESSES_MAX {
-            let all = self.per_address;
-            addresses
-                .retain(|_, door| door.available_permits() < all || Arc::strong_count(door) > 1);
-        }
-        Arc::clone(
-            addresses
-                .entry(address)
-                .or_insert_with(|| Arc::new(Semaphore::new(self.per_address))),
-        )
-    }
-
-    /// Waits for a place; trusted addresses need none.
-    pub async fn admit(&self, address: IpAddr, trusted: bool) -> Admission {
-        if trusted {
-            return Admission { _permit: None };
-        }
-        let permit = self.door(address).acquire_owned().await;
-        Admission {
-            _permit: permit.ok(),
-        }
-    }
-}
-
 /// A connection that may negotiate.
 pub struct Accepted {
     /// Its socket.
@@ -136,12 +85,6 @@ pub struct Accepted {
     /// Its place among the node's connections.
     pub connection: Connection,
 }
-
-/// How long a waiting connection may queue for its place.
-const QUEUE_MAX: Duration = Duration::from_secs(30);
-
-/// Connections that may queue at once on a listener, all addresses together.
-const QUEUED_MAX: usize = 1_024;
 
 /// Connections that were refused, for the log: a flood of them is one line a minute.
 #[derive(Debug, Default)]
@@ -165,18 +108,26 @@ impl Refusals {
     }
 }
 
-fn refused(fabric: &Fabric, refusals: &Mutex<Refusals>, why: &str) {
+fn refused(fabric: &Fabric, refusals: &Mutex<Refusals>, why: TurnedAway) {
     fabric.metrics.connections_refused.inc();
     let mut refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(number) = refusals.refused(Instant::now()) {
-        tracing::info!(number, why, "connections refused");
+        tracing::info!(number, %why, "connections refused");
     }
 }
 
-fn send_at_once(socket: &TcpStream) {
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY could not be set");
-    }
+/// Probes of a silent connection until its machine counts as gone.
+const PROBES: u32 = 4;
+
+/// What is written goes at once. A connection that is silent for a while is probed by the kernel, so that a client whose
+/// machine or network has gone is found out though nobody sends it anything (RFC 6120 §4.6).
+fn tune(socket: &TcpStream, client: &ClientSettings) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(client.probe_after)
+        .with_interval((client.sm_outbound.answer_within / PROBES).max(Duration::from_secs(1)))
+        .with_retries(PROBES);
+    socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive)
 }
 
 /// Accepts until the node stops; connections are spread over the arbiters.
@@ -186,10 +137,6 @@ pub async fn accept(
     direct_tls: bool,
     arbiters: Vec<ArbiterHandle>,
 ) {
-    let doorkeeper = Arc::new(Doorkeeper::new(
-        fabric.settings.client.unauthenticated_per_address_max as usize,
-    ));
-    let queue = Arc::new(Semaphore::new(QUEUED_MAX));
     let refusals = Arc::new(Mutex::new(Refusals::default()));
     let mut turn = 0usize;
     loop {
@@ -198,7 +145,7 @@ pub async fn accept(
             // The port closes: clients find another node at once.
             () = fabric.connections.stopping() => return,
         };
-        let (socket, address) = match accepted {
+        let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors or the like: others end first, then it goes on.
@@ -208,39 +155,22 @@ pub async fn accept(
             }
         };
         fabric.metrics.connections.inc();
-        send_at_once(&socket);
-        let Ok(place) = Arc::clone(&queue).try_acquire_owned() else {
-            refused(&fabric, &refusals, "too many wait to be served");
-            continue;
-        };
-        let (fabric, doorkeeper) = (Arc::clone(&fabric), Arc::clone(&doorkeeper));
-        let refusals = Arc::clone(&refusals);
-        let trusted = fabric.settings.client.is_trusted(address.ip());
+        if let Err(error) = tune(&socket, &fabric.settings.client) {
+            tracing::debug!(%error, "a client's socket could not be tuned");
+        }
         turn = (turn + 1) % arbiters.len().max(1);
         let Some(arbiter) = arbiters.get(turn) else {
             return;
         };
         let connection = fabric.connections.open();
+        let (fabric, refusals) = (Arc::clone(&fabric), Arc::clone(&refusals));
         // On the arbiter from the start: a session's place stays on its thread.
         let spawned = arbiter.spawn_fn(move || {
             actix_rt::spawn(async move {
-                let admission = tokio::select! {
-                    admission = doorkeeper.admit(address.ip(), trusted) => Some(admission),
-                    () = tokio::time::sleep(QUEUE_MAX) => {
-                        refused(&fabric, &refusals, "too many of one address do not log in");
-                        None
-                    }
-                    () = fabric.connections.stopping() => None,
-                };
-                drop(place);
-                if let Some(admission) = admission {
-                    let accepted = Accepted {
-                        socket,
-                        address: address.ip(),
-                        direct_tls,
-                        admission,
-                        connection,
-                    };
+                let came = (socket, peer.ip().to_canonical());
+                if let Some(accepted) =
+                    receive(&fabric, came, direct_tls, connection, &refusals).await
+                {
                     crate::negotiation::serve(fabric, accepted).await;
                 }
             });
@@ -249,6 +179,71 @@ pub async fn accept(
             return;
         }
     }
+}
+
+/// Finds out where a connection comes from, and waits for its turn.
+async fn receive(
+    fabric: &Fabric,
+    (mut socket, peer): (TcpStream, IpAddr),
+    direct_tls: bool,
+    connection: Connection,
+    refusals: &Mutex<Refusals>,
+) -> Option<Accepted> {
+    let client = &fabric.settings.client;
+    let address = if client.is_proxy(peer) {
+        let named = tokio::select! {
+            named = named_by_proxy(fabric, &mut socket) => named,
+            () = fabric.connections.stopping() => return None,
+        };
+        match named {
+            Ok(address) => address.unwrap_or(peer),
+            Err(error) => {
+                fabric.metrics.proxy_headers_bad.inc();
+                tracing::debug!(%peer, %error, "a connection without a good PROXY header");
+                return None;
+            }
+        }
+    } else {
+        peer
+    };
+    let admitted = tokio::select! {
+        admitted = fabric.door.admit(address, client.is_trusted(address)) => admitted,
+        () = fabric.connections.stopping() => return None,
+    };
+    match admitted {
+        Ok(admission) => Some(Accepted {
+            socket,
+            address,
+            direct_tls,
+            admission,
+            connection,
+        }),
+        Err(why) => {
+            refused(fabric, refusals, why);
+            None
+        }
+    }
+}
+
+/// Reads a balancer's header, to its last byte and within the limit of a step: whom it speaks for.
+async fn named_by_proxy(fabric: &Fabric, socket: &mut TcpStream) -> io::Result<Option<IpAddr>> {
+    let read = async {
+        let mut header = Vec::new();
+        loop {
+            match proxy_protocol::parse(&header).map_err(io::Error::other)? {
+                Header::Needs(more) => {
+                    let from = header.len();
+                    header.resize(from + more, 0);
+                    socket.read_exact(&mut header[from..]).await?;
+                }
+                Header::Whole(address) => return Ok(address.map(|address| address.to_canonical())),
+            }
+        }
+    };
+    let limit = fabric.streams.negotiation.step;
+    tokio::time::timeout(limit, read)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Binds a client port.
@@ -272,6 +267,27 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn silent_connections_are_probed() {
+        let folder = tempfile::tempdir().unwrap();
+        let client = ClientSettings {
+            probe_after: Duration::from_secs(77),
+            ..crate::runtime::stage::settings(folder.path()).client
+        };
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (far, _) = far.unwrap();
+        tune(&far, &client).unwrap();
+        let socket = socket2::SockRef::from(&far);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), client.probe_after);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), PROBES);
+        let probed = socket.tcp_keepalive_interval().unwrap() * PROBES;
+        assert_eq!(probed, client.sm_outbound.answer_within);
+        assert!(far.nodelay().unwrap());
+    }
 
     #[test]
     fn refusals_are_said_once_a_minute_with_their_number() {

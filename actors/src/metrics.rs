@@ -14,6 +14,14 @@ pub struct Metrics {
     pub connections_refused: Counter,
     /// Bound sessions.
     pub sessions: Gauge,
+    /// Connections that had to begin with a PROXY header and did not.
+    pub proxy_headers_bad: Counter,
+    /// Times a client was not read because it sent too fast.
+    pub pauses: Counter,
+    /// Requests refused because a user made too many: joins, subscriptions, new recipients.
+    pub too_fast: Counter,
+    /// Accounts refused because their address made too many.
+    pub registrations_refused: Counter,
     /// Sessions ended because their client didn't keep up.
     pub slow_sessions: Counter,
     /// Stanzas received from clients.
@@ -53,6 +61,22 @@ impl Default for Metrics {
             "client_connections_refused",
             "Client connections refused, too many queue",
         );
+        let proxy_headers_bad = counter(
+            "proxy_headers_bad",
+            "Connections closed because their PROXY header was missing or bad",
+        );
+        let pauses = counter(
+            "client_pauses",
+            "Times a client was not read because it sent too fast",
+        );
+        let too_fast = counter(
+            "requests_too_fast",
+            "Joins, subscriptions and first messages refused because a user made too many",
+        );
+        let registrations_refused = counter(
+            "registrations_refused",
+            "Accounts refused because their address made too many",
+        );
         let slow_sessions = counter(
             "slow_sessions",
             "Sessions ended because their client did not keep up",
@@ -80,6 +104,10 @@ impl Default for Metrics {
             registry,
             connections,
             connections_refused,
+            proxy_headers_bad,
+            pauses,
+            too_fast,
+            registrations_refused,
             sessions,
             slow_sessions,
             stanzas_in,

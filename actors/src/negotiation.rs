@@ -21,12 +21,14 @@ use xmpp::stanza_error::{Condition, StanzaError};
 use xmpp::stream::{StreamCore, StreamEffect, StreamEvent, Transport};
 use xmpp::stream_error::{StreamError, StreamErrorCondition};
 
+use crate::allowance::too_fast;
 use crate::claim::Claim;
 use crate::connections::Connection;
 use crate::control;
+use crate::door::Admission;
 use crate::fabric::Fabric;
 use crate::link::{Outcome, ToLink};
-use crate::listener::{Accepted, Admission, Wire};
+use crate::listener::{Accepted, Wire};
 use crate::session::{SessionActor, SessionParts};
 
 /// What a negotiation ends with.
@@ -47,6 +49,8 @@ struct Negotiation {
     claim: Option<Claim>,
     admission: Option<Admission>,
     connection: Connection,
+    /// Where the client is.
+    address: IpAddr,
 }
 
 /// Serves a connection up to its end or its session.
@@ -86,9 +90,10 @@ pub async fn serve(fabric: Arc<Fabric>, accepted: Accepted) {
         claim: None,
         admission: Some(admission),
         connection,
+        address,
     };
     match negotiation.run().await {
-        Ok(Some(jid)) => negotiation.hand_over(jid, address),
+        Ok(Some(jid)) => negotiation.hand_over(jid),
         // A resource that was bound meanwhile is given back with its claim.
         Ok(None) => {}
         Err(error) => {
@@ -244,7 +249,18 @@ impl Negotiation {
 
     /// Makes an account; `None`: nobody knows whether it was made.
     async fn register(&self, account: BareJid, password: Password) -> Option<StreamEvent> {
-        let iterations = self.fabric.settings.client.scram_iterations;
+        let client = &self.fabric.settings.client;
+        let trusted = client.is_trusted(self.address);
+        if !self
+            .fabric
+            .door
+            .may_register(self.address, trusted, Instant::now())
+        {
+            self.fabric.metrics.registrations_refused.inc();
+            let error = too_fast("Too many accounts were made from this address");
+            return Some(StreamEvent::RegistrationRefused(error));
+        }
+        let iterations = client.scram_iterations;
         match control::create_account(&self.fabric, account, password, iterations).await {
             Ok(()) => Some(StreamEvent::Registered),
             Err(error) => error.refusal().map(StreamEvent::RegistrationRefused),
@@ -277,8 +293,9 @@ impl Negotiation {
         self.core.handle_event(event, Instant::now());
     }
 
-    fn hand_over(self, jid: FullJid, address: IpAddr) {
+    fn hand_over(self, jid: FullJid) {
         let Some(claim) = self.claim else { return };
+        let address = self.address;
         tracing::info!(session = claim.key().number, %jid, %address, "session");
         let parts = SessionParts {
             fabric: self.fabric,

@@ -27,7 +27,7 @@ use xmpp::ns;
 use xmpp::scan::{Document, Frame};
 
 use crate::wait::PROMPT;
-use crate::wire::{Socket, WireReader};
+use crate::wire::{Socket, Wire, WireReader};
 
 pub use login::{authenticated, feature_names, features, open_stream};
 pub use scram::Hash;
@@ -114,7 +114,13 @@ impl Drop for Client {
 impl Client {
     /// Logs in and binds.
     pub async fn connect(login: &Login) -> Result<Client> {
-        let negotiated = timeout(PROMPT, login::log_in(login)).await;
+        let secured = timeout(PROMPT, login::secured(login)).await;
+        Client::over(login, secured.context("TLS took too long")??).await
+    }
+
+    /// Logs in and binds over a socket that is there already, with TLS if there is to be any.
+    pub async fn over(login: &Login, wire: Wire) -> Result<Client> {
+        let negotiated = timeout(PROMPT, login::log_in(login, wire)).await;
         let (jid, wire) = negotiated.context("logging in took too long")??;
         let (reader, writer) = wire.split();
         let (incoming_tx, incoming) = mpsc::channel(INBOX);

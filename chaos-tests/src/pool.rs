@@ -515,6 +515,11 @@ impl Node {
         Ok(())
     }
 
+    /// All that the node said.
+    pub fn log(&self) -> Result<String> {
+        process::log(&self.config)
+    }
+
     /// The end of the node's log.
     pub fn log_end(&self) -> String {
         process::log_end(self.id, &self.config)

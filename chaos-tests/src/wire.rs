@@ -3,14 +3,14 @@
 //! [`Wire`] is what both the [`client`](crate::client) and the tests of raw bytes use. It knows no protocol beyond
 //! cutting frames.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use xmpp::scan::{Document, Frame, Framer, Limits};
@@ -38,6 +38,16 @@ impl Wire {
     /// Connects without TLS.
     pub async fn plain(address: SocketAddr) -> Result<Wire> {
         let connect = timeout(CONNECT_LIMIT, TcpStream::connect(address));
+        let socket = connect.await.context("connecting took too long")??;
+        socket.set_nodelay(true)?;
+        Ok(Wire::over(Box::new(socket)))
+    }
+
+    /// Connects without TLS from an address of this machine.
+    pub async fn plain_from(from: IpAddr, address: SocketAddr) -> Result<Wire> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(from, 0))?;
+        let connect = timeout(CONNECT_LIMIT, socket.connect(address));
         let socket = connect.await.context("connecting took too long")??;
         socket.set_nodelay(true)?;
         Ok(Wire::over(Box::new(socket)))

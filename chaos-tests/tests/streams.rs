@@ -17,7 +17,9 @@ const NS: &str = "xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/s
 
 /// A pool of one node that does not wait long for a client's own end of stream.
 async fn pool() -> Pool {
-    let settings = PoolSettings::nodes(1).set("negotiation", "close", "500 ms");
+    let settings = PoolSettings::nodes(1)
+        .set("negotiation", "close", "500 ms")
+        .set("clients", "retired_domains", vec!["old.example"]);
     let pool = Pool::start(&settings).await.expect("the pool starts");
     pool.add_users(["romeo"]).await.expect("an account");
     pool
@@ -54,6 +56,11 @@ fn nested(depth: usize) -> String {
 fn with_attributes(count: usize) -> String {
     let attributes: String = (0..count).map(|n| format!(" a{n}='1'")).collect();
     format!("<message{attributes}/>")
+}
+
+fn with_namespaces(count: usize) -> String {
+    let declared: String = (0..count).map(|n| format!(" xmlns:a{n}='u'")).collect();
+    format!("<message{declared}/>")
 }
 
 /// The answer to a header comes first, then the condition, then the end of stream and socket.
@@ -215,6 +222,16 @@ fn rows() -> Vec<(&'static str, Input, &'static str)> {
             "host-unknown",
         ),
         (
+            "retired host",
+            head(&format!("to='old.example' version='1.0' {NS}")),
+            "host-gone",
+        ),
+        (
+            "presence before authentication",
+            after("<presence/>"),
+            "not-authorized",
+        ),
+        (
             "message before authentication",
             after("<message to='a@localhost'/>"),
             "not-authorized",
@@ -243,6 +260,11 @@ fn rows() -> Vec<(&'static str, Input, &'static str)> {
         (
             "too many attributes",
             after(with_attributes(20)),
+            "policy-violation",
+        ),
+        (
+            "too many namespaces",
+            after(with_namespaces(10)),
             "policy-violation",
         ),
         (
@@ -360,7 +382,17 @@ async fn bad_input_after_authentication() {
         "policy-violation",
     )
     .await;
+    check(
+        "too many namespaces",
+        with_namespaces(40),
+        "policy-violation",
+    )
+    .await;
     check("comment", "<!-- a -->".into(), "restricted-xml").await;
+    let entity = "<message to='romeo@localhost'><body>&auml;</body></message>";
+    check("undefined entity", entity.into(), "restricted-xml").await;
+    let unknown = "<a xmlns='urn:unknown'/>";
+    check("unknown element", unknown.into(), "unsupported-stanza-type").await;
     check("mismatched tag", "<message></iq>".into(), "not-well-formed").await;
     check("text", "hello".into(), "bad-format").await;
     let forged = "<message from='juliet@localhost' to='romeo@localhost'/>";

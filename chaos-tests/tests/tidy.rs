@@ -6,7 +6,7 @@ use std::process::Command;
 
 use toml::Table;
 use xmpp::ns;
-use xmpp::stream::features::{FEATURES, Place};
+use xmpp::stream::features::{FEATURES, Place, StreamFeature, stream_features};
 
 /// The crates from left to right: each imports only what stands left of it.
 const CHAIN: [&str; 7] = [
@@ -319,6 +319,44 @@ fn what_is_advertised_is_used_by_a_scenario() {
         }
     }
     none("advertised and never tried", &missing);
+}
+
+/// Who uses a stream feature: a test of the end-to-end tests, or a scenario.
+fn tried_by(feature: StreamFeature) -> (&'static str, &'static str) {
+    match feature {
+        StreamFeature::StartTls | StreamFeature::Sasl => ("streams.rs", "every_way_to_log_in"),
+        StreamFeature::Register => ("streams.rs", "registration_where_it_is_on"),
+        StreamFeature::Bind => ("scenario", "bind_resource_chosen_by_client"),
+        StreamFeature::StreamManagement => ("scenario", "stream_management_counts"),
+        StreamFeature::RosterVersions => ("scenario", "roster_versions"),
+        StreamFeature::PreApproval => ("scenario", "subscription_preapproved"),
+        StreamFeature::ClientState => ("scenario", "client_state_holds_presence"),
+        StreamFeature::Limits => ("logins.rs", "limits_are_advertised_and_kept"),
+    }
+}
+
+/// What streams advertise is used over real sockets. That nothing else is advertised, `logins.rs` asserts.
+#[test]
+fn what_streams_advertise_is_tried() {
+    let mut missing = Vec::new();
+    for feature in stream_features() {
+        let (place, name) = tried_by(feature);
+        let (path, needle) = match place {
+            "scenario" => (
+                format!("node/tests/scenarios/{name}.scs"),
+                "sends:".to_owned(),
+            ),
+            file => (
+                format!("chaos-tests/tests/{file}"),
+                format!("\nasync fn {name}() {{"),
+            ),
+        };
+        let text = std::fs::read_to_string(root().join(&path)).unwrap_or_default();
+        if !text.contains(&needle) {
+            missing.push(format!("{feature:?}: no {name} in {path}"));
+        }
+    }
+    none("stream features that nobody tries", &missing);
 }
 
 #[test]

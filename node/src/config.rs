@@ -9,12 +9,14 @@
 //! - [`sections`]: the knobs.
 //! - [`file`]: reading a file into sections; [`error`]: what is wrong with it, in a sentence.
 //! - [`pool_file`]: what all nodes of a pool share and nobody else may know.
+//! - [`paces`]: how fast clients may be.
 //! - [`validate`]: from what was written to a value that cannot be wrong.
 //! - [`reference`]: the page about all of it.
 
 pub(crate) mod error;
 pub(crate) mod file;
 pub(crate) mod knob;
+mod paces;
 pub(crate) mod pool_file;
 pub(crate) mod reference;
 mod section;

@@ -12,6 +12,7 @@
 //! | what is told to a peer that erred | [`stream_error`], [`stanza_error`] |
 //! | how a client's stream is negotiated | [`stream`], [`sasl`], [`registration`] |
 //! | how stanzas are acknowledged | [`stream_management`] |
+//! | how fast a client may send | [`shaper`] |
 //! | the payloads of extensions, each named by its meaning | the other modules; numbers stand in [`ns`] |
 
 pub mod jid;
@@ -46,6 +47,7 @@ pub mod muc;
 pub mod stanza_id;
 
 pub mod sasl;
+pub mod shaper;
 pub mod stream;
 pub mod stream_management;
 

@@ -14,7 +14,7 @@ mod panic_tests;
 #[cfg(test)]
 mod reign_tests;
 #[cfg(test)]
-mod stage;
+pub(crate) mod stage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -356,7 +356,11 @@ fn stream_config(settings: &Settings) -> StreamConfig {
         .expect("the domain was checked with the settings");
     let iterations =
         std::num::NonZeroU32::new(client.scram_iterations).unwrap_or(std::num::NonZeroU32::MIN);
-    let mut streams = StreamConfig::new(ServedDomains::new(&domain), settings.secret, iterations);
+    let domains = client
+        .retired_domains
+        .iter()
+        .fold(ServedDomains::new(&domain), ServedDomains::retire);
+    let mut streams = StreamConfig::new(domains, settings.secret, iterations);
     streams.limits_before_auth = client.limits_before_auth;
     streams.limits_after_auth = client.limits_after_auth;
     streams.negotiation = client.negotiation.clone();

@@ -12,9 +12,13 @@ use storage::data_dir::DataDir;
 use storage::log::LogOptions;
 use storage::state_store::Engine;
 use tokio::runtime::{Builder, Handle, Runtime};
+use xmpp::jid::BareJid;
 use xmpp::scan::Limits;
+use xmpp::shaper::{Pace, StreamPaces};
 use xmpp::stream::NegotiationLimits;
 use xmpp::stream_management::{InboundLimits, OutboundLimits};
+
+use crate::allowance::UserPaces;
 
 /// A member of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +47,10 @@ pub struct ClientSettings {
     pub tls_required: bool,
     /// XEP-0077.
     pub registration: bool,
+    /// Accounts that one address may make.
+    pub registrations: Option<Pace>,
+    /// Domains that were served once; each a prepared domain.
+    pub retired_domains: Vec<BareJid>,
     /// Iterations of new passwords.
     pub scram_iterations: u32,
     /// Bounds on elements before authentication.
@@ -55,8 +63,20 @@ pub struct ClientSettings {
     pub resources_max: usize,
     /// Unauthenticated streams an address may have; further ones queue.
     pub unauthenticated_per_address_max: u32,
-    /// Networks that this limit doesn't hold for: address and prefix length.
+    /// Connections that may queue at once, all addresses together.
+    pub queued_max: usize,
+    /// How long each may.
+    pub queue_within: Duration,
+    /// Networks that these limits, paces and the limit of registrations don't hold for: address and prefix length.
     pub trusted_networks: Vec<(IpAddr, u8)>,
+    /// Networks whose connections begin with a PROXY header.
+    pub proxy_networks: Vec<(IpAddr, u8)>,
+    /// How fast a session is read.
+    pub stream_paces: StreamPaces,
+    /// What a user may ask of others.
+    pub user_paces: UserPaces,
+    /// Silence after which the kernel probes a client's connection.
+    pub probe_after: Duration,
     /// Bytes that may wait for a client's socket.
     pub outgoing_bytes_max: usize,
     /// Acknowledgements to clients.
@@ -65,15 +85,28 @@ pub struct ClientSettings {
     pub sm_outbound: OutboundLimits,
     /// Rows in a page of an archive.
     pub archive_page_max: u32,
+    /// Archive queries of a session under way at once.
+    pub archive_queries_max: usize,
 }
 
 impl ClientSettings {
     /// Whether an address is in a trusted network.
     pub fn is_trusted(&self, address: IpAddr) -> bool {
-        self.trusted_networks
-            .iter()
-            .any(|(network, prefix)| contains(*network, *prefix, address))
+        any_contains(&self.trusted_networks, address)
     }
+
+    /// Whether connections from an address begin with a PROXY header.
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        any_contains(&self.proxy_networks, address)
+    }
+}
+
+fn any_contains(networks: &[(IpAddr, u8)], address: IpAddr) -> bool {
+    // An IPv4 client of a socket that takes both kinds.
+    let address = address.to_canonical();
+    networks
+        .iter()
+        .any(|(network, prefix)| contains(*network, *prefix, address))
 }
 
 fn contains(network: IpAddr, prefix: u8, address: IpAddr) -> bool {

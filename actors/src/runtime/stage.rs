@@ -41,7 +41,7 @@ fn certificates() -> (ClusterTls, Arc<rustls::ServerConfig>) {
 }
 
 /// Of a node that keeps its data in this folder.
-pub(super) fn settings(folder: &std::path::Path) -> Settings {
+pub(crate) fn settings(folder: &std::path::Path) -> Settings {
     let (cluster_tls, client_tls) = certificates();
     let constants = PoolConstants {
         id_key: [1; 16],
@@ -55,17 +55,26 @@ pub(super) fn settings(folder: &std::path::Path) -> Settings {
         allow_plaintext_auth: false,
         tls_required: true,
         registration: false,
+        registrations: None,
+        retired_domains: Vec::new(),
         scram_iterations: 1,
         limits_before_auth: Limits::BEFORE_AUTH,
         limits_after_auth: Limits::AFTER_AUTH,
         negotiation: Default::default(),
         resources_max: 10,
         unauthenticated_per_address_max: 10,
+        queued_max: 10,
+        queue_within: WAIT,
         trusted_networks: Vec::new(),
+        proxy_networks: Vec::new(),
+        stream_paces: Default::default(),
+        user_paces: Default::default(),
+        probe_after: WAIT,
         outgoing_bytes_max: 1024 * 1024,
         sm_inbound: Default::default(),
         sm_outbound: Default::default(),
         archive_page_max: 50,
+        archive_queries_max: 4,
     };
     Settings {
         node: NODE,

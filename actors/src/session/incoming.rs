@@ -30,6 +30,7 @@ impl SessionActor {
         let written = self.to_write() <= self.fabric.settings.client.outgoing_bytes_max / 2;
         managed
             && written
+            && self.paused_until().is_none()
             && self.open.has_room()
             && waiting.waiting() < WAITING_MAX
             && waiting.waiting_bytes() < WAITING_BYTES_MAX
@@ -38,6 +39,7 @@ impl SessionActor {
     /// Does what the core wants, then writes, reads on and sets the timer.
     pub(super) fn effects(&mut self, ctx: &mut Context<Self>) {
         // A stream that is over is always looked at: its end must not wait for what is unsettled.
+        self.advance_archives(ctx);
         loop {
             // First what came first, as far as its links have room: they are everybody's.
             if self.open.has_room()
@@ -93,10 +95,12 @@ impl SessionActor {
     /// Counts a stanza that came in.
     fn count(&mut self) -> Option<xmpp::stream_management::StanzaNumber> {
         self.fabric.metrics.stanzas_in.inc();
+        let now = Instant::now();
+        self.stanza_came(now);
         // There is room: it was looked for before the core was asked.
         self.management
             .as_mut()
-            .and_then(|management| management.inbound.receive(Instant::now()).ok())
+            .and_then(|management| management.inbound.receive(now).ok())
     }
 
     fn nonza(&mut self, nonza: Nonza, ctx: &mut Context<Self>) {

@@ -13,6 +13,7 @@ use actix::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 
+use super::archives::Turns;
 use super::{Ending, FLUSH_MAX, LEAVE_MAX, SessionActor};
 use crate::listener::Wire;
 use crate::mailbox::SessionMailbox;
@@ -77,7 +78,9 @@ impl SessionActor {
                     actor.leave(ctx);
                 }
                 Ok(bytes) => {
-                    actor.core.push_bytes(&bytes, Instant::now());
+                    let now = Instant::now();
+                    actor.bytes_came(bytes.len(), now);
+                    actor.core.push_bytes(&bytes, now);
                     actor.effects(ctx);
                 }
                 Err(error) => {
@@ -155,6 +158,7 @@ impl SessionActor {
         if self.ending == Ending::No {
             self.ending = Ending::Flushing(Instant::now() + FLUSH_MAX);
             self.lanes.clear();
+            self.archives = Turns::default();
             self.say_goodbye();
             self.flush(ctx);
             self.set_timer(ctx);

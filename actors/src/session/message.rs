@@ -46,6 +46,9 @@ impl SessionActor {
                 ctx,
             );
         }
+        if let Err(error) = self.may_write_to(&to) {
+            return self.refuse(handling, &error, ctx);
+        }
         if handling.class == Class::Proposed {
             let command = SendMessage {
                 sender: self.key.jid.clone(),

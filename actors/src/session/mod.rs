@@ -9,6 +9,7 @@
 //! Every stanza that comes in is *settled* exactly once: when its command was committed, its soft state taken, its answer
 //! written, or when it was surely refused. What isn't settled within 10 s ends the stream without being counted.
 
+mod archives;
 mod incoming;
 mod io;
 mod iq;
@@ -17,6 +18,7 @@ mod message;
 mod pending;
 mod presence;
 mod sanitise;
+mod shaping;
 mod turn;
 
 use std::collections::HashMap;
@@ -44,8 +46,10 @@ use crate::fabric::Fabric;
 use crate::link::{Caller, Outcome, ToLink, tell};
 use crate::listener::Wire;
 use crate::mailbox::{SessionMailbox, Wake};
+use archives::{Turns, WaitingQuery};
 use lanes::Lanes;
 use pending::{Handling, OpenRequests, Pending};
+use shaping::Shaping;
 
 /// Everything but its socket that can come to a session.
 pub enum ToSession {
@@ -112,6 +116,9 @@ pub struct SessionActor {
     open: OpenRequests,
     /// The order of what it asks.
     lanes: Lanes<Handling>,
+    archives: Turns<WaitingQuery>,
+    /// `None`: it comes from a trusted network, and is read as fast as it sends.
+    shaping: Option<Shaping>,
     next_ticket: u64,
     /// What waits while the client says that nobody looks at it (XEP-0352).
     quiet: Option<Box<Quiet>>,
@@ -170,9 +177,6 @@ enum Ending {
     Flushing(Instant),
 }
 
-/// How long a client may take to answer a ping behind what was delivered to it.
-const PONG_MAX: Duration = Duration::from_secs(60);
-
 /// Bytes of answers to what a session had asked before it stopped being read, beyond what may be due to it.
 const ANSWERS_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -205,6 +209,7 @@ impl SessionActor {
         };
         let (reader, writer) = tokio::io::split(wire);
         let bare = key.jid.bare();
+        let trusted = fabric.settings.client.is_trusted(address);
         fabric.metrics.sessions.inc();
         place.run(SessionActor {
             fabric,
@@ -218,6 +223,8 @@ impl SessionActor {
             pending: HashMap::new(),
             open: OpenRequests::default(),
             lanes: Lanes::default(),
+            archives: Turns::default(),
+            shaping: (!trusted).then(Shaping::default),
             next_ticket: 1,
             quiet: None,
             flags: SessionFlags::default(),
@@ -338,7 +345,8 @@ impl SessionActor {
 
     /// When a client that answers no ping counts as gone.
     fn pong_due(&self) -> Option<Instant> {
-        self.unmanaged.asked_at.map(|asked| asked + PONG_MAX)
+        let within = self.fabric.settings.client.sm_outbound.answer_within;
+        self.unmanaged.asked_at.map(|asked| asked + within)
     }
 
     /// The answer to such a ping; `true` if it was one.
@@ -415,6 +423,7 @@ impl SessionActor {
             Ending::Flushing(until) => Some(until),
         };
         let leaves = self.leaves_by.filter(|_| ending.is_none());
+        let pause = self.pause();
         let due = [
             core,
             inbound,
@@ -422,6 +431,8 @@ impl SessionActor {
             pending,
             ending,
             leaves,
+            pause,
+            self.archives.due(),
             self.pong_due(),
         ]
         .into_iter()
@@ -457,12 +468,14 @@ impl SessionActor {
             return self.set_timer(ctx);
         }
         if self.leaves_by.is_some() {
+            self.refuse_overdue_archives(now, ctx);
             if self.leaves_by.is_some_and(|by| by <= now) {
                 self.close(ctx);
             }
             return self.set_timer(ctx);
         }
         self.core.handle_timeout(now);
+        self.refuse_overdue_archives(now, ctx);
         if self.pong_due().is_some_and(|due| due <= now) {
             return self.end(
                 StreamError::new(StreamErrorCondition::ConnectionTimeout),

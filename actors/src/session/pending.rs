@@ -151,17 +151,19 @@ impl SessionActor {
         self.settle(handling.unsettled);
     }
 
+    /// Puts something on its way; the ticket under which its outcome comes, or `None` if it was refused.
     fn pass(
         &mut self,
         key: &BareJid,
         handling: Handling,
         ctx: &mut Context<Self>,
         make: impl FnOnce(Caller) -> ToLink,
-    ) {
+    ) -> Option<u64> {
         // By the address that all share: a clone would have a slot of its own, and the limit would not hold.
         let fabric = Arc::clone(&self.fabric);
         let Some(link) = fabric.link_of(key) else {
-            return self.refuse(handling, &unavailable_now(), ctx);
+            self.refuse(handling, &unavailable_now(), ctx);
+            return None;
         };
         let ticket = self.next_ticket;
         self.next_ticket += 1;
@@ -170,12 +172,14 @@ impl SessionActor {
         if link.try_send(make(caller)).is_err() {
             self.fabric.metrics.links_full.inc();
             self.room_answered(&handling.stanza, true);
-            return self.refuse(handling, &unavailable_now(), ctx);
+            self.refuse(handling, &unavailable_now(), ctx);
+            return None;
         }
         let partition = fabric.partition_of(key);
         self.open.opened(partition);
         self.pending
             .insert(ticket, handling.into_pending(partition));
+        Some(ticket)
     }
 
     /// Whether an outcome is awaited of something that was sent to a room.
@@ -188,6 +192,7 @@ impl SessionActor {
 
     fn forget(&mut self, ticket: u64) -> Option<Pending> {
         let pending = self.pending.remove(&ticket)?;
+        self.archives.closed(ticket);
         self.open.closed(pending.partition);
         Some(pending)
     }
@@ -259,10 +264,24 @@ impl SessionActor {
             let page_max = self.fabric.settings.client.archive_page_max;
             query.max = query.max.min(page_max);
         }
+        if matches!(query, Query::Archive(_)) {
+            return self.archive_query(key, handling, query, ctx);
+        }
+        self.ask(key, handling, query, ctx);
+    }
+
+    /// Asks at once; the ticket under which the answer comes.
+    pub(super) fn ask(
+        &mut self,
+        key: &BareJid,
+        handling: Handling,
+        query: Query,
+        ctx: &mut Context<Self>,
+    ) -> Option<u64> {
         self.pass(key, handling, ctx, |caller| ToLink::Ask {
             caller,
             query: Box::new(query),
-        });
+        })
     }
 
     /// What became of something that was asked.

@@ -52,7 +52,12 @@ impl SessionActor {
             | PresenceType::Subscribed
             | PresenceType::Unsubscribe
             | PresenceType::Unsubscribed => self.subscription(handling, to, ctx),
-            PresenceType::Available | PresenceType::Unavailable => {
+            kind @ (PresenceType::Available | PresenceType::Unavailable) => {
+                if kind == PresenceType::Available
+                    && let Err(error) = self.may_write_to(&to)
+                {
+                    return self.refuse(handling, &error, ctx);
+                }
                 let event = SessionEvent::Directed {
                     key: self.key.clone(),
                     stanza: handling.stanza.clone(),
@@ -91,6 +96,11 @@ impl SessionActor {
 
     /// RFC 6121 §3: from the bare JID, to the bare JID.
     fn subscription(&mut self, mut handling: Handling, to: Jid, ctx: &mut Context<Self>) {
+        if handling.stanza.presence_type() == PresenceType::Subscribe
+            && let Err(error) = self.may_subscribe()
+        {
+            return self.refuse(handling, &error, ctx);
+        }
         let contact = to.bare();
         let own = self.bare.clone();
         let mut stanza = handling.stanza.clone();
@@ -120,6 +130,9 @@ impl SessionActor {
         match parse(&handling.stanza, &sender) {
             Err(refusal) => self.refuse(handling, &refusal.to_stanza_error(), ctx),
             Ok(RoomRequest::Action(action)) => {
+                if let Err(error) = self.may_act(&action) {
+                    return self.refuse(handling, &error, ctx);
+                }
                 if let RoomAction::Join { nick, .. } = &action {
                     // From here on the goodbye follows the join on the same link, whenever the stream ends.
                     self.rooms.entry(room.clone()).or_insert_with(|| Stay {

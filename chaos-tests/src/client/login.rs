@@ -46,7 +46,10 @@ pub fn feature_names(features: &Document) -> Vec<(String, String)> {
 
 /// A stream that is authenticated and has no resource yet.
 pub async fn authenticated(login: &Login) -> Result<Wire> {
-    let mut wire = secured(login).await?;
+    authenticated_over(login, secured(login).await?).await
+}
+
+async fn authenticated_over(login: &Login, mut wire: Wire) -> Result<Wire> {
     features(&mut wire, &login.domain).await?;
     authenticate(&mut wire, login).await?;
     wire.restart();
@@ -54,9 +57,9 @@ pub async fn authenticated(login: &Login) -> Result<Wire> {
     Ok(wire)
 }
 
-/// A stream with a bound resource.
-pub(super) async fn log_in(login: &Login) -> Result<(FullJid, Wire)> {
-    let mut wire = authenticated(login).await?;
+/// A stream with a bound resource, over a socket that is as secure as it is to be.
+pub(super) async fn log_in(login: &Login, wire: Wire) -> Result<(FullJid, Wire)> {
+    let mut wire = authenticated_over(login, wire).await?;
     let jid = bind(&mut wire, login.resource.as_deref()).await?;
     if login.stream_management {
         let enable = format!("<enable xmlns='{}'/>", ns::STREAM_MANAGEMENT);
@@ -69,7 +72,8 @@ pub(super) async fn log_in(login: &Login) -> Result<(FullJid, Wire)> {
     Ok((jid, wire))
 }
 
-async fn secured(login: &Login) -> Result<Wire> {
+/// A socket with TLS, if there is to be any.
+pub(super) async fn secured(login: &Login) -> Result<Wire> {
     match login.security {
         Security::Plain => Wire::plain(login.address).await,
         Security::DirectTls => Wire::direct_tls(login.address, &login.domain, &login.tls).await,

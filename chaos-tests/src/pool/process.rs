@@ -79,6 +79,11 @@ fn log_file(config: &Path) -> PathBuf {
     config.with_file_name("log")
 }
 
+/// A node's whole log.
+pub(super) fn log(config: &Path) -> Result<String> {
+    Ok(std::fs::read_to_string(log_file(config))?)
+}
+
 /// The end of a node's log, with a headline.
 pub(super) fn log_end(id: u64, config: &Path) -> String {
     let text = std::fs::read_to_string(log_file(config)).unwrap_or_default();

@@ -186,6 +186,7 @@ config_file! {
     negotiation: Negotiation,
     limits_before_auth: LimitsBeforeAuth,
     limits_after_auth: LimitsAfterAuth,
+    shaping: Shaping,
     stream_management: StreamManagement,
     control: Control,
     storage: Storage,

@@ -160,6 +160,18 @@ impl Knob for String {
     }
 }
 
+impl Knob for Vec<String> {
+    const ALLOWED: &'static str = "a list of texts such as [\"example.org\"]";
+
+    fn read(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(Knob::read).collect()
+    }
+
+    fn show(&self) -> String {
+        show_list(self)
+    }
+}
+
 impl Knob for PathBuf {
     const ALLOWED: &'static str = "a path; if it is relative, from the folder of this file";
 

@@ -76,20 +76,39 @@ section! {
         tls_required: bool = true,
         /// Whether passwords may be sent without TLS: only for tests and trusted networks. Needs `tls_required = false`.
         allow_plaintext_auth: bool = false,
+        /// Domains that the pool has served once; streams to them are told that they are gone.
+        retired_domains: Vec<String> = Vec::new(),
         /// Whether anybody may make an account (XEP-0077).
         registration: bool = false,
+        /// Accounts that one address may make on this node in `registrations_within`, attempts included; 0: no bound.
+        registrations_per_address_max: u32 = 5,
+        /// See there.
+        registrations_within: Span = s(60 * 60),
         /// SCRAM's iterations for new passwords. More cost both sides and thieves more (RFC 5802: at least 4096).
         scram_iterations: u32 = 10_000,
         /// Sessions of one user.
         resources_max: usize = 10,
-        /// Connections of one address that have not logged in.
+        /// Connections of one address (IPv6: of one network of 64 bits) that have not logged in; further ones queue.
         unauthenticated_per_address_max: u32 = 20,
-        /// Networks whose addresses have no such bound: load balancers, load generators.
+        /// Connections that may queue, all addresses together.
+        queued_max: usize = 1024,
+        /// How long each may queue.
+        queue_within: Span = s(30),
+        /// Networks whose connections must begin with a header of the PROXY protocol, version 1 or 2, that names the
+        /// client: load balancers. Its address is then the one that counts everywhere. No other connection may have one.
+        proxy_networks: Vec<Network> = Vec::new(),
+        /// Networks whose addresses have no such bounds and whose clients are not held to the paces of `[shaping]`: load
+        /// generators, gateways.
         trusted_networks: Vec<Network> = Vec::new(),
+        /// Silence after which the kernel asks whether a client's machine is still there; without an answer within about
+        /// `acknowledge_within` its session ends. Whole seconds.
+        probe_after: Span = s(120),
         /// What may be due to one client; a client whose socket does not take some of it in time is detached.
         outgoing_bytes_max: Size = mib(4),
         /// Messages in one page of an archive; at most 250.
         archive_page_max: u32 = 250,
+        /// Archive queries of one session at once; further ones wait, for 5 s at most.
+        archive_queries_max: usize = 4,
         /// Threads for sessions and owners; 0: as many as there are cores.
         threads: usize = 0,
     }
@@ -142,6 +161,34 @@ section! {
         attributes_max: usize = 64,
         /// Namespace declarations within one stanza.
         namespaces_max: usize = 32,
+    }
+}
+
+section! {
+    /// How fast a client may be that is not in one of `trusted_networks`. No stream is ended for it: bytes and stanzas beyond
+    /// their pace stay in the socket, what a user asks of others beyond it is refused as `resource-constraint`, to be tried
+    /// again later. Each pace allows a burst first. A pace of 0 is no bound.
+    struct Shaping["shaping"] {
+        /// Bytes that one session may send.
+        bytes_per_second: Size = mib(1),
+        /// So many at once.
+        bytes_burst: Size = mib(8),
+        /// Stanzas that one session may send.
+        stanzas_per_second: u32 = 500,
+        /// So many at once.
+        stanzas_burst: u32 = 5000,
+        /// Rooms that one user may enter, all sessions on this node together.
+        joins_per_minute: u32 = 60,
+        /// So many at once.
+        joins_burst: u32 = 300,
+        /// Subscriptions that one user may request.
+        subscriptions_per_minute: u32 = 20,
+        /// So many at once.
+        subscriptions_burst: u32 = 200,
+        /// Users that one user may write to or invite who are not among the last 256.
+        new_recipients_per_minute: u32 = 60,
+        /// So many at once.
+        new_recipients_burst: u32 = 300,
     }
 }
 

@@ -73,7 +73,7 @@ fn files_are_refused_in_words() {
         "[control]",
         "[s3]",
         "m.toml: there is no section [s3]; there is: node, pool, cluster, clients, negotiation, limits_before_auth, \
-         limits_after_auth, stream_management, control, storage, raft, log",
+         limits_after_auth, shaping, stream_management, control, storage, raft, log",
     );
     check(
         "[node]\nid = 1",
@@ -200,6 +200,53 @@ fn values_must_go_together() {
         "[clients]",
         "[clients]\nresources_max = 0",
         "muster.toml: [clients] resources_max: must be at least 1",
+    );
+    for (written, sentence) in [
+        (
+            "probe_after = \"500 ms\"",
+            "probe_after: must be 1 s to 9 h",
+        ),
+        ("queued_max = 0", "queued_max: must be at least 1"),
+        (
+            "archive_queries_max = 0",
+            "archive_queries_max: must be at least 1",
+        ),
+        (
+            "registrations_within = \"0 s\"",
+            "registrations_within: must be above zero",
+        ),
+        (
+            "retired_domains = [\"a@b\"]",
+            "retired_domains: a@b is no domain",
+        ),
+        ("retired_domains = [\"\"]", "retired_domains:  is no domain"),
+        (
+            "retired_domains = [\"LOCALHOST\"]",
+            "retired_domains: LOCALHOST is the domain of this pool",
+        ),
+        ("proxy_networks = [\"10.0.0.0/8\"]", ""),
+        ("retired_domains = [\"old.example\"]", ""),
+    ] {
+        let expected = match sentence {
+            "" => String::new(),
+            sentence => format!("muster.toml: [clients] {sentence}"),
+        };
+        check_config("[clients]", &format!("[clients]\n{written}"), &expected);
+    }
+    check_config(
+        "[clients]",
+        "[shaping]\nstanzas_burst = 0\n[clients]",
+        "muster.toml: [shaping] stanzas_burst: must be above zero; what comes before it, at 0, means no bound",
+    );
+    check_config(
+        "[clients]",
+        "[shaping]\nbytes_per_second = \"1 KiB\"\n[clients]",
+        "muster.toml: [shaping] bytes_per_second: must be 0, for no bound, or at least 4 KiB",
+    );
+    check_config(
+        "[clients]",
+        "[shaping]\nbytes_per_second = \"0 B\"\njoins_per_minute = 0\njoins_burst = 0\n[clients]",
+        "",
     );
     check_config(
         "[clients]",

@@ -7,19 +7,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::allowance::UserPaces;
 use cluster::node_id::NodeId;
 use cluster::raft::{OnFailure, PAYLOAD_BYTES_LEAST, RaftSettings};
 use cluster::transport::{ClusterTls, certificate_name};
 use messaging::user::archive_page::PAGE_ROWS_MAX;
 use rustls::crypto::CryptoProvider;
 use storage::log::LogOptions;
+use xmpp::jid::BareJid;
 use xmpp::scan::Limits;
+use xmpp::shaper::{Pace, StreamPaces};
 use xmpp::stream::NegotiationLimits;
 use xmpp::stream_management::{InboundLimits, OutboundLimits};
 
 use super::error::ConfigError;
 use super::file::ConfigFile;
 use super::knob::Size;
+use super::paces;
 use super::pool_file::{PoolFile, refuse_exposed};
 use super::sections::{Clients, Control, Storage};
 use crate::certificate::{Certified, read_chain};
@@ -57,6 +61,10 @@ pub(crate) struct ClientsConfig {
     pub(crate) inbound: InboundLimits,
     pub(crate) outbound: OutboundLimits,
     pub(crate) outgoing_bytes_max: usize,
+    pub(crate) retired_domains: Vec<BareJid>,
+    pub(crate) stream_paces: StreamPaces,
+    pub(crate) user_paces: UserPaces,
+    pub(crate) registrations: Option<Pace>,
 }
 
 /// The control port, but for its token, which a check of the configuration does not make.
@@ -164,12 +172,9 @@ fn cluster(
     })
 }
 
-fn clients(
-    file: &ConfigFile,
-    pool: &PoolFile,
-    provider: Arc<CryptoProvider>,
-) -> Result<ClientsConfig, ConfigError> {
-    let section = file.clients.clone();
+/// What needs nothing but the section itself.
+fn check_clients(file: &ConfigFile) -> Result<(), ConfigError> {
+    let section = &file.clients;
     if section.allow_plaintext_auth && section.tls_required {
         let reason = "passwords without TLS need tls_required = false";
         return Err(file.invalid("clients", "allow_plaintext_auth", reason));
@@ -189,9 +194,29 @@ fn clients(
         let reason = format!("at most {PAGE_ROWS_MAX}");
         return Err(file.invalid("clients", "archive_page_max", reason));
     }
-    if section.resources_max == 0 {
-        return Err(file.invalid("clients", "resources_max", "must be at least 1"));
+    for (key, value) in [
+        ("resources_max", section.resources_max),
+        ("queued_max", section.queued_max),
+        ("archive_queries_max", section.archive_queries_max),
+    ] {
+        if value == 0 {
+            return Err(file.invalid("clients", key, "must be at least 1"));
+        }
     }
+    // The kernel's own bounds.
+    if !(1..=32_767).contains(&section.probe_after.0.as_secs()) {
+        return Err(file.invalid("clients", "probe_after", "must be 1 s to 9 h"));
+    }
+    Ok(())
+}
+
+fn clients(
+    file: &ConfigFile,
+    pool: &PoolFile,
+    provider: Arc<CryptoProvider>,
+) -> Result<ClientsConfig, ConfigError> {
+    check_clients(file)?;
+    let section = file.clients.clone();
     let iterations = section.scram_iterations;
     let scram_iterations = NonZeroU32::new(iterations)
         .filter(|_| (SCRAM_ITERATIONS_MIN..=SCRAM_ITERATIONS_MAX).contains(&iterations))
@@ -219,7 +244,12 @@ fn clients(
         let reason = "must hold two stanzas of [limits_after_auth] stanza_bytes_max";
         return Err(file.invalid("clients", "outgoing_bytes_max", reason));
     }
+    let (stream_paces, user_paces) = paces::paces(file)?;
     Ok(ClientsConfig {
+        retired_domains: retired_domains(file, pool)?,
+        stream_paces,
+        user_paces,
+        registrations: paces::registrations(file)?,
         tls: Arc::new(tls),
         scram_iterations,
         negotiation: negotiation(file)?,
@@ -230,6 +260,19 @@ fn clients(
         outgoing_bytes_max,
         section,
     })
+}
+
+fn retired_domains(file: &ConfigFile, pool: &PoolFile) -> Result<Vec<BareJid>, ConfigError> {
+    let invalid = |reason| file.invalid("clients", "retired_domains", reason);
+    let domain = |text: &String| match BareJid::parse(text) {
+        Ok(jid) if jid.local().is_some() => Err(invalid(format!("{text} is no domain"))),
+        Ok(jid) if jid.as_str() == pool.constants.domain => {
+            Err(invalid(format!("{text} is the domain of this pool")))
+        }
+        Ok(jid) => Ok(jid),
+        Err(_) => Err(invalid(format!("{text} is no domain"))),
+    };
+    file.clients.retired_domains.iter().map(domain).collect()
 }
 
 fn negotiation(file: &ConfigFile) -> Result<NegotiationLimits, ConfigError> {

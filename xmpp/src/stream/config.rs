@@ -64,6 +64,10 @@ impl StreamConfig {
 }
 
 /// Bounds on a stream that is not bound yet. Nobody has to be trusted for them to hold.
+///
+/// With them an unauthenticated stream costs at most four times the bytes it sent, beyond the one header and error that it
+/// is owed: each answer is that short, nothing is sent unasked, and a lookup or a password's check is one of at most
+/// `elements_max` and `wrong_proofs_max`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NegotiationLimits {
     /// Time for each step. Default 30 s.

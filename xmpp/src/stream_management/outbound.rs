@@ -215,6 +215,13 @@ impl<T> Outbound<T> {
         self.asking = Asking::Asked(now + self.limits.answer_within);
     }
 
+    /// Nothing the peer sends is read for so long: its answer can't come in earlier.
+    pub fn postpone(&mut self, pause: Duration) {
+        if let Asking::Asked(at) = &mut self.asking {
+            *at += pause;
+        }
+    }
+
     /// The session moved to a new connection: nothing is asked there yet.
     pub fn reconnected(&mut self, now: Instant) {
         self.unasked = self.queue.len();
@@ -254,6 +261,24 @@ mod tests {
         assert_eq!(outbound.unacked_bytes(), 30);
         assert_eq!(ack(&mut outbound, 5), Ok(vec![3, 4, 5]));
         assert_eq!(outbound.unacked_bytes(), 0);
+    }
+
+    #[test]
+    fn a_pause_of_the_reader_is_no_silence_of_the_peer() {
+        let begin = Instant::now();
+        let mut outbound = Outbound::new(OutboundLimits::default());
+        outbound.sent(1, 10, begin).unwrap();
+        // Before anything is asked there is nothing to postpone.
+        outbound.postpone(9_000 * MS);
+        assert_eq!(
+            outbound.handle_timeout(begin + 500 * MS),
+            OutboundTimeout::RequestAck
+        );
+        outbound.postpone(9_000 * MS);
+        let due = begin + 69_500 * MS;
+        assert_eq!(outbound.poll_timeout(), Some(due));
+        assert_eq!(outbound.handle_timeout(due - MS), OutboundTimeout::Nothing);
+        assert_eq!(outbound.handle_timeout(due), OutboundTimeout::PeerSilent);
     }
 
     #[test]

@@ -95,4 +95,35 @@ proptest! {
         let _ = peer.send_bytes(&bytes);
         let _ = peer.wait(Duration::from_secs(200));
     }
+
+    /// What nobody vouches for costs at most four times what it sent, beyond the one thing that every stream is owed,
+    /// however short it was: a header, an error and the end.
+    #[test]
+    fn an_unauthenticated_stream_costs_four_times_what_it_sent(
+        (config, transport) in any_config(),
+        pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..40),
+        answers in any::<bool>(),
+    ) {
+        const OWED: usize = 400;
+        let mut peer = Peer::new(config, transport);
+        peer.answers = answers;
+        let (mut sent, mut got) = (HEADER.len(), wire_bytes(&peer.send(HEADER)));
+        for piece in pieces.into_iter().filter(|piece| *piece != PLAIN) {
+            if peer.closed.is_some() {
+                break;
+            }
+            sent += piece.len();
+            got += wire_bytes(&peer.send(piece));
+            prop_assert!(got <= 4 * sent + OWED, "{} for {}", got, sent);
+        }
+    }
+}
+
+/// The bytes among what a [`Peer`] shows: other effects stand in brackets.
+fn wire_bytes(shown: &str) -> usize {
+    let behind_effect = |part: &str| {
+        part.split_once(']')
+            .map_or(part.len(), |(_, rest)| rest.len())
+    };
+    shown.split('[').map(behind_effect).sum()
 }

@@ -1,0 +1,461 @@
+//! What one client, user or address may cost: paces, queues and balancers, over real sockets.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use chaos_tests::client::{Client, Incoming, Login, Security, features, open_stream};
+use chaos_tests::pool::{DOMAIN, Pool, PoolSettings, ROOMS};
+use chaos_tests::wait::{PROMPT, until};
+use chaos_tests::wire::Wire;
+use tokio::time::{Instant, timeout};
+use xmpp::scan::Document;
+
+/// How long paced clients may take: several times what they should.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// As a client that speaks for itself waits for nothing: long enough for an answer, had there been one.
+const SILENCE: Duration = Duration::from_millis(500);
+
+const NOBODY: [&str; 0] = [];
+
+/// A pool of one node that trusts nobody.
+fn strict() -> PoolSettings {
+    PoolSettings::nodes(1).set("clients", "trusted_networks", NOBODY.to_vec())
+}
+
+async fn start(settings: &PoolSettings, users: &[&str]) -> Result<Pool> {
+    let pool = Pool::start(settings).await?;
+    pool.add_users(users.iter().copied()).await?;
+    Ok(pool)
+}
+
+fn local(last: u8) -> IpAddr {
+    Ipv4Addr::new(127, 0, 0, last).into()
+}
+
+/// A counter of a node.
+async fn counted(pool: &Pool, name: &str) -> Result<u64> {
+    let control = &pool.node(1).control;
+    let text = control.ok("GET", "/metrics", None).await?.body;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("muster_{name}_total ")));
+    Ok(line.with_context(|| format!("no {name}"))?.trim().parse()?)
+}
+
+async fn managed(pool: &Pool, user: &str) -> Result<Client> {
+    let login = Login {
+        stream_management: true,
+        ..pool.login(1, user)
+    };
+    Client::connect(&login).await
+}
+
+/// Waits until so many stanzas are acknowledged; nothing else may end it.
+async fn acked(client: &mut Client, count: u32) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match client.next(left).await? {
+            Incoming::Acked(h) if h >= count => return Ok(()),
+            Incoming::Closed(why) => anyhow::bail!("the stream ended: {why}"),
+            Incoming::Acked(_) | Incoming::Element(_) => {}
+        }
+    }
+}
+
+/// Sends so many messages of a size to oneself and asks for the acknowledgement of all; how long it takes.
+async fn flood(client: &mut Client, count: u32, size: usize) -> Result<Duration> {
+    let own = client.jid().bare();
+    let began = Instant::now();
+    let body = "x".repeat(size);
+    for _ in 0..count {
+        let message = format!("<message to='{own}' type='chat'><body>{body}</body></message>");
+        client.send(&message).await?;
+    }
+    client.send_raw("<r xmlns='urn:xmpp:sm:3'/>").await?;
+    acked(client, count).await?;
+    Ok(began.elapsed())
+}
+
+async fn paced_stanzas() -> Result<()> {
+    let settings =
+        strict()
+            .set("shaping", "stanzas_per_second", 40)
+            .set("shaping", "stanzas_burst", 40);
+    let pool = start(&settings, &["romeo", "juliet"]).await?;
+    let mut romeo = managed(&pool, "romeo").await?;
+    let took = flood(&mut romeo, 160, 1).await?;
+    // 120 beyond the burst, 40 a second.
+    ensure!(took >= Duration::from_millis(2_900), "{took:?}");
+    ensure!(counted(&pool, "client_pauses").await? > 0, "no pause");
+    // Another session has its own, and this one goes on.
+    let mut juliet = managed(&pool, "juliet").await?;
+    let took = flood(&mut juliet, 20, 1).await?;
+    ensure!(took < Duration::from_secs(2), "{took:?}");
+    romeo
+        .iq_ok("get", Some(DOMAIN), "<ping xmlns='urn:xmpp:ping'/>")
+        .await?;
+    romeo.close().await?;
+    juliet.close().await
+}
+
+/// What comes too fast stays in the socket; nothing is lost, and no stream ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stanzas_beyond_their_pace_are_read_later() {
+    paced_stanzas().await.expect("paced stanzas");
+}
+
+async fn paced_bytes() -> Result<()> {
+    // Each message comes back, and the server asks whether it arrived: the answers stand behind the flood.
+    let settings = strict()
+        .set("shaping", "bytes_per_second", "16 KiB")
+        .set("shaping", "bytes_burst", "32 KiB")
+        .set("stream_management", "acknowledge_within", "2 s")
+        .set("stream_management", "request_within", "100 ms");
+    let pool = start(&settings, &["romeo"]).await?;
+    let mut romeo = managed(&pool, "romeo").await?;
+    romeo.send("<presence/>").await?;
+    let took = flood(&mut romeo, 13, 10_000).await?;
+    // Six seconds beyond the burst: three times what the client has for its answers.
+    ensure!(took >= Duration::from_secs(5), "{took:?}");
+    romeo
+        .iq_ok("get", Some(DOMAIN), "<ping xmlns='urn:xmpp:ping'/>")
+        .await?;
+    romeo.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_beyond_their_pace_are_read_later_and_answers_behind_them_are_no_silence() {
+    paced_bytes().await.expect("paced bytes");
+}
+
+/// The type of a stanza, and whether it says to wait.
+fn says_wait(came: &Document) -> bool {
+    let Some(error) = came.root().child("error", "jabber:client") else {
+        return false;
+    };
+    let condition = "urn:ietf:params:xml:ns:xmpp-stanzas";
+    error.attr("type").as_deref() == Some("wait")
+        && error.child("resource-constraint", condition).is_some()
+}
+
+/// Sends a stanza and says whether it was refused as too fast. A ping behind it tells that all is said.
+async fn refused(client: &mut Client, stanza: &str) -> Result<bool> {
+    client.send(stanza).await?;
+    let id = client.next_id();
+    let ping = format!("<iq type='get' id='{id}'><ping xmlns='urn:xmpp:ping'/></iq>");
+    client.send(&ping).await?;
+    let mut wait = false;
+    client
+        .find("the answer to the ping", PROMPT, |came| {
+            let root = came.root();
+            wait |= says_wait(came);
+            (root.name() == "iq" && root.attr("id").as_deref() == Some(id.as_str())).then_some(())
+        })
+        .await?;
+    Ok(wait)
+}
+
+async fn expect_refused(client: &mut Client, stanza: &str, expect: bool) -> Result<()> {
+    let wait = refused(client, stanza).await?;
+    ensure!(wait == expect, "refused: {wait}: {stanza}");
+    Ok(())
+}
+
+async fn paced_users() -> Result<()> {
+    let mut settings = strict();
+    for (pace, burst) in [
+        ("joins_per_minute", "joins_burst"),
+        ("subscriptions_per_minute", "subscriptions_burst"),
+        ("new_recipients_per_minute", "new_recipients_burst"),
+    ] {
+        settings = settings.set("shaping", pace, 1).set("shaping", burst, 2);
+    }
+    let pool = start(&settings, &["romeo", "a", "b", "c", "d"]).await?;
+    let mut romeo = Client::connect(&pool.login(1, "romeo")).await?;
+    romeo.send("<presence/>").await?;
+    let join = |room: &str| {
+        format!(
+            "<presence to='{room}@{ROOMS}/romeo'><x xmlns='http://jabber.org/protocol/muc'/></presence>"
+        )
+    };
+    let subscribe = |to: &str| format!("<presence type='subscribe' to='{to}@{DOMAIN}'/>");
+    let write = |to: &str| format!("<message to='{to}@{DOMAIN}'><body>hi</body></message>");
+    for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
+        let expect = number == 2;
+        expect_refused(&mut romeo, &join(name), expect).await?;
+        expect_refused(&mut romeo, &subscribe(name), expect).await?;
+        expect_refused(&mut romeo, &write(name), expect).await?;
+    }
+    // Who was written to may be written to, and what is no message counts as well.
+    expect_refused(&mut romeo, &write("a"), false).await?;
+    expect_refused(&mut romeo, &format!("<presence to='c@{DOMAIN}/x'/>"), true).await?;
+    let invite = format!(
+        "<message to='a@{ROOMS}'><x xmlns='http://jabber.org/protocol/muc#user'><invite to='c@{DOMAIN}'/></x></message>"
+    );
+    expect_refused(&mut romeo, &invite, true).await?;
+    romeo.close().await?;
+    // A new session of the same user has no more.
+    let mut romeo = Client::connect(&pool.login(1, "romeo")).await?;
+    expect_refused(&mut romeo, &join("d"), true).await?;
+    expect_refused(&mut romeo, &subscribe("d"), true).await?;
+    expect_refused(&mut romeo, &write("d"), true).await?;
+    ensure!(
+        counted(&pool, "requests_too_fast").await? >= 8,
+        "the counter"
+    );
+    // Another user has his own.
+    let mut other = Client::connect(&pool.login(1, "a")).await?;
+    expect_refused(&mut other, &write("d"), false).await?;
+    other.close().await?;
+    romeo.close().await
+}
+
+/// Joins, subscriptions and first messages beyond their pace are refused as surely not done; the stream lives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_user_asks_of_too_many_is_refused_for_now() {
+    paced_users().await.expect("paced users");
+}
+
+/// Opens a stream and takes its features within a limit; `false`: nothing came.
+async fn served(wire: &mut Wire, limit: Duration) -> Result<bool> {
+    match timeout(limit, features(wire, DOMAIN)).await {
+        Ok(features) => features.map(|_| true),
+        Err(_) => Ok(false),
+    }
+}
+
+async fn queue() -> Result<()> {
+    let trusted = vec!["127.0.0.8/32"];
+    let settings = strict()
+        .set("clients", "trusted_networks", trusted)
+        .set("clients", "unauthenticated_per_address_max", 2)
+        .set("clients", "queued_max", 1)
+        .set("clients", "queue_within", "3 s");
+    let pool = start(&settings, &["romeo"]).await?;
+    let (starttls, direct) = (pool.node(1).clients, pool.node(1).clients_tls);
+    let from = async |last| Wire::plain_from(local(last), starttls).await;
+    // One on each port: they count together.
+    let _direct = Wire::plain_from(local(7), direct).await?;
+    let mut first = from(7).await?;
+    ensure!(served(&mut first, PROMPT).await?, "the first");
+    let mut queued = from(7).await?;
+    ensure!(!served(&mut queued, SILENCE).await?, "the third was served");
+    // No room in the queue: closed at once. Others need none.
+    let mut turned_away = from(7).await?;
+    ensure!(turned_away.rest(PROMPT).await?.is_empty(), "words");
+    ensure!(
+        counted(&pool, "client_connections_refused").await? == 1,
+        "the counter"
+    );
+    let mut other = from(9).await?;
+    ensure!(served(&mut other, PROMPT).await?, "another address");
+    let mut trusted = Vec::new();
+    for _ in 0..5 {
+        let mut wire = from(8).await?;
+        ensure!(served(&mut wire, PROMPT).await?, "a trusted address");
+        trusted.push(wire);
+    }
+    // A place is free: the one that waits gets it, and what it said before is answered.
+    drop(first);
+    queued.expect("a header", PROMPT).await?;
+    let answer = queued.element("features").await?;
+    ensure!(answer.source().contains("features"), "{}", answer.source());
+    // Nobody waits for ever.
+    let mut late = from(7).await?;
+    let began = Instant::now();
+    open_stream(&mut late, DOMAIN)
+        .await
+        .err()
+        .context("no answer")?;
+    let waited = began.elapsed();
+    ensure!(
+        waited >= Duration::from_secs(2) && waited < PROMPT,
+        "{waited:?}"
+    );
+    // Who has logged in is counted no more.
+    let login = pool.login(1, "romeo");
+    let mut sessions = Vec::new();
+    for _ in 0..4 {
+        sessions.push(Client::connect(&login).await?);
+    }
+    Ok(())
+}
+
+/// Beyond its unauthenticated streams an address's connections wait for their turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_one_address_queue() {
+    queue().await.expect("a queue");
+}
+
+/// A header of version 2 for an IPv4 client.
+fn proxied(client: [u8; 4]) -> Vec<u8> {
+    let head = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c";
+    [&head[..], &client, &[127, 0, 0, 1], &[0xc0, 1, 0x14, 0x66]].concat()
+}
+
+async fn balancer() -> Result<()> {
+    let settings = strict()
+        .set("clients", "proxy_networks", vec!["127.0.0.7/32"])
+        .set("clients", "trusted_networks", vec!["127.0.0.7/32"])
+        .set("clients", "unauthenticated_per_address_max", 1)
+        .set("negotiation", "step", "2 s");
+    let pool = start(&settings, &["romeo"]).await?;
+    let node = pool.node(1);
+    let from = async |last| Wire::plain_from(local(last), node.clients).await;
+    let behind = async |header: &[u8]| -> Result<Wire> {
+        let mut wire = from(7).await?;
+        wire.send(header).await?;
+        Ok(wire)
+    };
+    // The address in the header counts, not that of the balancer, although that is trusted.
+    let mut first = from(7).await?;
+    for byte in proxied([192, 0, 2, 1]) {
+        first.send(&[byte]).await?;
+    }
+    ensure!(served(&mut first, PROMPT).await?, "a header byte by byte");
+    let mut second = behind(&proxied([192, 0, 2, 1])).await?;
+    ensure!(!served(&mut second, SILENCE).await?, "the same client");
+    let mut other = behind(b"PROXY TCP4 192.0.2.2 127.0.0.1 49153 5222\r\n").await?;
+    ensure!(
+        served(&mut other, PROMPT).await?,
+        "another client, by version 1"
+    );
+    let mut sixth = behind(b"PROXY TCP6 2001:db8::1 ::1 49153 5222\r\n").await?;
+    ensure!(served(&mut sixth, PROMPT).await?, "a client of IPv6");
+    let mut check = behind(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0").await?;
+    ensure!(served(&mut check, PROMPT).await?, "the balancer itself");
+    // Without a header nobody comes in from there, and with one nobody from elsewhere.
+    for bad in [
+        &b"<?xml version='1.0'?>"[..],
+        b"PROXY TCP4 192.0.2.1\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff",
+        b"PROXY",
+        b"",
+    ] {
+        let answer = behind(bad).await?.rest(PROMPT).await?;
+        ensure!(
+            answer.is_empty(),
+            "{}: {}",
+            bad.escape_ascii(),
+            answer.escape_ascii()
+        );
+    }
+    ensure!(
+        counted(&pool, "proxy_headers_bad").await? == 5,
+        "the counter"
+    );
+    let mut elsewhere = from(9).await?;
+    elsewhere.send(&proxied([192, 0, 2, 3])).await?;
+    let answer = String::from_utf8_lossy(&elsewhere.rest(PROMPT).await?).into_owned();
+    ensure!(answer.contains("<not-well-formed"), "{answer}");
+    Ok(())
+}
+
+/// Whoever is behind a load balancer is known by the header before the stream.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_balancer_says_whom_it_speaks_for() {
+    balancer().await.expect("a balancer");
+}
+
+async fn balancer_and_tls() -> Result<()> {
+    let settings = strict().set("clients", "proxy_networks", vec!["127.0.0.7/32"]);
+    let pool = start(&settings, &["romeo"]).await?;
+    let node = pool.node(1);
+    let login = Login {
+        address: node.clients_tls,
+        security: Security::DirectTls,
+        ..pool.login(1, "romeo")
+    };
+    // The header stands before TLS, in the same packet as its beginning or not.
+    let mut wire = Wire::plain_from(local(7), node.clients_tls).await?;
+    wire.send(&proxied([192, 0, 2, 77])).await?;
+    let wire = wire.into_tls(DOMAIN, &login.tls).await?;
+    let client = Client::over(&login, wire).await?;
+    // The line of the session names the client.
+    until("the line of the session", PROMPT, async || {
+        let log = node.log().ok()?;
+        let named =
+            |line: &&str| line.contains("romeo@localhost/") && line.contains("address=192.0.2.77");
+        log.lines().find(named).map(drop)
+    })
+    .await?;
+    client.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_balancers_header_stands_before_tls_and_the_log_names_the_client() {
+    balancer_and_tls().await.expect("a balancer and TLS");
+}
+
+async fn archives() -> Result<()> {
+    let settings = strict().set("clients", "archive_queries_max", 1);
+    let pool = start(&settings, &["romeo"]).await?;
+    let mut romeo = managed(&pool, "romeo").await?;
+    flood(&mut romeo, 3, 1).await?;
+    for number in 0..40 {
+        let query = format!("<iq type='set' id='q{number}'><query xmlns='urn:xmpp:mam:2'/></iq>");
+        romeo.send(&query).await?;
+    }
+    let mut answered = Vec::new();
+    romeo
+        .find("forty answers", LIMIT, |came| {
+            let root = came.root();
+            if root.name() == "iq" && root.child("fin", "urn:xmpp:mam:2").is_some() {
+                answered.extend(root.attr("id").map(|id| id.into_owned()));
+            }
+            (answered.len() == 40).then_some(())
+        })
+        .await?;
+    let expected: Vec<String> = (0..40).map(|number| format!("q{number}")).collect();
+    ensure!(answered == expected, "{answered:?}");
+    romeo.close().await
+}
+
+async fn registrations() -> Result<()> {
+    let settings = strict()
+        .set("clients", "registration", true)
+        .set("clients", "trusted_networks", vec!["127.0.0.8/32"])
+        .set("clients", "registrations_per_address_max", 2);
+    let pool = start(&settings, &[]).await?;
+    let address = pool.node(1).clients;
+    let register = async |last, user: &str| -> Result<Document> {
+        let mut wire = Wire::plain_from(local(last), address).await?;
+        features(&mut wire, DOMAIN).await?;
+        let request = format!(
+            "<iq type='set' id='1'><query xmlns='jabber:iq:register'><username>{user}</username>\
+             <password>{user}-password</password></query></iq>"
+        );
+        wire.send(request.as_bytes()).await?;
+        wire.element("the answer").await
+    };
+    let is_done = |answer: &Document| answer.root().attr("type").as_deref() == Some("result");
+    ensure!(is_done(&register(7, "a").await?), "the first");
+    // A name that is taken was an attempt as well: nobody tries out names.
+    let taken = register(7, "a").await?;
+    ensure!(!is_done(&taken) && !says_wait(&taken), "{}", taken.source());
+    let third = register(7, "b").await?;
+    ensure!(says_wait(&third), "{}", third.source());
+    ensure!(is_done(&register(9, "b").await?), "another address");
+    for user in ["c", "d", "e"] {
+        ensure!(is_done(&register(8, user).await?), "a trusted address");
+    }
+    ensure!(
+        counted(&pool, "registrations_refused").await? == 1,
+        "the counter"
+    );
+    Ok(())
+}
+
+/// XEP-0077 §5: an address makes so many accounts, and then has to wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_makes_few_accounts() {
+    registrations().await.expect("registrations");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_archive_queries_are_answered_one_after_the_other() {
+    archives().await.expect("archives");
+}
