@@ -9,8 +9,7 @@ use xmpp::stanza_error::{Condition, StanzaError};
 use super::lifecycle::unavailable;
 use super::session::{Session, directed_has_room};
 use super::{Actions, Contacts, Publication, PublicationAction, SessionKey, deliver};
-use crate::command::Answer;
-use crate::refusal::refuse_blocked;
+use crate::refusal;
 use crate::user::subscription::SubscriptionType;
 
 impl Publication {
@@ -139,8 +138,11 @@ impl Publication {
             true => self.tell_unavailable(stanza.clone(), contacts, out),
             false => Vec::new(),
         };
+        // Contacts and the user's own sessions have heard it.
+        let told =
+            |to: &Jid| session.is_available() && (self.is_own(to) || watchers.contains(&to.bare()));
         for to in &session.directed {
-            if !watchers.contains(&to.bare()) && !contacts.blocks(&self.user, to) {
+            if !told(to) && !contacts.blocks(&self.user, to) {
                 let to = Some(to.clone());
                 out.push(PublicationAction::Route(Stanza {
                     to,
@@ -177,10 +179,7 @@ impl Publication {
         stanza.from = Some(Jid::from(&session.key.jid));
         let available = stanza.presence_type() == PresenceType::Available;
         let refusal = if contacts.blocks(&self.user, &to) {
-            match refuse_blocked() {
-                Answer::Refused(refusal) => Some(*refusal),
-                Answer::Done { .. } | Answer::Reply(_) => None,
-            }
+            Some(refusal::blocked())
         } else if available
             && !session.directed.contains(&to)
             && !directed_has_room(session.directed.iter(), &to, self.settings.directed_max)

@@ -248,6 +248,7 @@ fn directed_presence_is_taken_back() {
     );
     direct(&mut stage, "paris@verona.lit/x", "");
     direct(&mut stage, JULIET, "");
+    direct(&mut stage, USER, "");
     check(
         &direct(&mut stage, "paris@verona.lit/x", "unavailable"),
         expect![[r#"
