@@ -365,7 +365,8 @@ impl<T> LinkOrigin<T> {
         }
     }
 
-    fn is_owner(&self, node: NodeId) -> bool {
+    /// Whether the partition's owner, as far as is known, is on this node.
+    pub fn is_owner(&self, node: NodeId) -> bool {
         self.owner.is_some_and(|(owner, _)| owner == node)
     }
 

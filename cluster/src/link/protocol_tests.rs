@@ -55,6 +55,7 @@ fn ups() -> Vec<Up> {
         directed: vec![bare("romeo@localhost").into()],
         unacknowledged: vec![4_097],
         newest_row: 4_098,
+        untold: true,
     };
     let part = AttachPart {
         incarnation: 5,

@@ -66,10 +66,6 @@ impl Publication {
         self.tell_presence(index, contacts, out);
         if initial {
             self.tell_of_others(&key, contacts, out);
-            // §3.1.3: requests are shown until they are answered.
-            for request in contacts.requests(&self.user) {
-                deliver(vec![key.clone()], &Arc::new(request), None, out);
-            }
         }
         match (was_eligible, is_eligible) {
             (false, true) => self.becomes_eligible(index),
@@ -88,8 +84,8 @@ impl Publication {
         }
     }
 
-    /// Tells a session what it can't know yet: the presence of the user's other sessions, and that of contacts, who are
-    /// asked for it (§4.3.1).
+    /// Tells a session what it can't know yet: the presence of the user's other sessions, that of contacts, who are asked for
+    /// it (§4.3.1), and requests, which are shown until they are answered (§3.1.3).
     pub(super) fn tell_of_others(
         &self,
         key: &SessionKey,
@@ -102,6 +98,9 @@ impl Publication {
             }
         }
         probe(contacts.watched(&self.user), out);
+        for request in contacts.requests(&self.user) {
+            deliver(vec![key.clone()], &Arc::new(request), None, out);
+        }
     }
 
     /// What the node of a known session says of its presence after an interruption.
