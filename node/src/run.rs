@@ -279,5 +279,6 @@ fn client_settings(clients: ClientsConfig) -> ClientSettings {
         sm_inbound: clients.inbound,
         sm_outbound: clients.outbound,
         archive_page_max: section.archive_page_max,
+        archive_queries_max: section.archive_queries_max,
     }
 }

@@ -65,6 +65,8 @@ pub struct ClientSettings {
     pub sm_outbound: OutboundLimits,
     /// Rows in a page of an archive.
     pub archive_page_max: u32,
+    /// Pages of archives that a session may wait for at once.
+    pub archive_queries_max: u32,
 }
 
 impl ClientSettings {

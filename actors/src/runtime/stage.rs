@@ -66,6 +66,7 @@ pub(super) fn settings(folder: &std::path::Path) -> Settings {
         sm_inbound: Default::default(),
         sm_outbound: Default::default(),
         archive_page_max: 50,
+        archive_queries_max: 4,
     };
     Settings {
         node: NODE,

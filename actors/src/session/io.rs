@@ -79,6 +79,7 @@ impl SessionActor {
                 Ok(bytes) => {
                     actor.core.push_bytes(&bytes, Instant::now());
                     actor.effects(ctx);
+                    actor.go_on_unread(ctx);
                 }
                 Err(error) => {
                     tracing::debug!(session = actor.key.number, %error, "the connection failed");

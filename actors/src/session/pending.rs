@@ -29,10 +29,12 @@ pub(super) struct Pending {
     since: Instant,
     /// Over which link it was asked.
     partition: PartitionId,
+    /// It is a page of an archive.
+    page: bool,
 }
 
 /// Requests of one session that may wait on one link. A link's window is shared by all sessions of the node: whoever has
-/// so much of it isn't read until some of it is decided.
+/// so much of it asks no more until some of it is decided.
 const OPEN_PER_LINK_MAX: u16 = 128;
 
 /// Requests of one session that are asked by tasks of their own.
@@ -43,22 +45,28 @@ const TASKS_MAX: u16 = 16;
 pub(super) struct OpenRequests {
     links: Vec<(PartitionId, u16)>,
     tasks: u16,
+    /// Pages of archives: each is up to a megabyte and many rows to look at.
+    pages: u32,
 }
 
 impl OpenRequests {
-    /// Whether another stanza may come in.
-    pub(super) fn has_room(&self) -> bool {
-        self.tasks < TASKS_MAX && self.links.iter().all(|(_, open)| *open < OPEN_PER_LINK_MAX)
+    /// Whether another stanza may be asked; `pages_max`: pages of archives that may be waited for.
+    pub(super) fn has_room(&self, pages_max: u32) -> bool {
+        self.tasks < TASKS_MAX
+            && self.pages < pages_max
+            && self.links.iter().all(|(_, open)| *open < OPEN_PER_LINK_MAX)
     }
 
-    fn opened(&mut self, partition: PartitionId) {
+    fn opened(&mut self, partition: PartitionId, page: bool) {
+        self.pages += u32::from(page);
         match self.links.iter_mut().find(|(link, _)| *link == partition) {
             Some((_, open)) => *open += 1,
             None => self.links.push((partition, 1)),
         }
     }
 
-    fn closed(&mut self, partition: PartitionId) {
+    fn closed(&mut self, partition: PartitionId, page: bool) {
+        self.pages -= u32::from(page);
         if let Some(at) = self.links.iter().position(|(link, _)| *link == partition) {
             self.links[at].1 -= 1;
             if self.links[at].1 == 0 {
@@ -97,7 +105,7 @@ pub(super) struct Handling {
 
 impl Handling {
     /// What answers it, once what it asks is on its way.
-    fn into_pending(self, partition: PartitionId) -> Pending {
+    fn into_pending(self, partition: PartitionId, page: bool) -> Pending {
         Pending {
             unsettled: self.unsettled,
             head: Stanza {
@@ -106,6 +114,7 @@ impl Handling {
             },
             since: Instant::now(),
             partition,
+            page,
         }
     }
 }
@@ -155,6 +164,7 @@ impl SessionActor {
         &mut self,
         key: &BareJid,
         handling: Handling,
+        page: bool,
         ctx: &mut Context<Self>,
         make: impl FnOnce(Caller) -> ToLink,
     ) {
@@ -173,9 +183,9 @@ impl SessionActor {
             return self.refuse(handling, &unavailable_now(), ctx);
         }
         let partition = fabric.partition_of(key);
-        self.open.opened(partition);
+        self.open.opened(partition, page);
         self.pending
-            .insert(ticket, handling.into_pending(partition));
+            .insert(ticket, handling.into_pending(partition, page));
     }
 
     /// Whether an outcome is awaited of something that was sent to a room.
@@ -188,7 +198,7 @@ impl SessionActor {
 
     fn forget(&mut self, ticket: u64) -> Option<Pending> {
         let pending = self.pending.remove(&ticket)?;
-        self.open.closed(pending.partition);
+        self.open.closed(pending.partition, pending.page);
         Some(pending)
     }
 
@@ -216,7 +226,7 @@ impl SessionActor {
         command: Command,
         ctx: &mut Context<Self>,
     ) {
-        self.pass(key, handling, ctx, |caller| ToLink::Propose {
+        self.pass(key, handling, false, ctx, |caller| ToLink::Propose {
             caller,
             command: Box::new(command),
         });
@@ -230,7 +240,7 @@ impl SessionActor {
         publish: Publish,
         ctx: &mut Context<Self>,
     ) {
-        self.pass(key, handling, ctx, |caller| ToLink::Publish {
+        self.pass(key, handling, false, ctx, |caller| ToLink::Publish {
             caller: Some(caller),
             publish: Box::new(publish),
         });
@@ -259,7 +269,8 @@ impl SessionActor {
             let page_max = self.fabric.settings.client.archive_page_max;
             query.max = query.max.min(page_max);
         }
-        self.pass(key, handling, ctx, |caller| ToLink::Ask {
+        let page = matches!(query, Query::Archive(_));
+        self.pass(key, handling, page, ctx, |caller| ToLink::Ask {
             caller,
             query: Box::new(query),
         });
@@ -356,21 +367,34 @@ mod tests {
         let (here, there) = (PartitionId(3), PartitionId(4));
         let mut open = OpenRequests::default();
         for _ in 0..OPEN_PER_LINK_MAX {
-            assert!(open.has_room());
-            open.opened(here);
-            open.opened(there);
+            assert!(open.has_room(1));
+            open.opened(here, false);
+            open.opened(there, false);
         }
-        assert!(!open.has_room());
-        open.closed(here);
-        assert!(!open.has_room(), "the other link is full as well");
-        open.closed(there);
-        assert!(open.has_room());
+        assert!(!open.has_room(1));
+        open.closed(here, false);
+        assert!(!open.has_room(1), "the other link is full as well");
+        open.closed(there, false);
+        assert!(open.has_room(1));
         for _ in 1..OPEN_PER_LINK_MAX {
-            open.closed(here);
-            open.closed(there);
+            open.closed(here, false);
+            open.closed(there, false);
         }
         assert_eq!(open.links.capacity(), 0);
         open.tasks = TASKS_MAX;
-        assert!(!open.has_room());
+        assert!(!open.has_room(1));
+    }
+    #[test]
+    fn one_session_waits_for_a_few_pages_of_archives_at_once() {
+        let mut open = OpenRequests::default();
+        for page in [true, false, true, false, true] {
+            assert!(open.has_room(3));
+            open.opened(PartitionId(3), page);
+        }
+        assert!(!open.has_room(3));
+        open.closed(PartitionId(3), false);
+        assert!(!open.has_room(3));
+        open.closed(PartitionId(3), true);
+        assert!(open.has_room(3));
     }
 }

@@ -90,6 +90,8 @@ section! {
         outgoing_bytes_max: Size = mib(4),
         /// Messages in one page of an archive; at most 250.
         archive_page_max: u32 = 250,
+        /// Pages of archives that one client may wait for; until one of them is there, whatever else it sends waits.
+        archive_queries_max: u32 = 4,
         /// Threads for sessions and owners; 0: as many as there are cores.
         threads: usize = 0,
     }

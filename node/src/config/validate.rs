@@ -180,6 +180,7 @@ fn clients(
             section.unauthenticated_per_address_max,
         ),
         ("archive_page_max", section.archive_page_max),
+        ("archive_queries_max", section.archive_queries_max),
     ] {
         if value == 0 {
             return Err(file.invalid("clients", key, "must be at least 1"));
