@@ -221,8 +221,16 @@ impl PublicationActor {
             }
             ToPublication::Session(event) => {
                 self.started_core();
-                let state = replica.state();
-                self.started_core().event(event, &*state)
+                let ends = matches!(event, SessionEvent::Down { .. });
+                let actions = {
+                    let state = replica.state();
+                    self.started_core().event(event, &*state)
+                };
+                self.act(actions);
+                if ends {
+                    self.to_own(FromKey::CommitCursor(self.user.clone()));
+                }
+                return;
             }
             ToPublication::Stanza(stanza) => {
                 self.started_core();

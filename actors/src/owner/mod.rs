@@ -118,6 +118,9 @@ pub enum FromKey {
         /// To where.
         delivered: u64,
     },
+    /// A session of the user has ended: what was gathered of its cursor is proposed now, or its next session would be given
+    /// once more what this one took, if the owner changes meanwhile.
+    CommitCursor(BareJid),
     /// A frame for this node did not leave: it has to attach again.
     Lost(NodeId),
     /// The publication has nothing left to do, if nothing is on its way to it: it ends when its owner says so.
