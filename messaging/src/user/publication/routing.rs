@@ -73,6 +73,9 @@ impl Publication {
             }
             Delivery::Sessions(indices) => self.deliver_soft(&indices, stanza, &mut out),
             Delivery::Error(condition) => refuse(condition, &stanza, &mut out),
+            Delivery::Offline if !delivery::may_be_lost(&stanza) => {
+                refuse(Condition::ServiceUnavailable, &stanza, &mut out);
+            }
             // What reaches this place was not for the server to answer: an iq that nobody knows.
             Delivery::Server if stanza.is_request() => {
                 refuse(Condition::ServiceUnavailable, &stanza, &mut out);

@@ -111,6 +111,25 @@ fn what_one_session_sends_the_others_see() {
     );
 }
 
+/// RFC 6121 §8.5.2.2.1: stored or refused, but for what is about the moment.
+#[test]
+fn what_finds_nobody_and_is_not_filed_comes_back() {
+    let mut stage = Stage::new();
+    stage.available(1, "home", "<priority>-1</priority>");
+    let route = |stage: &mut Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
+    const FORM: &str = "<x xmlns='jabber:x:data' type='form'/>";
+    for to in [USER, "romeo@montague.lit/gone"] {
+        assert_ne!(route(&mut stage, message(JULIET, to, "chat", FORM)), []);
+        assert_eq!(route(&mut stage, message(JULIET, to, "chat", TYPING)), []);
+    }
+    check(
+        &route(&mut stage, message(JULIET, USER, "", FORM)),
+        expect![[r#"
+            route juliet@capulet.lit/balcony message error from romeo service-unavailable
+        "#]],
+    );
+}
+
 #[test]
 fn requests_without_a_session_are_refused() {
     let mut stage = Stage::new();
