@@ -35,6 +35,7 @@ use cluster::link::protocol::{Across, Up};
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use futures_util::FutureExt;
 use messaging::command::Command;
+use messaging::effect::EffectMark;
 use messaging::user::publication::SessionKey;
 use xmpp::jid::{BareJid, FullJid};
 
@@ -260,9 +261,9 @@ impl OwnerActor {
         match news {
             OwnerNews::Began { epoch } => self.begin(epoch, ctx),
             OwnerNews::Ended => self.end("another node owns the partition"),
-            OwnerNews::Effects(effects) => {
-                for effect in effects {
-                    self.effect(effect, ctx);
+            OwnerNews::Effects { index, effects } => {
+                for (place, effect) in effects.into_iter().enumerate() {
+                    self.effect(EffectMark::of(index, place), effect, ctx);
                 }
             }
         }

@@ -52,13 +52,12 @@ impl Client {
         self.socket.write_all(xml.as_bytes()).await.unwrap();
     }
 
-    /// Reads on until this was said.
-    async fn hears(&mut self, what: &str) {
+    /// Reads on until this was said; gives all that was said until then.
+    async fn hears(&mut self, what: &str) -> String {
         let mut bytes = [0; 4_096];
         loop {
             if let Some(at) = self.unread.find(what) {
-                self.unread.drain(..at + what.len());
-                return;
+                return self.unread.drain(..at + what.len()).collect();
             }
             let read = tokio::time::timeout(WAIT, self.socket.read(&mut bytes)).await;
             let count = read.unwrap_or_else(|_| panic!("{what} was not said: {}", self.unread));
@@ -150,6 +149,16 @@ async fn what_a_dead_owner_left_untold_is_told_by_the_next() {
     alice.hears("jid='carol@localhost'").await;
     alice.hears("id='lost'").await;
     alice.hears("<service-unavailable").await;
+    // What was heard is not heard again.
+    let before = owner.epoch();
+    owner.tell(ToOwner::Panic).await;
+    until("another reign", || owner.epoch() > before).await;
+    alice
+        .say("<iq type='get' id='again'><query xmlns='jabber:iq:roster'/></iq>")
+        .await;
+    let heard = alice.hears("id='again'").await;
+    assert!(!heard.contains("type='set'"), "{heard}");
+    assert!(!heard.contains("id='lost'"), "{heard}");
 
     let owner = Owner::of(fabric, "bob@localhost");
     owner.tell(ToOwner::FallSilent).await;

@@ -136,6 +136,11 @@ fn downs() -> Vec<Down> {
             nick: "jules".into(),
         }],
     };
+    let soft = Delivery {
+        place: None,
+        notes: Vec::new(),
+        ..delivery.clone()
+    };
     vec![
         Down::Attached {
             attempt: 2,
@@ -175,6 +180,10 @@ fn downs() -> Vec<Down> {
         Down::Kick {
             session: session(),
             condition: StreamErrorCondition::Conflict,
+        },
+        Down::Told {
+            mark: EffectMark::of(4_100, 2),
+            delivery: soft,
         },
     ]
 }
