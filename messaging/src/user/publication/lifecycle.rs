@@ -1,6 +1,6 @@
 //! Sessions come and go: bound, attached by their node after a change of owner, ended, gone with their node.
 
-use xmpp::jid::FullJid;
+use xmpp::jid::{FullJid, Jid};
 use xmpp::stanza::{Stanza, StanzaKind};
 use xmpp::stanza_error::{Condition, StanzaError};
 
@@ -278,6 +278,22 @@ impl Publication {
         }
         self.note_down(&session, out);
         self.offer_waiting(None);
+    }
+
+    /// A session that this owner doesn't know has ended: an earlier owner may have shown it, and died before that was
+    /// committed. Not where another stream has its address, or its node is still expected to say.
+    pub(super) fn unknown_ended(
+        &self,
+        key: &SessionKey,
+        mut stanza: Stanza,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) {
+        let expected = self.expected.iter().any(|expected| expected.jid == key.jid);
+        if contacts.exists(&self.user) && !expected && self.find_jid(key.jid.as_str()).is_none() {
+            stanza.from = Some(Jid::from(&key.jid));
+            self.tell_unavailable(stanza, contacts, out);
+        }
     }
 
     pub(super) fn note_if_available(&mut self, index: usize, out: &mut Actions) {

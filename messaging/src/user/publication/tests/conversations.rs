@@ -643,6 +643,28 @@ fn a_session_that_was_given_up_learns_what_it_missed() {
     );
 }
 
+/// It was shown by an owner that died before the log knew of it, and ended before it could be attached.
+#[test]
+fn contacts_hear_of_the_end_of_a_session_that_no_owner_knows() {
+    let mut stage = Stage::new();
+    let gone = key(1, 7, "home");
+    check(
+        &stage.down(&gone),
+        expect![[r#"
+            broadcast juliet presence unavailable from romeo/home
+        "#]],
+    );
+    // Another stream has the address, or may have it.
+    let home = stage.available(1, "home", "");
+    check(&stage.down(&gone), expect![""]);
+    stage.down(&home);
+    stage.user.expected(vec![(home.jid.clone(), 1, 5)]);
+    check(&stage.down(&gone), expect![""]);
+    stage.contacts.removed = true;
+    stage.user.node_gone(1, &stage.contacts);
+    check(&stage.down(&gone), expect![""]);
+}
+
 /// The owner took a presence and died: whom it told of it nobody knows. What is older than that contacts know.
 #[test]
 fn presence_that_an_owner_took_and_may_not_have_told_is_told_by_the_next() {
