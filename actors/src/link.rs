@@ -324,12 +324,13 @@ impl LinkActor {
                 }
                 if let Err(error) = sent {
                     tracing::debug!(%error, partition = %self.partition(), "a frame did not leave");
-                    self.core.peer_down(to);
+                    self.peer_down(to);
                 }
             }
             LinkAction::NeedSnapshot => {
-                let (users, rooms) = self.picture.snapshot();
-                self.core.snapshot(users, rooms, Instant::now());
+                let now = Instant::now();
+                let (users, rooms) = self.picture.snapshot(now);
+                self.core.snapshot(users, rooms, now);
             }
             LinkAction::Answered { token, answer } => token.caller.tell(Outcome::Answered(answer)),
             LinkAction::Taken { token } => token.caller.tell(Outcome::Taken),
@@ -417,11 +418,18 @@ impl LinkActor {
             ToLink::Frame { from, epoch, down } => self.core.handle(from, epoch, *down, now),
             ToLink::OwnerIs { owner, epoch } => self.core.owner_is(owner, epoch, now),
             ToLink::PeerUp(node) => self.core.peer_up(node, now),
-            ToLink::PeerDown(node) => self.core.peer_down(node),
+            ToLink::PeerDown(node) => self.peer_down(node),
             #[cfg(test)]
             ToLink::Panic => panic!("made to panic"),
         }
         self.run(ctx);
+    }
+
+    fn peer_down(&mut self, node: NodeId) {
+        if self.core.is_owner(node) {
+            self.picture.owner_lost(Instant::now());
+        }
+        self.core.peer_down(node);
     }
 
     /// What a client is told is refused is not noted, or the next attachment would bring it all the same. What nobody is
@@ -520,6 +528,9 @@ impl LinkActor {
 
     /// Keeps the node's picture of a session up to date as its own words pass by.
     fn note_event(&mut self, event: &SessionEvent) {
+        if let SessionEvent::Presence { key, .. } = event {
+            self.picture.presence_changed(key, Instant::now());
+        }
         if self.picture.note(event) {
             self.core.forget(&event.key().jid.bare());
         }

@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use cluster::link::protocol::{Across, AskReply, Behind, Delivery, DeliveryItem, Down, Place};
 use cluster::machine::Replica;
 use cluster::node_id::{Epoch, NodeId, PartitionId};
-use messaging::effect::UserEffect;
+use messaging::effect::{EffectMark, UserEffect};
 use messaging::user::publication::{
     Publication, PublicationAction, PublicationSettings, SessionEvent, SessionKey, SessionState,
 };
@@ -34,7 +34,7 @@ pub enum ToPublication {
     #[cfg(test)]
     Panic,
     /// Something was committed, in log order.
-    Effect(UserEffect),
+    Effect(EffectMark, UserEffect),
     /// A session wants its resource; `head`: the newest row whose effect this actor has been given.
     Bind {
         /// Its node.
@@ -62,7 +62,7 @@ pub enum ToPublication {
         /// The node.
         node: Option<NodeId>,
         /// The effects, in log order.
-        effects: Vec<UserEffect>,
+        effects: Vec<(EffectMark, UserEffect)>,
     },
     /// A node is gone, or attached without sessions of the user.
     NodeWithout(NodeId),
@@ -83,8 +83,10 @@ pub enum ToPublication {
 impl Weighed for ToPublication {
     fn bytes(&self) -> usize {
         match self {
-            ToPublication::Effect(effect) => effect.size_hint(),
-            ToPublication::Again { effects, .. } => effects.iter().map(UserEffect::size_hint).sum(),
+            ToPublication::Effect(_, effect) => effect.size_hint(),
+            ToPublication::Again { effects, .. } => {
+                effects.iter().map(|(_, effect)| effect.size_hint()).sum()
+            }
             ToPublication::Session(
                 SessionEvent::Presence { stanza, .. }
                 | SessionEvent::Directed { stanza, .. }
@@ -193,7 +195,7 @@ impl PublicationActor {
     fn handle_message(&mut self, message: ToPublication) {
         let replica = self.replica();
         let actions = match message {
-            ToPublication::Effect(effect) => self.effect(effect, &replica),
+            ToPublication::Effect(mark, effect) => return self.effect(mark, effect, &replica),
             ToPublication::Bind {
                 from,
                 request,
@@ -209,21 +211,13 @@ impl PublicationActor {
                 let state = replica.state();
                 self.core(head).attach(node.0, sessions, cursor, &*state)
             }
-            ToPublication::Again { node, effects } => {
-                self.started_core();
-                let (node, state) = (node.map(|node| node.0), replica.state());
-                self.started_core().once_again(node, effects, &*state)
-            }
+            ToPublication::Again { node, effects } => return self.again(node, effects),
             ToPublication::NodeWithout(node) => {
                 self.started_core();
                 let state = replica.state();
                 self.started_core().node_gone(node.0, &*state)
             }
-            ToPublication::Session(event) => {
-                self.started_core();
-                let state = replica.state();
-                self.started_core().event(event, &*state)
-            }
+            ToPublication::Session(event) => return self.session(event),
             ToPublication::Stanza(stanza) => {
                 self.started_core();
                 let state = replica.state();
@@ -250,19 +244,49 @@ impl PublicationActor {
         self.act(actions);
     }
 
-    fn effect(&mut self, effect: UserEffect, replica: &Replica) -> Vec<PublicationAction> {
-        let Some(core) = &mut self.core else {
-            return Vec::new();
+    fn session(&mut self, event: SessionEvent) {
+        self.started_core();
+        let ends = matches!(event, SessionEvent::Down { .. });
+        let replica = self.replica();
+        let actions = {
+            let state = replica.state();
+            self.started_core().event(event, &*state)
         };
-        let state = replica.state();
+        self.act(actions);
+        if ends {
+            self.to_own(FromKey::CommitCursor(self.user.clone()));
+        }
+    }
+
+    fn again(&mut self, node: Option<NodeId>, effects: Vec<(EffectMark, UserEffect)>) {
+        let (node, replica) = (node.map(|node| node.0), self.replica());
+        for (mark, effect) in effects {
+            self.started_core();
+            let actions = {
+                let state = replica.state();
+                let core = self.started_core();
+                core.once_again(node, vec![effect], &*state)
+            };
+            self.act_on(Some(mark), actions);
+        }
+    }
+
+    fn effect(&mut self, mark: EffectMark, effect: UserEffect, replica: &Replica) {
+        let Some(core) = &mut self.core else { return };
         match effect {
             UserEffect::Logged {
                 previous,
                 row,
                 also,
                 ..
-            } => core.logged(previous, &row, &also, &replica.ids),
-            effect => core.once(effect, &*state),
+            } => {
+                let actions = core.logged(previous, &row, &also, &replica.ids);
+                self.act(actions);
+            }
+            effect => {
+                let actions = core.once(effect, &*replica.state());
+                self.act_on(Some(mark), actions);
+            }
         }
     }
 
@@ -303,8 +327,14 @@ impl PublicationActor {
         self.down(node, &Down::Kick { session, condition });
     }
 
-    /// Does what the core wants; reads of the archive feed it again.
+    /// Does what the core wants.
     fn act(&mut self, actions: Vec<PublicationAction>) {
+        self.act_on(None, actions);
+    }
+
+    /// Does what the core wants; reads of the archive feed it again. `mark`: of the effect it follows from, where that may
+    /// be told again.
+    fn act_on(&mut self, mark: Option<EffectMark>, actions: Vec<PublicationAction>) {
         let mut work = std::collections::VecDeque::from(actions);
         let mut rows = RowFrames::default();
         while let Some(action) = work.pop_front() {
@@ -334,7 +364,7 @@ impl PublicationActor {
                     upto,
                 } => {
                     // What was to be delivered before the rows goes first.
-                    self.deliver_all(&mut rows);
+                    self.deliver_all(mark, &mut rows);
                     let more = self.read_rows(&session, after, upto);
                     for action in more.into_iter().rev() {
                         work.push_front(action);
@@ -343,13 +373,26 @@ impl PublicationActor {
                 other => self.act_elsewhere(other),
             }
         }
-        self.deliver_all(&mut rows);
+        self.deliver_all(mark, &mut rows);
     }
 
-    fn deliver_all(&self, rows: &mut RowFrames) {
+    fn deliver_all(&self, mark: Option<EffectMark>, rows: &mut RowFrames) {
         for (node, items) in std::mem::take(&mut rows.nodes) {
-            self.deliver(NodeId(node), None, items);
+            match mark {
+                Some(mark) => self.tell(NodeId(node), mark, items),
+                None => self.deliver(NodeId(node), None, items),
+            }
         }
+    }
+
+    fn tell(&self, node: NodeId, mark: EffectMark, items: Vec<DeliveryItem>) {
+        let delivery = Delivery {
+            key: self.user.clone(),
+            place: None,
+            items,
+            notes: Vec::new(),
+        };
+        self.down(node, &Down::Told { mark, delivery });
     }
 
     fn deliver(&self, node: NodeId, place: Option<Place>, items: Vec<DeliveryItem>) {

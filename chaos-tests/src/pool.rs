@@ -420,6 +420,29 @@ impl Pool {
             .json()
     }
 
+    /// Waits until every partition is owned by the node that leadership prefers. From then on, as long as nothing fails,
+    /// no owner changes; until then clients may be told once more what a change of owner might have swallowed.
+    pub async fn owners_settled(&self) -> Result<()> {
+        const LIMIT: Duration = Duration::from_secs(60);
+        let ids = self.running();
+        let via = *ids.first().context("no node runs")?;
+        // By turns, and group 0 is the meta group.
+        let preferred = |partition: u64| {
+            let turn = usize::try_from(partition + 1).ok()? % ids.len();
+            ids.get(turn).copied()
+        };
+        let settled = async || {
+            let status = self.status(via).await.ok()?;
+            let settles = |row: &Value| {
+                let owner = row["owner"].as_u64();
+                owner.is_some() && owner == row["id"].as_u64().and_then(preferred)
+            };
+            let rows = status["partitions"].as_array()?;
+            (!rows.is_empty() && rows.iter().all(settles)).then_some(())
+        };
+        until("every owner is at its place", LIMIT, settled).await
+    }
+
     /// The node that owns a user or a room, as `via` sees it; `None` while there is none.
     pub async fn owner_of(&self, key: &str, via: u64) -> Result<Option<u64>> {
         let partition = self.partitions.partition_of(&BareJid::parse(key)?).0;

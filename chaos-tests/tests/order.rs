@@ -267,7 +267,7 @@ async fn blocked(sender: &mut Client, contact: &mut Client, name: &str) -> Resul
     for time in 0..TIMES {
         let id = |n: usize| format!("{name}-blocked-{time}-{n}");
         let mut row = list("block", "block");
-        let kinds = 8;
+        let kinds = 9;
         for n in 0..6 {
             row += &stanza(n, &id(n), &full);
         }
@@ -279,11 +279,15 @@ async fn blocked(sender: &mut Client, contact: &mut Client, name: &str) -> Resul
             "<message type='error' id='{}' to='{full}'><error type='cancel'/></message>",
             id(7)
         );
+        row += &format!(
+            "<iq type='get' id='{}' to='{bare}'><vCard xmlns='vcard-temp'/></iq>",
+            id(8)
+        );
         row += &list("unblock", "unblock");
         let after = format!("{name}-unblocked-{time}");
         row += &stanza(1, &after, &full);
         sender.send_raw(&row).await?;
-        let refused: Vec<String> = [0, 1, 2, 3, 4, 6].map(id).to_vec();
+        let refused: Vec<String> = [0, 1, 2, 3, 4, 6, 8].map(id).to_vec();
         let mut told = Vec::new();
         sender
             .find("the refusals", LIMIT, |came| {

@@ -63,6 +63,8 @@ async fn play_all(nodes: u16) {
             .await
             .expect("the pool starts"),
     );
+    // Scripts say exactly what comes; a handover may say some of it twice.
+    pool.owners_settled().await.expect("owners are settled");
     let slots = Arc::new(Semaphore::new(AT_ONCE));
     let mut playing = JoinSet::new();
     let count = scenarios.len();

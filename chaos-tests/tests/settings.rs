@@ -53,6 +53,40 @@ async fn page(client: &mut Client, max: &str) -> Vec<String> {
     ids
 }
 
+/// `[clients] archive_queries_max` and `[stream_management] unacked_max`: a client that waits for as many pages as it may
+/// must still be read, for the pages wait for its acknowledgements.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_asked_for_in_one_write_all_come() {
+    const PAGES: usize = 12;
+    let settings = PoolSettings::nodes(1)
+        .set("clients", "archive_queries_max", 2)
+        .set("stream_management", "unacked_max", 8);
+    let pool = Pool::start(&settings).await.expect("the pool starts");
+    pool.add_users(["romeo"]).await.expect("an account");
+    let mut login = pool.login(1, "romeo");
+    login.stream_management = true;
+    let mut client = Client::connect(&login).await.expect("a client");
+    client.send("<presence/>").await.expect("sent");
+    fill(&mut client, 12).await;
+    let ask =
+        |number: usize| format!("<iq type='set' id='page-{number}'><query xmlns='{MAM}'/></iq>");
+    let row: String = (0..PAGES).map(ask).collect();
+    client.send_raw(&row).await.expect("sent");
+    let (mut rows, mut ends) = (0, HashSet::new());
+    client
+        .find("all pages", LIMIT, |document| {
+            let root = document.root();
+            rows += usize::from(root.child("result", MAM).is_some());
+            let id = root.attr("id").map(|id| id.into_owned());
+            ends.extend(id.filter(|id| id.starts_with("page-")));
+            (ends.len() == PAGES).then_some(())
+        })
+        .await
+        .expect("the pages");
+    assert_eq!(rows, PAGES * 12);
+    client.close().await.expect("closed");
+}
+
 /// `[clients] archive_page_max`: a larger `max`, however large, gives that many rows (XEP-0059 §2.1).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_is_as_long_as_the_operator_allows() {

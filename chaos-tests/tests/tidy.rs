@@ -293,6 +293,7 @@ fn what_discovery_names_is_asserted_by_a_scenario() {
 
 /// Advertised names of what has no elements of its own: the scenario that tries it.
 const BEHAVIOURS: &[(&str, &str)] = &[
+    (ns::OFFLINE, "offline_delivered_once"),
     (ns::MUC_STABLE_ID, "muc_message_is_reflected"),
     (ns::MUC_SELF_PING, "muc_self_ping"),
     (ns::MUC_REQUEST, "muc_voice_request"),

@@ -21,8 +21,13 @@ pub enum OwnerNews {
     },
     /// Another node does.
     Ended,
-    /// Effects of one entry, in order.
-    Effects(Vec<Effect>),
+    /// Effects of one entry.
+    Effects {
+        /// Its log index.
+        index: u64,
+        /// The effects, in order.
+        effects: Vec<Effect>,
+    },
 }
 
 type Waker = Box<dyn Fn() + Send + Sync>;

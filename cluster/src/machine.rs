@@ -232,9 +232,9 @@ impl PartitionMachine {
             self.note_reign(index, &entry, news);
             let mut effects = apply(state, &replica.surroundings, index, entry);
             self.file_rows(&mut effects, &mut rows)?;
-            self.keep_recent(state.record().time_ms, &effects);
+            self.keep_recent(index, state.record().time_ms, &effects);
             if self.reigning && !effects.is_empty() {
-                news.push(OwnerNews::Effects(effects));
+                news.push(OwnerNews::Effects { index, effects });
             }
         }
         self.write_rows(&rows)?;
@@ -260,10 +260,10 @@ impl PartitionMachine {
     }
 
     /// On every replica: any of them may be the next owner.
-    fn keep_recent(&self, time_ms: u64, effects: &[Effect]) {
+    fn keep_recent(&self, index: u64, time_ms: u64, effects: &[Effect]) {
         let recent = self.replica.recent.lock();
         let mut recent = recent.unwrap_or_else(PoisonError::into_inner);
-        recent.applied(time_ms, effects);
+        recent.applied(index, time_ms, effects);
     }
 
     fn file_rows(

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use messaging::effect::{Effect, Once, RoomDelivery, UserEffect};
+use messaging::effect::{Effect, EffectMark, Once, RoomDelivery, UserEffect};
 use xmpp::jid::BareJid;
 
 /// For how long, by the entries' own time: longer than it takes until a partition has a new owner and all nodes are
@@ -27,6 +27,7 @@ const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 struct Kept {
     time_ms: u64,
     bytes: usize,
+    mark: EffectMark,
     effect: Once,
 }
 
@@ -41,21 +42,23 @@ pub struct RecentEffects {
 #[derive(Debug, Default)]
 pub struct Untold {
     /// To users' sessions.
-    pub users: BTreeMap<BareJid, Vec<UserEffect>>,
+    pub users: BTreeMap<BareJid, Vec<(EffectMark, UserEffect)>>,
     /// By rooms.
     pub rooms: BTreeMap<BareJid, Vec<RoomDelivery>>,
 }
 
 impl RecentEffects {
     /// An entry was applied whose time was this.
-    pub fn applied(&mut self, time_ms: u64, effects: &[Effect]) {
+    pub fn applied(&mut self, index: u64, time_ms: u64, effects: &[Effect]) {
         self.forget(time_ms);
-        for effect in effects.iter().filter_map(Effect::once) {
+        let places = effects.iter().enumerate();
+        for (place, effect) in places.filter_map(|(place, effect)| Some((place, effect.once()?))) {
             let bytes = effect.size_hint();
             self.bytes += bytes;
             self.kept.push_back(Kept {
                 time_ms,
                 bytes,
+                mark: EffectMark::of(index, place),
                 effect,
             });
             while self.kept.len() > KEPT_MAX || self.bytes > KEPT_BYTES_MAX {
@@ -70,7 +73,10 @@ impl RecentEffects {
         let young = self.kept.iter().filter(|kept| !is_old(kept, now_ms));
         for kept in young {
             match kept.effect.clone() {
-                Once::User(user, effect) => untold.users.entry(user).or_default().push(effect),
+                Once::User(user, effect) => {
+                    let told = untold.users.entry(user).or_default();
+                    told.push((kept.mark, effect));
+                }
                 Once::Room(room, delivery) => untold.rooms.entry(room).or_default().push(delivery),
             }
         }
@@ -125,7 +131,7 @@ mod tests {
 
     fn contacts(untold: &Untold, user: &str) -> Vec<String> {
         let effects = untold.users.get(&bare(user)).into_iter().flatten();
-        let contact = |effect: &UserEffect| match effect {
+        let contact = |(_, effect): &(EffectMark, UserEffect)| match effect {
             UserEffect::PresenceTo(contact) => contact.to_string(),
             effect => panic!("{effect:?}"),
         };
@@ -139,11 +145,27 @@ mod tests {
     #[test]
     fn each_key_is_told_in_log_order() {
         let mut recent = RecentEffects::default();
-        recent.applied(1_000, &[shown("a@x", "1@x"), shown("b@x", "2@x")]);
-        recent.applied(1_001, &[shown("a@x", "3@x"), shown("a@x", "1@x")]);
+        recent.applied(1, 1_000, &[shown("a@x", "1@x"), shown("b@x", "2@x")]);
+        recent.applied(1, 1_001, &[shown("a@x", "3@x"), shown("a@x", "1@x")]);
         let untold = recent.untold(1_001);
         assert_eq!(contacts(&untold, "a@x"), ["1@x", "3@x", "1@x"]);
         assert_eq!(contacts(&untold, "b@x"), ["2@x"]);
+    }
+
+    #[test]
+    fn each_effect_is_known_by_its_place_in_the_log() {
+        let mut recent = RecentEffects::default();
+        let dropped = Effect::DropArchive(bare("a@x"));
+        recent.applied(
+            7,
+            1_000,
+            &[shown("a@x", "1@x"), dropped, shown("a@x", "2@x")],
+        );
+        recent.applied(8, 1_000, &[shown("a@x", "3@x")]);
+        let untold = recent.untold(1_000);
+        let marks = untold.users[&bare("a@x")].iter().map(|(mark, _)| *mark);
+        let expect = [(7, 0), (7, 2), (8, 0)].map(|(index, place)| EffectMark::of(index, place));
+        assert_eq!(marks.collect::<Vec<_>>(), expect);
     }
 
     #[test]
@@ -157,6 +179,7 @@ mod tests {
         };
         let mut recent = RecentEffects::default();
         recent.applied(
+            1,
             1_000,
             &[
                 Effect::DropArchive(bare("a@x")),
@@ -172,17 +195,15 @@ mod tests {
     #[test]
     fn what_is_old_is_not_told_after_a_restart_nor_in_a_quiet_partition() {
         let mut recent = RecentEffects::default();
-        recent.applied(1_000, &[shown("a@x", "1@x")]);
-        recent.applied(9_000, &[shown("a@x", "2@x")]);
-        assert_eq!(
-            contacts(&recent.untold(1_000 + KEPT_MS), "a@x"),
-            ["1@x", "2@x"]
-        );
+        recent.applied(1, 1_000, &[shown("a@x", "1@x")]);
+        recent.applied(1, 9_000, &[shown("a@x", "2@x")]);
+        let last = 1_000 + KEPT_MS;
+        assert_eq!(contacts(&recent.untold(last), "a@x"), ["1@x", "2@x"]);
         // Nothing happened since: the asker's clock decides.
-        assert_eq!(contacts(&recent.untold(1_001 + KEPT_MS), "a@x"), ["2@x"]);
+        assert_eq!(contacts(&recent.untold(last + 1), "a@x"), ["2@x"]);
         assert_eq!(len(&recent.untold(60_000)), 0);
         // An entry without effects, such as the claim of the next owner, lets time pass too.
-        recent.applied(60_000, &[]);
+        recent.applied(1, 60_000, &[]);
         assert_eq!(len(&recent.untold(0)), 0);
         assert_eq!(recent.bytes, 0);
     }
@@ -193,7 +214,7 @@ mod tests {
             let mut recent = RecentEffects::default();
             for n in 0..count {
                 let user = format!("{n:06}@x");
-                recent.applied(1_000, &[bounce(&user, bytes)]);
+                recent.applied(n as u64, 1_000, &[bounce(&user, bytes)]);
             }
             let untold = recent.untold(1_000);
             assert_eq!(len(&untold), expect, "{count} of {bytes} bytes");

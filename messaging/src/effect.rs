@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use xmpp::jid::{BareJid, FullJid};
 use xmpp::stanza::Stanza;
 
@@ -52,7 +53,8 @@ impl Effect {
     /// What is told only once: no row, answer or outbox entry brings it again when an owner dies before it was told.
     ///
     /// Every one of these may be told twice, as long as it still holds ([`crate::user::publication::Publication::once_again`]):
-    /// a client that gets the newest push, an error under the same id, a request or a presence again is where it was. A lost one it would miss for ever. Left out is [`RoomEffect::ReflectAgain`]: it shows
+    /// a lost one a client would miss for ever. Its node leaves out what it has heard before ([`EffectMark`]); a contact who is
+    /// told the same presence again is where it was. Left out is [`RoomEffect::ReflectAgain`]: it shows
     /// a row, and no row may reach a session twice; a client without its reflection tries again, and is answered again.
     pub fn once(&self) -> Option<Once> {
         match self {
@@ -68,6 +70,18 @@ impl Effect {
             )),
             _ => None,
         }
+    }
+}
+
+/// Which effect of a partition's log it is, the same on every replica: by it a node knows what it was told before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EffectMark(pub u64);
+
+impl EffectMark {
+    /// The effect at this place among those of the entry with this index that remain when its rows are filed.
+    pub fn of(index: u64, place: usize) -> EffectMark {
+        // An entry of 4 MiB has far fewer effects than 2^24, and a log never 2^40 entries.
+        EffectMark((index << 24) | (place as u64 & 0xff_ffff))
     }
 }
 

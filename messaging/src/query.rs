@@ -39,10 +39,12 @@ pub enum Query {
         /// What is answered where nothing is stored: the empty element.
         empty: Bytes,
     },
-    /// XEP-0054; others may read a vCard, so the asker doesn't matter.
+    /// XEP-0054; everybody may read a vCard who isn't blocked.
     Vcard {
         /// Whose.
         user: BareJid,
+        /// Who asks.
+        asker: Jid,
     },
     /// XEP-0030 §8 at an account: an empty payload where the asker may see it (own or subscribed); else
     /// service-unavailable, with and without an account.
@@ -70,6 +72,14 @@ pub enum Query {
     },
     /// A question about a room.
     Room(RoomQuery),
+    /// XEP-0191 §3.2, for a stanza of the user's that the server answers itself: an empty payload where the user does not
+    /// block whom it is for, else the refusal.
+    Blocks {
+        /// Who sends it.
+        user: BareJid,
+        /// Whom it is for.
+        jid: Jid,
+    },
 }
 
 /// XEP-0313: a page of an archive.

@@ -16,7 +16,12 @@ pub(crate) fn refuse_because(condition: Condition, text: &str) -> Answer {
 }
 
 /// XEP-0191 §3.2: the user has blocked whom the stanza is for.
-pub(crate) fn refuse_blocked() -> Answer {
+pub(crate) fn blocked() -> StanzaError {
     let error = StanzaError::new(Condition::NotAcceptable).with_kind(StanzaErrorType::Cancel);
-    Answer::Refused(Box::new(error.with_app("blocked", ns::BLOCKING_ERRORS)))
+    error.with_app("blocked", ns::BLOCKING_ERRORS)
+}
+
+/// [`blocked`], as an answer.
+pub(crate) fn refuse_blocked() -> Answer {
+    Answer::Refused(Box::new(blocked()))
 }

@@ -183,5 +183,5 @@ pub const HTTP_UPLOAD: &str = "urn:xmpp:http:upload:0";
 pub const EXTERNAL_SERVICES: &str = "urn:xmpp:extdisco:2";
 /// Contact addresses of a service (XEP-0157).
 pub const SERVER_INFO: &str = "http://jabber.org/network/serverinfo";
-/// Flexible offline message retrieval (XEP-0013), named by disco.
+/// Messages wait for who is offline (XEP-0160), named by disco.
 pub const OFFLINE: &str = "msgoffline";

@@ -38,15 +38,21 @@ Where a specification leaves a choice, or is not followed to the letter, this is
 - RFC 6121 §8.5.3.1: an iq request reaches only a session that has shown its presence to the asker.
 - RFC 6121 §8.5.3.2.1 and RFC 6120 §10.5.4: a message with a body, of type chat or normal, for a session that is gone goes to
   the others or waits: its sender has been told that it is accepted. Without a body a normal one is refused.
+- RFC 6121 §8.5.2.2.1: what is not kept and finds no session comes back, but chat states, receipts, markers and what says that it
+  need not be stored.
 - RFC 6121 §8.5.4: what is for an account that does not exist comes back, but headlines and errors.
 - Presence, chat states and other stanzas that are not kept are taken exactly once under one owner of a partition. What is not
   answered yet when the owner changes is sent to the next one, and so may come once more: whether the old owner had passed it
   on could only be known from a log, which such stanzas are not worth. For presence, the same said twice changes nothing.
-  Roster and blocklist pushes, requests and errors of the last seconds may be told once more then, too; never one that a later
-  one has overtaken.
+  Roster and blocklist pushes, requests and the errors of chats that the old owner may not have told are told by the next; a node
+  leaves out those it has heard, and the owner those that a later one has overtaken.
 - XEP-0191 §3.3: after unblocking, contacts are asked for their presence, since what they said meanwhile was dropped.
 - XEP-0237 is part of RFC 6121 §2.6, as above. XEP-0153's hashes and XEP-0115's capabilities pass through unchanged.
-- XEP-0313 §6 (preferences) is not offered: everything with a body is archived, unless a hint of XEP-0334 says no.
+- XEP-0191 §3.2: iqs to the bare JID of somebody whom the user blocks are refused, too, and those of somebody who is blocked are
+  answered as if nobody answered for the account.
+- XEP-0313: who asks for somebody else's archive is forbidden, whether or not there is such an account.
+- XEP-0313 §6 (preferences) is not offered: everything with a body, and direct invitations, is archived, unless a
+  hint of XEP-0334 says no.
 
 ## What clients need on the first day
 
@@ -67,9 +73,11 @@ Each is shown by a scripted conversation in `node/tests/scenarios`, played again
 | blocking: both ways, presence, errors to either side | `blocking_stops_messages`, `blocking_hides_presence`, `blocking_errors`, `blocking_list` |
 | roster: pushes, versions, errors | `roster_set_push_and_get`, `roster_versions`, `roster_set_errors`, `roster_remove` |
 | carbons: received, sent, private, no-copy, by type | `carbons_received`, `carbons_sent`, `carbons_private_and_disabled`, `carbons_no_copy` |
-| messages wait for an offline user and come once, with `<delay/>` | `offline_delivered_once`, `offline_skips_what_has_no_content` |
+| messages wait for an offline user and come once, with `<delay/>` | `offline_delivered_once`, `offline_skips_what_has_no_content`, `offline_invitation_waits` |
 | vCards, avatar hashes, capabilities | `vcard`, `presence_avatar_hash` |
 | private XML and its limits | `private_xml`; limits: `messaging/tests/users/accounts.rs` |
+| every iq handler with a missing, empty or garbage attribute or child | `chaos-tests/tests/handlers.rs` |
+| presence that may not be said | `presence_errors`, `presence_unknown_type` |
 ";
 
 fn place(place: Place) -> &'static str {

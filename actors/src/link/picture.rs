@@ -1,6 +1,7 @@
 //! A node's picture of its sessions and occupants of one partition: what its next attachment says.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use cluster::link::protocol::{AttachPart, AttachRoom, AttachUser};
 use messaging::user::publication::{
@@ -8,11 +9,53 @@ use messaging::user::publication::{
 };
 use xmpp::jid::{BareJid, FullJid, Jid};
 
+/// What an owner took so shortly before its end it may not have told: longer than it is ever busy.
+const UNTOLD_FOR: Duration = Duration::from_secs(5);
+
+/// For how long after that an owner is asked to tell it: the first one may be lost, too.
+const TOLD_AGAIN_FOR: Duration = Duration::from_secs(15);
+
+/// Changes of presence that are remembered for it.
+const CHANGES_MAX: usize = 16_384;
+
 /// The sessions and occupants that a node has of one partition.
 #[derive(Debug, Default)]
 pub(super) struct Picture {
     users: HashMap<BareJid, Vec<SessionState>>,
     rooms: HashMap<BareJid, HashSet<FullJid>>,
+    untold: Untold,
+}
+
+/// Sessions, by number, whose presence an owner that was lost may not have told anybody.
+#[derive(Debug, Default)]
+struct Untold {
+    /// Changes of the last seconds, oldest first.
+    changes: VecDeque<(Instant, u64)>,
+    /// Since when, because of a loss.
+    since: HashMap<u64, Instant>,
+}
+
+impl Untold {
+    fn changed(&mut self, session: u64, now: Instant) {
+        self.changes.push_back((now, session));
+        let is_old = |(at, _): &(Instant, u64)| *at + UNTOLD_FOR < now;
+        while self.changes.len() > CHANGES_MAX || self.changes.front().is_some_and(is_old) {
+            self.changes.pop_front();
+        }
+    }
+
+    fn owner_lost(&mut self, now: Instant) {
+        self.forget(now);
+        // Whoever was asked to tell these is gone as well.
+        self.since.values_mut().for_each(|since| *since = now);
+        let changes = std::mem::take(&mut self.changes).into_iter();
+        let young = changes.filter(|(at, _)| *at + UNTOLD_FOR >= now);
+        self.since.extend(young.map(|(_, session)| (session, now)));
+    }
+
+    fn forget(&mut self, now: Instant) {
+        self.since.retain(|_, since| *since + TOLD_AGAIN_FOR >= now);
+    }
 }
 
 impl Picture {
@@ -29,6 +72,7 @@ impl Picture {
             directed: Vec::new(),
             unacknowledged: Vec::new(),
             newest_row: 0,
+            untold: false,
         });
     }
 
@@ -104,12 +148,28 @@ impl Picture {
         empty
     }
 
+    /// A session's presence goes to the owner now.
+    pub(super) fn presence_changed(&mut self, session: &SessionKey, now: Instant) {
+        self.untold.changed(session.number, now);
+    }
+
+    /// The connection to the owner is gone, perhaps with what it was about to tell.
+    pub(super) fn owner_lost(&mut self, now: Instant) {
+        self.untold.owner_lost(now);
+    }
+
     /// All of it; how far each log was read is filled in elsewhere.
-    pub(super) fn snapshot(&self) -> (Vec<AttachUser>, Vec<AttachRoom>) {
+    pub(super) fn snapshot(&mut self, now: Instant) -> (Vec<AttachUser>, Vec<AttachRoom>) {
+        self.untold.forget(now);
+        let since = &self.untold.since;
+        let state = |session: &SessionState| SessionState {
+            untold: since.contains_key(&session.key.number),
+            ..session.clone()
+        };
         let users = self.users.iter().map(|(user, sessions)| AttachUser {
             user: user.clone(),
             cursor: 0,
-            sessions: sessions.clone(),
+            sessions: sessions.iter().map(state).collect(),
         });
         let rooms = self.rooms.iter().map(|(room, occupants)| AttachRoom {
             room: room.clone(),
@@ -182,6 +242,7 @@ mod tests {
             directed: (0..directed).map(to).collect(),
             unacknowledged: Vec::new(),
             newest_row: 0,
+            untold: false,
         }
     }
 
@@ -248,15 +309,15 @@ mod tests {
             key: key.clone(),
             stanza: stanza(type_),
         };
-        let of = |picture: &Picture| {
-            let (users, _) = picture.snapshot();
+        let of = |picture: &mut Picture| {
+            let (users, _) = picture.snapshot(Instant::now());
             let sessions = users.into_iter().flat_map(|user| user.sessions);
             sessions.into_iter().find(|state| state.key.number == 1)
         };
         assert!(!picture.note(&presence("")));
-        assert!(of(&picture).unwrap().presence.is_some());
+        assert!(of(&mut picture).unwrap().presence.is_some());
         picture.note(&presence("unavailable"));
-        assert!(of(&picture).unwrap().presence.is_none());
+        assert!(of(&mut picture).unwrap().presence.is_none());
         for row in [5, 7, 6] {
             picture.sent(&key.jid.bare(), &key.jid, row);
         }
@@ -265,8 +326,8 @@ mod tests {
             seq,
         };
         picture.note(&acknowledged(7));
-        assert_eq!(of(&picture).unwrap().unacknowledged, [6]);
-        assert_eq!(of(&picture).unwrap().newest_row, 7);
+        assert_eq!(of(&mut picture).unwrap().unacknowledged, [6]);
+        assert_eq!(of(&mut picture).unwrap().newest_row, 7);
         let down = |key: &SessionKey| SessionEvent::Down {
             key: key.clone(),
             stanza: stanza("unavailable"),
@@ -274,7 +335,39 @@ mod tests {
         assert!(!picture.note(&down(&other)));
         assert!(picture.note(&down(&key)), "the user's last session");
         assert!(!picture.note(&down(&key)), "known no longer");
-        assert!(picture.snapshot().0.is_empty());
+        assert!(picture.snapshot(Instant::now()).0.is_empty());
+    }
+
+    #[test]
+    fn what_changed_right_before_its_owner_was_lost_is_said_to_be_untold() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut picture = Picture::default();
+        for number in 1..=3 {
+            picture.bound(state(number, 0).key);
+        }
+        let untold = |picture: &mut Picture, seconds| {
+            let (users, _) = picture.snapshot(at(seconds));
+            let sessions = users.into_iter().flat_map(|user| user.sessions);
+            let untold = sessions.filter(|session| session.untold);
+            let mut untold: Vec<u64> = untold.map(|session| session.key.number).collect();
+            untold.sort_unstable();
+            untold
+        };
+        picture.presence_changed(&state(1, 0).key, at(0));
+        picture.presence_changed(&state(2, 0).key, at(4));
+        assert!(untold(&mut picture, 4).is_empty(), "its owner lives");
+        picture.owner_lost(at(6));
+        assert_eq!(untold(&mut picture, 7), [2]);
+        // The next owner is lost before it can tell.
+        picture.presence_changed(&state(3, 0).key, at(17));
+        picture.owner_lost(at(18));
+        assert_eq!(untold(&mut picture, 19), [2, 3]);
+        assert!(untold(&mut picture, 34).is_empty());
+        for n in 0..40_000 {
+            picture.presence_changed(&state(n, 0).key, at(40));
+        }
+        assert_eq!(picture.untold.changes.len(), CHANGES_MAX);
     }
 
     #[test]

@@ -35,6 +35,7 @@ use cluster::link::protocol::{Across, Up};
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use futures_util::FutureExt;
 use messaging::command::Command;
+use messaging::effect::EffectMark;
 use messaging::user::publication::SessionKey;
 use xmpp::jid::{BareJid, FullJid};
 
@@ -118,6 +119,9 @@ pub enum FromKey {
         /// To where.
         delivered: u64,
     },
+    /// A session of the user has ended: what was gathered of its cursor is proposed now, or its next session would be given
+    /// once more what this one took, if the owner changes meanwhile.
+    CommitCursor(BareJid),
     /// A frame for this node did not leave: it has to attach again.
     Lost(NodeId),
     /// The publication has nothing left to do, if nothing is on its way to it: it ends when its owner says so.
@@ -257,9 +261,9 @@ impl OwnerActor {
         match news {
             OwnerNews::Began { epoch } => self.begin(epoch, ctx),
             OwnerNews::Ended => self.end("another node owns the partition"),
-            OwnerNews::Effects(effects) => {
-                for effect in effects {
-                    self.effect(effect, ctx);
+            OwnerNews::Effects { index, effects } => {
+                for (place, effect) in effects.into_iter().enumerate() {
+                    self.effect(EffectMark::of(index, place), effect, ctx);
                 }
             }
         }

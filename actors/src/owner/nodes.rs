@@ -321,6 +321,12 @@ impl OwnerActor {
                     .cursors_due
                     .get_or_insert_with(|| Instant::now() + CURSORS_EVERY);
             }
+            FromKey::CommitCursor(user) => {
+                let Some(reign) = &mut self.reign else { return };
+                if let Some(delivered) = reign.cursors.remove(&user) {
+                    self.propose_own(Command::AdvanceCursor { user, delivered });
+                }
+            }
             FromKey::Idle {
                 user,
                 publication,

@@ -13,7 +13,7 @@ use cluster::link::target::LinkTarget;
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use cluster::raft::SubmitError;
 use messaging::command::Entry as LogEntry;
-use messaging::effect::Effect;
+use messaging::effect::{Effect, EffectMark};
 use messaging::link_record::LinkOrigin;
 use xmpp::jid::{BareJid, FullJid};
 
@@ -223,7 +223,7 @@ impl OwnerActor {
     }
 
     /// Executes one effect, in log order.
-    pub(super) fn effect(&mut self, effect: Effect, _ctx: &mut Context<Self>) {
+    pub(super) fn effect(&mut self, mark: EffectMark, effect: Effect, _ctx: &mut Context<Self>) {
         #[cfg(test)]
         if self.silent && effect.once().is_some() {
             return;
@@ -252,7 +252,7 @@ impl OwnerActor {
                     .push(key, entry.command.clone(), Instant::now())
             }
             Effect::User(user, effect) => {
-                self.tell_publication(&user, false, ToPublication::Effect(effect))
+                self.tell_publication(&user, false, ToPublication::Effect(mark, effect))
             }
             Effect::Room(room, effect) => self.tell_room(&room, ToRoom::Effect(effect)),
         }

@@ -52,13 +52,12 @@ impl Client {
         self.socket.write_all(xml.as_bytes()).await.unwrap();
     }
 
-    /// Reads on until this was said.
-    async fn hears(&mut self, what: &str) {
+    /// Reads on until this was said; gives all that was said until then.
+    async fn hears(&mut self, what: &str) -> String {
         let mut bytes = [0; 4_096];
         loop {
             if let Some(at) = self.unread.find(what) {
-                self.unread.drain(..at + what.len());
-                return;
+                return self.unread.drain(..at + what.len()).collect();
             }
             let read = tokio::time::timeout(WAIT, self.socket.read(&mut bytes)).await;
             let count = read.unwrap_or_else(|_| panic!("{what} was not said: {}", self.unread));
@@ -101,20 +100,25 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// An owner that has committed and dies before it has told anybody: the next one tells, and ends who has no account.
-#[actix::test]
-async fn what_a_dead_owner_left_untold_is_told_by_the_next() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut settings = settings(folder.path());
+/// Lets clients log in without TLS, at an address of its own.
+fn listens(settings: &mut Settings) -> SocketAddr {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
-    drop(free);
     settings.client.allow_plaintext_auth = true;
     settings.client.tls_required = false;
     settings.client_listeners = vec![ClientListener {
         address,
         direct_tls: false,
     }];
+    address
+}
+
+/// An owner that has committed and dies before it has told anybody: the next one tells, and ends who has no account.
+#[actix::test]
+async fn what_a_dead_owner_left_untold_is_told_by_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(folder.path());
+    let address = listens(&mut settings);
     let node = start(settings).await.unwrap();
     until("the node is ready", || node.ready().is_ready()).await;
     for user in ["alice@localhost", "bob@localhost"] {
@@ -145,12 +149,60 @@ async fn what_a_dead_owner_left_untold_is_told_by_the_next() {
     alice.hears("jid='carol@localhost'").await;
     alice.hears("id='lost'").await;
     alice.hears("<service-unavailable").await;
+    // What was heard is not heard again.
+    let before = owner.epoch();
+    owner.tell(ToOwner::Panic).await;
+    until("another reign", || owner.epoch() > before).await;
+    alice
+        .say("<iq type='get' id='again'><query xmlns='jabber:iq:roster'/></iq>")
+        .await;
+    let heard = alice.hears("id='again'").await;
+    assert!(!heard.contains("type='set'"), "{heard}");
+    assert!(!heard.contains("id='lost'"), "{heard}");
 
     let owner = Owner::of(fabric, "bob@localhost");
     owner.tell(ToOwner::FallSilent).await;
     node.remove_account(bare("bob@localhost")).await.unwrap();
     owner.tell(ToOwner::Panic).await;
     bob.hears("<not-authorized").await;
+    node.stop().await;
+}
+
+/// Cursors are gathered for seconds, but not beyond a session's end: a new owner would give its user the rows again.
+#[actix::test]
+async fn a_session_that_ends_leaves_its_cursor_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(folder.path());
+    let address = listens(&mut settings);
+    let node = start(settings).await.unwrap();
+    until("the node is ready", || node.ready().is_ready()).await;
+    let alice = bare("alice@localhost");
+    node.create_account(alice.clone(), Password::new("secret"))
+        .await
+        .unwrap();
+    let fabric = &node.inner.fabric;
+    let mut client = Client::log_in(address, "phone", "AGFsaWNlAHNlY3JldA==").await;
+    client
+        .say("<message type='chat' id='m' to='alice@localhost'><body>hi</body></message>")
+        .await;
+    client.hears("id='m'").await;
+    client.hears("id='delivered-1'").await;
+    let began = std::time::Instant::now();
+    client
+        .say("<iq type='result' id='delivered-1' to='localhost'/></stream:stream>")
+        .await;
+    client.hears("</stream:stream>").await;
+    let place = &fabric.partitions[usize::from(fabric.partition_of(&alice).0)];
+    until("the cursor is at the head", || {
+        let state = place.replica.state();
+        let log = state.logs.get(&alice);
+        log.is_some_and(|log| log.delivered == log.head && log.head > 0)
+    })
+    .await;
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(4),
+        "gathered"
+    );
     node.stop().await;
 }
 

@@ -37,9 +37,9 @@ fn no_items() -> Bytes {
     Bytes::from_static(b"<query xmlns='http://jabber.org/protocol/disco#items'/>")
 }
 
-/// Nodes are those of others: we have none.
+/// Nodes are those of others: we have none. An empty name names none.
 fn has_node(element: Element<'_>) -> bool {
-    element.attr("node").is_some()
+    element.attr("node").is_some_and(|node| !node.is_empty())
 }
 
 /// The server.
@@ -70,24 +70,18 @@ pub fn server(element: Element<'_>, fabric: &Fabric) -> Service {
     Service::Answer(writer.finish())
 }
 
-/// The own account.
-pub fn own(element: Element<'_>) -> Service {
-    if has_node(element) {
-        return Service::refuse(Condition::ItemNotFound);
-    }
-    Service::Answer(account(if element.ns() == ns::DISCO_INFO {
-        ns::DISCO_INFO
-    } else {
-        ns::DISCO_ITEMS
-    }))
-}
-
 /// What every account answers to those who may ask.
-pub fn account(namespace: &str) -> Bytes {
-    match namespace {
+///
+/// # Errors
+/// `item-not-found` for a node.
+pub fn account(element: Element<'_>) -> Result<Bytes, StanzaError> {
+    if has_node(element) {
+        return Err(StanzaError::new(Condition::ItemNotFound));
+    }
+    Ok(match element.ns() {
         ns::DISCO_INFO => info(&[("account", "registered", "")], Place::DiscoAccount, &[]),
         _ => no_items(),
-    }
+    })
 }
 
 /// The rooms' service.

@@ -42,6 +42,8 @@ pub enum Service {
     ChangePassword(Password),
     /// Remove the account.
     Remove,
+    /// Answer this on behalf of another account, if its user lets the asker see it (XEP-0030 §8).
+    IfSeen(Result<Bytes, StanzaError>),
     /// Refuse.
     Refuse(StanzaError),
 }
@@ -76,7 +78,10 @@ pub fn own(
         ("blocklist" | "block" | "unblock", ns::BLOCKING) => blocking::own(element, set, user),
         ("enable" | "disable", ns::CARBONS) => carbons::own(element, set),
         ("query" | "metadata", ns::MAM) => archive::at(element, set, user, session, ids),
-        ("query", ns::DISCO_INFO | ns::DISCO_ITEMS) if !set => disco::own(element),
+        ("query", ns::DISCO_INFO | ns::DISCO_ITEMS) if !set => match disco::account(element) {
+            Ok(payload) => Service::Answer(payload),
+            Err(error) => Service::Refuse(error),
+        },
         ("query", ns::REGISTER) => register::bound(element, set, user),
         ("ping", ns::PING) if !set => ping::answer(),
         ("query", ns::VERSION) if !set => software::answer(),
@@ -109,13 +114,12 @@ pub fn account(
 ) -> Service {
     match (element.name(), element.ns()) {
         ("query", ns::DISCO_INFO | ns::DISCO_ITEMS) if !set => {
-            Service::Query(Box::new(Query::AccountInfo {
-                user: account.clone(),
-                asker: Jid::from(session.clone()),
-            }))
+            Service::IfSeen(disco::account(element))
         }
+        ("ping", ns::PING) if !set => Service::IfSeen(Ok(Bytes::new())),
         ("vCard", ns::VCARD) if !set => Service::Query(Box::new(Query::Vcard {
             user: account.clone(),
+            asker: Jid::from(session.clone()),
         })),
         ("query" | "metadata", ns::MAM) => archive::at(element, set, account, session, ids),
         ("vCard", ns::VCARD) | ("query", ns::ROSTER) => Service::refuse(Condition::Forbidden),
@@ -147,6 +151,42 @@ pub fn room(
         ("query" | "metadata", ns::MAM) => archive::at(element, set, room, session, ids),
         ("ping", ns::PING) if !set => ping::answer(),
         _ => Service::refuse(Condition::ServiceUnavailable),
+    }
+}
+
+/// Answers a request to another account's bare JID. XEP-0191 §3.2: one to somebody whom the user blocks is refused.
+///
+/// # Errors
+/// What the client is told.
+pub async fn for_account(
+    fabric: &Fabric,
+    session: &FullJid,
+    account: BareJid,
+    service: Service,
+) -> Result<Reply, StanzaError> {
+    let user = session.bare();
+    let jid = Jid::from(account.clone());
+    let blocks = Query::Blocks {
+        user: user.clone(),
+        jid,
+    };
+    if let Reply::Refused(error) = ask_query(fabric, &user, blocks).await? {
+        return Err(*error);
+    }
+    match service {
+        Service::Query(query) => ask_query(fabric, &account, *query).await,
+        Service::IfSeen(answer) => {
+            let info = Query::AccountInfo {
+                user: account.clone(),
+                asker: Jid::from(session.clone()),
+            };
+            match ask_query(fabric, &account, info).await? {
+                Reply::Payload(_) => answer.map(Reply::Payload),
+                other => Ok(other),
+            }
+        }
+        Service::Refuse(error) => Err(error),
+        _ => Err(StanzaError::new(Condition::ServiceUnavailable)),
     }
 }
 

@@ -12,7 +12,10 @@ use super::Service;
 /// The own vCard.
 pub fn own(element: Element<'_>, set: bool, user: &BareJid) -> Service {
     if !set {
-        return Service::Query(Box::new(Query::Vcard { user: user.clone() }));
+        return Service::Query(Box::new(Query::Vcard {
+            user: user.clone(),
+            asker: user.clone().into(),
+        }));
     }
     let mut writer = XmlWriter::new(ns::CLIENT);
     writer.element(element);

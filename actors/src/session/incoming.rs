@@ -21,19 +21,21 @@ const WAITING_BYTES_MAX: usize = 256 * 1024;
 impl SessionActor {
     /// Whether another stanza may come in.
     pub(super) fn has_room(&self) -> bool {
+        // Whoever doesn't take its answers asks no more; half, since deliveries have a share as well.
+        let written = self.to_write() <= self.fabric.settings.client.outgoing_bytes_max / 2;
+        written && self.paused_until().is_none() && self.takes_stanzas()
+    }
+
+    /// Whether what came in before leaves room for more: outcomes make it.
+    ///
+    /// What may not be asked yet waits in the lanes: behind it acknowledgements may come.
+    pub(super) fn takes_stanzas(&self) -> bool {
         let managed = self
             .management
             .as_ref()
             .is_none_or(|management| management.inbound.has_room());
         let waiting = &self.lanes;
-        // Whoever doesn't take its answers asks no more; half, since deliveries have a share as well.
-        let written = self.to_write() <= self.fabric.settings.client.outgoing_bytes_max / 2;
-        managed
-            && written
-            && self.paused_until().is_none()
-            && self.open.has_room()
-            && waiting.waiting() < WAITING_MAX
-            && waiting.waiting_bytes() < WAITING_BYTES_MAX
+        managed && waiting.waiting() < WAITING_MAX && waiting.waiting_bytes() < WAITING_BYTES_MAX
     }
 
     /// Does what the core wants, then writes, reads on and sets the timer.
@@ -173,8 +175,10 @@ impl SessionActor {
             Some(turn) => self.lanes.enter(turn, bytes, handling),
             None => Some(handling),
         };
-        if let Some(handling) = goes {
-            self.dispatch(handling, ctx);
+        match goes {
+            Some(handling) if self.open.has_room() => self.dispatch(handling, ctx),
+            Some(handling) => self.lanes.hold(bytes, handling),
+            None => {}
         }
     }
 

@@ -82,6 +82,7 @@ impl SessionActor {
                     actor.bytes_came(bytes.len(), now);
                     actor.core.push_bytes(&bytes, now);
                     actor.effects(ctx);
+                    actor.go_on_unread(ctx);
                 }
                 Err(error) => {
                     tracing::debug!(session = actor.key.number, %error, "the connection failed");

@@ -6,7 +6,6 @@ use messaging::command::Command;
 use messaging::query::Query;
 use messaging::user::publication::SessionEvent;
 use xmpp::jid::{BareJid, FullJid, Jid};
-use xmpp::ns;
 use xmpp::scan::Document;
 use xmpp::stanza::{IqType, Stanza};
 use xmpp::stanza_error::{Condition, StanzaError};
@@ -83,7 +82,7 @@ impl SessionActor {
                 self.answer(handling, bytes::Bytes::new(), ctx);
             }
             Service::Refuse(error) => self.refuse(handling, &error, ctx),
-            Service::Rooms => self.refuse(
+            Service::Rooms | Service::IfSeen(_) => self.refuse(
                 handling,
                 &StanzaError::new(Condition::ServiceUnavailable),
                 ctx,
@@ -145,38 +144,10 @@ impl SessionActor {
             return self.bad(handling, ctx);
         };
         let set = handling.stanza.iq_type() == IqType::Set;
-        match services::account(element, set, &account, self.jid(), &self.fabric.ids) {
-            Service::Query(query) => {
-                self.account_query(handling, account, element_is_disco(&document), *query, ctx)
-            }
-            Service::Refuse(error) => self.refuse(handling, &error, ctx),
-            _ => self.refuse(
-                handling,
-                &StanzaError::new(Condition::ServiceUnavailable),
-                ctx,
-            ),
-        }
-    }
-
-    /// disco#info of another account needs the owner's yes, then says what every account says.
-    fn account_query(
-        &mut self,
-        handling: Handling,
-        account: BareJid,
-        disco: Option<&'static str>,
-        query: Query,
-        ctx: &mut Context<Self>,
-    ) {
-        let Some(disco) = disco else {
-            return self.query(&account, handling, query, ctx);
-        };
-        let fabric = std::sync::Arc::clone(&self.fabric);
-        let asked = async move { services::ask_query(&fabric, &account, query).await };
+        let service = services::account(element, set, &account, self.jid(), &self.fabric.ids);
+        let (fabric, own) = (std::sync::Arc::clone(&self.fabric), self.jid().clone());
+        let asked = async move { services::for_account(&fabric, &own, account, service).await };
         self.in_task(asked, ctx, move |actor, reply, ctx| match reply {
-            Ok(messaging::query::Reply::Payload(_)) => {
-                let payload = services::disco::account(disco);
-                actor.answer(handling, payload, ctx);
-            }
             Ok(reply) => actor.replied(handling, reply, ctx),
             Err(error) => actor.refuse(handling, &error, ctx),
         });
@@ -327,12 +298,4 @@ impl SessionActor {
     fn bad(&mut self, handling: Handling, ctx: &mut Context<Self>) {
         self.refuse(handling, &StanzaError::new(Condition::BadRequest), ctx);
     }
-}
-
-/// Which disco namespace a request is in, if any.
-fn element_is_disco(document: &Document) -> Option<&'static str> {
-    let element = document.roots().next()?;
-    [ns::DISCO_INFO, ns::DISCO_ITEMS]
-        .into_iter()
-        .find(|ns| element.is("query", ns))
 }

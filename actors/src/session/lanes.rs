@@ -96,10 +96,11 @@ pub(super) struct Lanes<T> {
     rooms: HashMap<BareJid, Queue<T>>,
     /// Something that concerns all lanes, and all that came after it.
     later: VecDeque<Waiting<T>>,
-    /// What may go now.
-    ready: VecDeque<T>,
-    /// How many stanzas wait in lanes and behind what concerns all, and their bytes.
+    /// What may go now, with its bytes.
+    ready: VecDeque<(usize, T)>,
+    /// How many stanzas wait in lanes and behind what concerns all.
     waiting: usize,
+    /// Bytes of all that waits, and of what may go.
     bytes: usize,
 }
 
@@ -124,7 +125,7 @@ impl<T> Lanes<T> {
             if self.ready.is_empty() {
                 return Some(stanza);
             }
-            self.ready.push_back(stanza);
+            self.hold(bytes, stanza);
             return None;
         }
         self.waiting += 1;
@@ -140,6 +141,12 @@ impl<T> Lanes<T> {
             self.queue(&waiting.turn.lane).waiting.push_back(waiting);
         }
         None
+    }
+
+    /// Keeps a stanza that may go, as far as its lane is concerned, for [`Lanes::poll`].
+    pub(super) fn hold(&mut self, bytes: usize, stanza: T) {
+        self.bytes += bytes;
+        self.ready.push_back((bytes, stanza));
     }
 
     /// The outcome of a stanza of this lane is final.
@@ -158,7 +165,9 @@ impl<T> Lanes<T> {
             // An idle session holds no memory for this.
             self.ready = VecDeque::new();
         }
-        next
+        let (bytes, stanza) = next?;
+        self.bytes -= bytes;
+        Some(stanza)
     }
 
     /// How many stanzas wait.
@@ -203,8 +212,7 @@ impl<T> Lanes<T> {
 
     fn now_ready(&mut self, waiting: Waiting<T>) {
         self.waiting -= 1;
-        self.bytes -= waiting.bytes;
-        self.ready.push_back(waiting.stanza);
+        self.ready.push_back((waiting.bytes, waiting.stanza));
     }
 
     fn advance(&mut self, lane: &Lane) {
@@ -337,6 +345,27 @@ mod tests {
     #[test]
     fn lanes_do_not_wait_for_each_other() {
         check("den:p own:s den:s own:s attic:p -den", "1 2  4 5 3");
+    }
+
+    #[test]
+    fn what_is_held_goes_in_its_order_and_counts() {
+        let mut lanes = Lanes::default();
+        for number in 1..=3 {
+            if let Some(number) = lanes.enter(turn("own:p"), 10, number) {
+                lanes.hold(10, number);
+            }
+        }
+        assert_eq!((lanes.waiting(), lanes.waiting_bytes()), (3, 30));
+        assert!(!lanes.is_idle());
+        assert_eq!(lanes.poll(), Some(1));
+        assert_eq!(lanes.waiting_bytes(), 20);
+        assert_eq!(
+            [lanes.poll(), lanes.poll(), lanes.poll()],
+            [Some(2), Some(3), None]
+        );
+        (0..3).for_each(|_| lanes.settled(&Lane::Own));
+        assert!(lanes.is_idle());
+        assert_eq!(lanes.waiting_bytes(), 0);
     }
 
     #[test]

@@ -354,6 +354,10 @@ impl SessionActor {
         let Some((number, upto)) = self.unmanaged.asked else {
             return false;
         };
+        // The ping came from the server; whoever answers somebody else must be let through.
+        if stanza.to.as_ref().is_some_and(|to| !to.is_domain()) {
+            return false;
+        }
         let Some(id) = stanza.id.as_deref() else {
             return false;
         };
@@ -621,17 +625,32 @@ impl SessionActor {
     }
 
     /// Whether as much is sent and not acknowledged as may be (XEP-0198 §4): what comes waits, the client is not cut for it.
+    ///
+    /// But for a client that isn't read, because too much of what it sent has no outcome yet: its acknowledgements aren't
+    /// read either, and the outcomes are among what waits.
     fn waits_for_acknowledgements(&self) -> bool {
-        let management = self.management.as_ref();
-        self.ending == Ending::No
+        self.outbound_is_full()
+            && self.ending == Ending::No
             && self.leaves_by.is_none()
-            && management.is_some_and(|management| !management.outbound.has_room())
+            && self.takes_stanzas()
+    }
+
+    fn outbound_is_full(&self) -> bool {
+        let management = self.management.as_ref();
+        management.is_some_and(|management| !management.outbound.has_room())
     }
 
     /// Goes on after an acknowledgement.
     fn go_on(&self, ctx: &mut Context<Self>) {
         if !self.waits_for_acknowledgements() {
             ctx.notify(Wake);
+        }
+    }
+
+    /// Goes on when what has just come in fills all there is: no acknowledgement will be read until outcomes are.
+    fn go_on_unread(&self, ctx: &mut Context<Self>) {
+        if self.outbound_is_full() {
+            self.go_on(ctx);
         }
     }
 

@@ -32,7 +32,7 @@ pub(super) struct Pending {
 }
 
 /// Requests of one session that may wait on one link. A link's window is shared by all sessions of the node: whoever has
-/// so much of it isn't read until some of it is decided.
+/// so much of it asks no more until some of it is decided.
 const OPEN_PER_LINK_MAX: u16 = 128;
 
 /// Requests of one session that are asked by tasks of their own.
@@ -46,7 +46,7 @@ pub(super) struct OpenRequests {
 }
 
 impl OpenRequests {
-    /// Whether another stanza may come in.
+    /// Whether another stanza may be asked.
     pub(super) fn has_room(&self) -> bool {
         self.tasks < TASKS_MAX && self.links.iter().all(|(_, open)| *open < OPEN_PER_LINK_MAX)
     }
@@ -300,7 +300,7 @@ impl SessionActor {
         }
         match outcome {
             Outcome::Answered(Answer::Done { .. }) => {
-                self.room_answered(&handling.stanza, false);
+                self.room_answered(&handling.stanza);
                 self.done(handling, Bytes::new(), ctx);
             }
             Outcome::Answered(Answer::Reply(payload)) => self.done(handling, payload, ctx),

@@ -11,8 +11,8 @@ use super::SessionActor;
 use super::lanes::{Class, Lane, Turn};
 
 impl SessionActor {
-    /// A stanza's place in the order; `None`: it is answered without a look at what came before, by this node or in the
-    /// name of another account. `element`: the stanza as it came.
+    /// A stanza's place in the order; `None`: this node answers it without a look at what came before. `element`: the
+    /// stanza as it came.
     pub(super) fn turn(&self, element: &Element<'_>, stanza: &Stanza) -> Option<Turn> {
         let constants = &self.fabric.settings.constants;
         let own = Jid::from(self.bare.clone());
@@ -33,6 +33,8 @@ impl SessionActor {
             // Between clients.
             StanzaKind::Iq if !to.is_bare() => Class::Published,
             StanzaKind::Iq if *to == own && stanza.is_request() => iq(element, stanza),
+            // Answered for another account, unless a block before it says otherwise.
+            StanzaKind::Iq if stanza.is_request() => Class::Asked,
             StanzaKind::Iq => return None,
         };
         let lane = Lane::Own;

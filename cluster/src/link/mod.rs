@@ -31,5 +31,7 @@ mod numbered;
 
 mod parts;
 
+mod told;
+
 #[cfg(test)]
 mod simulation;

@@ -26,6 +26,7 @@ use super::protocol::{
     Ask, AskReply, AttachPart, AttachRoom, AttachUser, Delivery, Down, Place, Publish, Up,
 };
 use super::size::{COMMAND_BYTES_MAX, measure};
+use super::told::Told;
 use crate::node_id::{Epoch, Incarnation, NodeId, PartitionId};
 
 /// The limits and times of a link.
@@ -176,6 +177,8 @@ pub struct LinkOrigin<T> {
     asked: u64,
     /// A session's news found no room: only a new attachment can bring it.
     resync: bool,
+    /// What stands in no row and was told lately.
+    told: Told,
     cursors: Cursors,
     actions: VecDeque<LinkAction<T>>,
 }
@@ -219,6 +222,7 @@ impl<T> LinkOrigin<T> {
             asks_bytes: 0,
             asked: 0,
             resync: false,
+            told: Told::default(),
             cursors: Cursors::default(),
             actions: VecDeque::new(),
         }
@@ -365,7 +369,8 @@ impl<T> LinkOrigin<T> {
         }
     }
 
-    fn is_owner(&self, node: NodeId) -> bool {
+    /// Whether the partition's owner, as far as is known, is on this node.
+    pub fn is_owner(&self, node: NodeId) -> bool {
         self.owner.is_some_and(|(owner, _)| owner == node)
     }
 
@@ -432,6 +437,11 @@ impl<T> LinkOrigin<T> {
             Down::Answer { sequence, answer } => self.on_answer(sequence, answer, now),
             Down::Taken { number } => self.on_taken(number, now),
             Down::Deliver(delivery) => self.on_deliver(delivery, now),
+            Down::Told { mark, delivery } => {
+                if self.told.is_first(mark, now) {
+                    self.on_deliver(delivery, now);
+                }
+            }
             Down::Position {
                 key,
                 previous: 0,

@@ -1,5 +1,6 @@
 use super::*;
 use crate::link::protocol::{DeliveryItem, OccupantNote};
+use messaging::effect::EffectMark;
 use xmpp::jid::FullJid;
 use xmpp::stanza::{Stanza, StanzaKind};
 
@@ -528,6 +529,33 @@ fn rows_are_delivered_once_and_a_hole_is_closed_by_attaching() {
         [LinkAction::NeedSnapshot],
         "later a hole is acted on at once"
     );
+}
+
+#[test]
+fn what_one_owner_has_told_the_next_one_tells_in_vain() {
+    let mut node = Node::attached();
+    let told = |place| Down::Told {
+        mark: EffectMark::of(9, place),
+        delivery: Delivery {
+            place: None,
+            ..delivery(None, 0)
+        },
+    };
+    assert_eq!(node.down(told(0)).len(), 1);
+    // What came between was lost with the owner.
+    assert_eq!(node.down(told(2)).len(), 1);
+    let next = Epoch(EPOCH.0 + 1);
+    node.link.owner_is(OWNER, next, node.now);
+    assert_eq!(
+        node.down(told(1)),
+        [LinkAction::NeedSnapshot],
+        "an old epoch"
+    );
+    let mut heard = |place| {
+        node.link.handle(OWNER, next, told(place), node.now);
+        node.actions().len()
+    };
+    assert_eq!([0, 1, 2, 1].map(&mut heard), [0, 1, 0, 0]);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 use bytes::Bytes;
 use messaging::command::{Answer, Command};
+use messaging::effect::EffectMark;
 use messaging::query::{Query, Reply};
 use messaging::user::publication::{SessionEvent, SessionKey, SessionState};
 use serde::{Deserialize, Serialize};
@@ -214,6 +215,13 @@ pub enum Down {
         session: SessionKey,
         /// Why.
         condition: StreamErrorCondition,
+    },
+    /// Stanzas for sessions of the node that stand in no row, and may be told by more than one owner.
+    Told {
+        /// The effect that they are of.
+        mark: EffectMark,
+        /// The stanzas, without a place.
+        delivery: Delivery,
     },
 }
 

@@ -55,6 +55,7 @@ fn ups() -> Vec<Up> {
         directed: vec![bare("romeo@localhost").into()],
         unacknowledged: vec![4_097],
         newest_row: 4_098,
+        untold: true,
     };
     let part = AttachPart {
         incarnation: 5,
@@ -135,6 +136,11 @@ fn downs() -> Vec<Down> {
             nick: "jules".into(),
         }],
     };
+    let soft = Delivery {
+        place: None,
+        notes: Vec::new(),
+        ..delivery.clone()
+    };
     vec![
         Down::Attached {
             attempt: 2,
@@ -174,6 +180,10 @@ fn downs() -> Vec<Down> {
         Down::Kick {
             session: session(),
             condition: StreamErrorCondition::Conflict,
+        },
+        Down::Told {
+            mark: EffectMark::of(4_100, 2),
+            delivery: soft,
         },
     ]
 }

@@ -85,6 +85,17 @@ pub fn parse(
     Ok(query)
 }
 
+/// Fields that a query may have.
+const FIELDS: [&str; 7] = [
+    "FORM_TYPE",
+    "with",
+    "start",
+    "end",
+    "before-id",
+    "after-id",
+    "ids",
+];
+
 /// XEP-0313 §4.1.
 fn parse_form(
     form: Element<'_>,
@@ -103,6 +114,10 @@ fn parse_form(
         let Some(var) = field.attr("var") else {
             return Err(bad_request("A field has no name."));
         };
+        // §4.1.5, whether or not it has a value.
+        if !FIELDS.contains(&&*var) {
+            return Err(StanzaError::new(Condition::FeatureNotImplemented));
+        }
         let values: Vec<String> = field
             .children()
             .filter(|value| value.is("value", ns::DATA_FORM))
@@ -132,7 +147,7 @@ fn parse_form(
                 query.ids.sort_unstable();
                 query.ids.dedup();
             }
-            _ => return Err(StanzaError::new(Condition::FeatureNotImplemented)),
+            _ => {}
         }
     }
     match form_type.as_deref() {

@@ -161,8 +161,8 @@ fn presence_to_account(stanza: &Stanza, resources: &[Resource<'_>]) -> Delivery 
     }
 }
 
-/// Whether a message is filed in archives and delivered later if it can't be now: it has a body or a `<store/>` hint
-/// (XEP-0334 §4.4) and no hint against it (§4.1, §4.2). XEP-0313 §5.1.1, XEP-0160 §3.
+/// Whether a message is filed in archives and delivered later if it can't be now: it has a body, invites to a room
+/// (XEP-0249) or has a `<store/>` hint (XEP-0334 §4.4), and no hint against it (§4.1, §4.2). XEP-0313 §5.1.1, XEP-0160 §3.
 pub fn is_durable(stanza: &Stanza) -> bool {
     if stanza.kind != StanzaKind::Message
         || stanza.payload.is_empty()
@@ -180,11 +180,26 @@ pub fn is_durable(stanza: &Stanza) -> bool {
     for element in document.roots() {
         match (element.name(), element.ns()) {
             ("no-store" | "no-permanent-store", ns::HINTS) => return false,
-            ("body", ns::CLIENT) | ("store", ns::HINTS) => wanted = true,
+            ("body", ns::CLIENT) | ("store", ns::HINTS) | ("x", ns::CONFERENCE) => wanted = true,
             _ => {}
         }
     }
     wanted
+}
+
+/// Whether nobody misses a message that is not filed and finds no session: its sender said so (XEP-0334 §4.1, §4.2), or it
+/// is about the moment. Others are refused: RFC 6121 §8.5.2.2.1 has them stored or answered with an error.
+pub fn may_be_lost(stanza: &Stanza) -> bool {
+    let Ok(document) = stanza.payload_document() else {
+        return true;
+    };
+    document.roots().any(|element| {
+        matches!(
+            (element.name(), element.ns()),
+            ("no-store" | "no-permanent-store", ns::HINTS)
+                | (_, ns::RECEIPTS | ns::CHAT_STATES | ns::CHAT_MARKERS)
+        )
+    })
 }
 
 /// Which way a copied message went, as its user sees it. XEP-0280 §7, §8.

@@ -32,11 +32,19 @@ pub fn answer(state: &State, query: &Query) -> Reply {
             Reply::Payload(private::private_payload(state, user, name, empty))
         }),
         // XEP-0054 §3.3: the same answer with and without an account, so that names can't be guessed.
-        Query::Vcard { user } => match state.vcards.get(user) {
+        // XEP-0191 §3.2: to who is blocked it looks as if nobody answered for the account.
+        Query::Vcard { user, asker } if blocking::is_blocked(state, user, asker) => {
+            refused(Condition::ServiceUnavailable)
+        }
+        Query::Vcard { user, .. } => match state.vcards.get(user) {
             Some(vcard) => Reply::Payload(vcard.clone()),
             None => refused(Condition::ItemNotFound),
         },
         Query::AccountInfo { user, asker } => account_info(state, user, asker),
+        Query::Blocks { user, jid } => match blocking::is_blocked(state, user, jid) {
+            true => Reply::Refused(Box::new(crate::refusal::blocked())),
+            false => Reply::Payload(Bytes::new()),
+        },
         Query::Accounts { after, limit } => accounts(state, after.as_ref(), *limit),
         Query::Archive(query) => archive(state, &query.key, &query.asker.bare()),
         Query::ArchiveMetadata { key, asker } => archive(state, key, &asker.bare()),
@@ -81,11 +89,12 @@ fn accounts(state: &State, after: Option<&BareJid>, limit: u32) -> Reply {
     Reply::Jids(jids.collect())
 }
 
-/// A user's archive is the user's alone.
+/// A user's archive is the user's alone. Others are told the same with and without an account, so that names can't be
+/// guessed.
 fn archive(state: &State, key: &BareJid, asker: &BareJid) -> Reply {
     if key != asker {
         // A room that isn't there comes here too: nobody's archive has that name.
-        return refused(match state.accounts.contains(key) {
+        return refused(match key.domain() == asker.domain() {
             true => Condition::Forbidden,
             false => Condition::ItemNotFound,
         });

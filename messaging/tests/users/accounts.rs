@@ -141,6 +141,7 @@ fn private_elements_and_vcards_come_back() {
             pool.state("alice"),
             &Query::Vcard {
                 user: user("alice"),
+                asker: jid("bob@localhost/phone"),
             },
         )
     };
@@ -158,6 +159,26 @@ fn private_elements_and_vcards_come_back() {
         element: vec![b' '; 200_000].into(),
     };
     assert_eq!(pool.refused(large, "alice"), "NotAcceptable");
+    pool.done(block("alice", &["bob@localhost"]), "alice");
+    assert_eq!(vcard(&pool), "ServiceUnavailable");
+}
+
+/// XEP-0191 §3.2.
+#[test]
+fn who_is_blocked_gets_nothing_that_the_server_would_answer() {
+    let mut pool = Pool::with_users(&["alice"]);
+    pool.done(block("alice", &["bob@localhost", "evil.example"]), "alice");
+    let check = |jid_: &str, expect: &str| {
+        let query = Query::Blocks {
+            user: user("alice"),
+            jid: jid(jid_),
+        };
+        assert_eq!(payload(pool.state("alice"), &query), expect, "{jid_}");
+    };
+    check("bob@localhost", "NotAcceptable");
+    check("eve@evil.example", "NotAcceptable");
+    check("carol@localhost", "");
+    check("alice@localhost", "");
 }
 
 #[test]
@@ -198,6 +219,7 @@ fn an_archive_is_read_by_its_user_only() {
     };
     assert_eq!(ask("alice", "alice"), "allowed false");
     assert_eq!(ask("alice", "bob"), "Forbidden");
+    assert_eq!(ask("nobody", "bob"), "Forbidden");
     assert_eq!(ask("den@conference.localhost", "bob"), "ItemNotFound");
 }
 

@@ -185,6 +185,12 @@ pub const FEATURES: &[Feature] = &[
         ns::VCARD,
         &[Place::DiscoServer, Place::DiscoAccount],
     ),
+    stream(
+        "Offline messages",
+        "XEP-0160",
+        ns::OFFLINE,
+        &[Place::DiscoServer],
+    ),
     stream("Blocking", "XEP-0191", ns::BLOCKING, &[Place::DiscoServer]),
     stream("Carbons", "XEP-0280", ns::CARBONS, &[Place::DiscoServer]),
     stream(

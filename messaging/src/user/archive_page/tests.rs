@@ -117,6 +117,10 @@ fn what_is_wrong_is_refused() {
     };
     check(form(&[("colour", "red")]), Condition::FeatureNotImplemented);
     check(
+        "<x xmlns='jabber:x:data'><field var='colour'/></x>".into(),
+        Condition::FeatureNotImplemented,
+    );
+    check(
         form(&[("include-groupchat", "true")]),
         Condition::FeatureNotImplemented,
     );

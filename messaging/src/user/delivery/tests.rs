@@ -297,6 +297,27 @@ fn message(type_: &str, payload: &'static str) -> Stanza {
 }
 
 #[test]
+fn what_nobody_misses() {
+    let check = |payload: &'static str, expect: bool| {
+        assert_eq!(may_be_lost(&message("", payload)), expect, "{payload}");
+    };
+    check("", false);
+    check("<x xmlns='jabber:x:data' type='form'/>", false);
+    check(
+        "<composing xmlns='http://jabber.org/protocol/chatstates'/>",
+        true,
+    );
+    check("<received xmlns='urn:xmpp:receipts' id='1'/>", true);
+    check("<displayed xmlns='urn:xmpp:chat-markers:0' id='1'/>", true);
+    check("<body>hi</body><no-store xmlns='urn:xmpp:hints'/>", true);
+    check(
+        "<a xmlns='u'/><no-permanent-store xmlns='urn:xmpp:hints'/>",
+        true,
+    );
+    check("<a xmlns='u'/><no-copy xmlns='urn:xmpp:hints'/>", false);
+}
+
+#[test]
 fn what_is_filed() {
     let check = |type_: &str, payload: &'static str, expect: bool| {
         assert_eq!(
@@ -319,6 +340,7 @@ fn what_is_filed() {
         false,
     );
     check("chat", "<body xmlns='urn:other'>hi</body>", false);
+    check("", "<x xmlns='jabber:x:conference' jid='den@rooms'/>", true);
     check(
         "chat",
         "<body>hi</body><no-store xmlns='urn:xmpp:hints'/>",

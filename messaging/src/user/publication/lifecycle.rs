@@ -1,6 +1,6 @@
 //! Sessions come and go: bound, attached by their node after a change of owner, ended, gone with their node.
 
-use xmpp::jid::FullJid;
+use xmpp::jid::{FullJid, Jid};
 use xmpp::stanza::{Stanza, StanzaKind};
 use xmpp::stanza_error::{Condition, StanzaError};
 
@@ -112,6 +112,7 @@ impl Publication {
             directed,
             unacknowledged,
             newest_row,
+            untold,
         } = state;
         let mut reader = Reader::at(seen);
         reader.newest_row = newest_row;
@@ -141,19 +142,40 @@ impl Publication {
                 session.set_presence(presence);
                 let jid = &session.key.jid;
                 session.noted = self.expected.iter().any(|expected| expected.jid == *jid);
-                // What no earlier owner committed it may not have told anybody either.
-                if !session.noted && session.is_available() {
-                    self.note_if_available(index, out);
-                    self.tell_presence(index, contacts, out);
-                    // Nor has anybody told it anything, while its node was given up.
-                    let key = self.sessions[index].key.clone();
-                    self.tell_of_others(&key, contacts, out);
-                }
+                self.tell_what_was_missed(index, untold, contacts, out);
             }
         }
         let session = &self.sessions[index];
         if session.is_eligible() && session.flags.archive_first {
             self.unsettled.settle_range(0, session.reader.bound_at);
+        }
+    }
+
+    /// Of a session that an earlier owner had contacts know the presence, unless that owner died before it told them:
+    /// what was never committed, and what changed right before, they may not know.
+    fn tell_what_was_missed(
+        &mut self,
+        index: usize,
+        untold: bool,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) {
+        let session = &self.sessions[index];
+        let (key, noted) = (session.key.clone(), session.noted);
+        match session.is_available() {
+            true if !noted || untold => {
+                self.note_if_available(index, out);
+                self.tell_presence(index, contacts, out);
+                // Nor has anybody told it anything, while its node was given up or its owner died.
+                self.tell_of_others(&key, contacts, out);
+            }
+            false if noted || untold => {
+                // Committed as up, and no longer so: whether anybody was told isn't known.
+                self.tell_unavailable(unavailable(&key.jid), contacts, out);
+                self.note_down(&self.sessions[index], out);
+                self.sessions[index].noted = false;
+            }
+            _ => {}
         }
     }
 
@@ -256,6 +278,22 @@ impl Publication {
         }
         self.note_down(&session, out);
         self.offer_waiting(None);
+    }
+
+    /// A session that this owner doesn't know has ended: an earlier owner may have shown it, and died before that was
+    /// committed. Not where another stream has its address, or its node is still expected to say.
+    pub(super) fn unknown_ended(
+        &self,
+        key: &SessionKey,
+        mut stanza: Stanza,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) {
+        let expected = self.expected.iter().any(|expected| expected.jid == key.jid);
+        if contacts.exists(&self.user) && !expected && self.find_jid(key.jid.as_str()).is_none() {
+            stanza.from = Some(Jid::from(&key.jid));
+            self.tell_unavailable(stanza, contacts, out);
+        }
     }
 
     pub(super) fn note_if_available(&mut self, index: usize, out: &mut Actions) {

@@ -153,7 +153,7 @@ impl Publication {
     }
 
     /// Something happened to a session. Events of sessions that are unknown (ended, replaced) are ignored, except that
-    /// what they sent goes out.
+    /// what they sent goes out, and that contacts hear of the end of one whose owner died before the log knew of it.
     pub fn event(
         &mut self,
         event: SessionEvent,
@@ -165,6 +165,9 @@ impl Publication {
             return out;
         }
         let Some(index) = self.find(event.key()) else {
+            if let SessionEvent::Down { key, stanza } = event {
+                self.unknown_ended(&key, stanza, contacts, &mut out);
+            }
             return out;
         };
         match event {

@@ -9,8 +9,7 @@ use xmpp::stanza_error::{Condition, StanzaError};
 use super::lifecycle::unavailable;
 use super::session::{Session, directed_has_room};
 use super::{Actions, Contacts, Publication, PublicationAction, SessionKey, deliver};
-use crate::command::Answer;
-use crate::refusal::refuse_blocked;
+use crate::refusal;
 use crate::user::subscription::SubscriptionType;
 
 impl Publication {
@@ -67,10 +66,6 @@ impl Publication {
         self.tell_presence(index, contacts, out);
         if initial {
             self.tell_of_others(&key, contacts, out);
-            // §3.1.3: requests are shown until they are answered.
-            for request in contacts.requests(&self.user) {
-                deliver(vec![key.clone()], &Arc::new(request), None, out);
-            }
         }
         match (was_eligible, is_eligible) {
             (false, true) => self.becomes_eligible(index),
@@ -89,8 +84,8 @@ impl Publication {
         }
     }
 
-    /// Tells a session what it can't know yet: the presence of the user's other sessions, and that of contacts, who are
-    /// asked for it (§4.3.1).
+    /// Tells a session what it can't know yet: the presence of the user's other sessions, that of contacts, who are asked for
+    /// it (§4.3.1), and requests, which are shown until they are answered (§3.1.3).
     pub(super) fn tell_of_others(
         &self,
         key: &SessionKey,
@@ -103,6 +98,9 @@ impl Publication {
             }
         }
         probe(contacts.watched(&self.user), out);
+        for request in contacts.requests(&self.user) {
+            deliver(vec![key.clone()], &Arc::new(request), None, out);
+        }
     }
 
     /// What the node of a known session says of its presence after an interruption.
@@ -139,8 +137,11 @@ impl Publication {
             true => self.tell_unavailable(stanza.clone(), contacts, out),
             false => Vec::new(),
         };
+        // Contacts and the user's own sessions have heard it.
+        let told =
+            |to: &Jid| session.is_available() && (self.is_own(to) || watchers.contains(&to.bare()));
         for to in &session.directed {
-            if !watchers.contains(&to.bare()) && !contacts.blocks(&self.user, to) {
+            if !told(to) && !contacts.blocks(&self.user, to) {
                 let to = Some(to.clone());
                 out.push(PublicationAction::Route(Stanza {
                     to,
@@ -177,10 +178,7 @@ impl Publication {
         stanza.from = Some(Jid::from(&session.key.jid));
         let available = stanza.presence_type() == PresenceType::Available;
         let refusal = if contacts.blocks(&self.user, &to) {
-            match refuse_blocked() {
-                Answer::Refused(refusal) => Some(*refusal),
-                Answer::Done { .. } | Answer::Reply(_) => None,
-            }
+            Some(refusal::blocked())
         } else if available
             && !session.directed.contains(&to)
             && !directed_has_room(session.directed.iter(), &to, self.settings.directed_max)

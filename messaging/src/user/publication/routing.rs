@@ -10,8 +10,7 @@ use xmpp::stanza_error::{Condition, StanzaError};
 use super::lifecycle::unavailable;
 use super::presence::broadcast;
 use super::{Actions, Contacts, Publication, PublicationAction, SessionKey, deliver};
-use crate::command::Answer;
-use crate::refusal::refuse_blocked;
+use crate::refusal;
 use crate::user::delivery::{self, CarbonDirection, Delivery, Resource};
 use crate::user::roster::{RosterItem, push_payload};
 
@@ -27,13 +26,31 @@ impl Publication {
     ) {
         let Some(to) = &stanza.to else { return };
         if !contacts.blocks(&self.user, to) {
+            self.copy_sent(&key, &stanza, out);
             return out.push(PublicationAction::Route(stanza));
         }
-        if let Answer::Refused(refusal) = refuse_blocked()
-            && let Some(error) = refusal.reply_to(&stanza)
-        {
+        if let Some(error) = refusal::blocked().reply_to(&stanza) {
             deliver(vec![key], &Arc::new(error), None, out);
         }
+    }
+
+    /// XEP-0280 §8: the user's other sessions see what one of them sends, chat states and receipts too. What the user sends
+    /// to itself they receive anyway.
+    fn copy_sent(&self, sender: &SessionKey, stanza: &Stanza, out: &mut Actions) {
+        let to_oneself = || stanza.to.as_ref().is_some_and(|to| self.is_own(to));
+        if stanza.kind != StanzaKind::Message || to_oneself() {
+            return;
+        }
+        let copied = self.keys(|session| session.flags.carbons && session.key != *sender);
+        if !copied.is_empty() && delivery::carbon_eligible(stanza, CarbonDirection::Sent) {
+            let copy = delivery::carbon(stanza, CarbonDirection::Sent, &self.user);
+            deliver(copied, &Arc::new(copy), None, out);
+        }
+    }
+
+    /// Whether this is the account's address or that of one of its sessions.
+    pub(super) fn is_own(&self, jid: &Jid) -> bool {
+        jid.bare_str() == self.user.as_str()
     }
 
     /// A stanza without durability for the user: by its `to`, as in RFC 6121 §8.5. XEP-0191 §3.2: from somebody who is
@@ -56,6 +73,9 @@ impl Publication {
             }
             Delivery::Sessions(indices) => self.deliver_soft(&indices, stanza, &mut out),
             Delivery::Error(condition) => refuse(condition, &stanza, &mut out),
+            Delivery::Offline if !delivery::may_be_lost(&stanza) => {
+                refuse(Condition::ServiceUnavailable, &stanza, &mut out);
+            }
             // What reaches this place was not for the server to answer: an iq that nobody knows.
             Delivery::Server if stanza.is_request() => {
                 refuse(Condition::ServiceUnavailable, &stanza, &mut out);

@@ -49,6 +49,8 @@ pub struct SessionState {
     /// The newest row it was ever sent as a row, acknowledged or not; 0: none. A new owner tells by it what this session
     /// was offered from what never left the old owner.
     pub newest_row: u64,
+    /// Its presence was taken by an owner that was lost so soon after that contacts may not have been told.
+    pub untold: bool,
 }
 
 /// Bytes of the JIDs that one session may have sent directed presence; they are part of every attachment.

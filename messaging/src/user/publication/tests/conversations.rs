@@ -248,6 +248,7 @@ fn directed_presence_is_taken_back() {
     );
     direct(&mut stage, "paris@verona.lit/x", "");
     direct(&mut stage, JULIET, "");
+    direct(&mut stage, USER, "");
     check(
         &direct(&mut stage, "paris@verona.lit/x", "unavailable"),
         expect![[r#"
@@ -547,6 +548,7 @@ fn a_node_attaches_to_a_new_owner() {
         directed: vec![],
         unacknowledged: vec![],
         newest_row: 9,
+        untold: false,
     };
     // Row 9 was acknowledged, row 10 never left the old owner.
     let actions = stage
@@ -626,6 +628,7 @@ fn a_session_that_was_given_up_learns_what_it_missed() {
         directed: vec![],
         unacknowledged: vec![],
         newest_row: 0,
+        untold: false,
     };
     check(
         &stage.user.attach(1, vec![state], 0, &stage.contacts),
@@ -637,6 +640,94 @@ fn a_session_that_was_given_up_learns_what_it_missed() {
         probe juliet
         position [1] 0..10
     "#]],
+    );
+}
+
+/// It was shown by an owner that died before the log knew of it, and ended before it could be attached.
+#[test]
+fn contacts_hear_of_the_end_of_a_session_that_no_owner_knows() {
+    let mut stage = Stage::new();
+    let gone = key(1, 7, "home");
+    check(
+        &stage.down(&gone),
+        expect![[r#"
+            broadcast juliet presence unavailable from romeo/home
+        "#]],
+    );
+    // Another stream has the address, or may have it.
+    let home = stage.available(1, "home", "");
+    check(&stage.down(&gone), expect![""]);
+    stage.down(&home);
+    stage.user.expected(vec![(home.jid.clone(), 1, 5)]);
+    check(&stage.down(&gone), expect![""]);
+    stage.contacts.removed = true;
+    stage.user.node_gone(1, &stage.contacts);
+    check(&stage.down(&gone), expect![""]);
+}
+
+/// The owner took a presence and died: whom it told of it nobody knows. What is older than that contacts know.
+#[test]
+fn presence_that_an_owner_took_and_may_not_have_told_is_told_by_the_next() {
+    let attached = |available: bool, untold: bool, noted: bool| {
+        let mut stage = Stage::new();
+        let home = key(1, 1, "home");
+        if noted {
+            stage.user.expected(vec![(home.jid.clone(), 1, 5)]);
+        }
+        let from = Some(Jid::from(&home.jid));
+        let shown = Stanza {
+            from,
+            ..presence("", "")
+        };
+        let state = SessionState {
+            key: home,
+            flags: SessionFlags::default(),
+            presence: available.then_some(shown),
+            directed: vec![],
+            unacknowledged: vec![],
+            newest_row: 10,
+            untold,
+        };
+        stage.user.attach(1, vec![state], 10, &stage.contacts)
+    };
+    check(
+        &attached(true, false, true),
+        expect![[r#"
+            position [1] 10..10
+        "#]],
+    );
+    check(
+        &attached(true, true, true),
+        expect![[r#"
+            broadcast juliet presence from romeo/home
+            home <- presence from romeo/home
+            probe nurse
+            position [1] 10..10
+        "#]],
+    );
+    // It went offline, and the log does not know yet.
+    for untold in [false, true] {
+        check(
+            &attached(false, untold, true),
+            expect![[r#"
+                broadcast juliet presence unavailable from romeo/home
+                note -home
+                position [1] 10..10
+            "#]],
+        );
+    }
+    check(
+        &attached(false, true, false),
+        expect![[r#"
+            broadcast juliet presence unavailable from romeo/home
+            position [1] 10..10
+        "#]],
+    );
+    check(
+        &attached(false, false, false),
+        expect![[r#"
+            position [1] 10..10
+        "#]],
     );
 }
 

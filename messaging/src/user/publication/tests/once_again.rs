@@ -180,6 +180,7 @@ fn sessions_of_a_removed_account_end_wherever_their_node_attaches() {
         directed: Vec::new(),
         unacknowledged: Vec::new(),
         newest_row: 0,
+        untold: false,
     };
     let states = vec![state(1, "home"), state(2, "work")];
     let attached = stage.user.attach(1, states, 10, &stage.contacts);

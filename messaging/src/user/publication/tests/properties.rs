@@ -28,12 +28,18 @@ enum Step {
     Attach(u64),
     /// The owner dies; its successor knows what was committed.
     NewOwner,
+    /// The owner takes a session's presence, or its absence, and dies before anybody is told.
+    OwnerDies(usize, bool),
     NodeDies(u64),
 }
 
 fn step(owners_change: bool) -> impl Strategy<Value = Step> {
     let who = 0usize..3;
     let node = 1u64..4;
+    let dies = move |who, goes| match owners_change {
+        true => Step::OwnerDies(who, goes),
+        false => Step::Read(true),
+    };
     let owner = if owners_change {
         Step::NewOwner
     } else {
@@ -47,7 +53,8 @@ fn step(owners_change: bool) -> impl Strategy<Value = Step> {
         2 => who.clone().prop_map(Step::Down),
         6 => (who.clone(), 1usize..5).prop_map(|(who, count)| Step::Acknowledge(who, count)),
         10 => prop::option::of(who.clone()).prop_map(Step::Received),
-        2 => who.prop_map(Step::Sent),
+        2 => who.clone().prop_map(Step::Sent),
+        1 => (who, any::<bool>()).prop_map(move |(who, goes)| dies(who, goes)),
         8 => prop::bool::weighted(0.9).prop_map(Step::Read),
         1 => node.clone().prop_map(Step::Cut),
         2 => node.clone().prop_map(Step::Attach),
@@ -270,6 +277,7 @@ impl World {
             }
             Step::Attach(node) => self.attach(node),
             Step::NewOwner => self.new_owner(),
+            Step::OwnerDies(who, goes) => self.owner_dies(who, goes),
             Step::NodeDies(node) => {
                 self.clients.retain(|client| client.state.key.node != node);
                 self.cursors.remove(&node);
@@ -313,6 +321,7 @@ impl World {
             directed: Vec::new(),
             unacknowledged: Vec::new(),
             newest_row: 0,
+            untold: false,
         };
         let actions = self.user.bind(key, &self.contacts).unwrap();
         self.execute(actions);
@@ -364,6 +373,23 @@ impl World {
         };
         let actions = self.user.attach(node, states, cursor, &self.contacts);
         self.execute(actions);
+    }
+
+    fn owner_dies(&mut self, who: usize, goes: bool) {
+        let Some(index) = self.client(who) else {
+            return;
+        };
+        let state = &mut self.clients[index].state;
+        let shown = Stanza {
+            from: Some(Jid::from(&state.key.jid)),
+            ..presence("", "")
+        };
+        state.presence = (!goes).then_some(shown);
+        state.untold = true;
+        self.new_owner();
+        for client in &mut self.clients {
+            client.state.untold = false;
+        }
     }
 
     fn new_owner(&mut self) {

@@ -44,6 +44,92 @@ fn chat_states_go_to_who_is_there() {
     );
 }
 
+/// XEP-0280 §8: what is in no log is copied like what is.
+#[test]
+fn what_one_session_sends_the_others_see() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    let work = stage.available(2, "work", "");
+    stage.available(3, "phone", "");
+    for key in [&home, &work] {
+        stage.flags(
+            key,
+            SessionFlags {
+                carbons: true,
+                ..SessionFlags::default()
+            },
+        );
+    }
+    let sends = |stage: &mut Stage, to: &str, type_: &str, payload: &'static str| {
+        let stanza = message("romeo@montague.lit/home", to, type_, payload);
+        let key = home.clone();
+        stage
+            .user
+            .event(SessionEvent::Sends { key, stanza }, &stage.contacts)
+    };
+    const SEEN: &str = "<displayed xmlns='urn:xmpp:chat-markers:0' id='1'/>";
+    const PRIVATE: &str = "<composing xmlns='http://jabber.org/protocol/chatstates'/><private xmlns='urn:xmpp:carbons:2'/>";
+    check(
+        &sends(&mut stage, JULIET, "chat", TYPING),
+        expect![[r#"
+            work <- message chat from romeo copy-out
+            route juliet@capulet.lit/balcony message chat from romeo/home
+        "#]],
+    );
+    check(
+        &sends(&mut stage, "juliet@capulet.lit", "", SEEN),
+        expect![[r#"
+            work <- message from romeo copy-out
+            route juliet@capulet.lit message from romeo/home
+        "#]],
+    );
+    // What is private, no instant message or for oneself isn't copied.
+    check(
+        &sends(&mut stage, JULIET, "chat", PRIVATE),
+        expect![[r#"
+            route juliet@capulet.lit/balcony message chat from romeo/home
+        "#]],
+    );
+    check(
+        &sends(&mut stage, JULIET, "headline", "<body>hi</body>"),
+        expect![[r#"
+            route juliet@capulet.lit/balcony message headline from romeo/home
+        "#]],
+    );
+    check(
+        &sends(&mut stage, USER, "chat", TYPING),
+        expect![[r#"
+            route romeo@montague.lit message chat from romeo/home
+        "#]],
+    );
+    stage.contacts.blocked = vec!["juliet@capulet.lit"];
+    check(
+        &sends(&mut stage, JULIET, "chat", TYPING),
+        expect![[r#"
+            home <- message error from juliet/balcony not-acceptable
+        "#]],
+    );
+}
+
+/// RFC 6121 §8.5.2.2.1: stored or refused, but for what is about the moment.
+#[test]
+fn what_finds_nobody_and_is_not_filed_comes_back() {
+    let mut stage = Stage::new();
+    stage.available(1, "home", "<priority>-1</priority>");
+    let route = |stage: &mut Stage, stanza: Stanza| stage.user.route(stanza, &stage.contacts);
+    const FORM: &str = "<x xmlns='jabber:x:data' type='form'/>";
+    for to in [USER, "romeo@montague.lit/gone"] {
+        assert_ne!(route(&mut stage, message(JULIET, to, "chat", FORM)), []);
+        assert_eq!(route(&mut stage, message(JULIET, to, "chat", TYPING)), []);
+    }
+    check(
+        &route(&mut stage, message(JULIET, USER, "", FORM)),
+        expect![[r#"
+            route juliet@capulet.lit/balcony message error from romeo service-unavailable
+        "#]],
+    );
+}
+
 #[test]
 fn requests_without_a_session_are_refused() {
     let mut stage = Stage::new();
