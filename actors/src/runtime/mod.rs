@@ -34,6 +34,7 @@ use messaging::apply::Surroundings;
 use messaging::slot::PartitionTable;
 use storage::archive::{Archive, ArchiveError, ArchiveOptions};
 use storage::log::{Log, LogError};
+use storage::data_dir::DataDirError;
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 use xmpp::stream::{ServedDomains, StreamConfig};
@@ -81,6 +82,9 @@ pub enum StartError {
         source: LogError,
     },
     /// The archive can't be opened.
+    /// The data folder can't be written.
+    #[error(transparent)]
+    Data(#[from] DataDirError),
     #[error("the archive can't be opened: {0}")]
     Archive(#[from] ArchiveError),
     /// Raft didn't start.
@@ -210,6 +214,8 @@ fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
     let opened = Log::open(&path, settings.storage.log.clone());
     let (log, _recovered) = opened.map_err(|source| StartError::Log { path, source })?;
     Ok((archive, log))
+    // Before the node gives a vote or takes an entry.
+    settings.data.begun()?;
 }
 
 /// On a fresh pool each node gives every group the same first voters.
