@@ -4,6 +4,7 @@
 //! when a test fails is the end of each node's log, on standard error.
 
 mod process;
+mod replicas;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use crate::control::ControlPort;
 use crate::network::{Network, SUBNET};
 use crate::wait::until;
 use process::NodeProcess;
+pub use replicas::Agreement;
 
 /// The domain of every test pool.
 pub const DOMAIN: &str = "localhost";

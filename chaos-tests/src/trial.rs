@@ -145,6 +145,19 @@ impl Trial {
         Ok(())
     }
 
+    /// P16, and that there was something to compare.
+    async fn replicas_agree(&self) -> Result<()> {
+        let nodes = self.pool.running().len();
+        ensure!(nodes == self.pool.ids().len(), "only {nodes} nodes run");
+        let agreement = self.pool.replicas_agree().await?;
+        println!("FIGURES {nodes} replicas of each partition are the same: {agreement:?}");
+        ensure!(
+            agreement.state_rows > 0 && agreement.archive_rows > 0,
+            "nothing was compared: {agreement:?}"
+        );
+        Ok(())
+    }
+
     /// Ends the talk, reads the archives, waits for the last deliveries, and judges; `name` is for people.
     pub async fn judge(self, name: &str, least: Dose) -> Result<()> {
         self.crowd.all_in(RECOVERY).await?;
@@ -152,6 +165,7 @@ impl Trial {
         self.crowd.acks(20, RECOVERY).await?;
         self.crowd.fall_silent(RECOVERY).await?;
         self.read_archives().await?;
+        self.replicas_agree().await?;
         let Trial {
             pool,
             crowd,

@@ -63,6 +63,26 @@ macro_rules! tables {
 
             /// Puts a stored row back.
             ///
+
+            /// Shows up to `most` rows behind a place, or from the start, in the order of [`State::visit`]; gives how many
+            /// there were: fewer than `most` at the end only.
+            ///
+            /// # Errors
+            /// When the place's key can't be decoded.
+            pub fn visit_some<C: RowCodec>(
+                &self,
+                codec: &C,
+                after: Option<(u8, &[u8])>,
+                most: usize,
+                visit: &mut dyn FnMut(u8, &[u8], &[u8]),
+            ) -> Result<usize, C::Error> {
+                let mut left = most;
+                $(if after.is_none_or(|(table, _)| table <= $number) {
+                    let key = after.filter(|(table, _)| *table == $number).map(|(_, key)| key);
+                    left -= self.$name.visit_some($number, codec, key, left, visit)?;
+                })*
+                Ok(most - left)
+            }
             /// # Errors
             /// `Ok(false)` when no table has this number; an error when the row can't be decoded.
             pub fn load<C: RowCodec>(&mut self, codec: &C, table: u8, key: &[u8], value: &[u8]) -> Result<bool, C::Error> {

@@ -27,14 +27,15 @@ use cluster::gossip::shell::Gossiper;
 use cluster::machine::Replica;
 use cluster::node_id::{Group, Incarnation, NodeId, PartitionId};
 use cluster::raft::{Groups, GroupsError};
+use cluster::replica_hash::ReplicaHash;
 use cluster::transport::{
     ProtocolRange, Transport, TransportConfig, TransportError, TransportLimits,
 };
 use messaging::apply::Surroundings;
 use messaging::slot::PartitionTable;
 use storage::archive::{Archive, ArchiveError, ArchiveOptions};
-use storage::log::{Log, LogError};
 use storage::data_dir::DataDirError;
+use storage::log::{Log, LogError};
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 use xmpp::stream::{ServedDomains, StreamConfig};
@@ -81,10 +82,10 @@ pub enum StartError {
         /// Why.
         source: LogError,
     },
-    /// The archive can't be opened.
     /// The data folder can't be written.
     #[error(transparent)]
     Data(#[from] DataDirError),
+    /// The archive can't be opened.
     #[error("the archive can't be opened: {0}")]
     Archive(#[from] ArchiveError),
     /// Raft didn't start.
@@ -213,9 +214,9 @@ fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
     let path = settings.data.log_dir();
     let opened = Log::open(&path, settings.storage.log.clone());
     let (log, _recovered) = opened.map_err(|source| StartError::Log { path, source })?;
-    Ok((archive, log))
     // Before the node gives a vote or takes an entry.
     settings.data.begun()?;
+    Ok((archive, log))
 }
 
 /// On a fresh pool each node gives every group the same first voters.
@@ -429,6 +430,14 @@ impl NodeHandle {
     /// Whether clients can be served.
     pub fn ready(&self) -> Readiness {
         status::readiness(&self.inner.fabric, &self.inner.groups)
+    }
+
+    /// What this node's replica of a partition holds, to be compared with others'.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn partition_hash(&self, partition: u16) -> Result<ReplicaHash, ControlError> {
+        control::partition_hash(&self.inner.fabric, partition).await
     }
 
     /// Prometheus' text form.
