@@ -49,6 +49,9 @@ macro_rules! tables {
         }
 
         impl State {
+            /// The numbers of all tables, rising.
+            pub const TABLES: &[u8] = &[$($number),*];
+
             /// Drains the rows changed since the last call.
             pub fn drain_changes<C: RowCodec>(&mut self, codec: &C) -> Vec<RowChange> {
                 let mut changes = Vec::new();
@@ -60,9 +63,6 @@ macro_rules! tables {
             pub fn visit<C: RowCodec>(&self, codec: &C, visit: &mut dyn FnMut(u8, &[u8], &[u8])) {
                 $(self.$name.visit($number, codec, visit);)*
             }
-
-            /// Puts a stored row back.
-            ///
 
             /// Shows up to `most` rows behind a place, or from the start, in the order of [`State::visit`]; gives how many
             /// there were: fewer than `most` at the end only.
@@ -83,6 +83,9 @@ macro_rules! tables {
                 })*
                 Ok(most - left)
             }
+
+            /// Puts a stored row back.
+            ///
             /// # Errors
             /// `Ok(false)` when no table has this number; an error when the row can't be decoded.
             pub fn load<C: RowCodec>(&mut self, codec: &C, table: u8, key: &[u8], value: &[u8]) -> Result<bool, C::Error> {
