@@ -325,8 +325,9 @@ async fn splits() -> Result<()> {
         acked_during_faults: 500,
         kinds_acked: 4,
         moves: 8,
+        suppressed: 0,
         received: 2000,
-        readings: 12,
+        readings: 48,
     };
     split.trial.judge("splits 2/1", least).await
 }
