@@ -362,6 +362,13 @@ impl Pool {
         ended
     }
 
+    /// The process id of a node that runs.
+    pub fn pid(&self, id: u64) -> Result<u32> {
+        let process = self.node(id).process.as_ref();
+        let process = process.with_context(|| format!("node {id} does not run"))?;
+        Ok(process.pid())
+    }
+
     /// Freezes a node: SIGSTOP.
     pub fn pause(&self, id: u64) -> Result<()> {
         self.signal(id, rustix::process::Signal::STOP)
