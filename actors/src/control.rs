@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use cluster::replica_hash::ReplicaHash;
 use messaging::command::{Answer, Command};
 use messaging::query::{Query, Reply};
 use rand::RngExt;
@@ -24,6 +25,9 @@ pub enum ControlError {
     /// It doesn't exist.
     #[error("there is no such account")]
     NotFound,
+    /// There is no partition of this number.
+    #[error("there is no such partition")]
+    NoPartition,
     /// What was given can't be used.
     #[error("{0}")]
     Invalid(String),
@@ -40,7 +44,9 @@ impl ControlError {
     pub fn refusal(&self) -> Option<StanzaError> {
         let (condition, kind) = match self {
             ControlError::Conflict => (Condition::Conflict, StanzaErrorType::Cancel),
-            ControlError::NotFound => (Condition::ItemNotFound, StanzaErrorType::Cancel),
+            ControlError::NotFound | ControlError::NoPartition => {
+                (Condition::ItemNotFound, StanzaErrorType::Cancel)
+            }
             ControlError::Invalid(_) => (Condition::NotAcceptable, StanzaErrorType::Modify),
             ControlError::Unavailable(_) => (Condition::ResourceConstraint, StanzaErrorType::Wait),
             ControlError::Timeout => return None,
@@ -138,6 +144,23 @@ pub async fn set_password(
 pub async fn remove_account(fabric: &Arc<Fabric>, user: BareJid) -> Result<(), ControlError> {
     check_account(fabric, &user)?;
     decide(fabric, &user.clone(), Command::RemoveAccount { user }).await
+}
+
+/// The hash of this node's replica of a partition. It takes as long as the partition is large, on another thread.
+///
+/// # Errors
+/// [`ControlError::NoPartition`], [`ControlError::Unavailable`] if it is written to all the
+/// time or can't be read.
+pub async fn partition_hash(fabric: &Fabric, partition: u16) -> Result<ReplicaHash, ControlError> {
+    let mut places = fabric.partitions.iter();
+    let place = places.find(|place| place.id.0 == partition);
+    let replica = Arc::clone(&place.ok_or(ControlError::NoPartition)?.replica);
+    let hashed = tokio::task::spawn_blocking(move || replica.hash()).await;
+    let hashed = hashed.map_err(|error| ControlError::Unavailable(error.to_string()))?;
+    hashed.map_err(|error| {
+        tracing::warn!(partition, %error, cause = ?std::error::Error::source(&error), "a replica was not hashed");
+        ControlError::Unavailable(error.to_string())
+    })
 }
 
 /// Accounts in alphabetical order, those after one.

@@ -2,9 +2,11 @@
 //! move to nodes that can serve them.
 //!
 //! ```text
-//!   groups, gossip ─► hears_quorum ─► Isolation ─► Standing ─► negotiation (no logins), readiness
+//!   groups, gossip ─► quorum_heard ─► Isolation ─► Standing ─► negotiation (no logins), readiness
 //!                                                     └──────► streams end, spread over 10 s
 //! ```
+//!
+//! It takes seconds to be sure that a quorum is lost; the 10 s and 30 s count from when it was last heard of.
 //!
 //! The streams end without `</stream:stream>`: what their clients have not been told of they send again elsewhere.
 
@@ -12,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use cluster::gossip::Liveness;
+use cluster::gossip::SUSPECT_AFTER;
 use cluster::gossip::shell::Gossiper;
 use cluster::node_id::NodeId;
 use cluster::raft::{GroupStatus, Groups};
@@ -29,8 +31,11 @@ pub const STREAMS_END_AFTER: Duration = Duration::from_secs(30);
 /// The streams' ends are spread over this time, so that the nodes they move to are not stormed.
 pub const STREAMS_END_WITHIN: Duration = Duration::from_secs(10);
 
-/// A leader that no quorum has answered for so long doesn't count.
-const QUORUM_FRESH: Duration = Duration::from_secs(2);
+/// A leader that no quorum has answered for so long is not in touch with it.
+const ANSWER_FRESH: Duration = Duration::from_secs(2);
+
+/// Nor is a follower that has not heard of its leader and a quorum for so long; the gossip is slower than Raft.
+const GOSSIP_FRESH: Duration = SUSPECT_AFTER;
 
 /// How a node stands to the quorum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,20 +115,42 @@ impl StandingCell {
     }
 }
 
+/// What a group, or the best of all groups, tells of the quorum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuorumHeard {
+    /// Whether that is so fresh that the node is in touch with it.
+    pub in_touch: bool,
+    /// How long ago it was last heard of.
+    pub age: Duration,
+}
+
 /// Counts how long a node has been without a quorum.
 #[derive(Debug, Default)]
 pub struct Isolation {
+    /// When the quorum was last heard of, as far as any look saw.
+    heard: Option<Instant>,
+    looked: Option<Instant>,
+    /// The process stood still until here: what it could not hear before is nobody's silence.
+    awake: Option<Instant>,
     lost: Option<Instant>,
 }
 
 impl Isolation {
-    /// Takes what was just seen.
-    pub fn observe(&mut self, hears_quorum: bool, now: Instant) -> Standing {
-        if hears_quorum {
+    /// Takes what was just seen. Call it every [`LOOK_EVERY`].
+    pub fn observe(&mut self, seen: Option<QuorumHeard>, now: Instant) -> Standing {
+        let stood_still = |looked| now.saturating_duration_since(looked) > STANDSTILL;
+        if self.looked.replace(now).is_none_or(stood_still) {
+            self.awake = Some(now);
+        }
+        let heard = seen.and_then(|seen| now.checked_sub(seen.age));
+        self.heard = self.heard.max(heard);
+        if seen.is_some_and(|seen| seen.in_touch) {
             self.lost = None;
             return Standing::InTouch;
         }
-        let lost = *self.lost.get_or_insert(now);
+        // Never earlier than it once was, and never taken back by a late word.
+        let since = self.heard.max(self.awake).unwrap_or(now);
+        let lost = *self.lost.insert(since);
         match now.saturating_duration_since(lost) {
             so_long if so_long >= STREAMS_END_AFTER => Standing::CutOff,
             so_long if so_long >= LOGINS_END_AFTER => Standing::NoLogins,
@@ -147,30 +174,42 @@ impl Isolation {
     }
 }
 
-/// Whether a group tells that the node is in touch with a quorum: as the leader it was answered by one, or its leader and
-/// enough of its voters are heard of.
-pub fn hears_quorum(group: &GroupStatus, own: NodeId, is_alive: &impl Fn(NodeId) -> bool) -> bool {
+/// What a group tells of the quorum: as its leader, when one last answered; else, when its leader and enough of its voters
+/// were last heard of, `age` being how long ago a node was.
+pub fn quorum_heard(
+    group: &GroupStatus,
+    own: NodeId,
+    age: &impl Fn(NodeId) -> Option<Duration>,
+) -> Option<QuorumHeard> {
+    let heard = |age, fresh| QuorumHeard {
+        in_touch: age <= fresh,
+        age,
+    };
     if group.voters == [own] {
-        return group.leader == Some(own);
+        return (group.leader == Some(own)).then(|| heard(Duration::ZERO, Duration::ZERO));
     }
     if group.is_leader {
-        return group.quorum_age.is_some_and(|age| age <= QUORUM_FRESH);
+        return group.quorum_age.map(|age| heard(age, ANSWER_FRESH));
     }
-    let is_heard = |node: NodeId| node == own || is_alive(node);
-    let heard = group
-        .voters
-        .iter()
-        .filter(|voter| is_heard(**voter))
-        .count();
     // A leader on this side of a split is no proof: it may not have noticed yet.
-    group
-        .leader
-        .is_some_and(|leader| leader != own && is_alive(leader))
-        && heard > group.voters.len() / 2
+    let leader = age(group.leader.filter(|leader| *leader != own)?)?;
+    let others = group.voters.iter().filter(|voter| **voter != own);
+    let mut ages: Vec<Duration> = others.filter_map(|voter| age(*voter)).collect();
+    ages.sort_unstable();
+    let needed =
+        (group.voters.len() / 2 + 1).saturating_sub(usize::from(group.voters.contains(&own)));
+    let majority = match needed.checked_sub(1) {
+        Some(last) => *ages.get(last)?,
+        None => Duration::ZERO,
+    };
+    Some(heard(leader.max(majority), GOSSIP_FRESH))
 }
 
 /// How often the node looks where it stands.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A look that comes so late says that the process stood still: frozen, or its machine asleep.
+const STANDSTILL: Duration = Duration::from_secs(2);
 
 /// Looks where the node stands for as long as it lives.
 pub async fn watch(fabric: Arc<Fabric>, groups: Groups, gossip: Arc<Gossiper>) {
@@ -181,15 +220,16 @@ pub async fn watch(fabric: Arc<Fabric>, groups: Groups, gossip: Arc<Gossiper>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let is_alive = |node| gossip.liveness(node) == Liveness::Alive;
+        let age = |node| gossip.age(node);
         let statuses = groups.status();
         // One group is enough: another's trouble may be its own.
-        let hears = statuses
+        let seen = statuses
             .iter()
-            .any(|group| hears_quorum(group, fabric.node, &is_alive));
+            .filter_map(|group| quorum_heard(group, fabric.node, &age))
+            .min_by_key(|heard| (!heard.in_touch, heard.age));
         let now = Instant::now();
         let lasted = isolation.lasts(now).unwrap_or_default();
-        let standing = isolation.observe(hears, now);
+        let standing = isolation.observe(seen, now);
         if standing != before {
             say(standing, lasted);
             fabric.standing.set(standing);
@@ -242,51 +282,96 @@ mod tests {
 
     const OWN: NodeId = NodeId(1);
 
+    fn heard(in_touch: bool, age: Duration) -> Option<QuorumHeard> {
+        Some(QuorumHeard { in_touch, age })
+    }
+
+    /// A node's watch, told the truth about a quorum that is silent in some spans of time; it notices silence late.
+    struct Story {
+        isolation: Isolation,
+        start: Instant,
+        /// How long a silence lasts before it is noticed.
+        notice: Duration,
+    }
+
+    impl Story {
+        fn new(notice: u64) -> Story {
+            Story {
+                isolation: Isolation::default(),
+                start: Instant::now(),
+                notice: Duration::from_secs(notice),
+            }
+        }
+
+        /// Looks as often as the watch does until `to`, the quorum having been heard last at `last`; gives each change.
+        fn run(&mut self, from: u64, to: u64, last: Option<u64>) -> Vec<(u64, Standing)> {
+            let (mut at, to) = (Duration::from_secs(from), Duration::from_secs(to));
+            let mut changes: Vec<(u64, Standing)> = Vec::new();
+            while at < to {
+                let age = last.map_or(Duration::ZERO, |last| at - Duration::from_secs(last));
+                let now = self.start + at;
+                let standing = self.isolation.observe(heard(age <= self.notice, age), now);
+                if changes.last().is_none_or(|(_, before)| *before != standing) {
+                    changes.push((at.as_secs(), standing));
+                }
+                at += LOOK_EVERY;
+            }
+            changes
+        }
+    }
+
     #[test]
     fn logins_end_first_and_streams_later() {
-        let start = Instant::now();
-        let check = |seen: &[(u64, bool, Standing)]| {
-            let mut isolation = Isolation::default();
-            for (seconds, hears, expect) in seen {
-                let now = start + Duration::from_secs(*seconds);
-                assert_eq!(
-                    isolation.observe(*hears, now),
-                    *expect,
-                    "at {seconds} s of {seen:?}"
-                );
-            }
-        };
         use Standing::{CutOff, InTouch, NoLogins, NoQuorum};
-        check(&[(0, true, InTouch), (100, true, InTouch)]);
-        check(&[
-            (0, false, NoQuorum),
-            (9, false, NoQuorum),
-            (10, false, NoLogins),
-        ]);
-        check(&[
-            (0, false, NoQuorum),
-            (29, false, NoLogins),
-            (30, false, CutOff),
-        ]);
-        check(&[
-            (0, false, NoQuorum),
-            (9, true, InTouch),
-            (10, false, NoQuorum),
-            (20, false, NoLogins),
-        ]);
-        check(&[
-            (0, false, NoQuorum),
-            (40, false, CutOff),
-            (41, true, InTouch),
-            (42, false, NoQuorum),
-        ]);
-        // A pause of the process counts only from the first look after it.
-        check(&[
-            (0, true, InTouch),
-            (500, false, NoQuorum),
-            (509, false, NoQuorum),
-            (510, false, NoLogins),
-        ]);
+        // However late it is noticed, all counts from when the quorum was last heard of.
+        for notice in [2, 5] {
+            let mut story = Story::new(notice);
+            assert_eq!(story.run(0, 100, None), [(0, InTouch)]);
+            let changes = story.run(100, 150, Some(100));
+            let expect = [
+                (100, InTouch),
+                (100 + notice, NoQuorum),
+                (110, NoLogins),
+                (130, CutOff),
+            ];
+            assert_eq!(changes, expect, "noticed after {notice} s");
+            assert_eq!(story.run(150, 160, None), [(150, InTouch)]);
+            // Each silence counts for itself.
+            let changes = story.run(160, 171, Some(160));
+            assert_eq!(
+                changes,
+                [(160, InTouch), (160 + notice, NoQuorum), (170, NoLogins)]
+            );
+        }
+    }
+
+    #[test]
+    fn a_pause_of_the_process_counts_only_from_the_first_look_after_it() {
+        use Standing::{InTouch, NoLogins, NoQuorum};
+        let mut story = Story::new(2);
+        assert_eq!(story.run(0, 10, None), [(0, InTouch)]);
+        let changes = story.run(500, 511, Some(10));
+        assert_eq!(changes, [(500, NoQuorum), (510, NoLogins)]);
+        assert_eq!(story.run(511, 512, None), [(511, InTouch)]);
+    }
+
+    /// A group that knows no leader says nothing, and what was heard before still counts.
+    #[test]
+    fn silence_of_all_groups_counts_from_the_last_word() {
+        let start = Instant::now();
+        let mut isolation = Isolation::default();
+        isolation.observe(heard(true, Duration::ZERO), start);
+        let mut at = Duration::ZERO;
+        let mut refused = None;
+        while refused.is_none() && at < STREAMS_END_AFTER {
+            at += LOOK_EVERY;
+            let standing = isolation.observe(None, start + at);
+            refused = (standing == Standing::NoLogins).then_some(at);
+        }
+        assert_eq!(refused, Some(LOGINS_END_AFTER));
+        // A node that has never heard anybody counts from its first look.
+        let mut new = Isolation::default();
+        assert_eq!(new.observe(None, start), Standing::NoQuorum);
     }
 
     #[test]
@@ -299,7 +384,7 @@ mod tests {
                 .count()
         };
         assert_eq!(ended(&isolation, STREAMS_END_AFTER * 2), 0);
-        isolation.observe(false, start);
+        isolation.observe(None, start);
         assert_eq!(
             ended(&isolation, STREAMS_END_AFTER - Duration::from_millis(1)),
             0
@@ -317,7 +402,7 @@ mod tests {
             assert!(ended.abs_diff(fair) <= 60, "{quarters:?}");
         }
         assert_eq!(quarters.last(), Some(&1_000));
-        isolation.observe(true, start + STREAMS_END_AFTER);
+        isolation.observe(heard(true, Duration::ZERO), start + STREAMS_END_AFTER);
         assert_eq!(ended(&isolation, STREAMS_END_AFTER * 2), 0);
     }
 
@@ -366,32 +451,58 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_group_tells_of_a_quorum() {
-        let check = |leader, quorum_age, voters: &[u64], alive: &[u64], expect| {
-            let group = group(leader, quorum_age, voters);
-            let is_alive = |node: NodeId| alive.contains(&node.0);
-            let told = hears_quorum(&group, OWN, &is_alive);
-            assert_eq!(
-                told, expect,
-                "leader {leader:?} {quorum_age:?}, {alive:?} of {voters:?}"
-            );
+    /// What a group tells; `ages`: which nodes were heard of, and how many ms ago. Whether in touch, and how many ms ago.
+    fn told(
+        leader: Option<u64>,
+        quorum_age: Option<u64>,
+        voters: &[u64],
+        ages: &[(u64, u64)],
+    ) -> Option<(bool, u128)> {
+        let group = group(leader, quorum_age, voters);
+        let age = |node: NodeId| {
+            let found = ages.iter().find(|(id, _)| *id == node.0);
+            found.map(|(_, age)| Duration::from_millis(*age))
         };
-        // Leading.
-        check(Some(1), Some(100), &[1, 2, 3], &[], true);
-        check(Some(1), Some(2_000), &[1, 2, 3], &[2, 3], true);
-        check(Some(1), Some(2_001), &[1, 2, 3], &[2, 3], false);
-        check(Some(1), None, &[1, 2, 3], &[2, 3], false);
-        // Following.
-        check(Some(2), None, &[1, 2, 3], &[2], true);
-        check(Some(2), None, &[1, 2, 3], &[3], false);
-        check(Some(2), None, &[1, 2, 3], &[], false);
-        check(None, None, &[1, 2, 3], &[2, 3], false);
-        // Two of five have split off with a leader.
-        check(Some(2), None, &[1, 2, 3, 4, 5], &[2], false);
-        check(Some(2), None, &[1, 2, 3, 4, 5], &[2, 3], true);
+        let told = quorum_heard(&group, OWN, &age);
+        told.map(|told| (told.in_touch, told.age.as_millis()))
+    }
+
+    #[test]
+    fn a_leader_is_in_touch_by_the_answers_of_a_quorum_alone() {
+        let check = |quorum_age, ages: &[(u64, u64)], expect| {
+            let told = told(Some(1), quorum_age, &[1, 2, 3], ages);
+            assert_eq!(told, expect, "{quorum_age:?}, {ages:?}");
+        };
+        let all = [(2, 0), (3, 0)];
+        check(Some(100), &[], Some((true, 100)));
+        check(Some(2_000), &all, Some((true, 2_000)));
+        check(Some(2_001), &all, Some((false, 2_001)));
+        check(None, &all, None);
         // Alone there is nobody to lose.
-        check(Some(1), None, &[1], &[], true);
-        check(None, None, &[1], &[], false);
+        assert_eq!(told(Some(1), None, &[1], &[]), Some((true, 0)));
+        assert_eq!(told(None, None, &[1], &[]), None);
+    }
+
+    #[test]
+    fn a_follower_is_in_touch_by_its_leader_and_a_majority() {
+        let check = |voters: &[u64], ages: &[(u64, u64)], expect| {
+            let told = told(Some(2), None, voters, ages);
+            assert_eq!(told, expect, "{ages:?} of {voters:?}");
+        };
+        let fresh = GOSSIP_FRESH.as_millis();
+        let three = [1, 2, 3];
+        check(&three, &[(2, 1_000)], Some((true, 1_000)));
+        check(&three, &[(2, fresh as u64)], Some((true, fresh)));
+        check(&three, &[(2, fresh as u64 + 1)], Some((false, fresh + 1)));
+        check(&three, &[(2, 60_000), (3, 1_000)], Some((false, 60_000)));
+        check(&three, &[(2, 1_000), (3, 60_000)], Some((true, 1_000)));
+        check(&three, &[(3, 1_000)], None);
+        check(&three, &[], None);
+        assert_eq!(told(None, None, &three, &[(2, 1_000), (3, 1_000)]), None);
+        // Two of five have split off with a leader.
+        let five = [1, 2, 3, 4, 5];
+        check(&five, &[(2, 1_000)], None);
+        check(&five, &[(2, 1_000), (3, 60_000)], Some((false, 60_000)));
+        check(&five, &[(2, 1_000), (3, 2_000)], Some((true, 2_000)));
     }
 }

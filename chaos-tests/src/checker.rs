@@ -53,6 +53,8 @@ pub struct Dose {
     pub kinds_acked: usize,
     /// Sessions that joined on another node than the one their user prefers.
     pub moves: usize,
+    /// Messages sent again that had been committed at the first time: a double was suppressed.
+    pub suppressed: usize,
     /// Messages received by sessions.
     pub received: usize,
     /// Readings of archives.
@@ -99,7 +101,7 @@ pub fn undecided(events: &[Event]) -> usize {
     let mut open = BTreeSet::new();
     for event in events {
         match &event.what {
-            What::Invoke { token, .. } => {
+            What::Invoke { token, .. } | What::Resend { token, .. } => {
                 open.insert(token);
             }
             What::Ok { token } | What::Fail { token } | What::Info { token } => {
@@ -127,6 +129,7 @@ impl Verdict {
             && had.acked_during_faults >= least.acked_during_faults
             && had.kinds_acked >= least.kinds_acked
             && had.moves >= least.moves
+            && had.suppressed >= least.suppressed
             && had.received >= least.received
             && had.readings >= least.readings;
         match (self.violations.is_empty(), full) {

@@ -34,6 +34,16 @@ pub enum What {
         /// The message.
         token: String,
     },
+    /// A message of unknown outcome is about to be sent again, under the same origin-id (XEP-0359): as clients do after a
+    /// lost connection.
+    Resend {
+        /// The sending session, which is another than before.
+        session: u32,
+        /// The room or the other user.
+        log: String,
+        /// The message.
+        token: String,
+    },
     /// It is acknowledged: `h` covers it, or the room reflected it.
     Ok {
         /// The message.

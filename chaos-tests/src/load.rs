@@ -2,7 +2,10 @@
 //!
 //! A [`Crowd`] is a task a member. Each sends one message after another, never two at once, and goes on as soon as the
 //! last is acknowledged: by the room's reflection, or by `h` where stream management is on. A member whose node dies
-//! logs in elsewhere, joins under the same nickname, and goes home once its node serves again.
+//! logs in elsewhere, joins under the same nickname, and goes home once its node serves again. What it does not know the
+//! fate of it sends again, under the same origin-id.
+//!
+//! Others write to a user instead of a room, round in a ring: what they send goes through two logs.
 
 mod archive;
 mod gaps;
@@ -19,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::client::Login;
 use crate::history::{Recorder, What};
-use crate::pool::{Pool, ROOMS};
+use crate::pool::{DOMAIN, Pool, ROOMS};
 use crate::wait::until;
 
 pub use archive::read_archive;
@@ -33,13 +36,24 @@ enum Phase {
     End,
 }
 
+/// To whom somebody talks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Those in a room.
+    Room,
+    /// One user.
+    User,
+}
+
 /// Somebody who talks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seat {
     /// The account, which is also the nickname.
     pub user: String,
-    /// The room's bare JID.
-    pub room: String,
+    /// Whether `to` is a room.
+    pub audience: Audience,
+    /// The bare JID of the room, or of the other user.
+    pub to: String,
     /// The node the member prefers.
     pub home: u64,
     /// Whether it uses stream management.
@@ -95,6 +109,16 @@ pub struct Crowd {
     seats: Vec<Seat>,
 }
 
+impl Seat {
+    /// The name of the log that the history has for what is said here.
+    pub fn log(&self) -> String {
+        match self.audience {
+            Audience::Room => self.to.clone(),
+            Audience::User => format!("{} to {}", self.user, self.to),
+        }
+    }
+}
+
 /// Two members a node and room: one with stream management, one without.
 pub fn seats(rooms: &[&str], nodes: &[u64]) -> Vec<Seat> {
     let mut seats = Vec::new();
@@ -104,7 +128,8 @@ pub fn seats(rooms: &[&str], nodes: &[u64]) -> Vec<Seat> {
                 let kind = if stream_management { "sm" } else { "plain" };
                 seats.push(Seat {
                     user: format!("{room}-{home}-{kind}"),
-                    room: format!("{room}@{ROOMS}"),
+                    audience: Audience::Room,
+                    to: format!("{room}@{ROOMS}"),
                     home: *home,
                     stream_management,
                 });
@@ -114,12 +139,27 @@ pub fn seats(rooms: &[&str], nodes: &[u64]) -> Vec<Seat> {
     seats
 }
 
+/// One user a node who writes to that of the next, with stream management: nothing else acknowledges a message to a user.
+pub fn ring(nodes: &[u64]) -> Vec<Seat> {
+    let user = |node: &u64| format!("ring-{node}");
+    let next = nodes.iter().cycle().skip(1);
+    let seat = |(home, next): (&u64, &u64)| Seat {
+        user: user(home),
+        audience: Audience::User,
+        to: format!("{}@{DOMAIN}", user(next)),
+        home: *home,
+        stream_management: true,
+    };
+    nodes.iter().zip(next).map(seat).collect()
+}
+
 impl Crowd {
     /// Makes the accounts and the rooms, seats the members and lets them talk.
     pub async fn start(pool: &Pool, seats: Vec<Seat>, recorder: Arc<Recorder>) -> Result<Crowd> {
         pool.add_users(seats.iter().map(|seat| seat.user.as_str()))
             .await?;
-        let rooms: BTreeSet<&str> = seats.iter().map(|seat| seat.room.as_str()).collect();
+        let in_rooms = seats.iter().filter(|seat| seat.audience == Audience::Room);
+        let rooms: BTreeSet<&str> = in_rooms.map(|seat| seat.to.as_str()).collect();
         for room in rooms {
             member::create_room(pool, room, &seats).await?;
         }
@@ -150,6 +190,11 @@ impl Crowd {
         };
         crowd.all_in(Duration::from_secs(30)).await?;
         Ok(crowd)
+    }
+
+    /// Everybody's seat.
+    pub fn seats(&self) -> &[Seat] {
+        &self.seats
     }
 
     /// Tells the members that a node is about to die.

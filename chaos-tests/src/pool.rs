@@ -4,6 +4,7 @@
 //! when a test fails is the end of each node's log, on standard error.
 
 mod process;
+mod replicas;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use crate::control::ControlPort;
 use crate::network::{Network, SUBNET};
 use crate::wait::until;
 use process::NodeProcess;
+pub use replicas::Agreement;
 
 /// The domain of every test pool.
 pub const DOMAIN: &str = "localhost";
@@ -358,6 +360,13 @@ impl Pool {
             node.process = None;
         }
         ended
+    }
+
+    /// The process id of a node that runs.
+    pub fn pid(&self, id: u64) -> Result<u32> {
+        let process = self.node(id).process.as_ref();
+        let process = process.with_context(|| format!("node {id} does not run"))?;
+        Ok(process.pid())
     }
 
     /// Freezes a node: SIGSTOP.

@@ -10,8 +10,8 @@ use serde_json::Value;
 use crate::checker::{Dose, Promise, Verdict, check};
 use crate::client::Client;
 use crate::history::{Recorder, What};
-use crate::load::{Crowd, Gaps, gaps, read_archive, seats};
-use crate::pool::{Pool, PoolSettings, ROOMS};
+use crate::load::{Audience, Crowd, Gaps, Seat, gaps, read_archive, ring, seats};
+use crate::pool::{DOMAIN, Pool, PoolSettings, ROOMS};
 use crate::wait::until;
 
 /// Who reads the archives at the end.
@@ -60,7 +60,8 @@ impl Trial {
     pub async fn over(pool: Pool) -> Result<Trial> {
         pool.add_users([READER]).await?;
         let recorder = Arc::new(Recorder::default());
-        let seats = seats(&ROOM_NAMES, &pool.ids());
+        let mut seats = seats(&ROOM_NAMES, &pool.ids());
+        seats.extend(ring(&pool.ids()));
         let crowd = Crowd::start(&pool, seats, Arc::clone(&recorder)).await?;
         crowd.acks(50, RECOVERY).await?;
         Ok(Trial {
@@ -145,6 +146,86 @@ impl Trial {
         Ok(())
     }
 
+    /// Reads the archives of both ends of every conversation on every node, in both directions, once what is on its way from
+    /// one log to the other has arrived.
+    async fn read_users_archives(&self) -> Result<()> {
+        let nodes = self.pool.ids();
+        let seats = self.crowd.seats().iter();
+        for seat in seats.filter(|seat| seat.audience == Audience::User) {
+            let (own, other) = (
+                seat.user.as_str(),
+                seat.to.split('@').next().unwrap_or_default(),
+            );
+            let via = *nodes.first().context("a pool has nodes")?;
+            let settled = until("what was sent has arrived", SETTLED, async || {
+                let [here, there] = [own, other].map(|user| self.sent_by(own, user, via, true));
+                let (here, there) = (here.await.ok()?, there.await.ok()?);
+                (here.len() == there.len()).then_some(())
+            });
+            if let Err(error) = settled.await {
+                println!("from {own} to {other}: {error}");
+            }
+            for user in [own, other] {
+                self.read_users_archive(seat, user, &nodes).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_users_archive(&self, seat: &Seat, user: &str, nodes: &[u64]) -> Result<()> {
+        let mut first = None;
+        for node in nodes {
+            for forward in [true, false] {
+                let rows = self.sent_by(&seat.user, user, *node, forward).await?;
+                let first = first.get_or_insert_with(|| rows.clone());
+                ensure!(
+                    *first == rows,
+                    "the archive of {user} reads otherwise on node {node}"
+                );
+                let direction = if forward { "forward" } else { "backward" };
+                self.recorder.record(What::Archive {
+                    reading: format!("archive of {user}, node {node}, {direction}"),
+                    log: seat.log(),
+                    // The two archives have ids of their own.
+                    rows: rows
+                        .into_iter()
+                        .map(|(token, _)| (token.clone(), token))
+                        .collect(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of a user's archive that a sender sent, whose name begins its tokens.
+    async fn sent_by(
+        &self,
+        sender: &str,
+        user: &str,
+        node: u64,
+        forward: bool,
+    ) -> Result<Vec<(String, String)>> {
+        let mut client = Client::connect(&self.pool.login(node, user)).await?;
+        let archive = format!("{user}@{DOMAIN}");
+        let mut rows = read_archive(&mut client, &archive, forward).await?;
+        client.close().await?;
+        rows.retain(|(token, _)| token.starts_with(&format!("{sender}-")));
+        Ok(rows)
+    }
+
+    /// P16, and that there was something to compare.
+    async fn replicas_agree(&self) -> Result<()> {
+        let nodes = self.pool.running().len();
+        ensure!(nodes == self.pool.ids().len(), "only {nodes} nodes run");
+        let agreement = self.pool.replicas_agree().await?;
+        println!("FIGURES {nodes} replicas of each partition are the same: {agreement:?}");
+        ensure!(
+            agreement.state_rows > 0 && agreement.archive_rows > 0,
+            "nothing was compared: {agreement:?}"
+        );
+        Ok(())
+    }
+
     /// Ends the talk, reads the archives, waits for the last deliveries, and judges; `name` is for people.
     pub async fn judge(self, name: &str, least: Dose) -> Result<()> {
         self.crowd.all_in(RECOVERY).await?;
@@ -152,6 +233,8 @@ impl Trial {
         self.crowd.acks(20, RECOVERY).await?;
         self.crowd.fall_silent(RECOVERY).await?;
         self.read_archives().await?;
+        self.read_users_archives().await?;
+        self.replicas_agree().await?;
         let Trial {
             pool,
             crowd,
@@ -201,6 +284,7 @@ fn figures(name: &str, verdict: &Verdict, gaps: &Gaps, betrayed: &[String]) -> S
         faults,
         acked_during_faults,
         moves,
+        suppressed,
         ..
     } = verdict.dose;
     let broken = [
@@ -218,7 +302,7 @@ fn figures(name: &str, verdict: &Verdict, gaps: &Gaps, betrayed: &[String]) -> S
         .collect();
     format!(
         "FIGURES {name}: {faults} faults; {acked} messages acknowledged, {acked_during_faults} of them during faults; \
-         {}; {moves} logins elsewhere; members of living nodes disturbed {}; {gaps}",
+         {}; {moves} logins elsewhere; {suppressed} retries without a second effect; members of living nodes disturbed {}; {gaps}",
         broken.join(", "),
         betrayed.len(),
         acked = verdict.acked,

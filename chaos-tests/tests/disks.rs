@@ -115,8 +115,9 @@ async fn disks_fill() -> Result<()> {
         acked_during_faults: 400,
         kinds_acked: 4,
         moves: 0,
+        suppressed: 0,
         received: 2000,
-        readings: 12,
+        readings: 48,
     };
     trial.judge("disk full", least).await
 }

@@ -64,6 +64,30 @@ fn a_data_folder_of_another_pool() {
     check(&start(&pool.node(1).config), DATA, &["data", "pool"]);
 }
 
+/// A node that forgot its votes would vote twice; one that forgot its archive would show holes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_or_an_archive_that_is_gone() {
+    let mut pool = pool();
+    pool.start_all().expect("it starts");
+    pool.all_ready().await.expect("it serves");
+    pool.stop(1).await.expect("it stops");
+    for folder in ["log", "archive"] {
+        let folder = pool.data_dir(1).join(folder);
+        let elsewhere = folder.with_extension("elsewhere");
+        std::fs::rename(&folder, &elsewhere).expect("it moves");
+        let place = folder.display().to_string();
+        check(
+            &start(&pool.node(1).config),
+            DATA,
+            &[&place, "has run before"],
+        );
+        std::fs::remove_dir_all(&folder).expect("it was made anew, empty");
+        std::fs::rename(&elsewhere, &folder).expect("it moves back");
+    }
+    pool.start_all().expect("it starts");
+    pool.all_ready().await.expect("it serves again");
+}
+
 #[test]
 fn an_unknown_key() {
     let pool = pool();

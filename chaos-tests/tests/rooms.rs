@@ -31,8 +31,9 @@ async fn kill_the_owner_repeatedly() -> Result<()> {
         kinds_acked: 6,
         // Four members a node.
         moves: 4 * KILLS,
+        suppressed: 0,
         received: 2000,
-        readings: 12,
+        readings: 48,
     };
     trial.judge("owner killed", least).await
 }
@@ -69,8 +70,9 @@ async fn kill_all_repeatedly() -> Result<()> {
         acked_during_faults: 100,
         kinds_acked: 6,
         moves: 0,
+        suppressed: 0,
         received: 500,
-        readings: 12,
+        readings: 48,
     };
     trial.judge("all nodes killed at once", least).await
 }
@@ -108,8 +110,9 @@ async fn freeze_the_owner_repeatedly() -> Result<()> {
         acked_during_faults: 300,
         kinds_acked: 6,
         moves: 0,
+        suppressed: 0,
         received: 1000,
-        readings: 12,
+        readings: 48,
     };
     trial.judge("owner frozen", least).await
 }
@@ -138,8 +141,9 @@ async fn restart_one_after_the_other() -> Result<()> {
         acked_during_faults: 120,
         kinds_acked: 6,
         moves: 4 * ids.len(),
+        suppressed: 0,
         received: 500,
-        readings: 12,
+        readings: 48,
     };
     trial.judge("rolling restart", least).await
 }

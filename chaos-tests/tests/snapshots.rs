@@ -79,8 +79,9 @@ async fn kill_after_snapshots() -> Result<()> {
         acked_during_faults: 120,
         kinds_acked: 4,
         moves: 0,
+        suppressed: 0,
         received: 500,
-        readings: 12,
+        readings: 48,
     };
     trial.judge("kills behind snapshots", least).await
 }

@@ -124,9 +124,14 @@ impl NodeView {
             .map(|(key, entry)| (*key, &entry.value))
     }
 
-    /// How fresh its heartbeat is. Ages are counted by our own clock since we saw it rise.
+    /// How long ago, by our own clock, its heartbeat rose.
+    pub fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.heard)
+    }
+
+    /// How fresh its heartbeat is.
     pub fn liveness(&self, now: Duration) -> Liveness {
-        match now.saturating_sub(self.heard) {
+        match self.age(now) {
             age if age < SUSPECT_AFTER => Liveness::Alive,
             age if age < DEAD_AFTER => Liveness::Suspect,
             _ => Liveness::Dead,

@@ -5,7 +5,7 @@
 //! - [`raft`]: the Raft groups of a node; the only place that knows openraft.
 //! - [`link`]: the one path between a node and the owner of a partition, exactly once and in order.
 //! - [`machine`]: a partition's replica, moved forward by its log; [`effect_queue`]: its news for the owner;
-//!   [`recent_effects`]: what the next owner tells once more; [`rebuild`]: where its rows come from at a start.
+//!   [`recent_effects`]: what the next owner tells once more; [`replica_hash`]: what replicas are compared by; [`rebuild`]: where its rows come from at a start.
 //! - [`meta`]: members and their incarnations. [`records`]: the bytes of entries and rows.
 //! - [`gossip`]: hints every node tells about itself; never authority. [`reach`]: what follows from who reaches whom.
 
@@ -20,6 +20,7 @@ pub mod reach;
 pub mod rebuild;
 pub mod recent_effects;
 pub mod records;
+pub mod replica_hash;
 pub mod transport;
 
 pub use node_id::{Epoch, Group, Incarnation, NodeId, PartitionId, PoolId};

@@ -157,6 +157,10 @@ impl PartitionMachine {
             )));
         }
         let mark = store.applied();
+        if let Some(mark) = &mark {
+            let (_, index) = mark_place(mark)?;
+            replica.applied_index.fetch_max(index, Ordering::AcqRel);
+        }
         *replica
             .state
             .write()

@@ -34,7 +34,7 @@ pub enum MetaEntry {
     },
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct StoredMetaEntry(MetaEntry);
 
 impl Record for StoredMetaEntry {
@@ -241,5 +241,29 @@ impl Drop for MetaMachine {
         {
             tracing::warn!(%error, "the meta store did not close cleanly; the next start may rebuild it");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All entries in one record, so that one golden line holds them.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Samples(Vec<StoredMetaEntry>);
+
+    impl Record for Samples {
+        const VERSION: u8 = StoredMetaEntry::VERSION;
+        const NAME: &'static str = "meta-entries";
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let entries = [
+            MetaEntry::PoolCreated { digest: [7; 32] },
+            MetaEntry::NodeStarted { node: NodeId(3) },
+        ];
+        let samples = Samples(entries.map(StoredMetaEntry).into());
+        storage::golden!("../tests/goldens/partition.txt", &samples);
     }
 }

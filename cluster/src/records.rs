@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use storage::codec::{self, CodecError, Record};
 
 /// An entry of a partition's log.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct StoredEntry(Entry);
 
 impl Record for StoredEntry {
@@ -18,7 +18,7 @@ impl Record for StoredEntry {
 }
 
 /// A row of the archive.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct StoredRow(ArchiveRow);
 
 impl Record for StoredRow {
@@ -73,3 +73,7 @@ impl RowCodec for StateRows {
         codec::body(bytes)
     }
 }
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

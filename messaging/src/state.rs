@@ -49,6 +49,9 @@ macro_rules! tables {
         }
 
         impl State {
+            /// The numbers of all tables, rising.
+            pub const TABLES: &[u8] = &[$($number),*];
+
             /// Drains the rows changed since the last call.
             pub fn drain_changes<C: RowCodec>(&mut self, codec: &C) -> Vec<RowChange> {
                 let mut changes = Vec::new();
@@ -59,6 +62,26 @@ macro_rules! tables {
             /// Shows every row, encoded, in a fixed order.
             pub fn visit<C: RowCodec>(&self, codec: &C, visit: &mut dyn FnMut(u8, &[u8], &[u8])) {
                 $(self.$name.visit($number, codec, visit);)*
+            }
+
+            /// Shows up to `most` rows behind a place, or from the start, in the order of [`State::visit`]; gives how many
+            /// there were: fewer than `most` at the end only.
+            ///
+            /// # Errors
+            /// When the place's key can't be decoded.
+            pub fn visit_some<C: RowCodec>(
+                &self,
+                codec: &C,
+                after: Option<(u8, &[u8])>,
+                most: usize,
+                visit: &mut dyn FnMut(u8, &[u8], &[u8]),
+            ) -> Result<usize, C::Error> {
+                let mut left = most;
+                $(if after.is_none_or(|(table, _)| table <= $number) {
+                    let key = after.filter(|(table, _)| *table == $number).map(|(_, key)| key);
+                    left -= self.$name.visit_some($number, codec, key, left, visit)?;
+                })*
+                Ok(most - left)
             }
 
             /// Puts a stored row back.

@@ -213,6 +213,31 @@ where
         }
     }
 
+    /// Shows up to `most` rows behind an encoded key, or from the start, encoded and in key order; gives how many there
+    /// were.
+    ///
+    /// # Errors
+    /// When the key can't be decoded.
+    pub fn visit_some<C: RowCodec>(
+        &self,
+        table: u8,
+        codec: &C,
+        after: Option<&[u8]>,
+        most: usize,
+        visit: RowVisitor<'_>,
+    ) -> Result<usize, C::Error> {
+        let start: Bound<K> = match after {
+            Some(key) => Bound::Excluded(codec.decode(key)?),
+            None => Bound::Unbounded,
+        };
+        let mut shown = 0;
+        for (key, row) in self.rows.range((start, Bound::Unbounded)).take(most) {
+            visit(table, &codec.encode(key), &codec.encode(row));
+            shown += 1;
+        }
+        Ok(shown)
+    }
+
     /// Puts a stored row back, without counting it as changed.
     ///
     /// # Errors

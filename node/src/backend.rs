@@ -3,7 +3,7 @@
 use actors::control::ControlError;
 use actors::runtime::{MemberStatus, NodeHandle, PartitionStatus};
 use web::backend::{BackendError, ControlBackend};
-use web::report::{MemberReport, PartitionReport, PoolReport, Readiness};
+use web::report::{HashReport, MemberReport, PartitionReport, PoolReport, Readiness};
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 
@@ -42,6 +42,19 @@ impl ControlBackend for Backend {
         }
     }
 
+    async fn partition_hash(&self, partition: u16) -> Result<HashReport, BackendError> {
+        let hash = self.node.partition_hash(partition).await;
+        let hash = hash.map_err(refusal)?;
+        Ok(HashReport {
+            partition,
+            applied: hash.applied,
+            state_rows: hash.state.rows,
+            state: hex(&hash.state.digest),
+            archive_rows: hash.archive.rows,
+            archive: hex(&hash.archive.digest),
+        })
+    }
+
     fn metrics(&self) -> String {
         self.node.metrics()
     }
@@ -71,6 +84,10 @@ impl ControlBackend for Backend {
     ) -> Result<Vec<BareJid>, BackendError> {
         self.node.list_accounts(after, limit).await.map_err(refusal)
     }
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn member(status: MemberStatus) -> MemberReport {
@@ -104,6 +121,7 @@ fn refusal(error: ControlError) -> BackendError {
     match error {
         ControlError::Conflict => BackendError::Conflict,
         ControlError::NotFound => BackendError::NotFound,
+        ControlError::NoPartition => BackendError::NoPartition,
         ControlError::Invalid(reason) => BackendError::Invalid(reason),
         ControlError::Unavailable(reason) => BackendError::Unavailable(reason),
         ControlError::Timeout => BackendError::Timeout,

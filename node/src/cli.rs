@@ -122,6 +122,8 @@ pub(crate) struct CtlArgs {
 pub(crate) enum CtlCommand {
     /// Shows the pool as this node sees it
     Status,
+    /// Shows what this node's replicas hold, as hashes: nodes that have applied as much must show the same
+    Hashes,
     /// Accounts
     User {
         #[command(subcommand)]
@@ -183,6 +185,7 @@ mod tests {
         check("muster init --dir run --partitions 65", false);
         check("muster run --config a.toml", true);
         check("muster ctl status", true);
+        check("muster ctl --config a hashes --json", true);
         check("muster ctl --config a status --json", true);
         check("muster ctl user add alice@localhost --password-stdin", true);
         check(

@@ -5,7 +5,7 @@ mod password;
 mod table;
 
 use serde::Serialize;
-use web::report::{NewPassword, NewUser, PoolReport, UsersPage};
+use web::report::{HashReport, NewPassword, NewUser, PartitionReport, PoolReport, UsersPage};
 
 use crate::cli::{CtlArgs, CtlCommand, UserCommand};
 use crate::config::ConfigFile;
@@ -21,6 +21,7 @@ pub(crate) fn ctl(args: &CtlArgs) -> Result<(), Failure> {
     let json = args.json;
     match &args.command {
         CtlCommand::Status => status(&client, json),
+        CtlCommand::Hashes => hashes(&client, json),
         CtlCommand::User { command } => match command {
             UserCommand::Add {
                 jid,
@@ -93,6 +94,23 @@ fn status(client: &Client, json: bool) -> Result<(), Failure> {
     } else {
         print(&table::pool(&report))
     }
+}
+
+#[derive(Serialize)]
+struct Hashes {
+    hashes: Vec<HashReport>,
+}
+
+/// One request a partition: each may take a while.
+fn hashes(client: &Client, json: bool) -> Result<(), Failure> {
+    let partitions: Vec<PartitionReport> = client.get("/v1/partitions")?;
+    let hash =
+        |partition: &PartitionReport| client.get(&format!("/v1/partitions/{}/hash", partition.id));
+    let hashes = partitions.iter().map(hash).collect::<Result<_, _>>()?;
+    if json {
+        return print_json(&Hashes { hashes });
+    }
+    print(&table::hashes(&hashes))
 }
 
 #[derive(Serialize)]

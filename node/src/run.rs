@@ -193,7 +193,7 @@ fn start_failure(error: &StartError) -> Failure {
         StartError::Cluster(_) | StartError::OtherPool => Exit::Config,
         StartError::Groups(GroupsError::Settings(_)) => Exit::Config,
         StartError::NoQuorum { .. } => Exit::NoQuorum,
-        StartError::Log { .. } | StartError::Archive(_) => Exit::Data,
+        StartError::Log { .. } | StartError::Archive(_) | StartError::Data(_) => Exit::Data,
         StartError::Groups(GroupsError::Machine { .. } | GroupsError::Log { .. }) => Exit::Data,
         _ => Exit::Failed,
     };

@@ -3,6 +3,7 @@
 //! ```text
 //! <data folder>/
 //!   identity             pool, node, when made: text, versioned
+//!   begun                there was a log and an archive: empty
 //!   lock                 locked while a process has the folder
 //!   log/                 the write-ahead log of all groups
 //!   archive/             messages and events
@@ -10,7 +11,9 @@
 //!   snapshots/           of all groups
 //! ```
 //!
-//! A folder belongs to one node of one pool for ever: a node that started on another's folder would vote twice.
+//! A folder belongs to one node of one pool for ever: a node that started on another's folder would vote twice. So would
+//! one that started without its log, and one without its archive would show holes; each may lie on a disk of its own that
+//! is not there one day. Once both have been there, a start without one of them is refused.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -23,6 +26,7 @@ use thiserror::Error;
 use crate::durable;
 
 const IDENTITY_FILE: &str = "identity";
+const BEGUN_FILE: &str = "begun";
 const LOCK_FILE: &str = "lock";
 const LOG_DIR: &str = "log";
 const ARCHIVE_DIR: &str = "archive";
@@ -102,6 +106,9 @@ impl DataDir {
         for dir in [LOG_DIR, ARCHIVE_DIR, STATE_DIR, SNAPSHOTS_DIR] {
             fs::create_dir_all(path.join(dir)).map_err(at)?;
         }
+        if path.join(BEGUN_FILE).try_exists().map_err(at)? {
+            nothing_is_lost(path)?;
+        }
         durable::sync_dir(path).map_err(at)?;
         Ok(DataDir {
             path: path.to_owned(),
@@ -124,6 +131,23 @@ impl DataDir {
                 source,
             }),
         }
+    }
+
+    /// Log and archive have been made: from now on the folder is not opened without them. To be told before the node promises
+    /// anything.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`].
+    pub fn begun(&self) -> Result<(), DataDirError> {
+        let marker = self.path.join(BEGUN_FILE);
+        let at = |source| DataDirError::Io {
+            path: self.path.clone(),
+            source,
+        };
+        if marker.try_exists().map_err(at)? {
+            return Ok(());
+        }
+        durable::replace_file(&marker, &[]).map_err(at)
     }
 
     /// Whether this opening made the folder. A member of the pool whose folder is new has lost its disk: it may not come back
@@ -222,6 +246,16 @@ pub enum DataDirError {
         /// The folder.
         path: PathBuf,
     },
+    /// What the node had promised, or what it had stored, is gone.
+    #[error(
+        "{} is empty, and the node has run before: mount its disk, or restore it; if it is lost, the node must not come back under \
+         its id, for it has forgotten what it promised",
+        path.display()
+    )]
+    Lost {
+        /// The folder that is empty.
+        path: PathBuf,
+    },
     /// The disk reports an error.
     #[error("the data folder {} cannot be used", path.display())]
     Io {
@@ -231,6 +265,25 @@ pub enum DataDirError {
         #[source]
         source: io::Error,
     },
+}
+
+/// The log and the archive of a node that has run are there; how sound they are is theirs to say.
+fn nothing_is_lost(path: &Path) -> Result<(), DataDirError> {
+    let (log, archive) = (path.join(LOG_DIR), path.join(ARCHIVE_DIR));
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| DataDirError::Io { path, source }
+    };
+    if !crate::log::is_in(&log).map_err(at(&log))? {
+        return Err(DataDirError::Lost { path: log });
+    }
+    for entry in fs::read_dir(&archive).map_err(at(&archive))? {
+        // A file system's own, on a disk that was just made.
+        if entry.map_err(at(&archive))?.file_name() != "lost+found" {
+            return Ok(());
+        }
+    }
+    Err(DataDirError::Lost { path: archive })
 }
 
 fn lock(path: &Path) -> Result<File, DataDirError> {
@@ -380,6 +433,37 @@ mod tests {
         assert!(!dir.is_new());
         assert_eq!(*dir.identity(), identity);
         assert_eq!(DataDir::identity_of(&path).unwrap(), Some(identity));
+    }
+
+    /// It used to start with an empty log where the log's disk was not mounted, and voted twice.
+    #[test]
+    fn a_node_that_has_run_does_not_start_without_its_log_or_archive() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(parent.path(), "pool", 7).unwrap();
+        let (log, archive) = (dir.log_dir(), dir.archive_dir());
+        drop(dir);
+        // Before it has begun there is nothing to lose.
+        let dir = DataDir::open(parent.path(), "pool", 7).unwrap();
+        let (segment, table) = (log.join("00000001.segment"), archive.join("0.jnl"));
+        fs::write(&segment, "x").unwrap();
+        fs::write(log.join("1.spare"), "x").unwrap();
+        fs::write(&table, "x").unwrap();
+        dir.begun().unwrap();
+        dir.begun().unwrap();
+        drop(dir);
+        drop(DataDir::open(parent.path(), "pool", 7).unwrap());
+        for (gone, folder) in [(&segment, &log), (&table, &archive)] {
+            let kept = fs::read(gone).unwrap();
+            fs::remove_file(gone).unwrap();
+            fs::create_dir_all(folder.join("lost+found")).unwrap();
+            let said = refusal(parent.path(), "pool", 7);
+            let expected = format!("{} is empty, and the node has run before", folder.display());
+            assert!(said.contains(&expected), "{said}");
+            fs::write(gone, kept).unwrap();
+            drop(DataDir::open(parent.path(), "pool", 7).unwrap());
+        }
+        fs::remove_dir_all(&log).unwrap();
+        assert!(refusal(parent.path(), "pool", 7).contains("has run before"));
     }
 
     #[test]

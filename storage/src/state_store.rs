@@ -16,6 +16,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 mod batch;
+mod digest;
 mod fjall_store;
 mod memory;
 mod opening;
@@ -23,6 +24,7 @@ mod rows;
 mod sled_store;
 
 pub use batch::{AppliedMark, KEY_BYTES_MAX, StateBatch, Table, VALUE_BYTES_MAX};
+pub use digest::{StateHash, StateHasher};
 pub use fjall_store::FjallStateStore;
 pub use memory::{MemoryDisk, MemoryStateStore};
 pub use opening::{BootId, Opened, RebuildReason};

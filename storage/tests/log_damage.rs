@@ -196,13 +196,9 @@ fn a_flip_quarantines_only_its_own_group_where_others_can_be_cleared() {
 fn a_file_cut_short_is_never_silent() {
     let cuts = |bytes: &[u8]| {
         let cut = |length: usize| (format!("cut to {length} bytes"), bytes[..length].to_vec());
-        (0..bytes.len())
-            .step_by(7)
-            .chain([bytes.len() - 1])
-            .map(cut)
-            .collect()
+        (0..bytes.len()).map(cut).collect()
     };
-    assert!(each(cuts, check_rule) > 100);
+    assert!(each(cuts, check_rule) > 1000);
 }
 
 #[test]

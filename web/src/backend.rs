@@ -7,7 +7,7 @@ use std::future::Future;
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 
-use crate::report::{PoolReport, Readiness};
+use crate::report::{HashReport, PoolReport, Readiness};
 
 /// A node as its operators see it. Clones are handles of the same node and may be used on any thread.
 pub trait ControlBackend: Clone + Send + 'static {
@@ -16,6 +16,16 @@ pub trait ControlBackend: Clone + Send + 'static {
 
     /// Whether the node can serve.
     fn readiness(&self) -> Readiness;
+
+    /// What the node's replica of a partition holds, as a hash.
+    ///
+    /// # Errors
+    /// [`BackendError::NoPartition`] if there is no such partition, [`BackendError::Unavailable`] if it is written to all the
+    /// time.
+    fn partition_hash(
+        &self,
+        partition: u16,
+    ) -> impl Future<Output = Result<HashReport, BackendError>>;
 
     /// Its counters in the text format of OpenMetrics.
     fn metrics(&self) -> String;
@@ -66,6 +76,9 @@ pub enum BackendError {
     /// It does not exist.
     #[error("there is no such account")]
     NotFound,
+    /// There is no partition of this number.
+    #[error("there is no such partition")]
+    NoPartition,
     /// It could never be done.
     #[error("{0}")]
     Invalid(String),

@@ -50,7 +50,9 @@ impl ControlError {
             ControlError::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json"),
             ControlError::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready"),
             ControlError::Backend(BackendError::Conflict) => (StatusCode::CONFLICT, "conflict"),
-            ControlError::Backend(BackendError::NotFound) => (StatusCode::NOT_FOUND, "not-found"),
+            ControlError::Backend(BackendError::NotFound | BackendError::NoPartition) => {
+                (StatusCode::NOT_FOUND, "not-found")
+            }
             ControlError::Backend(BackendError::Invalid(_)) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid")
             }

@@ -70,6 +70,24 @@ pub struct PartitionReport {
     pub quarantined: bool,
 }
 
+/// What one node's replica of a partition holds. Replicas with the same `applied` have the same in all other fields, or one
+/// of them is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HashReport {
+    /// The partition's number.
+    pub partition: u16,
+    /// Up to where the replica had applied the log.
+    pub applied: u64,
+    /// Rows of the replicated state.
+    pub state_rows: u64,
+    /// SHA-256 over them, in hexadecimal digits.
+    pub state: String,
+    /// Rows of the archive.
+    pub archive_rows: u64,
+    /// SHA-256 over them, in hexadecimal digits.
+    pub archive: String,
+}
+
 /// A page of accounts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsersPage {

@@ -1,7 +1,7 @@
-//! `GET /v1/status` and `GET /v1/partitions`.
+//! `GET /v1/status`, `GET /v1/partitions` and `GET /v1/partitions/{id}/hash`.
 
 use actix_web::HttpResponse;
-use actix_web::web::{Data, ServiceConfig, get, resource};
+use actix_web::web::{Data, Path, ServiceConfig, get, resource};
 
 use crate::access::Operator;
 use crate::backend::ControlBackend;
@@ -18,6 +18,11 @@ pub(crate) fn routes<B: ControlBackend>(config: &mut ServiceConfig) {
             resource("/v1/partitions")
                 .route(get().to(partitions::<B>))
                 .default_service(actix_web::web::to(not_allowed)),
+        )
+        .service(
+            resource("/v1/partitions/{id}/hash")
+                .route(get().to(partition_hash::<B>))
+                .default_service(actix_web::web::to(not_allowed)),
         );
 }
 
@@ -27,6 +32,16 @@ async fn status<B: ControlBackend>(_: Operator, backend: Data<B>) -> HttpRespons
 
 async fn partitions<B: ControlBackend>(_: Operator, backend: Data<B>) -> HttpResponse {
     HttpResponse::Ok().json(backend.report().partitions)
+}
+
+/// Takes as long as the partition is large.
+async fn partition_hash<B: ControlBackend>(
+    _: Operator,
+    partition: Path<u16>,
+    backend: Data<B>,
+) -> Result<HttpResponse, ControlError> {
+    let hash = backend.partition_hash(partition.into_inner()).await?;
+    Ok(HttpResponse::Ok().json(hash))
 }
 
 async fn not_allowed() -> Result<HttpResponse, ControlError> {

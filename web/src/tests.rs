@@ -14,7 +14,7 @@ use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 
 use crate::backend::{BackendError, ControlBackend};
-use crate::report::{MemberReport, PartitionReport, PoolReport, Readiness};
+use crate::report::{HashReport, MemberReport, PartitionReport, PoolReport, Readiness};
 use crate::{ControlServer, ControlSettings, ControlToken};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -68,6 +68,21 @@ impl ControlBackend for Accounts {
             groups_failed: 0,
             partitions_owned: 1,
             partitions: 1,
+        }
+    }
+
+    async fn partition_hash(&self, partition: u16) -> Result<HashReport, BackendError> {
+        match partition {
+            0 => Ok(HashReport {
+                partition,
+                applied: 9,
+                state_rows: 4,
+                state: "a1".into(),
+                archive_rows: 2,
+                archive: "b2".into(),
+            }),
+            1 => Err(BackendError::Unavailable("written to all the time".into())),
+            _ => Err(BackendError::NoPartition),
         }
     }
 
@@ -464,6 +479,28 @@ async fn status_health_and_metrics() {
     );
     let refused = port.ask("GET /v1/nothing", "", "").await;
     assert!(refused.head.contains("cache-control: no-store"));
+    port.server.stop().await;
+}
+
+#[actix_web::test]
+async fn a_replica_tells_what_it_holds() {
+    let port = Port::start(Accounts::default(), true, false);
+    let hash = port.operate("GET /v1/partitions/0/hash", "").await.json();
+    let expect = json!({
+        "partition": 0, "applied": 9, "state_rows": 4, "state": "a1", "archive_rows": 2, "archive": "b2"
+    });
+    assert_eq!(hash, expect);
+    for (request, status, error) in [
+        ("GET /v1/partitions/1/hash", 503, "unavailable"),
+        ("GET /v1/partitions/2/hash", 404, "not-found"),
+        ("GET /v1/partitions/70000/hash", 404, "no-such-path"),
+        ("GET /v1/partitions/x/hash", 404, "no-such-path"),
+        ("PUT /v1/partitions/0/hash", 405, "method-not-allowed"),
+    ] {
+        port.check(request, "", status, error).await;
+    }
+    let stranger = port.ask("GET /v1/partitions/0/hash", "", "").await;
+    assert_eq!(stranger.status, 401);
     port.server.stop().await;
 }
 

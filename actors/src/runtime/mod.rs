@@ -27,12 +27,14 @@ use cluster::gossip::shell::Gossiper;
 use cluster::machine::Replica;
 use cluster::node_id::{Group, Incarnation, NodeId, PartitionId};
 use cluster::raft::{Groups, GroupsError};
+use cluster::replica_hash::ReplicaHash;
 use cluster::transport::{
     ProtocolRange, Transport, TransportConfig, TransportError, TransportLimits,
 };
 use messaging::apply::Surroundings;
 use messaging::slot::PartitionTable;
 use storage::archive::{Archive, ArchiveError, ArchiveOptions};
+use storage::data_dir::DataDirError;
 use storage::log::{Log, LogError};
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
@@ -80,6 +82,9 @@ pub enum StartError {
         /// Why.
         source: LogError,
     },
+    /// The data folder can't be written.
+    #[error(transparent)]
+    Data(#[from] DataDirError),
     /// The archive can't be opened.
     #[error("the archive can't be opened: {0}")]
     Archive(#[from] ArchiveError),
@@ -209,6 +214,8 @@ fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
     let path = settings.data.log_dir();
     let opened = Log::open(&path, settings.storage.log.clone());
     let (log, _recovered) = opened.map_err(|source| StartError::Log { path, source })?;
+    // Before the node gives a vote or takes an entry.
+    settings.data.begun()?;
     Ok((archive, log))
 }
 
@@ -427,6 +434,14 @@ impl NodeHandle {
     /// Whether clients can be served.
     pub fn ready(&self) -> Readiness {
         status::readiness(&self.inner.fabric, &self.inner.groups)
+    }
+
+    /// What this node's replica of a partition holds, to be compared with others'.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn partition_hash(&self, partition: u16) -> Result<ReplicaHash, ControlError> {
+        control::partition_hash(&self.inner.fabric, partition).await
     }
 
     /// Prometheus' text form.

@@ -23,6 +23,8 @@ pub(super) struct Attempt<'a> {
     pub(super) log: &'a str,
     pub(super) invoked: u64,
     pub(super) outcome: Outcome,
+    /// The sessions that sent it again, and when.
+    resent: BTreeMap<u32, u64>,
 }
 
 /// So many acknowledgements during faults make a kind of session count as covered.
@@ -105,11 +107,17 @@ impl<'a> Index<'a> {
                     log,
                     invoked: at,
                     outcome: Outcome::Info,
+                    resent: BTreeMap::new(),
                 };
                 if self.attempts.insert(token, attempt).is_some() {
                     self.reused.insert(token);
                 }
             }
+            What::Resend {
+                session,
+                log,
+                token,
+            } => self.resent(*session, log, token, at),
             What::Ok { token } => self.settle(token, Outcome::Ok(at)),
             What::Fail { token } => self.settle(token, Outcome::Fail),
             What::Info { .. } => {}
@@ -139,14 +147,7 @@ impl<'a> Index<'a> {
                 log,
                 token,
                 id,
-            } => {
-                let here = |stay: &&mut Stay<'_>| stay.session == *session && stay.log == log;
-                let newest = self.stays.iter_mut().rev().find(here);
-                match newest.filter(|stay| stay.left.is_none()) {
-                    Some(stay) => stay.received.push((token, id)),
-                    None => self.strays.push((*session, token)),
-                }
-            }
+            } => self.received(*session, log, token, id),
             What::Fault { .. } => self.fault(at),
             What::Healed => {
                 if let Some(trouble) = self.troubles.last_mut() {
@@ -162,6 +163,26 @@ impl<'a> Index<'a> {
         }
     }
 
+    fn resent(&mut self, session: u32, log: &str, token: &'a str, at: u64) {
+        match self.attempts.get_mut(token) {
+            Some(attempt) if attempt.log == log => {
+                attempt.resent.insert(session, at);
+            }
+            _ => {
+                self.reused.insert(token);
+            }
+        }
+    }
+
+    fn received(&mut self, session: u32, log: &str, token: &'a str, id: &'a str) {
+        let here = |stay: &&mut Stay<'_>| stay.session == session && stay.log == log;
+        let newest = self.stays.iter_mut().rev().find(here);
+        match newest.filter(|stay| stay.left.is_none()) {
+            Some(stay) => stay.received.push((token, id)),
+            None => self.strays.push((session, token)),
+        }
+    }
+
     fn fault(&mut self, at: u64) {
         self.faults += 1;
         if self.troubles.last().is_none_or(|last| last.to.is_some()) {
@@ -173,9 +194,43 @@ impl<'a> Index<'a> {
     fn settle(&mut self, token: &'a str, outcome: Outcome) {
         if let Some(attempt) = self.attempts.get_mut(token)
             && attempt.outcome == Outcome::Info
+            // What was sent twice and refused once may still have been done the other time.
+            && (outcome != Outcome::Fail || attempt.resent.is_empty())
         {
             attempt.outcome = outcome;
         }
+    }
+
+    /// Whether a session sent a message again: it may get the first one's reflection, whenever that was, besides the
+    /// message in its turn.
+    pub(super) fn is_retry_of(&self, session: u32, token: &str) -> bool {
+        let attempt = self.attempts.get(token);
+        attempt.is_some_and(|attempt| attempt.resent.contains_key(&session))
+    }
+
+    /// Messages that were sent again although they were committed: something behind them was acknowledged before that.
+    fn suppressed(&self) -> usize {
+        let mut found = 0;
+        for rows in self
+            .readings
+            .values()
+            .filter_map(|all| all.first())
+            .map(|reading| reading.rows)
+        {
+            let mut earliest_ack_behind = u64::MAX;
+            for attempt in rows
+                .iter()
+                .rev()
+                .filter_map(|(token, _)| self.attempts.get(token.as_str()))
+            {
+                let again = attempt.resent.values().any(|at| *at > earliest_ack_behind);
+                found += usize::from(again);
+                if let Outcome::Ok(at) = attempt.outcome {
+                    earliest_ack_behind = earliest_ack_behind.min(at);
+                }
+            }
+        }
+        found
     }
 
     /// The positions of a log's messages, by its first reading.
@@ -237,6 +292,7 @@ impl<'a> Index<'a> {
             acked_during_faults,
             kinds_acked: acked.values().filter(|acks| **acks >= KIND_ACKS).count(),
             moves: self.stays.iter().filter(|stay| stay.is_away).count(),
+            suppressed: self.suppressed(),
             received: self.stays.iter().map(|stay| stay.received.len()).sum(),
             readings: self.readings.values().map(Vec::len).sum(),
         }

@@ -64,7 +64,8 @@ fn nothing_invented(index: &Index<'_>, out: &mut Vec<Violation>) {
     }
 }
 
-/// P3. What was received but is not archived is a matter of [`no_holes`].
+/// P3. What was received but is not archived is a matter of [`no_holes`]. The reflection of a retry is an answer, not a
+/// place in the order.
 fn one_order(index: &Index<'_>, out: &mut Vec<Violation>) {
     for stay in &index.stays {
         let positions = index.positions(stay.log);
@@ -73,6 +74,9 @@ fn one_order(index: &Index<'_>, out: &mut Vec<Violation>) {
             let Some(&position) = positions.get(token) else {
                 continue;
             };
+            if index.is_retry_of(stay.session, token) {
+                continue;
+            }
             if let Some((before, earlier)) = last.filter(|(before, _)| *before > position) {
                 let what = format!(
                     "session {} received {earlier} (row {before}) before {token} (row {position})",
@@ -85,7 +89,8 @@ fn one_order(index: &Index<'_>, out: &mut Vec<Violation>) {
     }
 }
 
-/// P4. Between its first and last message a session misses nothing; nor what was sent after it joined, unless it left.
+/// P4. Between its first and last message a session misses nothing; nor what was sent after it joined, up to its last message
+/// if it left, else all.
 fn no_holes(index: &Index<'_>, out: &mut Vec<Violation>) {
     for stay in &index.stays {
         let positions = index.positions(stay.log);
@@ -94,6 +99,18 @@ fn no_holes(index: &Index<'_>, out: &mut Vec<Violation>) {
             .iter()
             .filter_map(|(token, _)| positions.get(token).copied())
             .collect();
+        // The reflection of a retry may be older than the session.
+        let in_turn = stay
+            .received
+            .iter()
+            .filter(|(token, _)| !index.is_retry_of(stay.session, token))
+            .filter_map(|(token, _)| positions.get(token).copied());
+        let (first, last) = in_turn.fold((None, None), |(first, last): (Option<usize>, _), at| {
+            (
+                Some(first.map_or(at, |first| first.min(at))),
+                last.max(Some(at)),
+            )
+        });
         for (token, _) in stay
             .received
             .iter()
@@ -105,12 +122,11 @@ fn no_holes(index: &Index<'_>, out: &mut Vec<Violation>) {
             );
             out.push(broken(Promise::NoHoles, what));
         }
-        let first = got.first().copied();
-        let last = got.last().copied();
         for (token, position) in &positions {
-            let inside = first.is_some_and(|first| first < *position)
-                && last.is_some_and(|last| *position < last);
-            if !got.contains(position) && (inside || owed(index, stay, token)) {
+            let before_last = last.is_some_and(|last| *position < last);
+            let inside = before_last && first.is_some_and(|first| first < *position);
+            let owed = sent_behind_join(index, stay, token) && (before_last || stay.left.is_none());
+            if !got.contains(position) && (inside || owed) {
                 let what = format!(
                     "session {} in {} lacks {token} (row {position})",
                     stay.session, stay.log
@@ -121,10 +137,10 @@ fn no_holes(index: &Index<'_>, out: &mut Vec<Violation>) {
     }
 }
 
-/// Whether a message was sent after a session joined for good.
-fn owed(index: &Index<'_>, stay: &Stay<'_>, token: &str) -> bool {
+/// Whether a message was sent after a session joined.
+fn sent_behind_join(index: &Index<'_>, stay: &Stay<'_>, token: &str) -> bool {
     let sent = index.attempts.get(token).map(|attempt| attempt.invoked);
-    stay.left.is_none() && sent.is_some_and(|invoked| invoked > stay.joined)
+    sent.is_some_and(|invoked| invoked > stay.joined)
 }
 
 /// P5, in two sweeps over each archive: real time over all senders, and each session's own order.
@@ -178,7 +194,22 @@ fn no_doubles(index: &Index<'_>, out: &mut Vec<Violation>) {
     }
     for stay in &index.stays {
         let place = format!("session {} in {}", stay.session, stay.log);
-        doubles(stay.received.iter().map(|(token, _)| *token), &place, out);
+        let tokens = stay.received.iter().map(|(token, _)| *token);
+        let in_turn = tokens
+            .clone()
+            .filter(|token| !index.is_retry_of(stay.session, token));
+        doubles(in_turn, &place, out);
+        // In its turn, and as the reflection of the retry: no third time.
+        let mut retries: BTreeMap<&str, usize> = BTreeMap::new();
+        for token in tokens.filter(|token| index.is_retry_of(stay.session, token)) {
+            *retries.entry(token).or_default() += 1;
+        }
+        for (token, times) in retries.into_iter().filter(|(_, times)| *times > 2) {
+            out.push(broken(
+                Promise::NoDoubles,
+                format!("{token} {times} times: {place}"),
+            ));
+        }
     }
     for (session, token) in &index.strays {
         let what = format!("session {session} received {token} without being in");

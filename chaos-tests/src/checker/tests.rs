@@ -24,6 +24,14 @@ impl Story {
         })
     }
 
+    fn resend(self, session: u32, token: &str) -> Story {
+        self.then(What::Resend {
+            session,
+            log: ROOM.into(),
+            token: token.into(),
+        })
+    }
+
     fn ok(self, token: &str) -> Story {
         self.then(What::Ok {
             token: token.into(),
@@ -197,6 +205,9 @@ fn holes() {
         .received(2, "c")
         .archive("a b c")
         .breaks(&[(Promise::NoHoles, 1)]);
+    // At the beginning, of one who left later.
+    let left = begun().received(2, "b").received(2, "c").left(2);
+    left.archive("a b c").breaks(&[(Promise::NoHoles, 1)]);
     // Sent before the join: not owed.
     sent(story()).joined(2).archive("a b c").breaks(&[]);
     // Received what no archive has.
@@ -249,6 +260,77 @@ fn doubles() {
     reused.breaks(&[(Promise::NoDoubles, 1)]);
 }
 
+/// A client that lost its connection sends again what it does not know the fate of.
+#[test]
+fn retries() {
+    let lost = || story().joined(1).joined(2).invoke(1, "a").info("a").left(1);
+    let again = || lost().received(2, "a").joined(3).resend(3, "a");
+    // It had been committed: the reflection comes late, and only to who asks.
+    let suppressed = again().received(3, "a").ok("a");
+    suppressed.clone().archive("a").breaks(&[]);
+    assert_eq!(check(&suppressed.clone().archive("a").0).dose.suppressed, 0);
+    let behind = lost()
+        .joined(3)
+        .received(2, "a")
+        .invoke(2, "b")
+        .received(2, "b")
+        .ok("b")
+        .received(3, "b")
+        .resend(3, "a")
+        .received(3, "a")
+        .ok("a")
+        .archive("a b");
+    behind.breaks(&[]);
+    // b was acknowledged before a was sent again, and stands behind it.
+    assert_eq!(check(&behind.0).dose.suppressed, 1);
+    // In its turn and as a reflection, but no third time.
+    let both = again().received(3, "a").received(3, "a").ok("a");
+    both.clone().archive("a").breaks(&[]);
+    both.received(3, "a")
+        .archive("a")
+        .breaks(&[(Promise::NoDoubles, 1)]);
+    // Not suppressed: a second row, and others receive it twice.
+    let twice = again().received(3, "a").ok("a").received(2, "a");
+    twice
+        .archive("a a")
+        .breaks(&[(Promise::NoDoubles, 2), (Promise::SameArchive, 1)]);
+    // Acknowledged by the retry, and lost.
+    lost()
+        .joined(3)
+        .resend(3, "a")
+        .ok("a")
+        .archive("")
+        .breaks(&[(Promise::AckedIsArchived, 1)]);
+    // The retry was refused; the first may have been done.
+    lost()
+        .joined(3)
+        .resend(3, "a")
+        .fail("a")
+        .archive("")
+        .breaks(&[]);
+    let done = lost().received(2, "a").joined(3).resend(3, "a").fail("a");
+    done.archive("a").breaks(&[]);
+    // Others keep the archive's order whoever sends again.
+    let sent = lost()
+        .joined(3)
+        .resend(3, "a")
+        .invoke(2, "b")
+        .ok("a")
+        .ok("b")
+        .received(3, "a")
+        .received(3, "b");
+    sent.received(2, "b")
+        .received(2, "a")
+        .archive("a b")
+        .breaks(&[(Promise::OneOrder, 1)]);
+    // A token that nobody sent before is the test's own fault.
+    story()
+        .joined(3)
+        .resend(3, "x")
+        .archive("")
+        .breaks(&[(Promise::NoDoubles, 1)]);
+}
+
 #[test]
 fn archives_that_differ() {
     calm()
@@ -278,6 +360,7 @@ fn too_little_is_no_pass() {
         acked_during_faults: 1,
         kinds_acked: 0,
         moves: 0,
+        suppressed: 0,
         received: 1,
         readings: 1,
     };

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use xmpp::ns;
 use xmpp::scan::{Document, Element};
 
-use super::{Phase, Seat, Stage, locked};
+use super::{Audience, Phase, Seat, Stage, locked};
 use crate::client::{Client, Incoming, Login};
 use crate::history::What;
 use crate::pool::{Pool, password};
@@ -33,7 +33,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 pub(super) async fn create_room(pool: &Pool, room: &str, seats: &[Seat]) -> Result<()> {
     let owner = seats
         .iter()
-        .find(|seat| seat.room == room)
+        .find(|seat| seat.to == room)
         .context("a room has members")?;
     let mut client = Client::connect(&pool.login(owner.home, &owner.user)).await?;
     join(&mut client, room, "creator").await?;
@@ -76,6 +76,7 @@ async fn join(client: &mut Client, room: &str, nick: &str) -> Result<()> {
 pub(super) async fn live(stage: Arc<Stage>, seat: Seat) {
     let mut phase = stage.phase.clone();
     let mut number = 0;
+    let mut unsettled = None;
     let mut tries = 0_usize;
     let mut pace = interval(TRY_AGAIN);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -88,13 +89,15 @@ pub(super) async fn live(stage: Arc<Stage>, seat: Seat) {
             Ok(client) => {
                 tries = 0;
                 let id = stage.sessions.fetch_add(1, Ordering::Relaxed);
-                stage.recorder.record(What::Joined {
-                    session: id,
-                    log: seat.room.clone(),
-                    node,
-                    home: seat.home,
-                    stream_management: seat.stream_management,
-                });
+                if seat.audience == Audience::Room {
+                    stage.recorder.record(What::Joined {
+                        session: id,
+                        log: seat.log(),
+                        node,
+                        home: seat.home,
+                        stream_management: seat.stream_management,
+                    });
+                }
                 locked(&stage.inside).insert(seat.user.clone(), node);
                 let mut session = Session {
                     stage: &stage,
@@ -103,6 +106,7 @@ pub(super) async fn live(stage: Arc<Stage>, seat: Seat) {
                     id,
                     client,
                     number: &mut number,
+                    unsettled: &mut unsettled,
                     open: None,
                 };
                 session.run(&mut phase).await;
@@ -146,7 +150,10 @@ async fn enter(stage: &Stage, seat: &Seat, node: u64) -> Result<Client> {
         ..login.clone()
     };
     let mut client = Client::connect(&login).await?;
-    join(&mut client, &seat.room, &seat.user).await?;
+    match seat.audience {
+        Audience::Room => join(&mut client, &seat.to, &seat.user).await?,
+        Audience::User => client.send("<presence/>").await?,
+    }
     Ok(client)
 }
 
@@ -165,6 +172,8 @@ struct Session<'a> {
     id: u32,
     client: Client,
     number: &'a mut u64,
+    /// The message whose fate is unknown: it is sent again before anything else.
+    unsettled: &'a mut Option<String>,
     open: Option<Open>,
 }
 
@@ -195,10 +204,7 @@ impl Session<'_> {
     async fn talk(&mut self, phase: Phase) -> ControlFlow<()> {
         if let Some(open) = &self.open {
             if open.since.elapsed() > UNKNOWN_AFTER {
-                self.stage.recorder.record(What::Info {
-                    token: open.token.clone(),
-                });
-                self.open = None;
+                self.give_up();
             }
             return ControlFlow::Continue(());
         }
@@ -208,19 +214,17 @@ impl Session<'_> {
         if phase != Phase::Talk {
             return ControlFlow::Continue(());
         }
-        *self.number += 1;
-        let token = format!("{}-{}", self.seat.user, self.number);
+        let token = self.next_token();
+        let kind = match self.seat.audience {
+            Audience::Room => "groupchat",
+            Audience::User => "chat",
+        };
         let message = format!(
-            "<message type='groupchat' id='{token}' to='{}'><body>{token}</body>\
+            "<message type='{kind}' id='{token}' to='{}'><body>{token}</body>\
              <origin-id xmlns='{}' id='{token}'/></message>",
-            self.seat.room,
+            self.seat.to,
             ns::STANZA_ID
         );
-        self.stage.recorder.record(What::Invoke {
-            session: self.id,
-            log: self.seat.room.clone(),
-            token: token.clone(),
-        });
         let sent = self.client.send(&message).await;
         self.open = Some(Open {
             token,
@@ -239,6 +243,44 @@ impl Session<'_> {
             Ok(()) => ControlFlow::Continue(()),
             // The end of the stream comes in its turn.
             Err(_) => ControlFlow::Continue(()),
+        }
+    }
+
+    /// What is sent next, and writes it down: what the last session left unknown, else something new.
+    fn next_token(&mut self) -> String {
+        let (session, log) = (self.id, self.seat.log());
+        let (token, what) = match self.unsettled.take() {
+            Some(token) => (
+                token.clone(),
+                What::Resend {
+                    session,
+                    log,
+                    token,
+                },
+            ),
+            None => {
+                *self.number += 1;
+                let token = format!("{}-{}", self.seat.user, self.number);
+                (
+                    token.clone(),
+                    What::Invoke {
+                        session,
+                        log,
+                        token,
+                    },
+                )
+            }
+        };
+        self.stage.recorder.record(what);
+        token
+    }
+
+    /// Nobody knows what became of the open message.
+    fn give_up(&mut self) {
+        if let Some(open) = self.open.take() {
+            let token = open.token.clone();
+            self.stage.recorder.record(What::Info { token });
+            *self.unsettled = Some(open.token);
         }
     }
 
@@ -268,7 +310,7 @@ impl Session<'_> {
     fn element(&mut self, document: &Document) -> ControlFlow<()> {
         let root = document.root();
         let from = root.attr("from").unwrap_or_default();
-        if !from.starts_with(&self.seat.room) {
+        if !from.starts_with(&self.seat.to) {
             return ControlFlow::Continue(());
         }
         match (root.name(), root.attr("type").as_deref()) {
@@ -305,7 +347,7 @@ impl Session<'_> {
             .into_owned();
         self.stage.recorder.record(What::Received {
             session: self.id,
-            log: self.seat.room.clone(),
+            log: self.seat.log(),
             token: token.clone(),
             id,
         });
@@ -327,9 +369,7 @@ impl Session<'_> {
 
     /// The session is over; the connection goes without a word, as when a node or a network dies.
     fn leave(&mut self) {
-        if let Some(open) = self.open.take() {
-            self.stage.recorder.record(What::Info { token: open.token });
-        }
+        self.give_up();
         self.stage.recorder.record(What::Left { session: self.id });
     }
 }

@@ -46,6 +46,10 @@ impl NodeProcess {
         Ok(NodeProcess { child })
     }
 
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(super) fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(self.child.id().cast_signed()).context("a process has an id")?;
         Ok(kill_process(pid, signal)?)

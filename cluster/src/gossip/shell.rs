@@ -119,6 +119,12 @@ impl Gossiper {
             .map_or(Liveness::Dead, |view| view.liveness(now))
     }
 
+    /// How long ago a node was last heard of; `None`: never.
+    pub fn age(&self, node: NodeId) -> Option<Duration> {
+        let now = self.now();
+        self.lock().view().get(&node).map(|view| view.age(now))
+    }
+
     /// Reads several things at once. Keep it short: senders and the lane's reader wait meanwhile.
     pub fn with_core<T>(&self, read: impl FnOnce(&Gossip, Duration) -> T) -> T {
         let now = self.now();

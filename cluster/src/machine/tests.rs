@@ -194,3 +194,118 @@ fn a_snapshot_leaves_the_store_flushed_at_its_mark() {
     let found = Machine::snapshot(&machine).map(|(mark, _)| mark);
     assert_eq!(found, Some(mark_of(1, 4)));
 }
+
+/// An owner and many accounts, then messages: rows for more than one portion of a hash.
+fn many(accounts: u64) -> Vec<CommittedEntry> {
+    let proposals = (1..=accounts).map(|number| Proposal {
+        origin: LinkOrigin::Node(1),
+        incarnation: 1,
+        sequence: number,
+        command: Command::CreateAccount {
+            user: BareJid::parse(&format!("user-{number}@localhost")).unwrap(),
+            credentials: StoredCredentials {
+                sha1: None,
+                sha256: None,
+                sha512: None,
+            },
+        },
+    });
+    let batch = Entry::Batch(Batch {
+        epoch: 1,
+        time_ms: 2,
+        proposals: proposals.collect(),
+    });
+    let batch = CommittedEntry {
+        index: 2,
+        term: 1,
+        payload: Some(encode_entry(batch).unwrap()),
+    };
+    vec![entry(1), batch]
+}
+
+fn apply_all(machine: &mut PartitionMachine, entries: &[CommittedEntry]) {
+    let last = entries.last().unwrap().index;
+    machine.apply(entries.to_vec(), mark_of(1, last)).unwrap();
+}
+
+/// P16: the hash depends on what was applied and on nothing else, not on chunks, portions or restarts.
+#[test]
+fn replicas_that_applied_the_same_have_the_same_hash() {
+    let (one, other) = (Place::new(), Place::new());
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [first, second] = folders
+        .each_ref()
+        .map(|folder| archive(folder.path(), 1 << 20));
+    let (replica, mut machine) = one.start(&first);
+    let (twin, mut twins) = other.start(&second);
+    assert_eq!(
+        replica.hash().unwrap(),
+        twin.hash().unwrap(),
+        "both are empty"
+    );
+    let entries: Vec<_> = (1..=40).map(entry).collect();
+    apply_all(&mut machine, &entries);
+    entries
+        .iter()
+        .for_each(|entry| apply_all(&mut twins, std::slice::from_ref(entry)));
+    let hash = replica.hash().unwrap();
+    assert_eq!(hash, twin.hash().unwrap());
+    assert_eq!((hash.applied, hash.archive.rows), (40, 38));
+
+    // One is behind: another index, another hash.
+    apply_one(&mut machine, 41).unwrap();
+    let ahead = replica.hash().unwrap();
+    assert_eq!(ahead.applied, 41);
+    assert_ne!(
+        (ahead.state.digest, ahead.archive.digest),
+        (hash.state.digest, hash.archive.digest)
+    );
+    apply_one(&mut twins, 41).unwrap();
+    assert_eq!(ahead, twin.hash().unwrap());
+
+    // From its store it is the same, with no entry applied yet.
+    drop(machine);
+    let (replica, _machine) = one.start(&first);
+    assert_eq!(replica.hash().unwrap(), ahead);
+
+    // A row that differs shows, in the state as in the archive.
+    let page = Page {
+        after: None,
+        before: None,
+        order: Order::OldestFirst,
+        limit: 1,
+    };
+    let partition = storage::archive::PartitionId(0);
+    let mut row = second
+        .range(partition, ALICE, Rows::All, &page)
+        .unwrap()
+        .remove(0);
+    row.record = Bytes::from_static(b"another");
+    second.append(partition, &[row]).unwrap();
+    let archived = twin.hash().unwrap();
+    assert_eq!(archived.state, ahead.state);
+    assert_ne!(archived.archive, ahead.archive);
+    assert_eq!(archived.archive.rows, ahead.archive.rows);
+    let user = BareJid::parse("stranger@localhost").unwrap();
+    twin.state
+        .write()
+        .unwrap()
+        .logs
+        .get_or_insert_with(&user, Default::default);
+    assert_eq!(twin.hash().unwrap().state.rows, ahead.state.rows + 1);
+}
+
+#[test]
+fn portions_of_a_large_state_are_hashed_as_a_whole() {
+    let place = Place::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (replica, mut machine) = place.start(&archive(folder.path(), 1 << 20));
+    apply_all(&mut machine, &many(3000));
+    let mut whole = storage::state_store::StateHasher::default();
+    replica.state().visit(&StateRows, &mut |table, key, value| {
+        whole.row(Table(table), key, value)
+    });
+    let hash = replica.hash().unwrap();
+    assert!(hash.state.rows > 3000, "{hash:?}");
+    assert_eq!(hash.state, whole.finish());
+}

@@ -1,6 +1,6 @@
 //! Tables for people.
 
-use web::report::{MemberReport, PartitionReport, PoolReport};
+use web::report::{HashReport, MemberReport, PartitionReport, PoolReport};
 
 /// The pool as a node sees it.
 pub(crate) fn pool(report: &PoolReport) -> String {
@@ -90,6 +90,33 @@ fn partition(partition: &PartitionReport) -> Vec<String> {
         }
         .to_owned(),
     ]
+}
+
+/// What replicas hold. Of a digest, as many digits as tell any two apart.
+pub(crate) fn hashes(hashes: &[HashReport]) -> String {
+    const DIGITS: usize = 16;
+    let short = |digest: &str| digest.chars().take(DIGITS).collect::<String>();
+    let row = |hash: &HashReport| {
+        vec![
+            hash.partition.to_string(),
+            hash.applied.to_string(),
+            hash.state_rows.to_string(),
+            short(&hash.state),
+            hash.archive_rows.to_string(),
+            short(&hash.archive),
+        ]
+    };
+    table(
+        &[
+            "PARTITION",
+            "APPLIED",
+            "ROWS",
+            "STATE",
+            "ARCHIVED",
+            "ARCHIVE",
+        ],
+        &hashes.iter().map(row).collect::<Vec<_>>(),
+    )
 }
 
 fn yes(is: bool) -> &'static str {
@@ -185,6 +212,24 @@ PARTITION  OWNER  EPOCH  TERM  VOTERS  APPLIED  COMMITTED  LAST LOG
 1          -      12     3     1,2     100      1000       -         QUARANTINED
 ";
         assert_eq!(pool(&report), expected);
+    }
+
+    #[test]
+    fn hashes_as_people_read_them() {
+        let hash = |partition, applied, rows| HashReport {
+            partition,
+            applied,
+            state_rows: rows,
+            state: "0123456789abcdef".repeat(4),
+            archive_rows: 1000 * rows,
+            archive: "fedcba9876543210".repeat(4),
+        };
+        let expected = "\
+PARTITION  APPLIED  ROWS  STATE             ARCHIVED  ARCHIVE
+0          7        12    0123456789abcdef  12000     fedcba9876543210
+15         1234567  3     0123456789abcdef  3000      fedcba9876543210
+";
+        assert_eq!(hashes(&[hash(0, 7, 12), hash(15, 1_234_567, 3)]), expected);
     }
 
     #[test]

@@ -330,6 +330,20 @@ impl fmt::Debug for Log {
     }
 }
 
+/// Whether there is a log in this folder, sound or not.
+pub(crate) fn is_in(dir: &Path) -> io::Result<bool> {
+    for entry in std::fs::read_dir(dir)? {
+        if entry?
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == "segment")
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl Log {
     /// Opens the log in `dir`, which is created if it isn't there. A damaged log is rewritten before this returns.
     pub fn open(dir: &Path, options: LogOptions) -> Result<(Self, Recovered), LogError> {
