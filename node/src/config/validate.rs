@@ -113,7 +113,11 @@ fn check_listeners(file: &ConfigFile) -> Result<(), ConfigError> {
         .chain([("cluster", "listen", &file.cluster.listen)])
         .chain([("control", "listen", &file.control.listen)]);
     for (section, key, address) in all {
-        if address.port() != 0 && !seen.insert(*address) {
+        if address.port() == 0 {
+            let reason = format!("{address} names no port");
+            return Err(file.invalid(section, key, reason));
+        }
+        if !seen.insert(*address) {
             return Err(file.invalid(
                 section,
                 key,
