@@ -1,7 +1,7 @@
 //! `GET /v1/status` and `GET /v1/partitions`.
 
 use actix_web::HttpResponse;
-use actix_web::web::{Data, ServiceConfig, get, resource};
+use actix_web::web::{Data, ServiceConfig, get, head, resource};
 
 use crate::access::Operator;
 use crate::backend::ControlBackend;
@@ -12,11 +12,13 @@ pub(crate) fn routes<B: ControlBackend>(config: &mut ServiceConfig) {
         .service(
             resource("/v1/status")
                 .route(get().to(status::<B>))
+                .route(head().to(status::<B>))
                 .default_service(actix_web::web::to(not_allowed)),
         )
         .service(
             resource("/v1/partitions")
                 .route(get().to(partitions::<B>))
+                .route(head().to(partitions::<B>))
                 .default_service(actix_web::web::to(not_allowed)),
         );
 }
@@ -30,5 +32,5 @@ async fn partitions<B: ControlBackend>(_: Operator, backend: Data<B>) -> HttpRes
 }
 
 async fn not_allowed() -> Result<HttpResponse, ControlError> {
-    Err(ControlError::MethodNotAllowed("GET"))
+    Err(ControlError::MethodNotAllowed("GET, HEAD"))
 }
