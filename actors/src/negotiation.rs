@@ -47,6 +47,9 @@ struct Negotiation {
     claim: Option<Claim>,
     admission: Option<Admission>,
     connection: Connection,
+    address: IpAddr,
+    /// Wrong passwords that were counted and said.
+    guesses: u32,
 }
 
 /// Serves a connection up to its end or its session.
@@ -86,9 +89,11 @@ pub async fn serve(fabric: Arc<Fabric>, accepted: Accepted) {
         claim: None,
         admission: Some(admission),
         connection,
+        address,
+        guesses: 0,
     };
     match negotiation.run().await {
-        Ok(Some(jid)) => negotiation.hand_over(jid, address),
+        Ok(Some(jid)) => negotiation.hand_over(jid),
         // A resource that was bound meanwhile is given back with its claim.
         Ok(None) => {}
         Err(error) => {
@@ -153,6 +158,16 @@ impl Negotiation {
         }
     }
 
+    /// Operators see who guesses. Not the name that was given: it may be a password in the wrong field.
+    fn note_guesses(&mut self) {
+        let guesses = self.core.wrong_proofs();
+        for _ in self.guesses..guesses {
+            self.fabric.metrics.wrong_passwords.inc();
+            tracing::info!(address = %self.address, "a wrong password");
+        }
+        self.guesses = guesses;
+    }
+
     async fn flush(&mut self) -> std::io::Result<()> {
         if !self.out.is_empty() {
             let bytes = self.out.split();
@@ -170,6 +185,7 @@ impl Negotiation {
 
     async fn effects(&mut self) -> std::io::Result<Step> {
         while let Some(effect) = self.core.poll_effect() {
+            self.note_guesses();
             match effect {
                 StreamEffect::Send(bytes) => self.out.extend_from_slice(&bytes),
                 StreamEffect::StartTls => self.start_tls().await?,
@@ -277,9 +293,11 @@ impl Negotiation {
         self.core.handle_event(event, Instant::now());
     }
 
-    fn hand_over(self, jid: FullJid, address: IpAddr) {
+    fn hand_over(self, jid: FullJid) {
         let Some(claim) = self.claim else { return };
-        tracing::info!(session = claim.key().number, %jid, %address, "session");
+        let address = self.address;
+        // Its end has a line at a level that is on by default: one a session.
+        tracing::debug!(session = claim.key().number, %jid, %address, "session begins");
         let parts = SessionParts {
             fabric: self.fabric,
             core: self.core,
