@@ -1,9 +1,17 @@
 //! What a node counts, in Prometheus' text form.
 
-use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use std::fmt;
+
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use storage::log::LogMetrics;
+
+/// The names of all metrics begin with it.
+const PREFIX: &str = "muster";
 
 /// Counters and gauges of a node.
 pub struct Metrics {
@@ -12,6 +20,8 @@ pub struct Metrics {
     pub connections: Counter,
     /// Client connections closed at once because too many queue.
     pub connections_refused: Counter,
+    /// Wrong passwords of clients.
+    pub wrong_passwords: Counter,
     /// Bound sessions.
     pub sessions: Gauge,
     /// Connections that had to begin with a PROXY header and did not.
@@ -46,11 +56,28 @@ pub struct Metrics {
     pub frames_relayed: Counter,
     /// Rooms, users, owners and links that panicked and were replaced.
     pub panics: Counter,
+    /// From the submission of a batch by its owner to its commit and the end of its application here.
+    pub commits: Histogram,
+}
+
+/// What is not counted but looked at when somebody asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Readings {
+    /// The log.
+    pub log: LogMetrics,
+    /// Partitions that this node owns, as it knows.
+    pub partitions_owned: usize,
+    /// Other members that this node has a connection to.
+    pub members_connected: usize,
+    /// Whether this node is in touch with a majority of the pool.
+    pub quorum: bool,
+    /// How long the process has run, in seconds.
+    pub uptime_seconds: u64,
 }
 
 impl Default for Metrics {
     fn default() -> Metrics {
-        let mut registry = Registry::with_prefix("muster");
+        let mut registry = Registry::with_prefix(PREFIX);
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -77,6 +104,7 @@ impl Default for Metrics {
             "registrations_refused",
             "Accounts refused because their address made too many",
         );
+        let wrong_passwords = counter("wrong_passwords", "Wrong passwords of clients");
         let slow_sessions = counter(
             "slow_sessions",
             "Sessions ended because their client did not keep up",
@@ -100,6 +128,16 @@ impl Default for Metrics {
         let mailboxes_full = counter("mailboxes_full", "Work given up because a mailbox was full");
         let sessions = Gauge::default();
         registry.register("sessions", "Bound sessions", sessions.clone());
+        // 0.5 ms to 4 s: a fast disk's sync, and the longest that a batch waits for its quorum.
+        let commits = Histogram::new(exponential_buckets(0.0005, 2.0, 14));
+        registry.register_with_unit(
+            "commit",
+            "From a batch's submission to its commit, at its owner",
+            Unit::Seconds,
+            commits.clone(),
+        );
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The program", version);
         Metrics {
             registry,
             connections,
@@ -108,6 +146,7 @@ impl Default for Metrics {
             pauses,
             too_fast,
             registrations_refused,
+            wrong_passwords,
             sessions,
             slow_sessions,
             stanzas_in,
@@ -121,17 +160,177 @@ impl Default for Metrics {
             mailboxes_full,
             frames_relayed,
             panics,
+            commits,
         }
     }
 }
 
 impl Metrics {
-    /// Prometheus' text form.
-    pub fn text(&self) -> String {
+    /// Prometheus' text form, with what was looked at just now.
+    pub fn text(&self, readings: &Readings) -> String {
         let mut text = String::new();
-        if encode(&mut text, &self.registry).is_err() {
+        if self.write(&mut text, readings).is_err() {
             tracing::error!("the metrics could not be written");
         }
         text
+    }
+
+    fn write(&self, out: &mut impl fmt::Write, readings: &Readings) -> fmt::Result {
+        encode_registry(out, &self.registry)?;
+        encode_registry(out, &readings.registry())?;
+        encode_eof(out)
+    }
+}
+
+impl Readings {
+    fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix(PREFIX);
+        self.gauges(&mut registry);
+        self.counters(&mut registry);
+        registry
+    }
+
+    fn gauges(&self, registry: &mut Registry) {
+        let log = &self.log;
+        let mut gauge = |name: &str, help: &str, unit: Option<Unit>, value: u64| {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            match unit {
+                Some(unit) => registry.register_with_unit(name, help, unit, gauge),
+                None => registry.register(name, help, gauge),
+            }
+        };
+        gauge(
+            "disk_free",
+            "Free on the file system of the log",
+            Some(Unit::Bytes),
+            log.disk_free_bytes,
+        );
+        gauge(
+            "log_segments",
+            "Segments of the log in use",
+            None,
+            log.segments as u64,
+        );
+        gauge(
+            "log_live",
+            "Entries of the log that are still wanted",
+            Some(Unit::Bytes),
+            log.live_bytes,
+        );
+        gauge(
+            "log_queued",
+            "What waits to be written to the log",
+            Some(Unit::Bytes),
+            log.queued_bytes as u64,
+        );
+        gauge(
+            "log_full",
+            "1 while the log takes no entries because its disk is full",
+            None,
+            u64::from(log.full),
+        );
+        gauge(
+            "partitions_owned",
+            "Partitions that this node owns",
+            None,
+            self.partitions_owned as u64,
+        );
+        gauge(
+            "members_connected",
+            "Other nodes that this node has a connection to",
+            None,
+            self.members_connected as u64,
+        );
+        gauge(
+            "quorum",
+            "1 while this node is in touch with a majority of the pool",
+            None,
+            u64::from(self.quorum),
+        );
+        gauge(
+            "uptime",
+            "How long the process has run",
+            Some(Unit::Seconds),
+            self.uptime_seconds,
+        );
+    }
+
+    fn counters(&self, registry: &mut Registry) {
+        let log = &self.log;
+        let mut counter = |name: &str, help: &str, value: u64| {
+            registry.register(name, help, ConstCounter::new(value));
+        };
+        counter("log_syncs", "Writes of the log with their sync", log.syncs);
+        counter("log_entries", "Entries written to the log", log.entries);
+        let written = ConstCounter::new(log.bytes);
+        registry.register_with_unit("log_written", "Written to the log", Unit::Bytes, written);
+        let seconds = ConstCounter::new(log.sync_micros as f64 / 1e6);
+        registry.register_with_unit(
+            "log_sync",
+            "Time spent in writes and syncs of the log",
+            Unit::Seconds,
+            seconds,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// OpenMetrics 1.0: each family is described before its samples, counters end in `_total`, `# EOF` comes last.
+    #[test]
+    fn the_text_is_openmetrics() {
+        let metrics = Metrics::default();
+        metrics.stanzas_in.inc_by(3);
+        metrics.commits.observe(0.003);
+        let readings = Readings {
+            log: LogMetrics {
+                disk_free_bytes: 5 << 30,
+                sync_micros: 1_500_000,
+                full: true,
+                ..LogMetrics::default()
+            },
+            partitions_owned: 5,
+            members_connected: 2,
+            quorum: true,
+            uptime_seconds: 60,
+        };
+        let text = metrics.text(&readings);
+        let lines: Vec<&str> = text.lines().collect();
+        for expected in [
+            "muster_stanzas_received_total 3",
+            "# UNIT muster_disk_free_bytes bytes",
+            "muster_disk_free_bytes 5368709120",
+            "muster_log_full 1",
+            "muster_log_sync_seconds_total 1.5",
+            "muster_partitions_owned 5",
+            "muster_members_connected 2",
+            "muster_quorum 1",
+            "# TYPE muster_commit_seconds histogram",
+            "muster_commit_seconds_count 1",
+            "muster_commit_seconds_bucket{le=\"0.004\"} 1",
+            concat!(
+                "muster_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
+        ] {
+            assert!(lines.contains(&expected), "{expected} is missing:\n{text}");
+        }
+        assert_eq!(lines.iter().filter(|line| **line == "# EOF").count(), 1);
+        assert_eq!(lines.last(), Some(&"# EOF"));
+        let mut described = "";
+        for line in lines {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                described = rest.split(' ').next().unwrap_or_default();
+                assert!(rest.len() > described.len() + 1, "no help: {line}");
+            } else if !line.starts_with('#') {
+                assert!(
+                    line.starts_with(described),
+                    "{line} stands under {described}"
+                );
+            }
+        }
     }
 }

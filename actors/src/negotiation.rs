@@ -51,6 +51,8 @@ struct Negotiation {
     connection: Connection,
     /// Where the client is.
     address: IpAddr,
+    /// Wrong passwords that were counted and said.
+    guesses: u32,
 }
 
 /// Serves a connection up to its end or its session.
@@ -91,6 +93,7 @@ pub async fn serve(fabric: Arc<Fabric>, accepted: Accepted) {
         admission: Some(admission),
         connection,
         address,
+        guesses: 0,
     };
     match negotiation.run().await {
         Ok(Some(jid)) => negotiation.hand_over(jid),
@@ -158,6 +161,16 @@ impl Negotiation {
         }
     }
 
+    /// Operators see who guesses. Not the name that was given: it may be a password in the wrong field.
+    fn note_guesses(&mut self) {
+        let guesses = self.core.wrong_proofs();
+        for _ in self.guesses..guesses {
+            self.fabric.metrics.wrong_passwords.inc();
+            tracing::info!(address = %self.address, "a wrong password");
+        }
+        self.guesses = guesses;
+    }
+
     async fn flush(&mut self) -> std::io::Result<()> {
         if !self.out.is_empty() {
             let bytes = self.out.split();
@@ -175,6 +188,7 @@ impl Negotiation {
 
     async fn effects(&mut self) -> std::io::Result<Step> {
         while let Some(effect) = self.core.poll_effect() {
+            self.note_guesses();
             match effect {
                 StreamEffect::Send(bytes) => self.out.extend_from_slice(&bytes),
                 StreamEffect::StartTls => self.start_tls().await?,
@@ -296,7 +310,8 @@ impl Negotiation {
     fn hand_over(self, jid: FullJid) {
         let Some(claim) = self.claim else { return };
         let address = self.address;
-        tracing::info!(session = claim.key().number, %jid, %address, "session");
+        // Its end has a line at a level that is on by default: one a session.
+        tracing::debug!(session = claim.key().number, %jid, %address, "session begins");
         let parts = SessionParts {
             fabric: self.fabric,
             core: self.core,

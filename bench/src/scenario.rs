@@ -69,6 +69,25 @@ impl Ids {
     }
 }
 
+/// A chat message of this run: its number, and whose it is, as its id says (`number.whose`). Errors are counted; all else
+/// is `None`.
+pub(crate) fn chat_message(
+    ids: &Ids,
+    tally: &Tally,
+    stanza: Element<'_>,
+) -> Option<(usize, usize)> {
+    if stanza.name() != "message" {
+        return None;
+    }
+    if stanza.attr("type").as_deref() == Some("error") {
+        tally.error(stanza);
+        return None;
+    }
+    let id = stanza.attr("id")?;
+    let (id, whose) = id.split_once('.')?;
+    Some((ids.message(id)?, whose.parse().ok()?))
+}
+
 /// Time stamps and histograms that many sessions share.
 #[derive(Default)]
 pub(crate) struct Tally {

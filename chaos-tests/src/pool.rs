@@ -552,6 +552,11 @@ impl Node {
         process::log(&self.config)
     }
 
+    /// Where its log is: of all its lives.
+    pub fn log_file(&self) -> PathBuf {
+        process::log_file(&self.config)
+    }
+
     /// The end of the node's log.
     pub fn log_end(&self) -> String {
         process::log_end(self.id, &self.config)

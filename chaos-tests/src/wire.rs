@@ -95,17 +95,7 @@ impl Wire {
 
     /// The next frame; `None` at the end of the socket.
     pub async fn next(&mut self) -> Result<Option<Frame>> {
-        loop {
-            if let Some(frame) = self.framer.next()? {
-                return Ok(Some(frame));
-            }
-            let mut bytes = vec![0; READ_BYTES];
-            let len = self.socket.read(&mut bytes).await?;
-            if len == 0 {
-                return Ok(None);
-            }
-            self.framer.push(bytes.get(..len).unwrap_or_default());
-        }
+        read_frame(&mut self.socket, &mut self.framer).await
     }
 
     /// The next frame, within a limit; the end of the socket is an error.
@@ -167,16 +157,24 @@ pub struct WireReader {
 impl WireReader {
     /// The next frame; `None` at the end of the socket.
     pub async fn next(&mut self) -> Result<Option<Frame>> {
-        loop {
-            if let Some(frame) = self.framer.next()? {
-                return Ok(Some(frame));
-            }
-            let mut bytes = vec![0; READ_BYTES];
-            let len = self.socket.read(&mut bytes).await?;
-            if len == 0 {
-                return Ok(None);
-            }
-            self.framer.push(bytes.get(..len).unwrap_or_default());
+        read_frame(&mut self.socket, &mut self.framer).await
+    }
+}
+
+/// Reads until there is a frame; `None` at the end of the socket.
+async fn read_frame(
+    socket: &mut (impl AsyncRead + Unpin),
+    framer: &mut Framer,
+) -> Result<Option<Frame>> {
+    loop {
+        if let Some(frame) = framer.next()? {
+            return Ok(Some(frame));
         }
+        let mut bytes = vec![0; READ_BYTES];
+        let len = socket.read(&mut bytes).await?;
+        if len == 0 {
+            return Ok(None);
+        }
+        framer.push(bytes.get(..len).unwrap_or_default());
     }
 }

@@ -16,6 +16,10 @@ fn start(config: &Path) -> Output {
     run(&["run", "--config", config.to_str().expect("a plain path")]).expect("the binary runs")
 }
 
+fn check_config(config: &Path) -> Output {
+    run(&["check-config", config.to_str().expect("a plain path")]).expect("the binary runs")
+}
+
 /// The last line of standard error is the sentence; it holds every one of `words`.
 fn check(output: &Output, code: i32, words: &[&str]) {
     let text = String::from_utf8_lossy(&output.stderr);
@@ -35,12 +39,20 @@ fn pool() -> Pool {
 fn a_port_in_use() {
     let pool = pool();
     let node = pool.node(1);
-    let _taken = TcpListener::bind(node.clients).expect("the port is free");
-    check(
-        &start(&node.config),
-        PORT,
-        &[&node.clients.to_string(), "in use"],
-    );
+    let cluster = pool.cluster_address(1).expect("an address");
+    for address in [
+        node.clients,
+        node.clients_tls,
+        cluster,
+        node.control.address,
+    ] {
+        let _taken = TcpListener::bind(address).expect("the port is free");
+        check(
+            &start(&node.config),
+            PORT,
+            &[&address.to_string(), "in use"],
+        );
+    }
 }
 
 #[test]
@@ -61,7 +73,35 @@ fn a_data_folder_of_another_pool() {
     let folder = |pool: &Pool| pool.node(1).config.with_file_name("data");
     std::fs::remove_dir_all(folder(&pool)).expect("it was there");
     std::fs::rename(folder(&other), folder(&pool)).expect("it moves");
-    check(&start(&pool.node(1).config), DATA, &["data", "pool"]);
+    let config = &pool.node(1).config;
+    check(&start(config), DATA, &["data", "pool"]);
+    check(&check_config(config), DATA, &["data", "pool"]);
+}
+
+#[test]
+fn a_token_that_is_too_short() {
+    let pool = pool();
+    let config = &pool.node(1).config;
+    let token = pool.data_dir(1).join("control.token");
+    std::fs::write(token, "short\n").expect("written");
+    for output in [start(config), check_config(config)] {
+        check(&output, CONFIG, &["control.token", "32 to 256"]);
+    }
+}
+
+#[test]
+fn a_lost_disk() {
+    let pool = pool();
+    let config = &pool.node(1).config;
+    std::fs::remove_dir_all(pool.data_dir(1)).expect("it was there");
+    check(&start(config), DATA, &["data", "--new-data"]);
+    let checked = check_config(config);
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert!(
+        checked.status.success() && said.contains("--new-data"),
+        "{said}"
+    );
+    assert!(!pool.data_dir(1).exists(), "nothing was made");
 }
 
 /// A node that forgot its votes would vote twice; one that forgot its archive would show holes.

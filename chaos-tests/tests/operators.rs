@@ -82,6 +82,53 @@ async fn accounts_from_the_command_line() {
     accounts().await.expect("the story ends well");
 }
 
+/// What `/metrics` says.
+struct Metrics(String);
+
+impl Metrics {
+    async fn of(pool: &Pool, node: u64) -> Result<Metrics> {
+        let answer = pool.node(node).control.ok("GET", "/metrics", None);
+        Ok(Metrics(answer.await?.body))
+    }
+
+    fn get(&self, name: &str) -> Result<f64> {
+        let value = self
+            .0
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("muster_{name} ")));
+        let value = value.with_context(|| format!("no {name}: {}", self.0))?;
+        Ok(value.parse()?)
+    }
+}
+
+/// What operators need to see before something breaks.
+async fn measured(pool: &Pool) -> Result<()> {
+    let (mut owned, mut committed) = (0.0, 0.0);
+    for id in pool.ids() {
+        let metrics = Metrics::of(pool, id).await?;
+        ensure!(metrics.get("quorum")? == 1.0, "{}", metrics.0);
+        ensure!(metrics.get("members_connected")? == 2.0, "{}", metrics.0);
+        ensure!(metrics.get("log_full")? == 0.0, "{}", metrics.0);
+        ensure!(metrics.get("log_segments")? >= 1.0, "{}", metrics.0);
+        ensure!(metrics.get("log_syncs_total")? >= 1.0, "{}", metrics.0);
+        ensure!(
+            metrics.get("log_sync_seconds_total")? > 0.0,
+            "{}",
+            metrics.0
+        );
+        let stat = rustix::fs::statvfs(pool.data_dir(id))?;
+        let free = (stat.f_bavail * stat.f_frsize) as f64;
+        let told = metrics.get("disk_free_bytes")?;
+        // Others write to this disk, too.
+        ensure!((told / free - 1.0).abs() < 0.5, "{told} and {free}");
+        owned += metrics.get("partitions_owned")?;
+        committed += metrics.get("commit_seconds_count")?;
+    }
+    ensure!(owned == 16.0, "{owned} partitions are owned");
+    ensure!(committed >= 1.0, "no commit was measured");
+    Ok(())
+}
+
 async fn reports() -> Result<()> {
     let mut pool = Pool::start(&PoolSettings::nodes(3)).await?;
     let control = pool.node(1).control.clone();
@@ -100,11 +147,8 @@ async fn reports() -> Result<()> {
             "{path}"
         );
     }
-    let metrics = control.ok("GET", "/metrics", None).await?.body;
-    ensure!(
-        metrics.lines().any(|line| line.starts_with("# TYPE ")),
-        "{metrics}"
-    );
+    pool.add_users(["nurse"]).await?;
+    measured(&pool).await?;
     let stranger = chaos_tests::control::ControlPort {
         token: "wrong".to_owned(),
         ..control.clone()
@@ -126,6 +170,8 @@ async fn reports() -> Result<()> {
         },
     );
     ensure!(unready.await?.contains("quorum"), "the reason is named");
+    let alone = Metrics::of(&pool, 1).await?;
+    ensure!(alone.get("quorum")? == 0.0, "{}", alone.0);
     ensure!(
         control.request("GET", "/health/live", None).await?.status == 200,
         "it lives nevertheless"

@@ -96,7 +96,7 @@ impl Certified {
 
     /// The leaf must name this server.
     pub(crate) fn check_name(&self, name: &str) -> Result<(), CertificateError> {
-        let server_name = ServerName::try_from(name).map_err(|_| self.wrong_name(name))?;
+        let server_name = self.server_name(name)?;
         let leaf =
             ParsedCertificate::try_from(self.leaf()?).map_err(|error| self.unusable(&error))?;
         match rustls::client::verify_server_name(&leaf, &server_name) {
@@ -129,7 +129,7 @@ impl Certified {
                 path: ca_path.to_owned(),
                 reason: error.to_string(),
             })?;
-        let server_name = ServerName::try_from(name).map_err(|_| self.wrong_name(name))?;
+        let server_name = self.server_name(name)?;
         let intermediates = self.chain.get(1..).unwrap_or_default();
         let verified = verifier.verify_server_cert(
             self.leaf()?,
@@ -201,6 +201,10 @@ impl Certified {
         Ok(())
     }
 
+    fn server_name(&self, name: &str) -> Result<ServerName<'static>, CertificateError> {
+        ServerName::try_from(as_certified(name)).map_err(|_| self.wrong_name(name))
+    }
+
     fn wrong_name(&self, expected: &str) -> CertificateError {
         let names = self
             .chain
@@ -225,6 +229,11 @@ impl Certified {
             reason: error.to_string(),
         }
     }
+}
+
+/// A domain as certificates name it: labels beyond ASCII as A-labels (RFC 6125 §6.4.2).
+pub(crate) fn as_certified(domain: &str) -> String {
+    idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_owned())
 }
 
 /// The DNS names and IP addresses of a certificate, for messages.

@@ -3,16 +3,39 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use storage::data_dir::{DataDir, DataDirError};
+
 use crate::config::{ConfigFile, NodeConfig};
-use crate::exit::{Failure, print};
+use crate::exit::{Exit, Failure, print};
 use crate::logging;
+use crate::run::present_token;
 
 /// `muster check-config`
 pub(crate) fn check_config(path: &Path) -> Result<(), Failure> {
     let file = ConfigFile::load(path)?;
     logging::filter(&file)?;
     let config = NodeConfig::validate(&file, Arc::new(rustls::crypto::ring::default_provider()))?;
-    print(&format!("{}: good: {}\n", path.display(), places(&config)))
+    present_token(&config.control.token_file)?;
+    let first = if holds_data(&config)? {
+        ""
+    } else {
+        "; the data folder is empty: the first start needs --new-data"
+    };
+    let places = places(&config);
+    print(&format!("{}: good: {places}{first}\n", path.display()))
+}
+
+/// Whether this node has run here before, or was made here.
+fn holds_data(config: &NodeConfig) -> Result<bool, Failure> {
+    let path = &config.data_dir;
+    let failed = |error: DataDirError| Failure::from_error(Exit::Data, &error);
+    let Some(identity) = DataDir::identity_of(path).map_err(failed)? else {
+        return Ok(false);
+    };
+    identity
+        .check(path, config.pool.id.as_str(), config.node.0)
+        .map_err(failed)?;
+    Ok(true)
 }
 
 /// Where a node can be reached, for people.

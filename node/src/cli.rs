@@ -7,9 +7,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::exit::EXIT_CODES;
 
-/// Muster: a clustered XMPP messaging server.
+/// Muster: a clustered XMPP server for instant messaging and presence
 #[derive(Debug, Parser)]
-#[command(name = "muster", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "muster", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -68,16 +68,16 @@ pub(crate) struct InitArgs {
     #[arg(long, value_delimiter = ',')]
     pub(crate) names: Vec<String>,
     /// Where clients connect and turn to TLS
-    #[arg(long, default_value_t = 5222)]
+    #[arg(long, default_value_t = 5222, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) client_port: u16,
     /// Where clients connect with TLS from the first byte
-    #[arg(long, default_value_t = 5223)]
+    #[arg(long, default_value_t = 5223, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) direct_tls_port: u16,
     /// Where nodes reach each other
-    #[arg(long, default_value_t = 7400)]
+    #[arg(long, default_value_t = 7400, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) cluster_port: u16,
     /// Where operators reach a node
-    #[arg(long, default_value_t = 7480)]
+    #[arg(long, default_value_t = 7480, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) control_port: u16,
     /// Take the next free port where one is in use
     #[arg(long)]
@@ -183,6 +183,7 @@ mod tests {
         check("muster init", false);
         check("muster init --dir run --nodes 0", false);
         check("muster init --dir run --partitions 65", false);
+        check("muster init --dir run --client-port 0", false);
         check("muster run --config a.toml", true);
         check("muster ctl status", true);
         check("muster ctl --config a hashes --json", true);

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     /// Anything else.
     Failed = 1,
+    /// The options don't go together, or one of them can't be meant.
+    CommandLine = 2,
     /// The configuration, or a file that it names.
     Config = 3,
     /// A port is in use or may not be listened on.

@@ -19,10 +19,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use cluster::node_id::NodeId;
+use rustls_pki_types::ServerName;
 use storage::data_dir::DataDir;
 
 use crate::authority::{Authority, Issued};
+use crate::certificate::as_certified;
 use crate::cli::InitArgs;
+use crate::config::ConfigError;
 use crate::config::pool_file::PoolFile;
 use crate::exit::{Exit, Failure, print};
 use crate::secret_file::{Readers, create, random_hex};
@@ -51,8 +54,9 @@ pub(crate) fn make(args: &InitArgs) -> Result<String, Failure> {
     refuse_existing(dir)?;
     let pool = new_pool(args)?;
     let plans = plan(args)?;
+    let client_names = client_names(args, &pool, &plans)?;
     let building = building_dir(dir)?;
-    let made = build(&building, args, &pool, &plans)
+    let made = build(&building, &client_names, &pool, &plans)
         .and_then(|()| fs::rename(&building, dir).map_err(|error| at(dir, &error)));
     if let Err(failure) = made {
         // What was half made is of no use; the failure is what the user must hear of.
@@ -105,13 +109,16 @@ fn new_pool(args: &InitArgs) -> Result<PoolFile, Failure> {
     let conference = format!("conference.{}", args.domain);
     let rooms_domain = args.rooms_domain.as_deref().unwrap_or(&conference);
     let path = args.dir.join("pool.toml");
-    Ok(PoolFile::new(
-        &path,
-        &id,
-        &args.domain,
-        rooms_domain,
-        args.partitions,
-    )?)
+    PoolFile::new(&path, &id, &args.domain, rooms_domain, args.partitions).map_err(|error| {
+        match error {
+            // There is no such file yet: what is wrong in it came from an option.
+            ConfigError::Invalid { key, reason, .. } => {
+                let option = key.replace('_', "-");
+                Failure::new(Exit::CommandLine, format!("--{option}: {reason}"))
+            }
+            other => other.into(),
+        }
+    })
 }
 
 /// Addresses and ports of all nodes.
@@ -131,7 +138,7 @@ fn plan(args: &InitArgs) -> Result<Vec<NodePlan>, Failure> {
                 "--bind: {} addresses for {nodes} nodes: give one, or one a node",
                 bind.len()
             );
-            return Err(Failure::new(Exit::Failed, message));
+            return Err(Failure::new(Exit::CommandLine, message));
         }
     };
     let mut taken = BTreeSet::new();
@@ -169,7 +176,12 @@ fn choose_port(
     Err(Failure::new(Exit::Port, message))
 }
 
-fn build(dir: &Path, args: &InitArgs, pool: &PoolFile, plans: &[NodePlan]) -> Result<(), Failure> {
+fn build(
+    dir: &Path,
+    client_names: &BTreeSet<String>,
+    pool: &PoolFile,
+    plans: &[NodePlan],
+) -> Result<(), Failure> {
     let uncertified = |error: rcgen::Error| {
         Failure::new(
             Exit::Failed,
@@ -181,7 +193,6 @@ fn build(dir: &Path, args: &InitArgs, pool: &PoolFile, plans: &[NodePlan]) -> Re
     make_dir(&ca_dir)?;
     write(&ca_dir.join("ca.pem"), &authority.certificate, Readers::All)?;
     write(&ca_dir.join("ca-key.pem"), &authority.key, Readers::Owner)?;
-    let client_names = client_names(args, pool, plans);
     for plan in plans {
         let node_dir = dir.join(format!("node-{}", plan.id.0));
         make_dir(&node_dir)?;
@@ -201,7 +212,7 @@ fn build(dir: &Path, args: &InitArgs, pool: &PoolFile, plans: &[NodePlan]) -> Re
             .map_err(uncertified)?;
         write_issued(&node_dir, "cluster", &cluster)?;
         let clients = authority
-            .issue_for_server(&pool.constants.domain, &client_names)
+            .issue_for_server(&pool.constants.domain, client_names)
             .map_err(uncertified)?;
         write_issued(&node_dir, "clients", &clients)?;
         let names = BTreeSet::from(["localhost".to_owned(), plan.control.ip().to_string()]);
@@ -244,21 +255,39 @@ fn write_issued(dir: &Path, name: &str, issued: &Issued) -> Result<(), Failure> 
 }
 
 /// Under these names clients may reach any node.
-fn client_names(args: &InitArgs, pool: &PoolFile, plans: &[NodePlan]) -> BTreeSet<String> {
+fn client_names(
+    args: &InitArgs,
+    pool: &PoolFile,
+    plans: &[NodePlan],
+) -> Result<BTreeSet<String>, Failure> {
     let constants = &pool.constants;
-    let fixed = [
-        constants.domain.clone(),
-        constants.rooms_domain.clone(),
-        "localhost".to_owned(),
+    let given = [
+        ("--domain", &constants.domain),
+        ("--rooms-domain", &constants.rooms_domain),
     ];
+    let given = given
+        .into_iter()
+        .chain(args.names.iter().map(|name| ("--names", name)))
+        .map(|(option, name)| certified_name(option, name))
+        .collect::<Result<Vec<_>, Failure>>()?;
     let loopback = (1..=3).map(|last| Ipv4Addr::new(127, 0, 0, last).to_string());
     let own = plans.iter().map(|plan| plan.clients.ip().to_string());
-    fixed
-        .into_iter()
-        .chain(loopback)
+    Ok(loopback
         .chain(own)
-        .chain(args.names.iter().cloned())
-        .collect()
+        .chain(["localhost".to_owned()])
+        .chain(given)
+        .collect())
+}
+
+/// A domain, a wildcard (`*.example.org`) or an IP address in the form that certificates have.
+fn certified_name(option: &str, name: &str) -> Result<String, Failure> {
+    let certified = as_certified(name);
+    let host = certified.strip_prefix("*.").unwrap_or(&certified);
+    if ServerName::try_from(host).is_ok() {
+        return Ok(certified);
+    }
+    let message = format!("{option}: {name:?} is no name that a certificate can have");
+    Err(Failure::new(Exit::CommandLine, message))
 }
 
 /// The keys that have to be given; all others have good defaults.

@@ -86,20 +86,30 @@ fn open_data(config: &NodeConfig, new_data: bool) -> Result<DataDir, Failure> {
 
 /// The token of the control port, made if there is none.
 fn control_token(path: &Path) -> Result<ControlToken, Failure> {
+    if let Some(token) = present_token(path)? {
+        return Ok(token);
+    }
+    let token = random_hex(TOKEN_BYTES);
+    create(path, &format!("{token}\n"), Readers::Owner)
+        .map_err(|error| Failure::new(Exit::Config, format!("{}: {error}", path.display())))?;
+    present_token(path)?
+        .ok_or_else(|| Failure::new(Exit::Config, format!("{}: it has gone", path.display())))
+}
+
+/// The token that is there already.
+pub(crate) fn present_token(path: &Path) -> Result<Option<ControlToken>, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::new(Exit::Config, format!("{}: {error}", path.display()))
     };
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let token = random_hex(TOKEN_BYTES);
-            create(path, &format!("{token}\n"), Readers::Owner).map_err(|error| failed(&error))?;
-            token
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(&error)),
     };
     refuse_exposed(path)?;
-    ControlToken::new(text.trim()).map_err(|error| failed(&error))
+    ControlToken::new(text.trim())
+        .map(Some)
+        .map_err(|error| failed(&error))
 }
 
 /// The two signals that end a node.

@@ -50,6 +50,30 @@ pub struct Identity {
     pub created: u64,
 }
 
+impl Identity {
+    /// Whether the folder is this node's.
+    ///
+    /// # Errors
+    /// [`DataDirError::OtherPool`] and [`DataDirError::OtherNode`].
+    pub fn check(&self, path: &Path, pool_id: &str, node_id: u64) -> Result<(), DataDirError> {
+        if self.pool_id != pool_id {
+            return Err(DataDirError::OtherPool {
+                path: path.to_owned(),
+                found: self.pool_id.clone(),
+                expected: pool_id.to_owned(),
+            });
+        }
+        if self.node_id != node_id {
+            return Err(DataDirError::OtherNode {
+                path: path.to_owned(),
+                found: self.node_id,
+                expected: node_id,
+            });
+        }
+        Ok(())
+    }
+}
+
 /// A node's data folder, locked for this process until it is dropped.
 #[derive(Debug)]
 pub struct DataDir {
@@ -89,20 +113,7 @@ impl DataDir {
             Some(identity) => identity,
             None => make_identity(path, pool_id, node_id).map_err(at)?,
         };
-        if identity.pool_id != pool_id {
-            return Err(DataDirError::OtherPool {
-                path: path.to_owned(),
-                found: identity.pool_id,
-                expected: pool_id.to_owned(),
-            });
-        }
-        if identity.node_id != node_id {
-            return Err(DataDirError::OtherNode {
-                path: path.to_owned(),
-                found: identity.node_id,
-                expected: node_id,
-            });
-        }
+        identity.check(path, pool_id, node_id)?;
         for dir in [LOG_DIR, ARCHIVE_DIR, STATE_DIR, SNAPSHOTS_DIR] {
             fs::create_dir_all(path.join(dir)).map_err(at)?;
         }

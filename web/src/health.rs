@@ -1,7 +1,9 @@
 //! `GET /health/live`, `GET /health/ready` and `GET /metrics`, for load balancers and monitoring.
+//!
+//! Whatever answers GET answers HEAD as well, without the body (RFC 9110 §9.1, §9.3.2).
 
 use actix_web::HttpResponse;
-use actix_web::web::{Data, ServiceConfig, get, resource, to};
+use actix_web::web::{Data, ServiceConfig, get, head, resource, to};
 use serde::Serialize;
 
 use crate::access::{HealthReader, MetricsReader};
@@ -16,16 +18,19 @@ pub(crate) fn routes<B: ControlBackend>(config: &mut ServiceConfig) {
         .service(
             resource("/health/live")
                 .route(get().to(live))
+                .route(head().to(live))
                 .default_service(to(not_allowed)),
         )
         .service(
             resource("/health/ready")
                 .route(get().to(ready::<B>))
+                .route(head().to(ready::<B>))
                 .default_service(to(not_allowed)),
         )
         .service(
             resource("/metrics")
                 .route(get().to(metrics::<B>))
+                .route(head().to(metrics::<B>))
                 .default_service(to(not_allowed)),
         );
 }
@@ -62,5 +67,5 @@ async fn metrics<B: ControlBackend>(_: MetricsReader, backend: Data<B>) -> HttpR
 }
 
 async fn not_allowed() -> Result<HttpResponse, ControlError> {
-    Err(ControlError::MethodNotAllowed("GET"))
+    Err(ControlError::MethodNotAllowed("GET, HEAD"))
 }

@@ -1,7 +1,7 @@
 //! `GET /v1/status`, `GET /v1/partitions` and `GET /v1/partitions/{id}/hash`.
 
 use actix_web::HttpResponse;
-use actix_web::web::{Data, Path, ServiceConfig, get, resource};
+use actix_web::web::{Data, Path, ServiceConfig, get, head, resource};
 
 use crate::access::Operator;
 use crate::backend::ControlBackend;
@@ -12,11 +12,13 @@ pub(crate) fn routes<B: ControlBackend>(config: &mut ServiceConfig) {
         .service(
             resource("/v1/status")
                 .route(get().to(status::<B>))
+                .route(head().to(status::<B>))
                 .default_service(actix_web::web::to(not_allowed)),
         )
         .service(
             resource("/v1/partitions")
                 .route(get().to(partitions::<B>))
+                .route(head().to(partitions::<B>))
                 .default_service(actix_web::web::to(not_allowed)),
         )
         .service(
@@ -45,5 +47,5 @@ async fn partition_hash<B: ControlBackend>(
 }
 
 async fn not_allowed() -> Result<HttpResponse, ControlError> {
-    Err(ControlError::MethodNotAllowed("GET"))
+    Err(ControlError::MethodNotAllowed("GET, HEAD"))
 }

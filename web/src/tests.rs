@@ -156,6 +156,16 @@ impl Reply {
 
 impl Port {
     fn start(backend: Accounts, health_open: bool, metrics_open: bool) -> Port {
+        Port::start_patient(backend, health_open, metrics_open, Duration::from_secs(5))
+    }
+
+    /// With so much time for the head of a request.
+    fn start_patient(
+        backend: Accounts,
+        health_open: bool,
+        metrics_open: bool,
+        request_timeout: Duration,
+    ) -> Port {
         let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let chain = vec![own.cert.der().clone()];
         let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
@@ -181,7 +191,7 @@ impl Port {
             metrics_open,
             connections_max: 16,
             body_bytes_max: 1024,
-            request_timeout: Duration::from_secs(5),
+            request_timeout,
         };
         let server = ControlServer::start(settings, backend).unwrap();
         Port {
@@ -189,6 +199,18 @@ impl Port {
             connector: TlsConnector::from(Arc::new(client)),
             server,
         }
+    }
+
+    /// All that comes back for these bytes until the server closes the connection.
+    async fn raw(&self, bytes: &str) -> String {
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut tls = self.connector.connect(name, tcp).await.unwrap();
+        let mut answer = Vec::new();
+        // A server that has read enough closes, perhaps without TLS's own goodbye; what came before that counts.
+        let _ = tls.write_all(bytes.as_bytes()).await;
+        let _ = tls.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
     }
 
     /// One request on a connection of its own, `extra` being further header lines.
@@ -479,6 +501,82 @@ async fn status_health_and_metrics() {
     );
     let refused = port.ask("GET /v1/nothing", "", "").await;
     assert!(refused.head.contains("cache-control: no-store"));
+    port.server.stop().await;
+}
+
+/// RFC 9110 §9.3.2: as GET, without the body; §15.5.6: what else a page answers to.
+#[actix_web::test]
+async fn heads_and_other_methods() {
+    let port = Port::start(Accounts::default(), true, true);
+    for (page, status) in [
+        ("/health/live", 200),
+        ("/health/ready", 503),
+        ("/metrics", 200),
+        ("/v1/status", 200),
+        ("/v1/partitions", 200),
+        ("/v1/users", 200),
+    ] {
+        let [get, head] = [
+            port.operate(&format!("GET {page}"), "").await,
+            port.operate(&format!("HEAD {page}"), "").await,
+        ];
+        assert_eq!((get.status, head.status), (status, status), "{page}");
+        assert_eq!(head.body, "", "{page}");
+        let length = format!("content-length: {}", get.body.len());
+        assert!(head.head.contains(&length), "{page}: {}", head.head);
+        for method in ["OPTIONS", "TRACE", "DELETE", "FROB"] {
+            let reply = port.operate(&format!("{method} {page}"), "").await;
+            assert_eq!(reply.status, 405, "{method} {page}");
+            assert!(reply.head.contains("allow: get, head"), "{}", reply.head);
+        }
+    }
+    port.server.stop().await;
+}
+
+/// What two readers could take for one request or two (RFC 9112 §11.2) gets one answer, a refusal, and the connection ends.
+#[actix_web::test]
+async fn requests_of_uncertain_length_are_refused() {
+    let port = Port::start(Accounts::default(), true, true);
+    let hidden = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for framing in [
+        "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "Content-Length: 0\r\nContent-Length: 45\r\n\r\n",
+        "Content-Length: +0\r\n\r\n",
+        "Content-Length: -1\r\n\r\n",
+        "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        let request = format!("POST /v1/users HTTP/1.1\r\nHost: localhost\r\n{framing}{hidden}");
+        let answer = port.raw(&request).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{framing:?}: {answer}");
+        assert_eq!(
+            answer.matches("HTTP/1.1 ").count(),
+            1,
+            "{framing:?}: {answer}"
+        );
+        assert!(!answer.contains("muster_sessions"), "{framing:?}: {answer}");
+    }
+    port.server.stop().await;
+}
+
+/// Heads that never end: too slow, too many, too long.
+#[actix_web::test]
+async fn endless_heads_are_cut_off() {
+    let patience = Duration::from_millis(500);
+    let port = Port::start_patient(Accounts::default(), true, true, patience);
+    let begun = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n";
+    let slow = port.raw(begun).await;
+    assert!(slow.starts_with("HTTP/1.1 408 "), "{slow}");
+    let many = format!("{begun}{}", "a: b\r\n".repeat(200));
+    let long = format!("{begun}a: {}", "x".repeat(200 << 10));
+    for head in [many, long] {
+        let answer = port.raw(&head).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400 ") || answer.is_empty(),
+            "{answer}"
+        );
+    }
     port.server.stop().await;
 }
 

@@ -3,7 +3,7 @@
 use actix_web::HttpResponse;
 use actix_web::http::header::LOCATION;
 use actix_web::web::{
-    Data, Json, Path, Query, ServiceConfig, delete, get, post, put, resource, to,
+    Data, Json, Path, Query, ServiceConfig, delete, get, head, post, put, resource, to,
 };
 use serde::Deserialize;
 use xmpp::jid::BareJid;
@@ -26,8 +26,9 @@ pub(crate) fn routes<B: ControlBackend>(config: &mut ServiceConfig) {
         .service(
             resource("/v1/users")
                 .route(get().to(list::<B>))
+                .route(head().to(list::<B>))
                 .route(post().to(create::<B>))
-                .default_service(to(|| not_allowed("GET, POST"))),
+                .default_service(to(|| not_allowed("GET, HEAD, POST"))),
         )
         .service(
             resource("/v1/users/{jid}")

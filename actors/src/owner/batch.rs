@@ -78,6 +78,7 @@ impl OwnerActor {
             self.refused(payload, epoch, ctx);
             return false;
         }
+        let submitted = Instant::now();
         // A leader that lost its followers may wait for ever: then nobody knows, and the origins ask the next owner.
         let submission = tokio::time::timeout(SUBMISSION_MAX, submission);
         self.spawn(ctx, submission, move |actor, outcome, ctx| {
@@ -89,6 +90,8 @@ impl OwnerActor {
             }
             match outcome {
                 Ok(Ok(_)) => {
+                    let seconds = submitted.elapsed().as_secs_f64();
+                    actor.fabric.metrics.commits.observe(seconds);
                     reign.batcher.done();
                     actor.news(ctx);
                 }

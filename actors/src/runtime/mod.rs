@@ -446,7 +446,14 @@ impl NodeHandle {
 
     /// Prometheus' text form.
     pub fn metrics(&self) -> String {
-        self.inner.fabric.metrics.text()
+        let inner = &self.inner;
+        let readings = status::readings(
+            &inner.fabric,
+            &inner.groups,
+            &inner.transport,
+            inner.started,
+        );
+        inner.fabric.metrics.text(&readings)
     }
 
     /// Makes an account.

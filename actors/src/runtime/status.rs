@@ -10,8 +10,10 @@ use cluster::raft::Groups;
 use cluster::transport::{Lane, Transport};
 use serde::Serialize;
 
-use crate::fabric::Fabric;
+use super::Member;
+use crate::fabric::{Fabric, PartitionPlace};
 use crate::isolation::Standing;
+use crate::metrics::Readings;
 
 /// A node's view of the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -186,6 +188,33 @@ fn told(gossip: &Gossiper, node: NodeId) -> (Option<Standing>, Vec<u64>) {
     })
 }
 
+/// What the metrics show besides the counters.
+pub(super) fn readings(
+    fabric: &Arc<Fabric>,
+    groups: &Groups,
+    transport: &Transport,
+    started: Instant,
+) -> Readings {
+    let is_ours = |place: &&PartitionPlace| {
+        let owner = fabric.owner(place.id);
+        owner.is_some_and(|(owner, _)| owner == fabric.node)
+    };
+    let is_connected =
+        |member: &&Member| member.id != fabric.node && transport.connected(member.id, Lane::Route);
+    Readings {
+        log: groups.log_metrics(),
+        partitions_owned: fabric.partitions.iter().filter(is_ours).count(),
+        members_connected: fabric.settings.members.iter().filter(is_connected).count(),
+        quorum: is_in_touch(fabric.standing.get()),
+        uptime_seconds: started.elapsed().as_secs(),
+    }
+}
+
+/// A node that stops still is; where it stands to the quorum is no longer told.
+fn is_in_touch(standing: Standing) -> bool {
+    matches!(standing, Standing::InTouch | Standing::Stopping)
+}
+
 pub(super) fn readiness(fabric: &Arc<Fabric>, groups: &Groups) -> Readiness {
     let statuses = groups.status();
     let failed = statuses
@@ -203,7 +232,7 @@ pub(super) fn readiness(fabric: &Arc<Fabric>, groups: &Groups) -> Readiness {
         .count();
     let standing = fabric.standing.get();
     Readiness {
-        quorum: matches!(standing, Standing::InTouch | Standing::Stopping),
+        quorum: is_in_touch(standing),
         stopping: standing == Standing::Stopping,
         log_full: !groups.log_has_room(),
         groups_failed: u16::try_from(failed).unwrap_or(u16::MAX),

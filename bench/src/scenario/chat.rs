@@ -14,7 +14,9 @@ use crate::ledger::Ledger;
 use crate::login::LoginOptions;
 use crate::pace::Pace;
 use crate::report::Row;
-use crate::scenario::{BODY, Handles, Ids, Meter, SECONDS_MAX, Tally, drain, enter, open_loop};
+use crate::scenario::{
+    BODY, Handles, Ids, Meter, SECONDS_MAX, Tally, chat_message, drain, enter, open_loop,
+};
 use crate::session::{Handle, Observer};
 use crate::target::Target;
 
@@ -112,17 +114,7 @@ impl Chat {
 
 impl Observer for Chat {
     fn stanza(&self, session: &Handle, stanza: Element<'_>, at: Instant) {
-        if stanza.name() != "message" {
-            return;
-        }
-        if stanza.attr("type").as_deref() == Some("error") {
-            return self.tally.error(stanza);
-        }
-        let id = stanza.attr("id").unwrap_or_default();
-        let Some((id, pair)) = id.split_once('.') else {
-            return;
-        };
-        let (Some(message), Ok(pair)) = (self.ids.message(id), pair.parse::<usize>()) else {
+        let Some((message, pair)) = chat_message(&self.ids, &self.tally, stanza) else {
             return;
         };
         let is_receiver = pair < self.pairs && session.index == 2 * pair + 1;

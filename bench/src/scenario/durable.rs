@@ -20,7 +20,9 @@ use crate::ledger::Ledger;
 use crate::login::LoginOptions;
 use crate::pace::Pace;
 use crate::report::Row;
-use crate::scenario::{Handles, Ids, Meter, SECONDS_MAX, Tally, chat, drain, enter, open_loop};
+use crate::scenario::{
+    Handles, Ids, Meter, SECONDS_MAX, Tally, chat, chat_message, drain, enter, open_loop,
+};
 use crate::session::{Handle, Observer};
 use crate::target::Target;
 
@@ -143,17 +145,7 @@ fn covers(h: u32, number: u32) -> bool {
 
 impl Observer for Durable {
     fn stanza(&self, session: &Handle, stanza: Element<'_>, at: Instant) {
-        if stanza.name() != "message" {
-            return;
-        }
-        if stanza.attr("type").as_deref() == Some("error") {
-            return self.tally.error(stanza);
-        }
-        let id = stanza.attr("id").unwrap_or_default();
-        let Some((id, sender)) = id.split_once('.') else {
-            return;
-        };
-        let (Some(message), Ok(sender)) = (self.ids.message(id), sender.parse::<usize>()) else {
+        let Some((message, sender)) = chat_message(&self.ids, &self.tally, stanza) else {
             return;
         };
         let is_receiver = sender < self.addresses.len() && session.index == self.receiver(sender);

@@ -79,7 +79,7 @@ impl Drop for NodeProcess {
     }
 }
 
-fn log_file(config: &Path) -> PathBuf {
+pub(super) fn log_file(config: &Path) -> PathBuf {
     config.with_file_name("log")
 }
 

@@ -15,7 +15,7 @@ use futures_util::Stream;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
 use storage::codec::{decode_frame, encode_frame};
-use storage::log::{GroupId, Log, LogEntry, LogError};
+use storage::log::{GroupId, Log, LogEntry, LogError, LogMetrics};
 use tokio::sync::oneshot;
 
 use super::record::{EntryRecord, LogIdRecord, VoteRecord};
@@ -70,6 +70,11 @@ impl GroupLog {
     /// Whether an append of so many bytes would be taken.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
         self.log.has_room(bytes)
+    }
+
+    /// How the log that all groups share is doing.
+    pub(crate) fn metrics(&self) -> LogMetrics {
+        self.log.metrics()
     }
 
     /// Whether the disk has less free than what is committed may need.

@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
 use openraft::{Config, EmptyNode, Raft};
-use storage::log::Log;
+use storage::log::{Log, LogMetrics};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
@@ -339,6 +339,13 @@ impl Groups {
             .groups
             .iter()
             .all(|node| node.shared.log.has_room(room))
+    }
+
+    /// How the log is doing; all groups share it.
+    pub fn log_metrics(&self) -> LogMetrics {
+        let node = self.inner.groups.first();
+        node.map(|node| node.shared.log.metrics())
+            .unwrap_or_default()
     }
 
     /// Whether a group that this node leads could go to `node` at once: a voter that answers and has nearly all of the log.

@@ -13,6 +13,9 @@ pub(crate) enum ConfigError {
         #[source]
         source: io::Error,
     },
+    /// There is no file.
+    #[error("{}: there is no such file", path.display())]
+    Absent { path: PathBuf },
     /// Not TOML.
     #[error("{}: not TOML: {reason}", path.display())]
     Syntax { path: PathBuf, reason: String },

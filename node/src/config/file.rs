@@ -1,6 +1,7 @@
 //! Reading a file into sections: TOML, known keys, the right kinds of values.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -46,7 +47,7 @@ impl Keys<'_> {
                 section,
                 key,
                 found: if T::SECRET {
-                    "not shown".to_owned()
+                    "something else (not shown)".to_owned()
                 } else {
                     shown(&value)
                 },
@@ -143,9 +144,14 @@ fn syntax(text: &str, error: &toml::de::Error) -> String {
 
 /// Reads a text file.
 pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
-    fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
+    fs::read_to_string(path).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => ConfigError::Absent {
+            path: path.to_owned(),
+        },
+        _ => ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        },
     })
 }
 

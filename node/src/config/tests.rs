@@ -279,6 +279,11 @@ fn values_must_go_together() {
         "muster.toml: [clients] listen_tls: 127.0.0.1:5222 is used twice in this file",
     );
     check_config(
+        "127.0.0.1:5223",
+        "127.0.0.1:0",
+        "muster.toml: [clients] listen_tls: 127.0.0.1:0 names no port",
+    );
+    check_config(
         "\"2=127.0.0.2:7400\"",
         "\"1=127.0.0.2:7400\"",
         "muster.toml: [cluster] members: an id or an address is there twice",
@@ -397,7 +402,7 @@ fn pool_files_are_refused_in_words() {
     let error = pool_file::PoolFile::parse(Path::new("p.toml"), &damaged).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "p.toml: [pool] secret is not shown, but must be the hexadecimal digits that `muster init` wrote"
+        "p.toml: [pool] secret is something else (not shown), but must be the hexadecimal digits that `muster init` wrote"
     );
 }
 

@@ -121,7 +121,11 @@ fn check_listeners(file: &ConfigFile) -> Result<(), ConfigError> {
         .chain([("cluster", "listen", &file.cluster.listen)])
         .chain([("control", "listen", &file.control.listen)]);
     for (section, key, address) in all {
-        if address.port() != 0 && !seen.insert(*address) {
+        if address.port() == 0 {
+            let reason = format!("{address} names no port");
+            return Err(file.invalid(section, key, reason));
+        }
+        if !seen.insert(*address) {
             return Err(file.invalid(
                 section,
                 key,
@@ -301,37 +305,31 @@ fn negotiation(file: &ConfigFile) -> Result<NegotiationLimits, ConfigError> {
     Ok(limits)
 }
 
-fn limits_before_auth(file: &ConfigFile) -> Result<Limits, ConfigError> {
-    let section = &file.limits_before_auth;
-    let limits = Limits {
-        stanza_bytes_max: bytes(
-            file,
-            "limits_before_auth",
-            "stanza_bytes_max",
-            section.stanza_bytes_max,
-        )?,
-        depth_max: section.depth_max,
-        elements_max: section.elements_max,
-        attributes_max: section.attributes_max,
-        namespaces_max: section.namespaces_max,
+/// Two sections with the same keys.
+macro_rules! limits {
+    ($file:ident, $section:ident) => {
+        Limits {
+            stanza_bytes_max: bytes(
+                $file,
+                stringify!($section),
+                "stanza_bytes_max",
+                $file.$section.stanza_bytes_max,
+            )?,
+            depth_max: $file.$section.depth_max,
+            elements_max: $file.$section.elements_max,
+            attributes_max: $file.$section.attributes_max,
+            namespaces_max: $file.$section.namespaces_max,
+        }
     };
+}
+
+fn limits_before_auth(file: &ConfigFile) -> Result<Limits, ConfigError> {
+    let limits = limits!(file, limits_before_auth);
     check_limits(file, "limits_before_auth", limits, 2048)
 }
 
 fn limits_after_auth(file: &ConfigFile) -> Result<Limits, ConfigError> {
-    let section = &file.limits_after_auth;
-    let limits = Limits {
-        stanza_bytes_max: bytes(
-            file,
-            "limits_after_auth",
-            "stanza_bytes_max",
-            section.stanza_bytes_max,
-        )?,
-        depth_max: section.depth_max,
-        elements_max: section.elements_max,
-        attributes_max: section.attributes_max,
-        namespaces_max: section.namespaces_max,
-    };
+    let limits = limits!(file, limits_after_auth);
     // RFC 6120 §13.12: a server must not set the limit below 10,000 bytes.
     check_limits(file, "limits_after_auth", limits, 10_000)
 }

@@ -62,15 +62,13 @@ impl Client {
             return Err(Failure::new(Exit::Config, message));
         }
         let token = fs::read_to_string(token_file).map_err(|error| {
-            let hint = if error.kind() == ErrorKind::NotFound {
-                " (a node makes it at its first start)"
-            } else {
-                ""
+            let reason = match error.kind() {
+                ErrorKind::NotFound => {
+                    "there is no such file; a node makes it at its first start".to_owned()
+                }
+                _ => error.to_string(),
             };
-            Failure::new(
-                Exit::Config,
-                format!("{}: {error}{hint}", token_file.display()),
-            )
+            Failure::new(Exit::Config, format!("{}: {reason}", token_file.display()))
         })?;
         let token = token.trim();
         ControlToken::new(token).map_err(|error| {
@@ -205,6 +203,11 @@ impl Client {
             }
             ureq::Error::Protocol(_) => (Exit::Unavailable, "; is that a control port?"),
             _ => (Exit::Unavailable, ""),
+        };
+        let error = match error {
+            // ureq says what kind of error it is; the system's own sentence is enough.
+            ureq::Error::Io(error) => error.to_string(),
+            error => error.to_string(),
         };
         Failure::new(exit, format!("{}: {error}{hint}", self.url))
     }

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use clap::Parser;
 
 use super::*;
+use crate::certificate::Certified;
 use crate::cli::{Cli, Command};
 
 fn args(dir: &Path, more: &str) -> InitArgs {
@@ -84,15 +85,50 @@ fn what_makes_no_pool_is_refused() {
         assert!(found.ends_with(message), "{found}");
         assert!(fs::read_dir(parent.path()).unwrap().next().is_none());
     };
-    check("--domain a@b", "[pool] domain: \"a@b\" is no domain");
+    check("--domain a@b", "--domain: \"a@b\" is no domain");
     check(
         "--rooms-domain localhost",
-        "[pool] rooms_domain: rooms need a domain of their own",
+        "--rooms-domain: rooms need a domain of their own",
+    );
+    check(
+        "--names chat.example.org,a/b",
+        "--names: \"a/b\" is no name that a certificate can have",
     );
     check(
         "--bind 10.0.0.1,10.0.0.2",
         "--bind: 2 addresses for 3 nodes: give one, or one a node",
     );
+}
+
+/// Clients compare A-labels (RFC 6125 §6.4.2), whatever form the operator typed.
+#[test]
+fn certificates_name_domains_beyond_ascii() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("run");
+    let args = args(
+        &dir,
+        "--nodes 1 --domain bücher.example --names *.büro.example",
+    );
+    make(&args).unwrap();
+    let node = dir.join("node-1");
+    let provider = rustls::crypto::ring::default_provider();
+    let certified = Certified::load(
+        &node.join("clients.pem"),
+        &node.join("clients-key.pem"),
+        &provider,
+    )
+    .unwrap();
+    for name in [
+        "bücher.example",
+        "xn--bcher-kva.example",
+        "conference.bücher.example",
+        "post.büro.example",
+        "localhost",
+        "127.0.0.1",
+    ] {
+        certified.check_name(name).unwrap();
+    }
+    assert!(certified.check_name("other.example").is_err());
 }
 
 #[test]

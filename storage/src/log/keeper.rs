@@ -62,6 +62,7 @@ fn watch_disk(shared: &Shared) {
     // A disk that doesn't say how much is free has none.
     let free = shared.dir.free_bytes().unwrap_or(0);
     let mut inner = shared.lock();
+    inner.metrics.disk_free_bytes = free;
     let wanted = if inner.disk_low {
         least.saturating_add(least / 8)
     } else {

@@ -311,6 +311,8 @@ pub struct LogMetrics {
     pub queued_bytes: usize,
     /// Gauge: bytes in the cache.
     pub cache_bytes: usize,
+    /// Gauge: bytes that are free on the log's file system, as last looked at.
+    pub disk_free_bytes: u64,
     /// Gauge: no new segment can be made, or less than the reserve is free; entries are, or soon will be, refused.
     pub full: bool,
 }

@@ -261,11 +261,9 @@ impl StreamCore {
             .end()
             .end();
         self.send(writer.finish());
-        if refusal == Refusal::WrongProof
-            && let Some(negotiation) = &mut self.negotiation
-        {
-            negotiation.wrong_proofs += 1;
-            if negotiation.wrong_proofs >= self.config.negotiation.wrong_proofs_max {
+        if refusal == Refusal::WrongProof {
+            self.wrong_proofs += 1;
+            if self.wrong_proofs >= self.config.negotiation.wrong_proofs_max {
                 return self.fail(StreamErrorCondition::PolicyViolation);
             }
         }

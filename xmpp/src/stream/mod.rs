@@ -60,6 +60,8 @@ pub struct StreamCore {
     header_sent: bool,
     /// Whether our `</stream:stream>` is out: nothing may follow it (RFC 6120 §4.4).
     ended: bool,
+    /// Passwords that were wrong, on this stream.
+    wrong_proofs: u32,
     /// The default language of the peer's stanzas (RFC 6120 §4.7.4).
     lang: Option<Box<str>>,
     effects: VecDeque<StreamEffect>,
@@ -78,7 +80,6 @@ struct Negotiation {
     bytes: usize,
     /// Bytes since an answer is waited for.
     bytes_waiting: usize,
-    wrong_proofs: u32,
     step_by: Instant,
     end_by: Instant,
 }
@@ -98,7 +99,6 @@ impl StreamCore {
             elements: 0,
             bytes: 0,
             bytes_waiting: 0,
-            wrong_proofs: 0,
             step_by: now + limits.step,
             end_by: now + limits.total,
         };
@@ -108,6 +108,7 @@ impl StreamCore {
             encrypted: transport == Transport::DirectTls,
             header_sent: false,
             ended: false,
+            wrong_proofs: 0,
             lang: None,
             effects: VecDeque::new(),
             negotiation: Some(Box::new(negotiation)),
@@ -174,6 +175,11 @@ impl StreamCore {
             (State::BindExpected(state), event) => self.bind_event(state, event),
             (state, _) => state,
         };
+    }
+
+    /// How many wrong passwords were tried on this stream.
+    pub fn wrong_proofs(&self) -> u32 {
+        self.wrong_proofs
     }
 
     /// When [`StreamCore::handle_timeout`] wants to be called.
