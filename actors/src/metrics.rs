@@ -2,8 +2,9 @@
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 /// Counters and gauges of a node.
 pub struct Metrics {
@@ -38,6 +39,7 @@ pub struct Metrics {
     pub frames_relayed: Counter,
     /// Rooms, users, owners and links that panicked and were replaced.
     pub panics: Counter,
+    certificates: Family<[(&'static str, &'static str); 1], Gauge>,
 }
 
 impl Default for Metrics {
@@ -76,6 +78,13 @@ impl Default for Metrics {
         let mailboxes_full = counter("mailboxes_full", "Work given up because a mailbox was full");
         let sessions = Gauge::default();
         registry.register("sessions", "Bound sessions", sessions.clone());
+        let certificates = Family::default();
+        registry.register_with_unit(
+            "certificate_not_after_timestamp",
+            "When a certificate ends, since 1970",
+            Unit::Seconds,
+            certificates.clone(),
+        );
         Metrics {
             registry,
             connections,
@@ -93,11 +102,18 @@ impl Default for Metrics {
             mailboxes_full,
             frames_relayed,
             panics,
+            certificates,
         }
     }
 }
 
 impl Metrics {
+    /// When one of the node's certificates ends, in seconds since 1970.
+    pub fn certificate_ends(&self, what: &'static str, ends: i64) {
+        let label = [("certificate", what)];
+        self.certificates.get_or_create(&label).set(ends);
+    }
+
     /// Prometheus' text form.
     pub fn text(&self) -> String {
         let mut text = String::new();

@@ -28,7 +28,7 @@ use cluster::machine::Replica;
 use cluster::node_id::{Group, Incarnation, NodeId, PartitionId};
 use cluster::raft::{Groups, GroupsError};
 use cluster::transport::{
-    ProtocolRange, Transport, TransportConfig, TransportError, TransportLimits,
+    ClusterTls, ProtocolRange, Transport, TransportConfig, TransportError, TransportLimits,
 };
 use messaging::apply::Surroundings;
 use messaging::slot::PartitionTable;
@@ -428,6 +428,19 @@ impl NodeHandle {
     /// Prometheus' text form.
     pub fn metrics(&self) -> String {
         self.inner.fabric.metrics.text()
+    }
+
+    /// Certificates and key towards other nodes from now on; open connections stay.
+    ///
+    /// # Errors
+    /// They are not this node's.
+    pub fn reload_cluster_tls(&self, tls: &ClusterTls) -> Result<(), TransportError> {
+        self.inner.transport.reload_tls(tls)
+    }
+
+    /// When one of the node's certificates ends, in seconds since 1970: for the metrics.
+    pub fn certificate_ends(&self, what: &'static str, ends: i64) {
+        self.inner.fabric.metrics.certificate_ends(what, ends);
     }
 
     /// Makes an account.
