@@ -4,6 +4,7 @@ use std::fmt;
 
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
@@ -58,6 +59,7 @@ pub struct Metrics {
     pub panics: Counter,
     /// From the submission of a batch by its owner to its commit and the end of its application here.
     pub commits: Histogram,
+    certificates: Family<[(&'static str, &'static str); 1], Gauge>,
 }
 
 /// What is not counted but looked at when somebody asks.
@@ -136,6 +138,13 @@ impl Default for Metrics {
             Unit::Seconds,
             commits.clone(),
         );
+        let certificates = Family::default();
+        registry.register_with_unit(
+            "certificate_not_after_timestamp",
+            "When a certificate ends, since 1970",
+            Unit::Seconds,
+            certificates.clone(),
+        );
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program", version);
         Metrics {
@@ -161,11 +170,18 @@ impl Default for Metrics {
             frames_relayed,
             panics,
             commits,
+            certificates,
         }
     }
 }
 
 impl Metrics {
+    /// When one of the node's certificates ends, in seconds since 1970.
+    pub fn certificate_ends(&self, what: &'static str, ends: i64) {
+        let label = [("certificate", what)];
+        self.certificates.get_or_create(&label).set(ends);
+    }
+
     /// Prometheus' text form, with what was looked at just now.
     pub fn text(&self, readings: &Readings) -> String {
         let mut text = String::new();

@@ -379,6 +379,11 @@ impl Pool {
         self.signal(id, rustix::process::Signal::CONT)
     }
 
+    /// Asks a node to read its certificates anew: SIGHUP.
+    pub fn hangup(&self, id: u64) -> Result<()> {
+        self.signal(id, rustix::process::Signal::HUP)
+    }
+
     fn signal(&self, id: u64, signal: rustix::process::Signal) -> Result<()> {
         let process = self.node(id).process.as_ref();
         process

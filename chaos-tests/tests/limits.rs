@@ -374,6 +374,7 @@ async fn balancer_and_tls() -> Result<()> {
     wire.send(&proxied([192, 0, 2, 77])).await?;
     let wire = wire.into_tls(DOMAIN, &login.tls).await?;
     let client = Client::over(&login, wire).await?;
+    client.close().await?;
     // The line of the session names the client.
     until("the line of the session", PROMPT, async || {
         let log = node.log().ok()?;
@@ -381,8 +382,7 @@ async fn balancer_and_tls() -> Result<()> {
             |line: &&str| line.contains("romeo@localhost/") && line.contains("address=192.0.2.77");
         log.lines().find(named).map(drop)
     })
-    .await?;
-    client.close().await
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -46,6 +46,16 @@ impl Authority {
         })
     }
 
+    /// The CA of a pool that was made before, from its certificate and key as PEM.
+    pub(crate) fn open(certificate: String, key: String) -> Result<Authority, rcgen::Error> {
+        let issuer = Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key)?)?;
+        Ok(Authority {
+            issuer,
+            certificate,
+            key,
+        })
+    }
+
     /// A node's certificate towards other nodes: one name, both directions.
     pub(crate) fn issue_for_node(
         &self,

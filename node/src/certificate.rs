@@ -1,13 +1,15 @@
 //! Certificates from files, checked before anything starts: that they read, hold today, fit their key and name us.
+//!
+//! A server shows a [`Shown`] certificate: another may take its place while connections are open.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
-use rustls::server::ParsedCertificate;
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError as Fault, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
@@ -19,6 +21,7 @@ pub(crate) struct Certified {
     path: PathBuf,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    signing: Arc<CertifiedKey>,
 }
 
 /// What is wrong with a certificate.
@@ -76,22 +79,30 @@ impl Certified {
             what: "key",
             reason: error.to_string(),
         })?;
-        let certified = Certified {
-            path: path.to_owned(),
-            chain,
-            key,
-        };
-        certified.check_time()?;
-        let signing =
-            CertifiedKey::from_der(certified.chain.clone(), certified.key.clone_key(), provider);
-        match signing {
-            Ok(_) => Ok(certified),
+        check_time(path, &chain)?;
+        match CertifiedKey::from_der(chain.clone(), key.clone_key(), provider) {
+            Ok(signing) => Ok(Certified {
+                path: path.to_owned(),
+                chain,
+                key,
+                signing: Arc::new(signing),
+            }),
             Err(rustls::Error::InconsistentKeys(_)) => Err(CertificateError::OtherKey {
                 path: path.to_owned(),
                 key: key_path.to_owned(),
             }),
-            Err(error) => Err(certified.unusable(&error)),
+            Err(error) => Err(unusable(path, &error)),
         }
+    }
+
+    /// The file it came from.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// When the first certificate of the chain ends, in seconds since 1970.
+    pub(crate) fn ends(&self) -> Option<i64> {
+        ends(&self.chain)
     }
 
     /// The leaf must name this server.
@@ -150,22 +161,23 @@ impl Certified {
         }
     }
 
-    /// A server that shows this certificate and asks clients for none.
+    /// A server that shows this certificate, until another takes its place, and asks clients for none.
     pub(crate) fn server_config(
         &self,
         provider: Arc<CryptoProvider>,
-    ) -> Result<ServerConfig, CertificateError> {
-        ServerConfig::builder_with_provider(provider)
+    ) -> Result<(ServerConfig, Arc<Shown>), CertificateError> {
+        let shown = Arc::new(Shown(RwLock::new(Arc::clone(&self.signing))));
+        let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| self.unusable(&error))?
             .with_no_client_auth()
-            .with_single_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(|error| self.unusable(&error))
+            .with_cert_resolver(Arc::clone(&shown) as Arc<dyn ResolvesServerCert>);
+        Ok((config, shown))
     }
 
     /// The chain and the key.
-    pub(crate) fn into_parts(self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        (self.chain, self.key)
+    pub(crate) fn parts(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        (self.chain.clone(), self.key.clone_key())
     }
 
     fn leaf(&self) -> Result<&CertificateDer<'static>, CertificateError> {
@@ -174,31 +186,6 @@ impl Certified {
             what: "certificate",
             reason: "the file is empty".to_owned(),
         })
-    }
-
-    /// Every certificate of the chain must hold now.
-    fn check_time(&self) -> Result<(), CertificateError> {
-        let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
-        for der in &self.chain {
-            let (_, certificate) =
-                X509Certificate::from_der(der).map_err(|error| self.unusable(&error))?;
-            let validity = certificate.validity();
-            if now > validity.not_after.timestamp() {
-                let since = validity.not_after.to_string();
-                return Err(CertificateError::Expired {
-                    path: self.path.clone(),
-                    since,
-                });
-            }
-            if now < validity.not_before.timestamp() {
-                let from = validity.not_before.to_string();
-                return Err(CertificateError::NotYetValid {
-                    path: self.path.clone(),
-                    from,
-                });
-            }
-        }
-        Ok(())
     }
 
     fn server_name(&self, name: &str) -> Result<ServerName<'static>, CertificateError> {
@@ -224,10 +211,7 @@ impl Certified {
     }
 
     fn unusable(&self, error: &dyn std::fmt::Display) -> CertificateError {
-        CertificateError::Unusable {
-            path: self.path.clone(),
-            reason: error.to_string(),
-        }
+        unusable(&self.path, error)
     }
 }
 
@@ -236,8 +220,66 @@ pub(crate) fn as_certified(domain: &str) -> String {
     idna::domain_to_ascii(domain).unwrap_or_else(|_| domain.to_owned())
 }
 
-/// The DNS names and IP addresses of a certificate, for messages.
-fn names(der: &CertificateDer<'_>) -> Vec<String> {
+/// The certificate that a server shows to whoever connects next.
+#[derive(Debug)]
+pub(crate) struct Shown(RwLock<Arc<CertifiedKey>>);
+
+impl Shown {
+    /// Shows another one from now on. Open connections stay as they are.
+    pub(crate) fn replace(&self, by: &Certified) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&by.signing);
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(
+            &self.0.read().unwrap_or_else(PoisonError::into_inner),
+        ))
+    }
+}
+
+fn unusable(path: &Path, error: &dyn std::fmt::Display) -> CertificateError {
+    CertificateError::Unusable {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+/// Every certificate of a chain must hold now.
+fn check_time(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(), CertificateError> {
+    let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+    for der in chain {
+        let (_, certificate) =
+            X509Certificate::from_der(der).map_err(|error| unusable(path, &error))?;
+        let validity = certificate.validity();
+        if now > validity.not_after.timestamp() {
+            return Err(CertificateError::Expired {
+                path: path.to_owned(),
+                since: validity.not_after.to_string(),
+            });
+        }
+        if now < validity.not_before.timestamp() {
+            return Err(CertificateError::NotYetValid {
+                path: path.to_owned(),
+                from: validity.not_before.to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// When the first of some certificates ends, in seconds since 1970; `None`: none can be read.
+pub(crate) fn ends(chain: &[CertificateDer<'_>]) -> Option<i64> {
+    let end = |der: &CertificateDer<'_>| {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    };
+    chain.iter().filter_map(end).min()
+}
+
+/// The DNS names and IP addresses of a certificate.
+pub(crate) fn names(der: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(der) else {
         return Vec::new();
     };

@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Runs one node until SIGINT or SIGTERM; a second signal ends it at once
     Run(RunArgs),
+    /// Makes new certificates and keys for a node, under the names of the old ones
+    Renew(RenewArgs),
     /// Operates a running node over its control port
     Ctl(CtlArgs),
     /// Says whether a node could start with this configuration
@@ -93,6 +95,17 @@ pub(crate) struct RunArgs {
     /// Make the data folder if there is none: only for a node that has never run
     #[arg(long)]
     pub(crate) new_data: bool,
+}
+
+/// `muster renew`
+#[derive(Debug, Args)]
+pub(crate) struct RenewArgs {
+    /// The node's configuration: says where its certificates are
+    #[arg(long, default_value = "muster.toml")]
+    pub(crate) config: PathBuf,
+    /// The folder with the pool's ca.pem and ca-key.pem
+    #[arg(long)]
+    pub(crate) ca: PathBuf,
 }
 
 /// `muster ctl`
@@ -185,6 +198,8 @@ mod tests {
         check("muster init --dir run --partitions 65", false);
         check("muster init --dir run --client-port 0", false);
         check("muster run --config a.toml", true);
+        check("muster renew --config a.toml --ca ca", true);
+        check("muster renew --config a.toml", false);
         check("muster ctl status", true);
         check("muster ctl --config a hashes --json", true);
         check("muster ctl --config a status --json", true);

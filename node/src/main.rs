@@ -7,7 +7,9 @@
 //! ```
 //!
 //! - [`cli`]: what may be typed; [`exit`]: what a failure says and which code it ends with.
-//! - [`config`]: `muster.toml` and the pool file; [`certificate`]: certificates from files; [`check`]: `muster check-config`.
+//! - [`config`]: `muster.toml` and the pool file; [`check`]: `muster check-config`.
+//! - [`certificate`]: a certificate from files; [`identities`]: all of a node's; [`rotation`]: others take their place;
+//!   [`renew`]: `muster renew` makes them.
 //! - [`tickets`]: clients resume TLS on any node.
 //! - [`init`]: new pools; [`authority`]: their CA; [`secret_file`]: files for the owner's eyes.
 //! - [`run`]: one life of a node; [`disk`]: a full disk explained; [`logging`]: what it says meanwhile; [`backend`]: the node behind its control port.
@@ -21,10 +23,13 @@ mod exit;
 mod certificate;
 mod check;
 mod config;
+mod identities;
+mod rotation;
 mod tickets;
 
 mod authority;
 mod init;
+mod renew;
 mod secret_file;
 
 mod backend;
@@ -49,6 +54,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Init(args) => init::init(&args),
         Command::Run(args) => run::run(&args),
+        Command::Renew(args) => renew::renew(&args),
         Command::Ctl(args) => ctl::ctl(&args),
         Command::CheckConfig { file } => check::check_config(&file),
         Command::Config {

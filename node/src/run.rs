@@ -15,6 +15,7 @@ use cluster::transport::TransportError;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use storage::data_dir::{DataDir, DataDirError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 use web::{ControlServer, ControlServerError, ControlSettings, ControlToken};
 
 use crate::backend::Backend;
@@ -27,6 +28,7 @@ use crate::disk::DataDisk;
 use crate::exit::{Exit, Failure, print};
 use crate::init::TOKEN_BYTES;
 use crate::logging;
+use crate::rotation::{LOOK_EVERY, Rotation};
 use crate::secret_file::{Readers, create, random_hex};
 
 /// How often a node that has started looks whether all partitions have owners.
@@ -39,20 +41,32 @@ const SIGNALLED: i32 = 128;
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let file = ConfigFile::load(&args.config)?;
     logging::start(&file)?;
-    let config = NodeConfig::validate(&file, Arc::new(rustls::crypto::ring::default_provider()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = NodeConfig::validate(&file, Arc::clone(&provider))?;
     raise_open_files();
     let disk = DataDisk::new(&config.data_dir, config.log_options.disk_free_bytes_min);
-    live(config, args.new_data, disk.clone()).map_err(|failure| match failure.exit {
+    let shown = (
+        Arc::clone(&config.clients.shown),
+        Arc::clone(&config.control.shown),
+    );
+    let pool = config.pool.clone();
+    let rotation = Rotation::new(file, pool, provider, shown, config.ends.clone());
+    live(config, rotation, args.new_data, disk.clone()).map_err(|failure| match failure.exit {
         Exit::Data | Exit::Failed => disk.explain(failure),
         _ => failure,
     })
 }
 
-fn live(mut config: NodeConfig, new_data: bool, disk: DataDisk) -> Result<(), Failure> {
+fn live(
+    mut config: NodeConfig,
+    rotation: Rotation,
+    new_data: bool,
+    disk: DataDisk,
+) -> Result<(), Failure> {
     config.raft.on_failure = disk.on_failure();
     let data = open_data(&config, new_data)?;
     let token = control_token(&config.control.token_file)?;
-    actix_rt::System::new().block_on(serve(config, data, token))
+    actix_rt::System::new().block_on(serve(config, rotation, data, token))
 }
 
 /// Every client is an open file: the hard limit is what the operator means.
@@ -112,10 +126,11 @@ pub(crate) fn present_token(path: &Path) -> Result<Option<ControlToken>, Failure
         .map_err(|error| failed(&error))
 }
 
-/// The two signals that end a node.
+/// The two signals that end a node, and the one that makes it read its certificates anew.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -124,19 +139,34 @@ impl Signals {
         Ok(Signals {
             interrupt: catch(SignalKind::interrupt())?,
             terminate: catch(SignalKind::terminate())?,
+            hangup: catch(SignalKind::hangup())?,
         })
     }
 
-    /// The next one's number.
+    /// The number of the next one that ends the node.
     async fn next(&mut self) -> i32 {
         tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
             _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
         }
     }
+
+    /// `None`: the one that does not end the node.
+    async fn next_or_hangup(&mut self) -> Option<i32> {
+        tokio::select! {
+            _ = self.interrupt.recv() => Some(SignalKind::interrupt().as_raw_value()),
+            _ = self.terminate.recv() => Some(SignalKind::terminate().as_raw_value()),
+            _ = self.hangup.recv() => None,
+        }
+    }
 }
 
-async fn serve(config: NodeConfig, data: DataDir, token: ControlToken) -> Result<(), Failure> {
+async fn serve(
+    config: NodeConfig,
+    rotation: Rotation,
+    data: DataDir,
+    token: ControlToken,
+) -> Result<(), Failure> {
     let mut signals = Signals::catch()?;
     let places = places(&config);
     let domain = config.pool.constants.domain.clone();
@@ -161,7 +191,7 @@ async fn serve(config: NodeConfig, data: DataDir, token: ControlToken) -> Result
             return Err(Failure::from_error(Exit::Port, &error));
         }
     };
-    let signal = serve_until(&node, &places, &mut signals).await?;
+    let signal = serve_until(&node, &places, rotation, &mut signals).await?;
     tracing::info!(signal, "stopping; a second signal ends the process at once");
     tokio::select! {
         // The control port goes last: until then it says that the node is not ready, and why.
@@ -177,8 +207,10 @@ async fn serve(config: NodeConfig, data: DataDir, token: ControlToken) -> Result
 async fn serve_until(
     node: &NodeHandle,
     places: &str,
+    mut rotation: Rotation,
     signals: &mut Signals,
 ) -> Result<i32, Failure> {
+    rotation.look(node, false);
     loop {
         let readiness = node.ready();
         if readiness.is_ready() {
@@ -191,7 +223,17 @@ async fn serve_until(
     }
     tracing::info!("ready");
     print(&format!("ready: {places}\n"))?;
-    Ok(signals.next().await)
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            signal = signals.next_or_hangup() => match signal {
+                Some(signal) => return Ok(signal),
+                None => rotation.look(node, true),
+            },
+            _ = looks.tick() => rotation.look(node, false),
+        }
+    }
 }
 
 /// Each cause has its code.

@@ -1,6 +1,6 @@
-//! Files: made whole or not at all, never over another, secrets for the owner's eyes only.
+//! Files: made whole or not at all, replaced only on purpose, secrets for the owner's eyes only.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -27,6 +27,10 @@ pub(crate) fn create(path: &Path, text: &str, readers: Readers) -> io::Result<()
         .open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
+    sync_parent(path)
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
     match path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
@@ -34,6 +38,20 @@ pub(crate) fn create(path: &Path, text: &str, readers: Readers) -> io::Result<()
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
     }
+}
+
+/// Puts a file in the place of another, or of none: whoever looks sees the old one or the new one, whole.
+pub(crate) fn replace(path: &Path, text: &str, readers: Readers) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.part", random_hex(4)));
+    let part = path.with_file_name(name);
+    let made = create(&part, text, readers).and_then(|()| fs::rename(&part, path));
+    if made.is_err() {
+        // What was half made is of no use; the failure is what the user must hear of.
+        let _ = fs::remove_file(&part);
+        return made;
+    }
+    sync_parent(path)
 }
 
 /// So many random bytes as hexadecimal digits.

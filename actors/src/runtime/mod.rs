@@ -29,7 +29,7 @@ use cluster::node_id::{Group, Incarnation, NodeId, PartitionId};
 use cluster::raft::{Groups, GroupsError};
 use cluster::replica_hash::ReplicaHash;
 use cluster::transport::{
-    ProtocolRange, Transport, TransportConfig, TransportError, TransportLimits,
+    ClusterTls, ProtocolRange, Transport, TransportConfig, TransportError, TransportLimits,
 };
 use messaging::apply::Surroundings;
 use messaging::slot::PartitionTable;
@@ -454,6 +454,19 @@ impl NodeHandle {
             inner.started,
         );
         inner.fabric.metrics.text(&readings)
+    }
+
+    /// Certificates and key towards other nodes from now on; open connections stay.
+    ///
+    /// # Errors
+    /// They are not this node's.
+    pub fn reload_cluster_tls(&self, tls: &ClusterTls) -> Result<(), TransportError> {
+        self.inner.transport.reload_tls(tls)
+    }
+
+    /// When one of the node's certificates ends, in seconds since 1970: for the metrics.
+    pub fn certificate_ends(&self, what: &'static str, ends: i64) {
+        self.inner.fabric.metrics.certificate_ends(what, ends);
     }
 
     /// Makes an account.

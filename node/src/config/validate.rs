@@ -10,7 +10,7 @@ use std::time::Duration;
 use actors::allowance::UserPaces;
 use cluster::node_id::NodeId;
 use cluster::raft::{OnFailure, PAYLOAD_BYTES_LEAST, RaftSettings};
-use cluster::transport::{ClusterTls, certificate_name};
+use cluster::transport::ClusterTls;
 use messaging::user::archive_page::PAGE_ROWS_MAX;
 use rustls::crypto::CryptoProvider;
 use storage::log::LogOptions;
@@ -24,9 +24,10 @@ use super::error::ConfigError;
 use super::file::ConfigFile;
 use super::knob::Size;
 use super::paces;
-use super::pool_file::{PoolFile, refuse_exposed};
+use super::pool_file::PoolFile;
 use super::sections::{Clients, Control, Storage};
-use crate::certificate::{Certified, read_chain};
+use crate::certificate::Shown;
+use crate::identities::{CertificateEnd, Identities};
 use crate::tickets::PoolTickets;
 
 /// A configuration that a node can start with.
@@ -40,6 +41,8 @@ pub(crate) struct NodeConfig {
     pub(crate) storage: Storage,
     pub(crate) log_options: LogOptions,
     pub(crate) raft: RaftSettings,
+    /// When its certificates end.
+    pub(crate) ends: Vec<CertificateEnd>,
 }
 
 /// The node among the others.
@@ -54,6 +57,8 @@ pub(crate) struct ClusterConfig {
 pub(crate) struct ClientsConfig {
     pub(crate) section: Clients,
     pub(crate) tls: Arc<rustls::ServerConfig>,
+    /// What `tls` shows.
+    pub(crate) shown: Arc<Shown>,
     pub(crate) scram_iterations: NonZeroU32,
     pub(crate) negotiation: NegotiationLimits,
     pub(crate) limits_before_auth: Limits,
@@ -71,6 +76,8 @@ pub(crate) struct ClientsConfig {
 pub(crate) struct ControlConfig {
     pub(crate) section: Control,
     pub(crate) tls: rustls::ServerConfig,
+    /// What `tls` shows.
+    pub(crate) shown: Arc<Shown>,
     pub(crate) token_file: PathBuf,
 }
 
@@ -90,15 +97,18 @@ impl NodeConfig {
     ) -> Result<NodeConfig, ConfigError> {
         let pool = PoolFile::load(&file.existing("pool", "file", &file.pool.file)?)?;
         check_listeners(file)?;
+        check_members(file)?;
+        let identities = Identities::load(file, &pool, &provider)?;
         Ok(NodeConfig {
             node: NodeId(file.node.id),
             data_dir: file.resolve(&file.node.data_dir),
-            cluster: cluster(file, &pool, provider.clone())?,
-            clients: clients(file, &pool, provider.clone())?,
-            control: control(file, provider)?,
+            cluster: cluster(file, &identities),
+            clients: clients(file, &pool, &identities, provider.clone())?,
+            control: control(file, &identities, provider)?,
             storage: file.storage.clone(),
             log_options: log_options(file)?,
             raft: raft(file)?,
+            ends: identities.ends(),
             pool,
         })
     }
@@ -136,12 +146,8 @@ fn check_listeners(file: &ConfigFile) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn cluster(
-    file: &ConfigFile,
-    pool: &PoolFile,
-    provider: Arc<CryptoProvider>,
-) -> Result<ClusterConfig, ConfigError> {
-    let node = NodeId(file.node.id);
+/// This node is one of its pool's members, and each of them is there once.
+fn check_members(file: &ConfigFile) -> Result<(), ConfigError> {
     let members = &file.cluster.members;
     let ids: BTreeSet<u64> = members.iter().map(|member| member.id).collect();
     let addresses: BTreeSet<&str> = members
@@ -151,29 +157,26 @@ fn cluster(
     if ids.len() < members.len() || addresses.len() < members.len() {
         return Err(file.invalid("cluster", "members", "an id or an address is there twice"));
     }
-    if !ids.contains(&node.0) {
-        let reason = format!("this node, {}, is not among them ([node] id)", node.0);
+    let node = file.node.id;
+    if !ids.contains(&node) {
+        let reason = format!("this node, {node}, is not among them ([node] id)");
         return Err(file.invalid("cluster", "members", reason));
     }
-    let ca_path = file.existing("cluster", "ca", &file.cluster.ca)?;
-    let key_path = file.existing("cluster", "key", &file.cluster.key)?;
-    let certified = Certified::load(
-        &file.existing("cluster", "certificate", &file.cluster.certificate)?,
-        &key_path,
-        &provider,
-    )?;
-    certified.check_authority(&certificate_name(node, &pool.id), &ca_path, provider)?;
-    refuse_exposed(&key_path)?;
-    let (chain, key) = certified.into_parts();
-    Ok(ClusterConfig {
+    Ok(())
+}
+
+fn cluster(file: &ConfigFile, identities: &Identities) -> ClusterConfig {
+    ClusterConfig {
         listen: file.cluster.listen,
-        members: members
+        members: file
+            .cluster
+            .members
             .iter()
             .map(|member| (NodeId(member.id), member.address.clone()))
             .collect(),
-        tls: ClusterTls::new(read_chain(&ca_path)?, chain, key),
+        tls: identities.cluster_tls(),
         quorum_wait: file.cluster.quorum_wait.0,
-    })
+    }
 }
 
 /// What needs nothing but the section itself.
@@ -217,6 +220,7 @@ fn check_clients(file: &ConfigFile) -> Result<(), ConfigError> {
 fn clients(
     file: &ConfigFile,
     pool: &PoolFile,
+    identities: &Identities,
     provider: Arc<CryptoProvider>,
 ) -> Result<ClientsConfig, ConfigError> {
     check_clients(file)?;
@@ -229,12 +233,7 @@ fn clients(
                 format!("{iterations} is not {SCRAM_ITERATIONS_MIN} to {SCRAM_ITERATIONS_MAX}");
             file.invalid("clients", "scram_iterations", reason)
         })?;
-    let key_path = file.existing("clients", "key", &section.key)?;
-    let certificate = file.existing("clients", "certificate", &section.certificate)?;
-    let certified = Certified::load(&certificate, &key_path, &provider)?;
-    certified.check_name(&pool.constants.domain)?;
-    refuse_exposed(&key_path)?;
-    let mut tls = certified.server_config(provider)?;
+    let (mut tls, shown) = identities.clients.server_config(provider)?;
     tls.alpn_protocols = vec![ALPN_CLIENT.to_vec()];
     tls.ticketer = Arc::new(PoolTickets::new(&pool.secret));
     let limits_after_auth = limits_after_auth(file)?;
@@ -255,6 +254,7 @@ fn clients(
         user_paces,
         registrations: paces::registrations(file)?,
         tls: Arc::new(tls),
+        shown,
         scram_iterations,
         negotiation: negotiation(file)?,
         limits_before_auth: limits_before_auth(file)?,
@@ -404,12 +404,12 @@ fn outbound(file: &ConfigFile) -> Result<OutboundLimits, ConfigError> {
     })
 }
 
-fn control(file: &ConfigFile, provider: Arc<CryptoProvider>) -> Result<ControlConfig, ConfigError> {
+fn control(
+    file: &ConfigFile,
+    identities: &Identities,
+    provider: Arc<CryptoProvider>,
+) -> Result<ControlConfig, ConfigError> {
     let section = file.control.clone();
-    let key_path = file.existing("control", "key", &section.key)?;
-    let certificate = file.existing("control", "certificate", &section.certificate)?;
-    let certified = Certified::load(&certificate, &key_path, &provider)?;
-    refuse_exposed(&key_path)?;
     if section.connections_max == 0 || section.request_timeout.0.is_zero() {
         return Err(file.invalid(
             "control",
@@ -420,8 +420,10 @@ fn control(file: &ConfigFile, provider: Arc<CryptoProvider>) -> Result<ControlCo
     if section.body_bytes_max.0 < 4096 {
         return Err(file.invalid("control", "body_bytes_max", "must be at least 4 KiB"));
     }
+    let (tls, shown) = identities.control.server_config(provider)?;
     Ok(ControlConfig {
-        tls: certified.server_config(provider)?,
+        tls,
+        shown,
         token_file: file.resolve(&section.token_file),
         section,
     })
