@@ -300,7 +300,7 @@ impl SessionActor {
         }
         match outcome {
             Outcome::Answered(Answer::Done { .. }) => {
-                self.room_answered(&handling.stanza);
+                self.room_answered(&handling.stanza, false);
                 self.done(handling, Bytes::new(), ctx);
             }
             Outcome::Answered(Answer::Reply(payload)) => self.done(handling, payload, ctx),
