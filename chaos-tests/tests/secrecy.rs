@@ -59,7 +59,7 @@ fn a_secret_is_known_in_every_look() {
         assert!(found(text), "{text}");
     }
     assert!(!found("rosebud"));
-    assert!(!found(&BASE64.encode("\0alice\0rosebud-1940")));
+    assert!(!found(&BASE64.encode("\0alice\0rosemud-1941")));
 }
 
 /// Keys and tokens that the pool has by itself.
