@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use xmpp::jid::{BareJid, FullJid};
 
 use crate::command::Command;
-use crate::slot::PartitionTable;
+use crate::slot::PartitionId;
 use crate::state::State;
 
 /// (target partition, sequence on that way).
@@ -55,9 +55,9 @@ impl State {
         entries.next_back().map(|((_, sequence), _)| *sequence)
     }
 
-    /// Appends an entry and returns its key. `table` is the pool's partition table.
-    pub fn push_outbox(&mut self, table: &PartitionTable, entry: OutboxEntry) -> OutboxKey {
-        let partition = table.partition_of(&entry.target).0;
+    /// Appends an entry for a partition and returns its key.
+    pub fn push_outbox(&mut self, partition: PartitionId, entry: OutboxEntry) -> OutboxKey {
+        let partition = partition.0;
         let next = self.outbox_next.get_or_insert_with(&partition, || 1);
         let key = (partition, *next);
         *next += 1;

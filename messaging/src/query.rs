@@ -106,8 +106,8 @@ pub struct ArchiveQuery {
 /// What a question is answered with.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// Credentials, if the account exists.
-    Credentials(Option<StoredCredentials>),
+    /// Credentials and generation, if the account exists.
+    Credentials(Option<(StoredCredentials, u64)>),
     /// The payload of an iq result.
     Payload(Bytes),
     /// JIDs.

@@ -106,6 +106,7 @@ fn refusal(error: ControlError) -> BackendError {
         ControlError::NotFound => BackendError::NotFound,
         ControlError::Invalid(reason) => BackendError::Invalid(reason),
         ControlError::Unavailable(reason) => BackendError::Unavailable(reason),
+        ControlError::BeingFreed => BackendError::Unavailable(error.to_string()),
         ControlError::Timeout => BackendError::Timeout,
     }
 }

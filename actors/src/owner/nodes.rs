@@ -295,7 +295,12 @@ impl OwnerActor {
                 continue;
             };
             let action = RoomAction::RemoveUnclaimed { occupants };
-            self.propose_own(Command::Room(RoomCommand { room, by, action }));
+            self.propose_own(Command::Room(RoomCommand {
+                room,
+                by,
+                account: 0,
+                action,
+            }));
         }
     }
 

@@ -136,6 +136,7 @@ fn enter(
         node: home.node,
         incarnation: home.incarnation,
         session: home.session,
+        account: tx.account,
     };
     tx.put_occupant(&occupant);
     log_join(tx, occupant, history, created, true)

@@ -228,3 +228,5 @@ pub struct Occupant {
     /// The session's number on that node.
     pub session: u64,
 }
+    /// The generation of the account: whoever has the name later is somebody else.
+    pub account: u64,

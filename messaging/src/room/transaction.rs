@@ -25,6 +25,8 @@ pub(super) struct Transaction<'t, 'c> {
     pub(super) room: &'t BareJid,
     pub(super) by: &'t FullJid,
 }
+    /// The generation of the sender's account.
+    pub(super) account: u64,
 
 impl Transaction<'_, '_> {
     /// The room, if there is one.
@@ -105,7 +107,7 @@ impl Transaction<'_, '_> {
 
     /// XEP-0421: the sender's occupant id.
     pub(super) fn sender_id(&self) -> String {
-        OccupantIds::new(&self.ctx.pool.id_key).id(self.room, &self.by.bare())
+        OccupantIds::new(&self.ctx.pool.id_key).id(self.room, &self.by.bare(), self.account)
     }
 
     /// Puts an affiliation on the list, or takes it off.

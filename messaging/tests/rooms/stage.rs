@@ -137,6 +137,7 @@ impl Stage {
         let command = RoomCommand {
             room: room.clone(),
             by: by.clone(),
+            account: 1,
             action,
         };
         let answer = messaging::room::apply(&mut self.state, &mut ctx, command);

@@ -74,7 +74,8 @@ impl Renderer {
     }
 
     pub(in crate::room) fn occupant_id(&self, room: &BareJid, occupant: &Occupant) -> String {
-        self.occupant_ids.id(room, &occupant.jid.bare())
+        self.occupant_ids
+            .id(room, &occupant.jid.bare(), occupant.account)
     }
 }
 
