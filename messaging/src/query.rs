@@ -221,6 +221,7 @@ fn room_archive(state: &State, room: &BareJid, asker: &FullJid) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::room::depth::LogDepth;
     use crate::room::state::{AffiliationRecord, RoomConfig, RoomRecord, Secret, Subject};
 
     fn check(config: RoomConfig, locked: bool, listed: &[(&str, Affiliation)], expect: &str) {
@@ -234,6 +235,7 @@ mod tests {
             subject: Subject::default(),
             base: 0,
             head: 0,
+            depth: LogDepth::default(),
         };
         state.rooms.insert(room.clone(), record);
         for (jid, affiliation) in listed {

@@ -109,6 +109,8 @@ tables! {
     31 affiliations: (BareJid, BareJid) => AffiliationRecord,
     /// Occupants: (room, real full JID).
     32 occupants: (BareJid, FullJid) => Occupant,
+    /// Nicknames that were given up lately: (room, row).
+    33 departures: (BareJid, u64) => String,
 }
 
 impl State {

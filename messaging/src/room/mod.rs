@@ -10,6 +10,7 @@
 //! ```
 
 pub mod command;
+pub mod depth;
 pub mod effect;
 pub mod event;
 pub mod occupant_id;
@@ -25,8 +26,8 @@ mod admin;
 mod config;
 pub mod config_form;
 mod destroy;
-mod invite;
 pub mod forget;
+mod invite;
 mod join;
 mod leave;
 mod message;
@@ -59,8 +60,8 @@ pub fn apply(state: &mut State, ctx: &mut Context<'_>, command: RoomCommand) -> 
         ctx,
         room: &room,
         by: &by,
-    };
         account,
+    };
     match dispatch(&mut tx, action) {
         Ok(seq) => Answer::Done { seq },
         Err(refusal) => Answer::Refused(Box::new(refusal.to_stanza_error())),

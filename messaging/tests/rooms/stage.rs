@@ -150,6 +150,9 @@ impl Stage {
                     );
                 }
                 Effect::DropArchive(_) => self.archive.clear(),
+                Effect::TrimEvents { upto, .. } => self
+                    .archive
+                    .retain(|seq, row| row.is_message() || seq > upto),
                 _ => {}
             }
         }
@@ -314,7 +317,7 @@ impl Stage {
                     }
                 }
                 Effect::DropArchive(room) => writeln!(out, "{room} is gone").unwrap(),
-                Effect::Archive(_) => {}
+                Effect::Archive(_) | Effect::TrimEvents { .. } => {}
                 other => panic!("{other:?}"),
             }
         }

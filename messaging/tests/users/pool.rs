@@ -239,7 +239,7 @@ impl Pool {
                     let name = user.local().unwrap_or("?").to_owned();
                     self.lines.push(format!("{name}: {}", line(&effect)));
                 }
-                Effect::Outbox { .. } | Effect::Room(..) => {}
+                Effect::Outbox { .. } | Effect::Room(..) | Effect::TrimEvents { .. } => {}
             }
         }
         answered
