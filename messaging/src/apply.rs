@@ -5,7 +5,7 @@
 
 use xmpp::jid::{FullJid, Jid};
 use xmpp::stanza::Stanza;
-use xmpp::stanza_error::StanzaError;
+use xmpp::stanza_error::{Condition, StanzaError};
 
 use crate::command::{Answer, Batch, Command, Entry, Proposal};
 use crate::effect::{Effect, UserEffect};
@@ -195,11 +195,17 @@ fn follow_answer(
                 bounce(state, ctx, sender, stanza);
             }
         }
+        (OnAnswer::NotInvited { sender, stanza }, Some(_)) => {
+            let error = StanzaError::new(Condition::ItemNotFound);
+            if let Some(stanza) = error.reply_to(&stanza) {
+                bounce(state, ctx, sender, stanza);
+            }
+        }
         (OnAnswer::ShowPresence { user }, None) => {
             ctx.user_effect(&user, UserEffect::PresenceTo(entry.target));
         }
         (OnAnswer::Nothing, _)
-        | (OnAnswer::Bounce { .. }, None)
+        | (OnAnswer::Bounce { .. } | OnAnswer::NotInvited { .. }, None)
         | (OnAnswer::ShowPresence { .. }, Some(_)) => {}
     }
 }

@@ -46,6 +46,13 @@ pub enum OnAnswer {
         /// Whose presence.
         user: BareJid,
     },
+    /// Refused: like [`OnAnswer::Bounce`], as XEP-0045 §7.8.2 says it. Who blocks the room looks like nobody.
+    NotInvited {
+        /// Who invited.
+        sender: FullJid,
+        /// The invitation without payload.
+        stanza: Box<xmpp::stanza::Stanza>,
+    },
 }
 
 impl State {

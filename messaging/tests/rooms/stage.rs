@@ -443,6 +443,11 @@ fn line(to: &FullJid, bytes: &Bytes) -> String {
             ("body" | "status" | "subject", _) => {
                 write!(out, " {}={:?}", child.name(), child.text()).unwrap()
             }
+            ("error", _) => {
+                let condition = child.children().next();
+                let condition = condition.map_or("?", |condition| condition.name());
+                write!(out, " +error {condition}").unwrap();
+            }
             (name, _) => write!(out, " +{name}").unwrap(),
         }
     }
