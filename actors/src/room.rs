@@ -368,10 +368,11 @@ impl RoomActor {
 
     fn reflect_again(&self, to: &FullJid, seq: u64) {
         let replica = self.replica();
+        // Of all rows: what the archive doesn't show was reflected, too.
         let found = rows_between(
             replica,
             &self.room,
-            Rows::Messages,
+            Rows::All,
             seq.saturating_sub(1),
             seq,
             Order::OldestFirst,
