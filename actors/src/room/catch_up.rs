@@ -98,6 +98,7 @@ impl RoomActor {
         let at_once = head.saturating_sub(from) <= READ_AT_ONCE;
         let read = move || missed(&replica, &room, from, head, now);
         self.read(at_once, read, ctx, move |actor, read, ctx| match read {
+            Ok(_) if !actor.has_all_after(from) => actor.lost(node),
             Ok((missed, rows, began_with)) => {
                 let mut catch_up = catch_up;
                 catch_up.missed = missed;
@@ -110,6 +111,14 @@ impl RoomActor {
             }
             Err(error) => actor.unread(node, &error),
         });
+    }
+
+    /// Whether the log still had every row after this one when it was read just now: entries are applied meanwhile, and may
+    /// have trimmed it. Then the node attaches again, and is brought over the new floor.
+    fn has_all_after(&self, seq: u64) -> bool {
+        let state = self.replica().state();
+        let record = state.rooms.get(&self.room);
+        record.is_none_or(|record| record.depth.floor <= seq)
     }
 
     /// Reads, elsewhere if it takes long, and goes on with what was read before anything else.
@@ -157,6 +166,7 @@ impl RoomActor {
         let (replica, room) = (Arc::clone(self.replica()), self.room.clone());
         let read = move || page(&replica, &room, after, upto);
         self.read(false, read, ctx, move |actor, read, ctx| match read {
+            Ok(_) if !actor.has_all_after(after) => actor.lost(node),
             Ok(rows) => actor.show(catch_up, rows, ctx),
             Err(error) => actor.unread(node, &error),
         });
