@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cluster::replica_hash::ReplicaHash;
 use messaging::command::{Answer, Command};
@@ -34,6 +35,9 @@ pub enum ControlError {
     /// Surely not done: no owner, no quorum or too busy.
     #[error("not done: {0}")]
     Unavailable(String),
+    /// Surely not done: an earlier account of the name is still being forgotten.
+    #[error("not done: what an earlier account of this name left is still being removed")]
+    BeingFreed,
     /// It may or may not have been done.
     #[error("the outcome is unknown; look before trying again")]
     Timeout,
@@ -48,7 +52,9 @@ impl ControlError {
                 (Condition::ItemNotFound, StanzaErrorType::Cancel)
             }
             ControlError::Invalid(_) => (Condition::NotAcceptable, StanzaErrorType::Modify),
-            ControlError::Unavailable(_) => (Condition::ResourceConstraint, StanzaErrorType::Wait),
+            ControlError::Unavailable(_) | ControlError::BeingFreed => {
+                (Condition::ResourceConstraint, StanzaErrorType::Wait)
+            }
             ControlError::Timeout => return None,
         };
         let error = StanzaError::new(condition).with_kind(kind);
@@ -62,6 +68,7 @@ async fn decide(fabric: &Fabric, user: &BareJid, command: Command) -> Result<(),
         Outcome::Answered(Answer::Refused(error)) => Err(match error.condition {
             Condition::Conflict => ControlError::Conflict,
             Condition::ItemNotFound => ControlError::NotFound,
+            Condition::ResourceConstraint => ControlError::BeingFreed,
             _ => ControlError::Invalid(error.text.clone().unwrap_or_else(|| "refused".to_owned())),
         }),
         Outcome::Full => Err(ControlError::Unavailable(
@@ -97,6 +104,10 @@ fn check_account(fabric: &Fabric, user: &BareJid) -> Result<(), ControlError> {
     Ok(())
 }
 
+/// How long to wait for a name of a removed account, and how often it is tried.
+const FREED_WITHIN: Duration = Duration::from_secs(5);
+const FREED_EVERY: Duration = Duration::from_millis(100);
+
 /// Makes an account.
 ///
 /// # Errors
@@ -109,12 +120,20 @@ pub async fn create_account(
 ) -> Result<(), ControlError> {
     check_account(fabric, &user)?;
     let credentials = derive(password, iterations).await?;
-    decide(
-        fabric,
-        &user.clone(),
-        Command::CreateAccount { user, credentials },
-    )
-    .await
+    let deadline = Instant::now() + FREED_WITHIN;
+    loop {
+        let command = Command::CreateAccount {
+            user: user.clone(),
+            credentials: credentials.clone(),
+        };
+        match decide(fabric, &user, command).await {
+            // A moment after a removal, unless a partition has no quorum.
+            Err(ControlError::BeingFreed) if Instant::now() < deadline => {
+                tokio::time::sleep(FREED_EVERY).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Sets an account's password.

@@ -16,7 +16,7 @@ use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use xmpp::jid::{BareJid, FullJid};
-use xmpp::sasl::{Password, SaslCondition, StoredCredentials};
+use xmpp::sasl::{Password, SaslCondition};
 use xmpp::stanza_error::{Condition, StanzaError};
 use xmpp::stream::{StreamCore, StreamEffect, StreamEvent, Transport};
 use xmpp::stream_error::{StreamError, StreamErrorCondition};
@@ -47,6 +47,8 @@ struct Negotiation {
     wire: Wire,
     out: BytesMut,
     claim: Option<Claim>,
+    /// The generation of the account whose credentials were looked up last.
+    account: u64,
     admission: Option<Admission>,
     connection: Connection,
     /// Where the client is.
@@ -90,6 +92,7 @@ pub async fn serve(fabric: Arc<Fabric>, accepted: Accepted) {
         wire,
         out,
         claim: None,
+        account: 0,
         admission: Some(admission),
         connection,
         address,
@@ -193,7 +196,8 @@ impl Negotiation {
                 StreamEffect::Send(bytes) => self.out.extend_from_slice(&bytes),
                 StreamEffect::StartTls => self.start_tls().await?,
                 StreamEffect::LookupCredentials { account } => {
-                    let event = lookup(&self.fabric, account).await;
+                    let (event, generation) = lookup(&self.fabric, account).await;
+                    self.account = generation;
                     self.core.handle_event(event, Instant::now());
                 }
                 StreamEffect::CheckPassword(check) => {
@@ -318,6 +322,7 @@ impl Negotiation {
             wire: self.wire,
             connection: self.connection,
             claim,
+            account: self.account,
             address,
         };
         SessionActor::begin(parts);
@@ -356,23 +361,25 @@ pub async fn propose(fabric: &Fabric, key: &BareJid, command: Command) -> Outcom
     receiver.await.unwrap_or(Outcome::Unknown)
 }
 
-/// The credentials of an account; `Err`: its owner can't be reached.
-async fn lookup(fabric: &Fabric, account: BareJid) -> StreamEvent {
+/// The credentials of an account, and its generation.
+async fn lookup(fabric: &Fabric, account: BareJid) -> (StreamEvent, u64) {
+    let refused = StreamEvent::CredentialsRefused(SaslCondition::TemporaryAuthFailure);
     if !fabric.standing.takes_logins() {
         // At once: the client tries another node.
-        return StreamEvent::CredentialsRefused(SaslCondition::TemporaryAuthFailure);
+        return (refused, 0);
     }
     let query = Query::Credentials {
         user: account.clone(),
     };
     match ask(fabric, &account, query).await {
-        Outcome::Replied(AskReply::Reply(Reply::Credentials(found))) => found_event(found),
-        _ => StreamEvent::CredentialsRefused(SaslCondition::TemporaryAuthFailure),
+        Outcome::Replied(AskReply::Reply(Reply::Credentials(found))) => {
+            let (credentials, generation) = found.unzip();
+            let event = StreamEvent::CredentialsFound(credentials);
+            (event, generation.unwrap_or_default())
+        }
+        // Its owner can't be reached.
+        _ => (refused, 0),
     }
-}
-
-fn found_event(found: Option<StoredCredentials>) -> StreamEvent {
-    StreamEvent::CredentialsFound(found)
 }
 
 /// What is said when no owner answers: surely not done, try again.

@@ -4,6 +4,7 @@
 //! attached node that has an occupant, as one frame whatever the number of recipients, with the place of the event in the
 //! room's log, so that a node notices a hole and attaches again.
 
+mod bridge;
 mod catch_up;
 
 use std::collections::{BTreeMap, HashSet};
@@ -20,7 +21,7 @@ use messaging::room::effect::{RoomEffect, Welcome};
 use messaging::room::event::RoomEvent;
 use messaging::room::parse::{RoomRequest, Sender, parse};
 use messaging::room::passing::pass;
-use messaging::room::render::{Renderer, Rendering, history_rows_max};
+use messaging::room::render::{Renderer, Rendering, departed, history_rows_max};
 use messaging::room::state::{Occupant, RoomRecord};
 use messaging::room::views::OccupantView;
 use messaging::state::State;
@@ -104,14 +105,21 @@ impl Weighed for ToRoom {
 pub struct RoomScene {
     record: RoomRecord,
     occupants: OccupantView,
+    /// Nicknames given up by events that are gone from the log and that a node has not seen.
+    departed: Vec<String>,
 }
 
 impl RoomScene {
-    /// The room as the state shows it.
-    pub fn of(state: &State, room: &BareJid) -> Option<Box<RoomScene>> {
+    /// The room as the state shows it, for a node that has seen the log up to `cursor`.
+    pub fn of(state: &State, room: &BareJid, cursor: u64) -> Option<Box<RoomScene>> {
         let record = state.rooms.get(room)?.clone();
         let occupants = state.room_views.peek(&state.occupants, room);
-        Some(Box::new(RoomScene { record, occupants }))
+        let departed = departed(state, room, &record.depth, cursor);
+        Some(Box::new(RoomScene {
+            record,
+            occupants,
+            departed,
+        }))
     }
 }
 
@@ -360,10 +368,11 @@ impl RoomActor {
 
     fn reflect_again(&self, to: &FullJid, seq: u64) {
         let replica = self.replica();
+        // Of all rows: what the archive doesn't show was reflected, too.
         let found = rows_between(
             replica,
             &self.room,
-            Rows::Messages,
+            Rows::All,
             seq.saturating_sub(1),
             seq,
             Order::OldestFirst,

@@ -299,6 +299,21 @@ impl PartitionMachine {
                 }
                 false
             }
+            Effect::TrimEvents { room, upto } => {
+                rows.retain(|row| {
+                    &*row.key != room.as_str() || row.kind == RowKind::Message || row.seq > *upto
+                });
+                let partition =
+                    storage::archive::PartitionId(self.replica.surroundings.partition.0);
+                let trimmed = self
+                    .replica
+                    .archive
+                    .trim_events(partition, room.as_str(), *upto);
+                if let Err(error) = trimmed {
+                    failed = Some(MachineError::caused("events could not be dropped", error));
+                }
+                false
+            }
             _ => true,
         });
         failed.map_or(Ok(()), Err)

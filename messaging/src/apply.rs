@@ -5,7 +5,7 @@
 
 use xmpp::jid::{FullJid, Jid};
 use xmpp::stanza::Stanza;
-use xmpp::stanza_error::StanzaError;
+use xmpp::stanza_error::{Condition, StanzaError};
 
 use crate::command::{Answer, Batch, Command, Entry, Proposal};
 use crate::effect::{Effect, UserEffect};
@@ -75,7 +75,13 @@ impl Context<'_> {
 
     /// Puts an effect on another key into the outbox.
     pub fn outbox(&mut self, state: &mut State, entry: OutboxEntry) {
-        let key = state.push_outbox(self.table, entry.clone());
+        let partition = self.table.partition_of(&entry.target);
+        self.outbox_to(state, partition, entry);
+    }
+
+    /// The same for what concerns a partition as a whole.
+    pub fn outbox_to(&mut self, state: &mut State, partition: PartitionId, entry: OutboxEntry) {
+        let key = state.push_outbox(partition, entry.clone());
         self.effects.push(Effect::Outbox {
             key,
             entry: std::sync::Arc::new(entry),
@@ -189,11 +195,17 @@ fn follow_answer(
                 bounce(state, ctx, sender, stanza);
             }
         }
+        (OnAnswer::NotInvited { sender, stanza }, Some(_)) => {
+            let error = StanzaError::new(Condition::ItemNotFound);
+            if let Some(stanza) = error.reply_to(&stanza) {
+                bounce(state, ctx, sender, stanza);
+            }
+        }
         (OnAnswer::ShowPresence { user }, None) => {
             ctx.user_effect(&user, UserEffect::PresenceTo(entry.target));
         }
         (OnAnswer::Nothing, _)
-        | (OnAnswer::Bounce { .. }, None)
+        | (OnAnswer::Bounce { .. } | OnAnswer::NotInvited { .. }, None)
         | (OnAnswer::ShowPresence { .. }, Some(_)) => {}
     }
 }
@@ -217,6 +229,9 @@ fn apply_command(state: &mut State, ctx: &mut Context<'_>, command: Command) -> 
     match command {
         Command::Nothing => Answer::Done { seq: 0 },
         Command::Room(command) => crate::room::apply(state, ctx, command),
+        Command::ForgetAccount { user, generation } => {
+            crate::room::forget::account(state, ctx, &user, generation)
+        }
         Command::OutboxAnswered {
             partition,
             sequence,

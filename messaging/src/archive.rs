@@ -60,6 +60,14 @@ impl ArchiveRow {
         }
     }
 
+    /// Whose join the row is.
+    pub fn newcomer(&self) -> Option<&FullJid> {
+        match &self.record {
+            ArchiveRecord::Room(RoomEvent::Joined { occupant, .. }) => Some(&occupant.jid),
+            _ => None,
+        }
+    }
+
     /// The peer under which a query `with` finds the row.
     pub fn peer(&self) -> Option<&Jid> {
         match &self.record {

@@ -179,6 +179,13 @@ pub enum Command {
         /// `None`: done.
         refused: Option<Box<StanzaError>>,
     },
+    /// Out of a removed account's partition, to every partition: nothing of it stays in rooms.
+    ForgetAccount {
+        /// The account.
+        user: BareJid,
+        /// Its generation.
+        generation: u64,
+    },
 }
 
 impl Command {
@@ -189,6 +196,7 @@ impl Command {
             Command::CreateAccount { .. } => "CreateAccount",
             Command::SetCredentials { .. } => "SetCredentials",
             Command::RemoveAccount { .. } => "RemoveAccount",
+            Command::ForgetAccount { .. } => "ForgetAccount",
             Command::SendMessage(_) => "SendMessage",
             Command::ReceiveMessage(_) => "ReceiveMessage",
             Command::FileSent { .. } => "FileSent",
@@ -226,9 +234,10 @@ impl Command {
             Command::SendMessage(message) => Some(message.sender.bare()),
             Command::ReceiveMessage(message) => Some(message.user.clone()),
             Command::Room(command) => Some(command.room.clone()),
-            Command::Nothing | Command::NoteSessions { .. } | Command::OutboxAnswered { .. } => {
-                None
-            }
+            Command::Nothing
+            | Command::ForgetAccount { .. }
+            | Command::NoteSessions { .. }
+            | Command::OutboxAnswered { .. } => None,
         }
     }
 }

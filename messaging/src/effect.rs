@@ -25,6 +25,13 @@ pub enum Effect {
     Archive(Arc<ArchiveRow>),
     /// Drop a key's archive (a removed account, a destroyed room).
     DropArchive(BareJid),
+    /// Drop a room's events up to a row; archived messages stay ([`crate::room::depth`]).
+    TrimEvents {
+        /// Which room's.
+        room: BareJid,
+        /// The last row that goes.
+        upto: u64,
+    },
     /// Tell the origin its proposal's outcome.
     Answer {
         /// Who asked.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use xmpp::jid::{BareJid, FullJid};
 
 use crate::command::Command;
-use crate::slot::PartitionTable;
+use crate::slot::PartitionId;
 use crate::state::State;
 
 /// (target partition, sequence on that way).
@@ -46,6 +46,13 @@ pub enum OnAnswer {
         /// Whose presence.
         user: BareJid,
     },
+    /// Refused: like [`OnAnswer::Bounce`], as XEP-0045 §7.8.2 says it. Who blocks the room looks like nobody.
+    NotInvited {
+        /// Who invited.
+        sender: FullJid,
+        /// The invitation without payload.
+        stanza: Box<xmpp::stanza::Stanza>,
+    },
 }
 
 impl State {
@@ -55,9 +62,9 @@ impl State {
         entries.next_back().map(|((_, sequence), _)| *sequence)
     }
 
-    /// Appends an entry and returns its key. `table` is the pool's partition table.
-    pub fn push_outbox(&mut self, table: &PartitionTable, entry: OutboxEntry) -> OutboxKey {
-        let partition = table.partition_of(&entry.target).0;
+    /// Appends an entry for a partition and returns its key.
+    pub fn push_outbox(&mut self, partition: PartitionId, entry: OutboxEntry) -> OutboxKey {
+        let partition = partition.0;
         let next = self.outbox_next.get_or_insert_with(&partition, || 1);
         let key = (partition, *next);
         *next += 1;

@@ -116,8 +116,8 @@ pub struct ArchiveQuery {
 /// What a question is answered with.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
-    /// Credentials, if the account exists.
-    Credentials(Option<StoredCredentials>),
+    /// Credentials and generation, if the account exists.
+    Credentials(Option<(StoredCredentials, u64)>),
     /// The payload of an iq result.
     Payload(Bytes),
     /// JIDs.
@@ -231,6 +231,7 @@ fn room_archive(state: &State, room: &BareJid, asker: &FullJid) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::room::depth::LogDepth;
     use crate::room::state::{AffiliationRecord, RoomConfig, RoomRecord, Secret, Subject};
 
     fn check(config: RoomConfig, locked: bool, listed: &[(&str, Affiliation)], expect: &str) {
@@ -244,6 +245,7 @@ mod tests {
             subject: Subject::default(),
             base: 0,
             head: 0,
+            depth: LogDepth::default(),
         };
         state.rooms.insert(room.clone(), record);
         for (jid, affiliation) in listed {

@@ -8,6 +8,7 @@ use xmpp::jid::{BareJid, FullJid, Jid};
 
 use crate::link_record::{LinkOrigin, LinkRecord};
 use crate::outbox::{OutboxEntry, OutboxKey};
+use crate::room::forget::RemovedAccount;
 use crate::room::state::{AffiliationRecord, Occupant, RoomRecord};
 use crate::room::views::RoomViews;
 use crate::table::{RowChange, RowCodec, Table};
@@ -123,12 +124,16 @@ tables! {
     16 sent_ids: BareJid => SentIds,
     /// Sessions that are up, as committed (lazily) by the owner.
     17 online: FullJid => OnlineRecord,
+    /// Accounts removed lately, here or in another partition.
+    18 removed: BareJid => RemovedAccount,
     /// Rooms.
     30 rooms: BareJid => RoomRecord,
     /// Affiliations: (room, bare JID).
     31 affiliations: (BareJid, BareJid) => AffiliationRecord,
     /// Occupants: (room, real full JID).
     32 occupants: (BareJid, FullJid) => Occupant,
+    /// Nicknames that were given up lately: (room, row).
+    33 departures: (BareJid, u64) => String,
 }
 
 impl State {

@@ -124,6 +124,7 @@ fn refusal(error: ControlError) -> BackendError {
         ControlError::NoPartition => BackendError::NoPartition,
         ControlError::Invalid(reason) => BackendError::Invalid(reason),
         ControlError::Unavailable(reason) => BackendError::Unavailable(reason),
+        ControlError::BeingFreed => BackendError::Unavailable(error.to_string()),
         ControlError::Timeout => BackendError::Timeout,
     }
 }

@@ -237,16 +237,17 @@ fn times_are_found_by_bisection() {
 }
 
 #[test]
-fn events_are_trimmed_to_the_newest() {
+fn events_are_trimmed_up_to_a_row() {
     let (archive, _dir) = filled(ROOM, 1..=100);
     let events = |archive: &Archive| seqs(&archive.range(P, ROOM, Rows::Events, &ALL).unwrap());
-    assert_eq!(archive.trim_events(P, ROOM, 20).unwrap(), 0);
-    assert_eq!(archive.trim_events(P, ROOM, 3).unwrap(), 17);
+    assert_eq!(archive.trim_events(P, ROOM, 4).unwrap(), 0);
+    assert_eq!(archive.trim_events(P, ROOM, 85).unwrap(), 17);
     assert_eq!(events(&archive), [90, 95, 100]);
-    assert_eq!(archive.trim_events(P, ROOM, 3).unwrap(), 0);
+    assert_eq!(archive.trim_events(P, ROOM, 85).unwrap(), 0);
+    assert_eq!(archive.trim_events(P, ROOM, 60).unwrap(), 0);
     // A replay writes old events again; the trim that follows in the log takes them away again.
     archive.append(P, &[row(ROOM, 5), row(ROOM, 95)]).unwrap();
-    assert_eq!(archive.trim_events(P, ROOM, 2).unwrap(), 2);
+    assert_eq!(archive.trim_events(P, ROOM, 90).unwrap(), 2);
     assert_eq!(events(&archive), [95, 100]);
     assert_eq!(archive.count(P, ROOM).unwrap(), 80);
 }
@@ -374,7 +375,7 @@ enum Step {
     Append { key: usize, rows: u64 },
     AppendAgain { key: usize, from: u64 },
     Purge { key: usize, upto: u64 },
-    Trim { key: usize, keep: usize },
+    Trim { key: usize, upto: u64 },
     Delete { key: usize },
     Page { key: usize, page: Page },
 }
@@ -399,7 +400,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (key.clone(), 1..20_u64).prop_map(|(key, rows)| Step::Append { key, rows }),
         1 => (key.clone(), 0..40_u64).prop_map(|(key, from)| Step::AppendAgain { key, from }),
         1 => (key.clone(), 0..60_u64).prop_map(|(key, upto)| Step::Purge { key, upto }),
-        1 => (key.clone(), 0..4_usize).prop_map(|(key, keep)| Step::Trim { key, keep }),
+        1 => (key.clone(), 0..60_u64).prop_map(|(key, upto)| Step::Trim { key, upto }),
         1 => key.clone().prop_map(|key| Step::Delete { key }),
         6 => (key, page).prop_map(|(key, page)| Step::Page { key, page }),
     ]
@@ -446,15 +447,9 @@ fn run_step(archive: &Archive, models: &mut [Model; 2], next: &mut [u64; 2], ste
             archive.purge(P, keys[key], upto).unwrap();
             models[key].retain(|seq, _| *seq > upto);
         }
-        Step::Trim { key, keep } => {
-            archive.trim_events(P, keys[key], keep).unwrap();
-            let events = models[key]
-                .values()
-                .filter(|row| row.kind == RowKind::Event);
-            let floor = events.rev().nth(keep).map(|row| row.seq);
-            models[key].retain(|seq, row| {
-                row.kind == RowKind::Message || floor.is_none_or(|floor| *seq > floor)
-            });
+        Step::Trim { key, upto } => {
+            archive.trim_events(P, keys[key], upto).unwrap();
+            models[key].retain(|seq, row| row.kind == RowKind::Message || *seq > upto);
         }
         Step::Delete { key } => {
             archive.delete_key(P, keys[key]).unwrap();

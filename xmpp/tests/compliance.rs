@@ -46,11 +46,25 @@ Where a specification leaves a choice, or is not followed to the letter, this is
   on could only be known from a log, which such stanzas are not worth. For presence, the same said twice changes nothing.
   Roster and blocklist pushes, requests and the errors of chats that the old owner may not have told are told by the next; a node
   leaves out those it has heard, and the owner those that a later one has overtaken.
-- XEP-0191 §3.3: after unblocking, contacts are asked for their presence, since what they said meanwhile was dropped.
-- XEP-0237 is part of RFC 6121 §2.6, as above. XEP-0153's hashes and XEP-0115's capabilities pass through unchanged.
+- XEP-0045 §5.1, §16.5: rooms are non-anonymous or semi-anonymous, never fully anonymous (174 is not sent).
+- XEP-0045 §7.2.13: the history of a join is what the archive has; a room that archives nothing shows none.
+- XEP-0045 §7.8.2: an invitation to somebody who does not exist, or who blocks the room or the inviter, comes back as
+  item-not-found. That somebody declines is told to the inviter's sessions in the room; a room keeps no list of invitations, so
+  it carries nothing to people who have left. Who is banned declines nothing.
+- XEP-0045 §7.10, §7.12: there is no registration with rooms and there are no reserved nicknames; who wants to know is told so.
+- XEP-0045 §8.2: nobody kicks themselves (conflict).
+- XEP-0045 §9.5, §17: somebody outside who becomes a member of a members-only room gets the invitation, and no message
+  with status 101 besides; other changes of affiliation are told to those who are in.
+- XEP-0045 §10.4: when the account of the last owner is removed, the admins become owners. A removed account's affiliations,
+  bans too, are gone before its name can be registered again.
+- XEP-0045 §15.6.2: a node that stops ends no room, so 332 is not sent: its occupants' streams end, and who does not come back
+  within 60 s leaves with 333. So do occupants whose node has missed more of a room's log than is kept.
 - XEP-0191 §3.2: iqs to the bare JID of somebody whom the user blocks are refused, too, and those of somebody who is blocked are
   answered as if nobody answered for the account.
+- XEP-0191 §3.3: after unblocking, contacts are asked for their presence, since what they said meanwhile was dropped.
+- XEP-0237 is part of RFC 6121 §2.6, as above. XEP-0153's hashes and XEP-0115's capabilities pass through unchanged.
 - XEP-0313: who asks for somebody else's archive is forbidden, whether or not there is such an account.
+- XEP-0313 §4.1.1: in a room's archive `with` finds by occupant JID, and by real JID for who may see real JIDs.
 - XEP-0313 §6 (preferences) is not offered: everything with a body, and direct invitations, is archived, unless a
   hint of XEP-0334 says no.
 

@@ -68,7 +68,7 @@ impl OwnerActor {
             cursor,
             occupants,
         } = room;
-        let scene = self.catch_up(ctx, |state| RoomScene::of(state, &room));
+        let scene = self.catch_up(ctx, |state| RoomScene::of(state, &room, cursor));
         if let Some(reign) = &mut self.reign {
             reign.unclaimed.retain(|unclaimed| {
                 unclaimed.room != room || !occupants.contains(&unclaimed.occupant.0)
@@ -136,7 +136,7 @@ impl OwnerActor {
             self.tell_room(&room, ToRoom::NodeAttached(node));
         }
         for (room, cursor) in unseen {
-            let scene = self.catch_up(ctx, |state| RoomScene::of(state, &room));
+            let scene = self.catch_up(ctx, |state| RoomScene::of(state, &room, cursor));
             let occupants = Vec::new();
             self.tell_room(
                 &room,
@@ -295,7 +295,12 @@ impl OwnerActor {
                 continue;
             };
             let action = RoomAction::RemoveUnclaimed { occupants };
-            self.propose_own(Command::Room(RoomCommand { room, by, action }));
+            self.propose_own(Command::Room(RoomCommand {
+                room,
+                by,
+                account: 0,
+                action,
+            }));
         }
     }
 

@@ -1,9 +1,10 @@
 //! Brings a node from its cursor to where the room's actor stands.
 //!
-//! However much it missed, it is shown every row: first the rows are read backwards, page by page, to learn who was in at
+//! However much it missed, it is shown every row that is left: first the rows are read backwards, page by page, to learn who was in at
 //! each page's end, then forwards to show them. So at most one page of rows is in memory. The room waits meanwhile, so
 //! that nothing overtakes what is shown, and the disk is read elsewhere, since other rooms share the thread. A node for
-//! which a frame did not leave attaches again, from wherever it is by then.
+//! which a frame did not leave attaches again, from wherever it is by then. What is no longer in the log is bridged first
+//! (`bridge.rs`).
 
 use std::sync::Arc;
 
@@ -23,13 +24,13 @@ use super::{RoomActor, RoomScene, alone, item, leavers, notes};
 use crate::services::archive::{ReadError, rows_between};
 
 /// Rows of a page.
-const PAGE_ROWS: usize = 500;
+pub(super) const PAGE_ROWS: usize = 500;
 
 /// Rows that are read on the actor's own thread: about as long as a page of an archive takes.
 const READ_AT_ONCE: u64 = 64;
 
 /// Some of what a node missed.
-struct Missed {
+pub(super) struct Missed {
     /// The rows come after this one.
     after: u64,
     /// The last of them.
@@ -39,16 +40,18 @@ struct Missed {
 }
 
 /// A node on its way to the head.
-struct CatchUp {
-    node: NodeId,
-    incarnation: u64,
+pub(super) struct CatchUp {
+    pub(super) node: NodeId,
+    pub(super) incarnation: u64,
     /// What it has been shown.
-    cursor: u64,
+    pub(super) cursor: u64,
     /// Its sessions that believe to be in and are not, unless a row says that they left.
-    strangers: Vec<FullJid>,
-    scene: RoomScene,
+    pub(super) strangers: Vec<FullJid>,
+    pub(super) scene: RoomScene,
     /// What is still to be shown: the next page last.
     missed: Vec<Missed>,
+    /// Who was in the room before that.
+    pub(super) began_with: OccupantView,
 }
 
 impl RoomActor {
@@ -75,7 +78,8 @@ impl RoomActor {
             .max();
         let mut strangers = believing;
         strangers.retain(|jid| !now.iter().any(|occupant| occupant.jid == *jid));
-        let head = scene.record.head;
+        let (head, floor) = (scene.record.head, scene.record.depth.floor);
+        let bridgeable = scene.record.depth.can_be_bridged_from(cursor);
         let catch_up = CatchUp {
             node,
             incarnation: incarnation.unwrap_or_default(),
@@ -83,23 +87,42 @@ impl RoomActor {
             strangers,
             scene: *scene,
             missed: Vec::new(),
+            began_with: Arc::clone(&now),
         };
+        if cursor < floor && !bridgeable {
+            self.attached.insert(node);
+            return self.begin_anew(catch_up);
+        }
         let (replica, room) = (Arc::clone(self.replica()), self.room.clone());
-        let at_once = head.saturating_sub(cursor) <= READ_AT_ONCE;
-        let read = move || missed(&replica, &room, cursor, head, now);
+        let from = cursor.max(floor);
+        let at_once = head.saturating_sub(from) <= READ_AT_ONCE;
+        let read = move || missed(&replica, &room, from, head, now);
         self.read(at_once, read, ctx, move |actor, read, ctx| match read {
-            Ok((missed, rows)) => {
+            Ok(_) if !actor.has_all_after(from) => actor.lost(node),
+            Ok((missed, rows, began_with)) => {
                 let mut catch_up = catch_up;
                 catch_up.missed = missed;
+                catch_up.began_with = began_with;
                 actor.attached.insert(node);
+                if cursor < floor {
+                    return actor.bridge(catch_up, rows, ctx);
+                }
                 actor.show(catch_up, rows, ctx);
             }
             Err(error) => actor.unread(node, &error),
         });
     }
 
+    /// Whether the log still had every row after this one when it was read just now: entries are applied meanwhile, and may
+    /// have trimmed it. Then the node attaches again, and is brought over the new floor.
+    fn has_all_after(&self, seq: u64) -> bool {
+        let state = self.replica().state();
+        let record = state.rooms.get(&self.room);
+        record.is_none_or(|record| record.depth.floor <= seq)
+    }
+
     /// Reads, elsewhere if it takes long, and goes on with what was read before anything else.
-    fn read<T: Send + 'static>(
+    pub(super) fn read<T: Send + 'static>(
         &mut self,
         at_once: bool,
         read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
@@ -116,13 +139,18 @@ impl RoomActor {
         }));
     }
 
-    fn unread(&self, node: NodeId, error: &ReadError) {
+    pub(super) fn unread(&self, node: NodeId, error: &ReadError) {
         tracing::error!(%error, "a room's log could not be read for a node; it attaches again");
         self.lost(node);
     }
 
     /// Shows the next page, whose rows these are, and goes on with the one after it.
-    fn show(&mut self, mut catch_up: CatchUp, rows: Vec<Arc<ArchiveRow>>, ctx: &mut Context<Self>) {
+    pub(super) fn show(
+        &mut self,
+        mut catch_up: CatchUp,
+        rows: Vec<Arc<ArchiveRow>>,
+        ctx: &mut Context<Self>,
+    ) {
         let node = catch_up.node;
         if let Some(page) = catch_up.missed.pop() {
             let steps = replay(&rows, &page.occupants, node.0, catch_up.incarnation);
@@ -138,13 +166,14 @@ impl RoomActor {
         let (replica, room) = (Arc::clone(self.replica()), self.room.clone());
         let read = move || page(&replica, &room, after, upto);
         self.read(false, read, ctx, move |actor, read, ctx| match read {
+            Ok(_) if !actor.has_all_after(after) => actor.lost(node),
             Ok(rows) => actor.show(catch_up, rows, ctx),
             Err(error) => actor.unread(node, &error),
         });
     }
 
     /// All was shown.
-    fn shown(&mut self, catch_up: &CatchUp) {
+    pub(super) fn shown(&mut self, catch_up: &CatchUp) {
         let (node, previous) = (catch_up.node, catch_up.cursor);
         let head = catch_up.scene.record.head;
         if previous < head {
@@ -209,14 +238,15 @@ fn page(
     Ok(rows)
 }
 
-/// What a node has missed after its cursor, in pages, the oldest last, and the rows of that one. Blocks on the disk.
+/// What a node has missed after its cursor, in pages, the oldest last; the rows of that one; and who was in before them.
+/// Blocks on the disk.
 fn missed(
     replica: &Replica,
     room: &BareJid,
     cursor: u64,
     head: u64,
     now: OccupantView,
-) -> Result<(Vec<Missed>, Vec<Arc<ArchiveRow>>), ReadError> {
+) -> Result<(Vec<Missed>, Vec<Arc<ArchiveRow>>, OccupantView), ReadError> {
     let mut pages = Vec::new();
     let mut oldest = Vec::new();
     let (mut upto, mut occupants) = (head, now);
@@ -235,7 +265,7 @@ fn missed(
         oldest = rows;
         upto = after;
     }
-    Ok((pages, oldest))
+    Ok((pages, oldest, occupants))
 }
 
 /// Whether somebody is out of the room by one of these rows.

@@ -52,6 +52,8 @@ pub fn read_page(replica: &Replica, query: &ArchiveQuery, real_jids: bool) -> Re
         archive: &replica.archive,
         partition: PartitionId(replica.surroundings.partition.0),
         query,
+        is_room: query.key.domain() == replica.surroundings.pool.rooms_domain,
+        real_jids,
     };
     let rows = reader.check_named().and_then(|known| match known {
         true => reader.rows().map(Some),
@@ -156,6 +158,8 @@ struct Reader<'a> {
     archive: &'a Archive,
     partition: PartitionId,
     query: &'a ArchiveQuery,
+    is_room: bool,
+    real_jids: bool,
 }
 
 impl Reader<'_> {
@@ -249,7 +253,7 @@ impl Reader<'_> {
             let short = chunk.len() < limit;
             for row in chunk {
                 let row = decode_archive_row(&row.record)?;
-                if archive_page::matches(self.query, &row) {
+                if archive_page::matches(self.query, &row, self.real_jids) {
                     bytes += archive_page::row_bytes(&row);
                     rows.push(row);
                 }
@@ -274,7 +278,7 @@ impl Reader<'_> {
     fn chunk(&self, page: &Page) -> Result<Vec<storage::archive::ArchiveRow>, ReadError> {
         let key = self.query.key.as_str();
         match &self.query.with {
-            Some(with) if with.bare_str() != key => {
+            Some(with) if !self.is_room => {
                 Ok(self
                     .archive
                     .range_with(self.partition, key, with.bare_str(), page)?)

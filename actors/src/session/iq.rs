@@ -203,6 +203,7 @@ impl SessionActor {
                 room: room.clone(),
                 asker: self.key.jid.clone(),
                 nick: nick.to_owned(),
+                discovery: false,
             };
             return self.occupant_iq(handling, room, query, ctx);
         }

@@ -96,6 +96,8 @@ pub struct SessionParts {
     pub connection: Connection,
     /// Its resource.
     pub claim: Claim,
+    /// The generation of its account.
+    pub account: u64,
     /// Where the client connects from.
     pub address: IpAddr,
 }
@@ -105,6 +107,8 @@ pub struct SessionActor {
     fabric: Arc<Fabric>,
     key: SessionKey,
     bare: BareJid,
+    /// The generation of the account.
+    account: u64,
     core: StreamCore,
     reader: Option<ReadHalf<Wire>>,
     writer: Option<WriteHalf<Wire>>,
@@ -201,6 +205,7 @@ impl SessionActor {
             wire,
             connection,
             claim,
+            account,
             address,
         } = parts;
         let (key, mailbox) = (claim.key().clone(), Arc::clone(claim.mailbox()));
@@ -214,6 +219,7 @@ impl SessionActor {
         place.run(SessionActor {
             fabric,
             bare,
+            account,
             core,
             reader: Some(reader),
             writer: Some(writer),
@@ -530,6 +536,7 @@ impl SessionActor {
             let command = Box::new(Command::Room(RoomCommand {
                 room: room.clone(),
                 by,
+                account: self.account,
                 action,
             }));
             if let Some(link) = self.fabric.link_of(room) {

@@ -143,6 +143,7 @@ impl SessionActor {
                 let command = RoomCommand {
                     room: room.clone(),
                     by: self.key.jid.clone(),
+                    account: self.account,
                     action,
                 };
                 self.propose(&room, handling, Command::Room(command), ctx);

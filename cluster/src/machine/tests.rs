@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use messaging::apply::PoolConstants;
 use messaging::command::{Batch, Command, Proposal};
 use messaging::link_record::LinkOrigin;
+use messaging::room::command::{HistoryRequest, RoomAction, RoomCommand};
 use messaging::slot::{PartitionId, PartitionTable};
 use storage::archive::{ArchiveOptions, Order, Page, Rows};
 use storage::state_store::{MemoryDisk, MemoryStateStore};
-use xmpp::jid::{BareJid, Jid};
+use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::sasl::StoredCredentials;
 use xmpp::stanza::{Stanza, StanzaKind};
 
@@ -308,4 +309,112 @@ fn portions_of_a_large_state_are_hashed_as_a_whole() {
     let hash = replica.hash().unwrap();
     assert!(hash.state.rows > 3000, "{hash:?}");
     assert_eq!(hash.state, whole.finish());
+}
+
+const DEN: &str = "den@rooms.localhost";
+
+/// The log: an owner, a room, then presences of its one occupant.
+fn room_entry(index: u64) -> CommittedEntry {
+    let by = FullJid::parse("alice@localhost/pc").unwrap();
+    let (nick, presence) = ("alice".to_owned(), Stanza::new(StanzaKind::Presence));
+    let action = match index {
+        2 => RoomAction::Join {
+            nick,
+            presence,
+            password: None,
+            history: HistoryRequest::default(),
+            node: 1,
+            incarnation: 1,
+            session: 1,
+        },
+        _ => RoomAction::Presence { nick, presence },
+    };
+    let entry = match index {
+        1 => Entry::OwnerBegin {
+            node: 1,
+            incarnation: 1,
+            time_ms: 1,
+        },
+        _ => Entry::Batch(Batch {
+            epoch: 1,
+            time_ms: index,
+            proposals: vec![Proposal {
+                origin: LinkOrigin::Node(1),
+                incarnation: 1,
+                sequence: index - 1,
+                command: Command::Room(RoomCommand {
+                    room: BareJid::parse(DEN).unwrap(),
+                    by,
+                    account: 1,
+                    action,
+                }),
+            }],
+        }),
+    };
+    CommittedEntry {
+        index,
+        term: 1,
+        payload: Some(encode_entry(entry).unwrap()),
+    }
+}
+
+fn apply_room(machine: &mut PartitionMachine, from: u64, upto: u64, chunk: u64) {
+    let mut next = from;
+    while next <= upto {
+        let last = (next + chunk - 1).min(upto);
+        let entries = (next..=last).map(room_entry).collect();
+        machine.apply(entries, mark_of(1, last)).unwrap();
+        next = last + 1;
+    }
+}
+
+fn events(archive: &Archive) -> Vec<u64> {
+    let page = Page {
+        after: None,
+        before: None,
+        order: Order::OldestFirst,
+        limit: usize::MAX,
+    };
+    let partition = storage::archive::PartitionId(0);
+    let rows = archive.range(partition, DEN, Rows::Events, &page).unwrap();
+    rows.iter().map(|row| row.seq).collect()
+}
+
+/// Whatever the size of its chunks, and when it was killed with an archive far ahead of its store: at the same applied
+/// index every replica has the same events of a room, the newest 1,000 to 1,099.
+#[test]
+fn every_replica_trims_the_same_events() {
+    const LAST: u64 = 3_456;
+    let (one, other) = (Place::new(), Place::new());
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let archives = folders.each_ref().map(|dir| archive(dir.path(), 1 << 20));
+    let (_, mut machine) = one.start(&archives[0]);
+    apply_room(&mut machine, 1, LAST, 1);
+    let expected = events(&archives[0]);
+    assert!(
+        (1_000..1_100).contains(&expected.len()),
+        "{}",
+        expected.len()
+    );
+
+    let (_, mut machine) = other.start(&archives[1]);
+    machine.policy = CheckpointPolicy {
+        entries_max: u64::MAX,
+        bytes_max: u64::MAX,
+    };
+    apply_room(&mut machine, 1, 500, 7);
+    machine.write_snapshot(mark_of(1, 500)).unwrap();
+    apply_room(&mut machine, 501, 3_000, 2_500);
+    // Killed: the store is as of the snapshot, the archive has trimmed for 2,500 entries since.
+    std::mem::forget(machine);
+    other.disk.lose_unflushed();
+    let (_, mut machine) = other.start(&archives[1]);
+    assert_eq!(machine.applied(), Some(mark_of(1, 500)));
+    apply_room(&mut machine, 501, LAST, 64);
+    assert_eq!(events(&archives[1]), expected);
+    let hash = |archive: &Archive| {
+        let partition = storage::archive::PartitionId(0);
+        archive.view().hash(partition, None).unwrap()
+    };
+    assert_eq!(hash(&archives[0]), hash(&archives[1]));
 }

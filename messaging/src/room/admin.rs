@@ -158,6 +158,53 @@ fn check_an_owner_remains(
     }
 }
 
+/// Takes somebody off the list who will not come back. Where that was the last owner, the admins become owners: a room
+/// can't be without one (§10.4).
+pub(super) fn forget(tx: &mut Transaction<'_, '_>, person: &BareJid) {
+    let old = tx.listed(person);
+    if tx.record().is_none() || old == Affiliation::None {
+        return;
+    }
+    if old == Affiliation::Owner && owners_but(tx, person) == 0 {
+        let admins: Vec<BareJid> = tx
+            .state
+            .affiliations
+            .rows_of(tx.room)
+            .filter(|(_, record)| record.affiliation == Affiliation::Admin)
+            .map(|(jid, _)| jid.clone())
+            .collect();
+        for jid in admins {
+            let heir = AffiliationChange {
+                jid,
+                old: Affiliation::Admin,
+                new: Affiliation::Owner,
+                reason: None,
+            };
+            apply_affiliation(tx, heir);
+        }
+    }
+    let gone = AffiliationChange {
+        jid: person.clone(),
+        old,
+        new: Affiliation::None,
+        reason: None,
+    };
+    apply_affiliation(tx, gone);
+}
+
+/// Whether the room has an owner.
+pub(super) fn has_owner(tx: &Transaction<'_, '_>) -> bool {
+    let mut listed = tx.state.affiliations.rows_of(tx.room);
+    listed.any(|(_, record)| record.affiliation == Affiliation::Owner)
+}
+
+fn owners_but(tx: &Transaction<'_, '_>, person: &BareJid) -> usize {
+    let listed = tx.state.affiliations.rows_of(tx.room);
+    listed
+        .filter(|(jid, record)| record.affiliation == Affiliation::Owner && *jid != person)
+        .count()
+}
+
 fn apply_affiliation(tx: &mut Transaction<'_, '_>, change: AffiliationChange) -> u64 {
     let AffiliationChange {
         jid,

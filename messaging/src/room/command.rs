@@ -15,6 +15,8 @@ pub struct RoomCommand {
     pub room: BareJid,
     /// Who asks: the session's full JID (its resource is empty-safe: services use the domain).
     pub by: FullJid,
+    /// The generation of the session's account ([`crate::user::account::Account::generation`]); 0: not of this pool.
+    pub account: u64,
     /// What.
     pub action: RoomAction,
 }
@@ -121,6 +123,16 @@ pub enum RoomAction {
         /// Which; those that have joined again from another node and incarnation stay.
         occupants: Vec<(FullJid, u64, u64)>,
     },
+}
+
+impl RoomAction {
+    /// Whether a session asks for it on behalf of its account; goodbyes and removals are true whoever says them.
+    pub fn is_of_session(&self) -> bool {
+        !matches!(
+            self,
+            RoomAction::Leave { .. } | RoomAction::RemoveUnclaimed { .. }
+        )
+    }
 }
 
 /// The fields of a submitted form: (var, values) pairs. The values may hold a password: `Debug` shows only the names.

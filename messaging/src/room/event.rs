@@ -103,6 +103,11 @@ pub enum RoomEvent {
 }
 
 impl RoomEvent {
+    /// Whether an occupant said it, archived or not.
+    pub fn is_said(&self) -> bool {
+        matches!(self, RoomEvent::Message { .. } | RoomEvent::Subject { .. })
+    }
+
     /// Whether XEP-0313 shows it.
     pub fn is_message(&self) -> bool {
         matches!(

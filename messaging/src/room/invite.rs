@@ -90,7 +90,7 @@ fn send(
         lang: None,
         payload: bytes::Bytes::new(),
     };
-    let on_answer = OnAnswer::Bounce {
+    let on_answer = OnAnswer::NotInvited {
         sender: tx.by.clone(),
         stanza: Box::new(asked),
     };
@@ -136,6 +136,10 @@ pub(super) fn decline(
     reason: Option<String>,
 ) -> Result<u64, Refusal> {
     tx.unlocked()?;
+    // A ban is a fence: nothing by whom it is about goes through the room.
+    if tx.affiliation(&tx.by.bare()) == Affiliation::Outcast {
+        return Err(Refusal::Banned);
+    }
     let sessions: Vec<_> = tx
         .occupants()
         .iter()

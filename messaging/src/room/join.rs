@@ -5,6 +5,7 @@ use std::sync::Arc;
 use xmpp::stanza::Stanza;
 
 use super::command::HistoryRequest;
+use super::depth::LogDepth;
 use super::effect::Welcome;
 use super::event::RoomEvent;
 use super::presence::{check_nick_free, checked_nick, rename};
@@ -72,6 +73,7 @@ fn create(tx: &mut Transaction<'_, '_>) {
         subject: Subject::default(),
         base,
         head: base,
+        depth: LogDepth::default(),
     };
     tx.state.rooms.insert(tx.room.clone(), record);
     tx.set_affiliation(&tx.by.bare(), Affiliation::Owner, None);
@@ -136,6 +138,7 @@ fn enter(
         node: home.node,
         incarnation: home.incarnation,
         session: home.session,
+        account: tx.account,
     };
     tx.put_occupant(&occupant);
     log_join(tx, occupant, history, created, true)
@@ -196,7 +199,7 @@ fn log_join(
 }
 
 /// What the newcomer must know: §7.2.3 (100), §7.2.12 (170), §10.1.1 (201).
-fn own_codes(config: &RoomConfig, created: bool) -> Vec<u16> {
+pub(super) fn own_codes(config: &RoomConfig, created: bool) -> Vec<u16> {
     let codes = [
         (config.non_anonymous, 100),
         (config.archived, 170),

@@ -10,6 +10,7 @@
 //! ```
 
 pub mod command;
+pub mod depth;
 pub mod effect;
 pub mod event;
 pub mod occupant_id;
@@ -25,6 +26,7 @@ mod admin;
 mod config;
 pub mod config_form;
 mod destroy;
+pub mod forget;
 mod invite;
 mod join;
 mod leave;
@@ -44,12 +46,21 @@ use transaction::Transaction;
 
 /// Applies a command on a room's key.
 pub fn apply(state: &mut State, ctx: &mut Context<'_>, command: RoomCommand) -> Answer {
-    let RoomCommand { room, by, action } = command;
+    let RoomCommand {
+        room,
+        by,
+        account,
+        action,
+    } = command;
+    if action.is_of_session() && forget::is_of_removed(state, &by.bare(), account) {
+        return Answer::Refused(Box::new(Refusal::AccountGone.to_stanza_error()));
+    }
     let mut tx = Transaction {
         state,
         ctx,
         room: &room,
         by: &by,
+        account,
     };
     match dispatch(&mut tx, action) {
         Ok(seq) => Answer::Done { seq },

@@ -1,6 +1,6 @@
 //! Occupant ids: who is behind a nickname, without saying who. XEP-0421.
 //!
-//! The id is a CBC-MAC under the pool's id key over (room, bare JID): stable as long as the key, different from room to
+//! The id is a CBC-MAC under the pool's id key over (room, bare JID, generation of the account): stable as long as the key, different from room to
 //! room, and telling nothing without the key. The first block holds a label and both lengths, so no input is a prefix of
 //! another (what CBC-MAC needs) and none coincides with the block of an archive id.
 
@@ -30,8 +30,9 @@ impl OccupantIds {
         }
     }
 
-    /// The id of one person in one room: 32 hexadecimal digits.
-    pub fn id(&self, room: &BareJid, person: &BareJid) -> String {
+    /// The id of one person in one room: 32 hexadecimal digits. `account`: the generation of the person's account, so that
+    /// whoever registers the name of a removed account isn't taken for the one before.
+    pub fn id(&self, room: &BareJid, person: &BareJid, account: u64) -> String {
         let (room, person) = (room.as_str().as_bytes(), person.as_str().as_bytes());
         let mut first = [0u8; 16];
         first[..8].copy_from_slice(LABEL);
@@ -39,7 +40,7 @@ impl OccupantIds {
         first[12..].copy_from_slice(&(person.len() as u32).to_be_bytes());
         let mut block = first.into();
         self.cipher.encrypt_block(&mut block);
-        for text in [room, person] {
+        for text in [room, person, &account.to_be_bytes()] {
             for chunk in text.chunks(16) {
                 for (place, byte) in block.iter_mut().zip(chunk) {
                     *place ^= byte;
@@ -65,23 +66,28 @@ mod tests {
     fn ids_are_stable_and_tell_rooms_and_people_apart() {
         let jid = |text: &str| BareJid::parse(text).unwrap();
         let ids = OccupantIds::new(&[7; 16]);
-        let id = ids.id(&jid("den@rooms.example"), &jid("alice@example.org"));
+        let id = ids.id(&jid("den@rooms.example"), &jid("alice@example.org"), 1);
         assert_eq!(
             id,
-            ids.id(&jid("den@rooms.example"), &jid("alice@example.org"))
+            ids.id(&jid("den@rooms.example"), &jid("alice@example.org"), 1)
         );
         assert_eq!(id.len(), 32);
         assert_ne!(
             id,
-            ids.id(&jid("den@rooms.example"), &jid("bob@example.org"))
+            ids.id(&jid("den@rooms.example"), &jid("bob@example.org"), 1)
         );
         assert_ne!(
             id,
-            ids.id(&jid("hall@rooms.example"), &jid("alice@example.org"))
+            ids.id(&jid("hall@rooms.example"), &jid("alice@example.org"), 1)
         );
         assert_ne!(
             id,
-            OccupantIds::new(&[8; 16]).id(&jid("den@rooms.example"), &jid("alice@example.org"))
+            ids.id(&jid("den@rooms.example"), &jid("alice@example.org"), 2),
+            "the next one of that name"
+        );
+        assert_ne!(
+            id,
+            OccupantIds::new(&[8; 16]).id(&jid("den@rooms.example"), &jid("alice@example.org"), 1)
         );
     }
 }

@@ -274,11 +274,20 @@ fn iq(
     let kind = stanza.iq_type();
     let (room, asker) = (to.room, sender.jid.clone());
     if let Some(nick) = to.nick {
-        let is_ping = kind == IqType::Get && find(payload, "ping", ns::PING).is_some();
+        let is_get = kind == IqType::Get;
+        let is_ping = is_get && find(payload, "ping", ns::PING).is_some();
+        let discovery = [ns::DISCO_INFO, ns::DISCO_ITEMS]
+            .iter()
+            .any(|ns| is_get && find(payload, "query", ns).is_some());
         return Ok(RoomRequest::Query(if is_ping {
             RoomQuery::SelfPing { room, asker, nick }
         } else {
-            RoomQuery::OccupantSession { room, asker, nick }
+            RoomQuery::OccupantSession {
+                room,
+                asker,
+                nick,
+                discovery,
+            }
         }));
     }
     let element = payload.roots().next();

@@ -82,6 +82,8 @@ pub enum RoomQuery {
         asker: FullJid,
         /// The nickname.
         nick: String,
+        /// Whether it is service discovery: then who isn't in asks wrongly (§6.6).
+        discovery: bool,
     },
     /// The registered nickname, if the room keeps one (`x-roomuser-item`).
     ReservedNick {
@@ -116,9 +118,15 @@ pub fn answer(state: &State, query: &RoomQuery) -> Reply {
         RoomQuery::SelfPing { room, asker, nick } => {
             scene(state, room, asker).and_then(|scene| self_ping(&scene, nick))
         }
-        RoomQuery::OccupantSession { room, asker, nick } => {
-            scene(state, room, asker).and_then(|scene| session(&scene, nick))
-        }
+        RoomQuery::OccupantSession {
+            room,
+            asker,
+            nick,
+            discovery,
+        } => scene(state, room, asker).and_then(|scene| match scene.own() {
+            Err(_) if *discovery => Err(Refusal::BadRequest),
+            _ => session(&scene, nick),
+        }),
         RoomQuery::ReservedNick { room, asker } => {
             scene(state, room, asker).map(|_| Reply::Payload(no_nick()))
         }

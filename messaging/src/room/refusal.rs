@@ -41,6 +41,9 @@ pub enum Refusal {
     /// §10.1.1: somebody who owns so many rooms makes no more.
     #[error("you own as many rooms as you may")]
     TooManyRooms,
+    /// The account of the session was removed.
+    #[error("your account has been removed")]
+    AccountGone,
     /// §10.4: the last owner can't go; nobody can ban or kick themselves.
     #[error("this can't be done to yourself, or the room would lose its last owner")]
     Conflict,
@@ -71,7 +74,7 @@ impl Refusal {
             }
             Refusal::NickMalformed | Refusal::JidMalformed => (Condition::JidMalformed, Modify),
             Refusal::NickTaken | Refusal::Conflict => (Condition::Conflict, Cancel),
-            Refusal::PasswordWrong => (Condition::NotAuthorized, Auth),
+            Refusal::PasswordWrong | Refusal::AccountGone => (Condition::NotAuthorized, Auth),
             Refusal::MembersOnly => (Condition::RegistrationRequired, Auth),
             Refusal::Banned | Refusal::Forbidden => (Condition::Forbidden, Auth),
             Refusal::Full => (Condition::ServiceUnavailable, Wait),

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use xmpp::jid::FullJid;
 use xmpp::stanza::Stanza;
 
+use super::depth::LogDepth;
+
 /// XEP-0045 §5.2, in rising order of rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Affiliation {
@@ -101,6 +103,8 @@ pub struct RoomRecord {
     pub base: u64,
     /// The sequence of the newest row.
     pub head: u64,
+    /// Which of its rows stay.
+    pub depth: LogDepth,
 }
 
 /// A room's subject.
@@ -227,4 +231,6 @@ pub struct Occupant {
     pub incarnation: u64,
     /// The session's number on that node.
     pub session: u64,
+    /// The generation of the account: whoever has the name later is somebody else.
+    pub account: u64,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use xmpp::jid::{BareJid, FullJid};
 
+use super::depth::DEPARTURES_KEPT;
 use super::effect::{RoomEffect, Welcome};
 use super::event::RoomEvent;
 use super::occupant_id::OccupantIds;
@@ -24,6 +25,8 @@ pub(super) struct Transaction<'t, 'c> {
     pub(super) ctx: &'t mut Context<'c>,
     pub(super) room: &'t BareJid,
     pub(super) by: &'t FullJid,
+    /// The generation of the sender's account.
+    pub(super) account: u64,
 }
 
 impl Transaction<'_, '_> {
@@ -105,7 +108,7 @@ impl Transaction<'_, '_> {
 
     /// XEP-0421: the sender's occupant id.
     pub(super) fn sender_id(&self) -> String {
-        OccupantIds::new(&self.ctx.pool.id_key).id(self.room, &self.by.bare())
+        OccupantIds::new(&self.ctx.pool.id_key).id(self.room, &self.by.bare(), self.account)
     }
 
     /// Puts an affiliation on the list, or takes it off.
@@ -180,6 +183,17 @@ impl Transaction<'_, '_> {
         let seq = record.head;
         let non_anonymous = record.config.non_anonymous;
         let filed = !matches!(event, RoomEvent::Destroyed { .. });
+        if matches!(event, RoomEvent::Configured { .. }) {
+            record.depth.configured = seq;
+        }
+        let trimmed = if filed && !event.is_message() {
+            record.depth.event(seq, event.is_said())
+        } else {
+            None
+        };
+        if let Some(nick) = given_up(&event, &occupants) {
+            self.note_departure(seq, nick);
+        }
         let row = Arc::new(ArchiveRow {
             key: self.room.clone(),
             seq,
@@ -190,6 +204,10 @@ impl Transaction<'_, '_> {
         if filed {
             self.ctx.effect(Effect::Archive(Arc::clone(&row)));
         }
+        if let Some(upto) = trimmed {
+            let room = self.room.clone();
+            self.ctx.effect(Effect::TrimEvents { room, upto });
+        }
         let event = RoomEffect::Event {
             previous,
             row,
@@ -199,6 +217,23 @@ impl Transaction<'_, '_> {
         };
         self.ctx.effect(Effect::Room(self.room.clone(), event));
         seq
+    }
+
+    /// Remembers that a nickname was given up; forgets the oldest where there are too many.
+    fn note_departure(&mut self, seq: u64, nick: String) {
+        let Some(record) = self.state.rooms.get_mut(self.room) else {
+            return;
+        };
+        if record.depth.departures < DEPARTURES_KEPT {
+            record.depth.departures += 1;
+        } else {
+            let oldest = self.state.departures.rows_of(self.room).next();
+            if let Some(oldest) = oldest.map(|(seq, _)| *seq) {
+                record.depth.departures_floor = oldest;
+                self.state.departures.remove(&(self.room.clone(), oldest));
+            }
+        }
+        self.state.departures.insert((self.room.clone(), seq), nick);
     }
 
     /// Forgets the room with everything in it.
@@ -223,11 +258,35 @@ impl Transaction<'_, '_> {
                     .note_affiliation(&jid, record.affiliation, Affiliation::None);
             }
         }
+        let departures: Vec<u64> = self
+            .state
+            .departures
+            .rows_of(self.room)
+            .map(|(seq, _)| *seq)
+            .collect();
+        for seq in departures {
+            self.state.departures.remove(&(self.room.clone(), seq));
+        }
         self.state
             .room_views
             .note_gone(self.ctx.index, self.room, record.head);
         self.ctx.effect(Effect::DropArchive(self.room.clone()));
     }
+}
+
+/// The nickname that nobody has any more after an event. `occupants`: who is in after it.
+fn given_up(event: &RoomEvent, occupants: &[Arc<Occupant>]) -> Option<String> {
+    let nick = match event {
+        RoomEvent::Left {
+            occupant,
+            announced: true,
+            ..
+        } => &occupant.nick,
+        RoomEvent::Renamed { old_nick, .. } => old_nick,
+        _ => return None,
+    };
+    let stays = occupants.iter().any(|occupant| occupant.nick == *nick);
+    (!stays).then(|| nick.clone())
 }
 
 /// The affiliation that counts for somebody in a room: their own, else their domain's (§9.2: in this order).

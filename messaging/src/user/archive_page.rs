@@ -220,27 +220,39 @@ pub fn rows_wanted(query: &ArchiveQuery) -> usize {
     query.max as usize + 1
 }
 
-/// Whether a row belongs to the result, all bounds included.
-pub fn matches(query: &ArchiveQuery, row: &ArchiveRow) -> bool {
+/// Whether a row belongs to the result, all bounds included. `real_jids`: whether the asker may see who is behind a room's
+/// nicknames.
+pub fn matches(query: &ArchiveQuery, row: &ArchiveRow, real_jids: bool) -> bool {
     row.is_message()
         && query.after.is_none_or(|after| row.seq > after)
         && query.before.is_none_or(|before| row.seq < before)
         && query.start_ms.is_none_or(|start| row.time_ms >= start)
         && query.end_ms.is_none_or(|end| row.time_ms <= end)
         && (query.ids.is_empty() || query.ids.binary_search(&row.seq).is_ok())
-        && query.with.as_ref().is_none_or(|with| is_with(row, with))
+        && query
+            .with
+            .as_ref()
+            .is_none_or(|with| is_with(row, with, real_jids))
 }
 
-/// XEP-0313 §4.1.1: a bare JID matches all its resources. In a room the publisher is known by its occupant JID only.
-fn is_with(row: &ArchiveRow, with: &Jid) -> bool {
+/// XEP-0313 §4.1.1: a bare JID matches all its resources. In a room the publisher is known by its occupant JID, and by its
+/// real one to who may see it.
+fn is_with(row: &ArchiveRow, with: &Jid, real_jids: bool) -> bool {
     match &row.record {
         ArchiveRecord::Message(message) if with.is_bare() => {
             message.peer.bare_str() == with.as_str()
         }
         ArchiveRecord::Message(message) => message.peer == *with,
-        ArchiveRecord::Room(RoomEvent::Message { nick, .. } | RoomEvent::Subject { nick, .. }) => {
-            with.bare_str() == row.key.as_str()
-                && with.resource().is_none_or(|resource| resource == nick)
+        ArchiveRecord::Room(
+            RoomEvent::Message { nick, sender, .. } | RoomEvent::Subject { nick, sender, .. },
+        ) => {
+            let is_occupant = with.bare_str() == row.key.as_str()
+                && with.resource().is_none_or(|resource| resource == nick);
+            let is_person = sender.bare().as_str() == with.bare_str()
+                && with
+                    .resource()
+                    .is_none_or(|_| with.as_str() == sender.as_str());
+            is_occupant || (real_jids && is_person)
         }
         ArchiveRecord::Room(_) => false,
     }

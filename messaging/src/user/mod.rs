@@ -65,9 +65,10 @@ pub fn apply(state: &mut State, ctx: &mut Context<'_>, command: Command) -> Answ
         Command::AdvanceCursor { user, delivered } => log::advance_cursor(state, &user, delivered),
         Command::NoteSessions { up, down } => note_sessions(state, up, down),
         // `crate::apply` keeps these for itself and for rooms.
-        Command::Nothing | Command::Room(_) | Command::OutboxAnswered { .. } => {
-            refuse(Condition::BadRequest)
-        }
+        Command::Nothing
+        | Command::Room(_)
+        | Command::ForgetAccount { .. }
+        | Command::OutboxAnswered { .. } => refuse(Condition::BadRequest),
     }
 }
 

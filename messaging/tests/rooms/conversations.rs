@@ -629,10 +629,42 @@ fn a_refused_private_message_comes_back_through_the_room() {
     check(
         bounces,
         expect![[r#"
-        alice/pc < message error bob +error
+        alice/pc < message error bob +error service-unavailable
     "#]],
     );
     assert!(stage.state.outbox.is_empty());
+}
+
+/// §6.6: who is not in the room may not ask an occupant what its client can do; anything else it is told differently.
+#[test]
+fn strangers_discover_no_occupants() {
+    let mut stage = Stage::with_room(&[]);
+    let mut ask = |payload: &str| {
+        stage.send(
+            "eve/pc",
+            &format!(
+                "<iq xmlns='jabber:client' type='get' id='q' to='{ROOM}/alice'>{payload}</iq>"
+            ),
+        )
+    };
+    let mut out = String::new();
+    for payload in [
+        "<query xmlns='http://jabber.org/protocol/disco#info'/>",
+        "<query xmlns='http://jabber.org/protocol/disco#items'/>",
+        "<query xmlns='jabber:iq:version'/>",
+        "<ping xmlns='urn:xmpp:ping'/>",
+    ] {
+        out += &ask(payload);
+    }
+    check(
+        out,
+        expect![[r#"
+        eve/pc ! modify bad-request
+        eve/pc ! modify bad-request
+        eve/pc ! modify not-acceptable
+        eve/pc ! modify not-acceptable
+    "#]],
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod conversations;
+mod depth;
 mod invariants;
 mod moderation;
 mod parsing;

@@ -4,6 +4,7 @@ use expect_test::expect;
 
 use crate::conversations::check;
 use crate::stage::{ROOM, Stage};
+use xmpp::stanza_error::Condition;
 
 #[test]
 fn moderated_rooms_give_voice() {
@@ -344,6 +345,33 @@ fn invitations_and_declining() {
         stage.message("carol/pc", ROOM, "", decline),
         expect![[r#"
         bob/pc < message den decline from=carol reason="busy"
+    "#]],
+    );
+    // P12: who is banned says nothing through the room, this way neither.
+    stage.admin(
+        "alice/pc",
+        "<item affiliation='outcast' jid='carol@example.org'/>",
+    );
+    check(
+        stage.message("carol/pc", ROOM, "", decline),
+        expect![[r#"
+        carol/pc ! auth forbidden
+    "#]],
+    );
+}
+
+/// §7.8.2: the inviter learns that there is no such person; who blocks the room looks the same.
+#[test]
+fn an_invitation_to_nobody_comes_back() {
+    let mut stage = Stage::with_room(&[]);
+    stage.join("bob/pc", "bob");
+    let invite =
+        "<x xmlns='http://jabber.org/protocol/muc#user'><invite to='nobody@example.org'/></x>";
+    stage.message("bob/pc", ROOM, "id='i'", invite);
+    check(
+        stage.refuse_outbox(Condition::ServiceUnavailable),
+        expect![[r#"
+        bob/pc < message error den +error item-not-found
     "#]],
     );
 }

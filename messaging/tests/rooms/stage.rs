@@ -137,6 +137,7 @@ impl Stage {
         let command = RoomCommand {
             room: room.clone(),
             by: by.clone(),
+            account: 1,
             action,
         };
         let answer = messaging::room::apply(&mut self.state, &mut ctx, command);
@@ -149,6 +150,9 @@ impl Stage {
                     );
                 }
                 Effect::DropArchive(_) => self.archive.clear(),
+                Effect::TrimEvents { upto, .. } => self
+                    .archive
+                    .retain(|seq, row| row.is_message() || seq > upto),
                 _ => {}
             }
         }
@@ -313,7 +317,7 @@ impl Stage {
                     }
                 }
                 Effect::DropArchive(room) => writeln!(out, "{room} is gone").unwrap(),
-                Effect::Archive(_) => {}
+                Effect::Archive(_) | Effect::TrimEvents { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -438,6 +442,11 @@ fn line(to: &FullJid, bytes: &Bytes) -> String {
             ("delay", _) => out.push_str(" delayed"),
             ("body" | "status" | "subject", _) => {
                 write!(out, " {}={:?}", child.name(), child.text()).unwrap()
+            }
+            ("error", _) => {
+                let condition = child.children().next();
+                let condition = condition.map_or("?", |condition| condition.name());
+                write!(out, " +error {condition}").unwrap();
             }
             (name, _) => write!(out, " +{name}").unwrap(),
         }

@@ -3,6 +3,9 @@
 use messaging::command::{Answer, Command, Proposal};
 use messaging::link_record::LinkOrigin;
 use messaging::query::{Query, Reply, answer};
+use messaging::room::command::{AdminItem, FormFields, HistoryRequest, RoomAction, RoomCommand};
+use messaging::room::state::Affiliation;
+use xmpp::stanza::{Stanza, StanzaKind};
 
 use super::pool::{Pool, block, credentials, friends, jid, message, payload, session, user};
 
@@ -94,6 +97,170 @@ fn a_removed_account_leaves_nothing_behind() {
         pool.state("alice").logs.get(&user("alice")).unwrap().head > head,
         "no sequence is used twice"
     );
+}
+
+/// A name in another partition than the room, and who acts there.
+fn in_room(room: &str, by: &str, account: u64, action: RoomAction) -> Command {
+    Command::Room(RoomCommand {
+        room: jid_of(room),
+        by: session(by),
+        account,
+        action,
+    })
+}
+
+fn jid_of(room: &str) -> xmpp::jid::BareJid {
+    xmpp::jid::BareJid::parse(&format!("{room}@conference.localhost")).unwrap()
+}
+
+fn join(nick: &str) -> RoomAction {
+    RoomAction::Join {
+        nick: nick.into(),
+        presence: Stanza::new(StanzaKind::Presence),
+        password: None,
+        history: HistoryRequest::default(),
+        node: 1,
+        incarnation: 1,
+        session: 1,
+    }
+}
+
+fn make_affiliated(affiliation: Affiliation, name: &str) -> RoomAction {
+    RoomAction::Admin {
+        items: vec![AdminItem {
+            nick: None,
+            jid: Some(jid(&format!("{name}@localhost"))),
+            role: None,
+            affiliation: Some(affiliation),
+            reason: None,
+        }],
+    }
+}
+
+fn configure(fields: &[(&str, &str)]) -> RoomAction {
+    let fields = fields
+        .iter()
+        .map(|(var, value)| ((*var).to_owned(), vec![(*value).to_owned()]));
+    RoomAction::Configure {
+        fields: FormFields(fields.collect()),
+    }
+}
+
+/// Whoever registers the name of a removed account finds nothing of it in any room: it owns none, is on no list and in none.
+#[test]
+fn a_removed_account_leaves_no_place_in_rooms() {
+    let mut pool = Pool::with_users(&["alice", "bob"]);
+    let generation = |pool: &Pool| {
+        let accounts = &pool.state("alice").accounts;
+        accounts
+            .get(&user("alice"))
+            .map(|account| account.generation)
+    };
+    let first = generation(&pool).unwrap();
+    let persistent = [("muc#roomconfig_persistentroom", "1")];
+    // Alone; among others and persistent; with an heir; listed by somebody else; not opened yet.
+    for room in ["alone", "hall", "heirs"] {
+        pool.done_in(room, in_room(room, "alice", first, join("A")));
+        pool.done_in(
+            room,
+            in_room(
+                room,
+                "alice",
+                first,
+                configure(if room == "alone" { &[] } else { &persistent }),
+            ),
+        );
+    }
+    pool.done_in("hall", in_room("hall", "bob", 1, join("B")));
+    let heir = make_affiliated(Affiliation::Admin, "bob");
+    pool.done_in("heirs", in_room("heirs", "alice", first, heir));
+    pool.done_in("bobs", in_room("bobs", "bob", 1, join("B")));
+    pool.done_in(
+        "bobs",
+        in_room(
+            "bobs",
+            "bob",
+            1,
+            configure(&[("muc#roomconfig_membersonly", "1")]),
+        ),
+    );
+    pool.done_in(
+        "bobs",
+        in_room(
+            "bobs",
+            "bob",
+            1,
+            make_affiliated(Affiliation::Admin, "alice"),
+        ),
+    );
+    pool.done_in("new", in_room("new", "alice", first, join("A")));
+
+    let (remove, create) = (
+        Command::RemoveAccount {
+            user: user("alice"),
+        },
+        || Command::CreateAccount {
+            user: user("alice"),
+            credentials: credentials(),
+        },
+    );
+    pool.settle(false);
+    pool.done(remove, "alice");
+    assert_eq!(
+        pool.refused(create(), "alice"),
+        "ResourceConstraint",
+        "the name is given while rooms remember its last bearer"
+    );
+    pool.settle(true);
+    for partition in &pool.partitions {
+        let state = &partition.state;
+        let listed = |person: &str| {
+            let listed = state.affiliations.iter();
+            listed.filter(|((_, jid), _)| *jid == user(person)).count()
+        };
+        assert_eq!(listed("alice"), 0);
+        assert!(
+            !state
+                .occupants
+                .iter()
+                .any(|((_, jid), _)| jid.bare() == user("alice"))
+        );
+        assert!(!state.rooms.contains(&jid_of("alone")) && !state.rooms.contains(&jid_of("new")));
+    }
+    let listed = |pool: &Pool, room: &str, person: &str| {
+        let state = pool.room_state(room);
+        assert!(state.rooms.contains(&jid_of(room)), "{room}");
+        let listed = state.affiliations.get(&(jid_of(room), user(person)));
+        listed.map(|listed| listed.affiliation)
+    };
+    assert_eq!(listed(&pool, "hall", "bob"), None, "bob was nothing there");
+    assert_eq!(listed(&pool, "heirs", "bob"), Some(Affiliation::Owner));
+    assert_eq!(listed(&pool, "bobs", "bob"), Some(Affiliation::Owner));
+
+    // A session of the account that is gone still has something on its way; its goodbye is heard.
+    let late = in_room("late", "alice", first, join("A"));
+    assert_eq!(pool.refused_in("late", late), "NotAuthorized");
+    let presence = Stanza::new(StanzaKind::Presence);
+    let goodbye = RoomAction::Leave { presence, of: None };
+    pool.done_in("late", in_room("late", "alice", first, goodbye));
+
+    pool.done(create(), "alice");
+    let second = generation(&pool).unwrap();
+    assert!(second > first);
+    let late = in_room("late", "alice", first, join("A"));
+    assert_eq!(
+        pool.refused_in("late", late),
+        "NotAuthorized",
+        "the old one's session"
+    );
+    let stranger = in_room("bobs", "alice", second, join("A"));
+    assert_eq!(pool.refused_in("bobs", stranger), "RegistrationRequired");
+    pool.done_in("hall", in_room("hall", "alice", second, join("A")));
+    let inside = pool
+        .room_state("hall")
+        .occupants
+        .get(&(jid_of("hall"), session("alice")));
+    assert_eq!(inside.unwrap().affiliation, Affiliation::None);
 }
 
 #[test]

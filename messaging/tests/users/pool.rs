@@ -165,6 +165,47 @@ impl Pool {
         }
     }
 
+    fn partition_of_room(&self, room: &str) -> usize {
+        let room = BareJid::parse(&format!("{room}@conference.localhost")).unwrap();
+        usize::from(self.surroundings[0].table.partition_of(&room).0)
+    }
+
+    /// The state of a room's partition.
+    pub(crate) fn room_state(&self, room: &str) -> &State {
+        &self.partitions[self.partition_of_room(room)].state
+    }
+
+    /// A command on a room's key by the one node of the pool.
+    fn ask_room(&mut self, room: &str, command: Command) -> Answer {
+        let partition = self.partition_of_room(room);
+        let target = &mut self.partitions[partition];
+        target.from_node += 1;
+        let proposal = Proposal {
+            origin: LinkOrigin::Node(1),
+            incarnation: 1,
+            sequence: target.from_node,
+            command,
+        };
+        self.propose(partition, proposal)
+            .expect("the next sequence is answered")
+    }
+
+    /// The same, and it must be done.
+    pub(crate) fn done_in(&mut self, room: &str, command: Command) {
+        match self.ask_room(room, command) {
+            Answer::Done { .. } => {}
+            other => panic!("not done: {other:?}"),
+        }
+    }
+
+    /// The same, and it must be refused; gives the condition's name.
+    pub(crate) fn refused_in(&mut self, room: &str, command: Command) -> String {
+        match self.ask_room(room, command) {
+            Answer::Refused(error) => format!("{:?}", error.condition),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
     /// Proposes and gives the answer, if there is one.
     pub(crate) fn propose(&mut self, partition: usize, proposal: Proposal) -> Option<Answer> {
         let (epoch, time_ms) = (self.partitions[partition].epoch, self.time_ms);
@@ -198,7 +239,7 @@ impl Pool {
                     let name = user.local().unwrap_or("?").to_owned();
                     self.lines.push(format!("{name}: {}", line(&effect)));
                 }
-                Effect::Outbox { .. } | Effect::Room(..) => {}
+                Effect::Outbox { .. } | Effect::Room(..) | Effect::TrimEvents { .. } => {}
             }
         }
         answered

@@ -73,8 +73,8 @@ impl Archive {
         Ok(removed)
     }
 
-    /// Removes a key's events but the newest `keep`. Returns how many there were. It looks at the events that stay, so call it
-    /// when a few hundred are too many, not for each.
+    /// Removes a key's events up to a sequence, that one included; messages stay. Returns how many there were. Call it when a
+    /// hundred may go, not for each.
     ///
     /// # Errors
     /// As [`purge`](Archive::purge).
@@ -82,26 +82,24 @@ impl Archive {
         &self,
         partition: PartitionId,
         key: &str,
-        keep: usize,
+        upto: u64,
     ) -> Result<u64, ArchiveError> {
         let prefix = key_prefix(partition, key)?;
         let floor = self.inner.removals().trimmed.get(&prefix).copied();
-        let start = row_key(
-            partition,
-            key,
-            floor.map_or(0, |floor| floor.saturating_add(1)),
-        )?;
-        let range = start.clone()..=row_key(partition, key, u64::MAX)?;
-        let Some(newest_to_go) = self.inner.events.range(range).rev().nth(keep) else {
+        let start = floor.map_or(0, |floor| floor.saturating_add(1));
+        if start > upto {
             return Ok(0);
-        };
-        let end = newest_to_go.key()?;
+        }
+        let (start, end) = (
+            row_key(partition, key, start)?,
+            row_key(partition, key, upto)?,
+        );
         let removed = self.remove_rows(partition, RowKind::Event, start, &end)?;
         let mut removals = self.inner.removals();
         if removals.trimmed.len() >= TRIMMED_KEYS_MAX {
             removals.trimmed.clear();
         }
-        removals.trimmed.insert(prefix, layout::seq_of(&end)?);
+        removals.trimmed.insert(prefix, upto);
         Ok(removed)
     }
 

@@ -227,7 +227,7 @@ pub const FEATURES: &[Feature] = &[
         "Stable ids of room messages",
         "XEP-0045 §7.4",
         ns::MUC_STABLE_ID,
-        &[Place::DiscoRoom],
+        &[Place::DiscoRooms, Place::DiscoRoom],
     ),
     stream(
         "Self-ping in rooms",
@@ -239,7 +239,7 @@ pub const FEATURES: &[Feature] = &[
         "Occupant ids",
         "XEP-0421",
         ns::OCCUPANT_ID,
-        &[Place::DiscoRoom],
+        &[Place::DiscoRooms, Place::DiscoRoom],
     ),
 ];
 

@@ -15,14 +15,14 @@ use crate::room::event::RoomEvent;
 use crate::room::state::{Affiliation, Occupant, Role};
 
 /// Who is in the room after an event, and what they may see.
-struct Audience<'a> {
-    room: &'a BareJid,
-    occupants: &'a [Arc<Occupant>],
-    non_anonymous: bool,
+pub(super) struct Audience<'a> {
+    pub(super) room: &'a BareJid,
+    pub(super) occupants: &'a [Arc<Occupant>],
+    pub(super) non_anonymous: bool,
 }
 
 /// A presence about one occupant, before it is cut to each class of recipient.
-struct Notice<'a> {
+pub(super) struct Notice<'a> {
     about: &'a Occupant,
     nick: &'a str,
     said: &'a Stanza,
@@ -35,7 +35,7 @@ struct Notice<'a> {
 
 impl<'a> Notice<'a> {
     /// The occupant's presence as it is.
-    fn current(about: &'a Occupant) -> Notice<'a> {
+    pub(super) fn current(about: &'a Occupant) -> Notice<'a> {
         let (nick, said) = (about.nick.as_str(), &about.presence);
         Notice {
             about,
@@ -195,7 +195,7 @@ impl Renderer {
     }
 
     /// A presence, cut to each class of recipient.
-    fn tell(
+    pub(super) fn tell(
         &self,
         audience: &Audience<'_>,
         notice: &Notice<'_>,
@@ -413,7 +413,7 @@ fn affiliated(room: &BareJid, jid: &Jid, affiliation: Affiliation, reason: Optio
 }
 
 /// §10.2.1.
-fn configured(room: &BareJid, codes: &[u16]) -> Stanza {
+pub(super) fn configured(room: &BareJid, codes: &[u16]) -> Stanza {
     let mut writer = XmlWriter::new(ns::CLIENT);
     writer.start_ns("x", ns::MUC_USER);
     write_codes(&mut writer, codes);

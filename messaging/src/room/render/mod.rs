@@ -4,6 +4,7 @@
 //! who gets status 110. A message is one stanza for all. A newcomer's own answer is [`Renderer::welcome`]; what an owner
 //! shows again to a node that attaches is [`replay`].
 
+mod bridge;
 mod event;
 mod own;
 mod replay;
@@ -15,6 +16,7 @@ use xmpp::stanza::{Stanza, StanzaKind};
 use xmpp::write::{XmlWriter, escape_attribute};
 use xmpp::{ns, stanza::StanzaTemplate};
 
+pub use bridge::{Bridge, departed};
 pub(in crate::room) use own::sender_jid;
 pub use own::{decline_message, desynchronized, invitation, private_payload, voice_form};
 pub use replay::{ReplayStep, before, replay};
@@ -74,7 +76,8 @@ impl Renderer {
     }
 
     pub(in crate::room) fn occupant_id(&self, room: &BareJid, occupant: &Occupant) -> String {
-        self.occupant_ids.id(room, &occupant.jid.bare())
+        self.occupant_ids
+            .id(room, &occupant.jid.bare(), occupant.account)
     }
 }
 

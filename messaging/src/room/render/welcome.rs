@@ -204,7 +204,7 @@ fn stamp(time_ms: u64) -> String {
 }
 
 /// Sessions under one nickname are one occupant: the one that came last stands for all.
-fn one_a_nickname(occupants: &[Arc<Occupant>]) -> BTreeMap<&str, &Occupant> {
+pub(super) fn one_a_nickname(occupants: &[Arc<Occupant>]) -> BTreeMap<&str, &Occupant> {
     let mut by_nick: BTreeMap<&str, &Occupant> = BTreeMap::new();
     for occupant in occupants {
         let place = by_nick.entry(&occupant.nick).or_insert(occupant);

@@ -192,7 +192,7 @@ fn peers_match_bare_or_full() {
             with: Some(jid(with)),
             ..everything()
         };
-        assert_eq!(matches(&query, row), expect, "{with}");
+        assert_eq!(matches(&query, row, false), expect, "{with}");
     };
     let received = row(1, "bob@localhost/b", "alice@localhost");
     check("bob@localhost", &received, true);
@@ -211,8 +211,9 @@ fn peers_match_bare_or_full() {
 #[test]
 fn every_bound_holds() {
     let row = row(5, "bob@localhost/b", "alice@localhost");
-    let check =
-        |query: ArchiveQuery, expect: bool| assert_eq!(matches(&query, &row), expect, "{query:?}");
+    let check = |query: ArchiveQuery, expect: bool| {
+        assert_eq!(matches(&query, &row, false), expect, "{query:?}")
+    };
     check(everything(), true);
     check(
         ArchiveQuery {
@@ -318,7 +319,7 @@ fn an_empty_page_is_complete_and_names_nothing() {
 /// What the shell does, over rows 1..=`count`.
 fn ask(query: &ArchiveQuery, count: u64) -> (Vec<u64>, bool) {
     let rows = (1..=count).map(|seq| row(seq, "bob@localhost/b", "alice@localhost"));
-    let mut found: Vec<ArchiveRow> = rows.filter(|row| matches(query, row)).collect();
+    let mut found: Vec<ArchiveRow> = rows.filter(|row| matches(query, row, false)).collect();
     if query.backward {
         found.reverse();
     }
@@ -471,17 +472,22 @@ fn rooms_show_occupants_and_to_those_who_may_know_real_jids() {
     let item = "<x xmlns='http://jabber.org/protocol/muc#user'><item jid='bob@localhost/b'/></x>";
     assert_eq!(shown(false), anonymous);
     assert_eq!(shown(true), format!("{anonymous}{item}"));
-    let with = |with: &str| {
-        matches(
-            &ArchiveQuery {
-                with: Some(jid(with)),
-                ..query.clone()
-            },
-            &row,
-        )
+    // §4.1.1: by the real JID only for who may know it.
+    let check = |with: &str, expect: [bool; 2]| {
+        let query = ArchiveQuery {
+            with: Some(jid(with)),
+            ..query.clone()
+        };
+        let found = [false, true].map(|real_jids| matches(&query, &row, real_jids));
+        assert_eq!(found, expect, "{with}");
     };
-    assert!(with("den@conference.localhost/Bob") && with("den@conference.localhost"));
-    assert!(!with("den@conference.localhost/Eve") && !with("bob@localhost"));
+    check("den@conference.localhost/Bob", [true, true]);
+    check("den@conference.localhost", [true, true]);
+    check("den@conference.localhost/Eve", [false, false]);
+    check("bob@localhost", [false, true]);
+    check("bob@localhost/b", [false, true]);
+    check("bob@localhost/c", [false, false]);
+    check("eve@localhost", [false, false]);
 }
 
 #[test]
