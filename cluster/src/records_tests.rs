@@ -7,7 +7,9 @@ use messaging::outbox::{OnAnswer, OutboxEntry};
 use messaging::room::command::{
     AdminItem, FormFields, HistoryRequest, Invitee, RoomAction, RoomCommand,
 };
+use messaging::room::depth::LogDepth;
 use messaging::room::event::RoomEvent;
+use messaging::room::forget::RemovedAccount;
 use messaging::room::state::{
     Affiliation, AffiliationRecord, Occupant, Role, RoomConfig, RoomRecord, Secret, Subject,
 };
@@ -86,6 +88,7 @@ fn occupant() -> Occupant {
         node: 2,
         incarnation: 5,
         session: 9,
+        account: 4,
     }
 }
 
@@ -100,6 +103,7 @@ fn is_known(command: &Command) {
         | Command::CreateAccount { .. }
         | Command::SetCredentials { .. }
         | Command::RemoveAccount { .. }
+        | Command::ForgetAccount { .. }
         | Command::SendMessage(_)
         | Command::ReceiveMessage(_)
         | Command::FileSent { .. }
@@ -131,6 +135,10 @@ fn of_users() -> Vec<Command> {
             credentials: credentials(),
         },
         Command::RemoveAccount { user: user.clone() },
+        Command::ForgetAccount {
+            user: user.clone(),
+            generation: 4,
+        },
         Command::SetContact {
             user: user.clone(),
             contact: contact.clone(),
@@ -315,6 +323,7 @@ fn of_rooms() -> impl Iterator<Item = Command> {
         Command::Room(RoomCommand {
             room: den(),
             by: balcony(),
+            account: 4,
             action,
         })
     })
@@ -471,6 +480,14 @@ fn with_users(state: &mut State) {
         Account {
             credentials: credentials(),
             created_ms: 1_700_000_000_000,
+            generation: 4,
+        },
+    );
+    state.removed.insert(
+        romeo(),
+        RemovedAccount {
+            generation: 3,
+            time_ms: 1_700_000_000_002,
         },
     );
     state.logs.insert(
@@ -536,8 +553,10 @@ fn with_rooms(state: &mut State) {
             },
             base: 8_192,
             head: 8_194,
+            depth: LogDepth::default(),
         },
     );
+    state.departures.insert((den(), 8_193), "nurse".into());
     state.affiliations.insert(
         (den(), juliet()),
         AffiliationRecord {
@@ -573,6 +592,10 @@ fn with_links(state: &mut State) {
             stanza: Box::new(message()),
         },
         OnAnswer::ShowPresence { user: juliet() },
+        OnAnswer::NotInvited {
+            sender: balcony(),
+            stanza: Box::new(message()),
+        },
     ];
     for (on_answer, sequence) in answers.into_iter().zip(1..) {
         let entry = OutboxEntry {
