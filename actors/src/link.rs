@@ -319,7 +319,7 @@ impl LinkActor {
         match action {
             LinkAction::Send { to, epoch, up } => {
                 let sent = self.fabric.send_up(to, self.partition(), epoch, &up);
-                if let (Err(FabricError::Codec(error)), Up::Attach(part)) = (&sent, &up) {
+                if let (Err(FabricError::Codec(error)), Up::Attach(part)) = (&sent, &*up) {
                     self.leave_out_largest(part, error);
                 }
                 if let Err(error) = sent {

@@ -373,7 +373,7 @@ async fn lookup(fabric: &Fabric, account: BareJid) -> (StreamEvent, u64) {
     };
     match ask(fabric, &account, query).await {
         Outcome::Replied(AskReply::Reply(Reply::Credentials(found))) => {
-            let (credentials, generation) = found.unzip();
+            let (credentials, generation) = found.map(|found| *found).unzip();
             let event = StreamEvent::CredentialsFound(credentials);
             (event, generation.unwrap_or_default())
         }

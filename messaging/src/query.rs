@@ -117,7 +117,7 @@ pub struct ArchiveQuery {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// Credentials and generation, if the account exists.
-    Credentials(Option<(StoredCredentials, u64)>),
+    Credentials(Option<Box<(StoredCredentials, u64)>>),
     /// The payload of an iq result.
     Payload(Bytes),
     /// JIDs.

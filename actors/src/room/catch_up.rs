@@ -238,7 +238,10 @@ fn page(
     Ok(rows)
 }
 
-/// What a node has missed after its cursor, in pages, the oldest last; the rows of that one; and who was in before them.
+/// Pages, the oldest last; the rows of that one; and who was in before them.
+type AllMissed = (Vec<Missed>, Vec<Arc<ArchiveRow>>, OccupantView);
+
+/// What a node has missed after its cursor.
 /// Blocks on the disk.
 fn missed(
     replica: &Replica,
@@ -246,7 +249,7 @@ fn missed(
     cursor: u64,
     head: u64,
     now: OccupantView,
-) -> Result<(Vec<Missed>, Vec<Arc<ArchiveRow>>, OccupantView), ReadError> {
+) -> Result<AllMissed, ReadError> {
     let mut pages = Vec::new();
     let mut oldest = Vec::new();
     let (mut upto, mut occupants) = (head, now);

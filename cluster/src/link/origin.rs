@@ -86,7 +86,7 @@ pub enum LinkAction<T> {
         /// Its epoch, for the header.
         epoch: Epoch,
         /// The body.
-        up: Up,
+        up: Box<Up>,
     },
     /// Call [`LinkOrigin::snapshot`] with the node's sessions and occupants of the partition as they are now.
     NeedSnapshot,
@@ -757,6 +757,7 @@ impl<T> LinkOrigin<T> {
 
     fn send(&mut self, up: Up) {
         if let Some((to, epoch)) = self.owner {
+            let up = Box::new(up);
             self.actions.push_back(LinkAction::Send { to, epoch, up });
         }
     }

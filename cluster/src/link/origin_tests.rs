@@ -63,12 +63,10 @@ impl Node {
     /// The attempt whose only part was just sent.
     fn attempt(&mut self) -> u64 {
         match self.actions().as_slice() {
-            [
-                LinkAction::Send {
-                    up: Up::Attach(part),
-                    ..
-                },
-            ] if part.last => part.attempt,
+            [LinkAction::Send { up, .. }] => match &**up {
+                Up::Attach(part) if part.last => part.attempt,
+                other => panic!("{other:?}"),
+            },
             other => panic!("{other:?}"),
         }
     }
@@ -104,7 +102,7 @@ fn send(up: Up) -> LinkAction<u32> {
     LinkAction::Send {
         to: OWNER,
         epoch: EPOCH,
-        up,
+        up: Box::new(up),
     }
 }
 
@@ -220,7 +218,7 @@ fn a_new_owner_gets_what_has_no_answer_and_gives_the_answers_that_were_lost() {
     let send = |up| LinkAction::Send {
         to: NodeId(3),
         epoch: Epoch(6),
-        up,
+        up: Box::new(up),
     };
     let proposed = send(Up::Propose {
         incarnation: 7,

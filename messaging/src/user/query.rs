@@ -20,7 +20,7 @@ pub fn answer(state: &State, query: &Query) -> Reply {
             state
                 .accounts
                 .get(user)
-                .map(|account| (account.credentials.clone(), account.generation)),
+                .map(|account| Box::new((account.credentials.clone(), account.generation))),
         ),
         Query::Roster { user, version } => {
             with_account(state, user, || roster(state, user, version.as_deref()))

@@ -53,9 +53,11 @@ mod tests {
         hasher.finish()
     }
 
+    type Row<'a> = (u8, &'a [u8], &'a [u8]);
+
     #[test]
     fn rows_that_differ_anywhere_hash_differently() {
-        let rows: [&[(u8, &[u8], &[u8])]; 8] = [
+        let rows: [&[Row<'_>]; 8] = [
             &[],
             &[(1, b"ab", b"c")],
             &[(1, b"a", b"bc")],
