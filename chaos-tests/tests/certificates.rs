@@ -64,12 +64,17 @@ async fn says(from: &mut Client, to: &mut Client, id: &str) -> Result<()> {
 async fn rotation() -> Result<()> {
     let mut pool = Pool::start(&PoolSettings::nodes(3)).await?;
     pool.add_users(["alice", "bob"]).await?;
-    let login = |pool: &Pool, node, user, security| Login {
-        security,
-        ..pool.login(node, user)
+    let starttls = Login {
+        security: Security::StartTls,
+        ..pool.login(1, "alice")
     };
-    let mut alice = Client::connect(&login(&pool, 1, "alice", Security::StartTls)).await?;
-    let mut bob = Client::connect(&login(&pool, 2, "bob", Security::DirectTls)).await?;
+    let direct = Login {
+        address: pool.node(2).clients_tls,
+        security: Security::DirectTls,
+        ..pool.login(2, "bob")
+    };
+    let mut alice = Client::connect(&starttls).await?;
+    let mut bob = Client::connect(&direct).await?;
     for client in [&mut alice, &mut bob] {
         client.send("<presence/>").await?;
     }
