@@ -162,23 +162,48 @@ pub async fn accept(
         let Some(arbiter) = arbiters.get(turn) else {
             return;
         };
-        let connection = fabric.connections.open();
-        let (fabric, refusals) = (Arc::clone(&fabric), Arc::clone(&refusals));
-        // On the arbiter from the start: a session's place stays on its thread.
-        let spawned = arbiter.spawn_fn(move || {
-            actix_rt::spawn(async move {
-                let came = (socket, peer.ip().to_canonical());
-                if let Some(accepted) =
-                    receive(&fabric, came, direct_tls, connection, &refusals).await
-                {
-                    crate::negotiation::serve(fabric, accepted).await;
-                }
-            });
-        });
-        if !spawned {
+        let came = (socket, peer.ip().to_canonical());
+        if !hand_over(&fabric, arbiter, came, direct_tls, &refusals) {
             return;
         }
     }
+}
+
+/// Gives a connection to the arbiter that serves it; `false`: that is gone.
+fn hand_over(
+    fabric: &Arc<Fabric>,
+    arbiter: &ArbiterHandle,
+    (socket, peer): (TcpStream, IpAddr),
+    direct_tls: bool,
+    refusals: &Arc<Mutex<Refusals>>,
+) -> bool {
+    // It leaves this thread's poll and enters that of the arbiter: a thread that only tells another of each packet costs as
+    // much as the packet.
+    let socket = match socket.into_std() {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::warn!(%error, "a client's socket could not be handed over");
+            return true;
+        }
+    };
+    let connection = fabric.connections.open();
+    let (fabric, refusals) = (Arc::clone(fabric), Arc::clone(refusals));
+    // On the arbiter from the start: a session's place stays on its thread.
+    arbiter.spawn_fn(move || {
+        actix_rt::spawn(async move {
+            let socket = match TcpStream::from_std(socket) {
+                Ok(socket) => socket,
+                Err(error) => {
+                    return tracing::warn!(%error, "a client's socket could not be polled");
+                }
+            };
+            let came = (socket, peer);
+            if let Some(accepted) = receive(&fabric, came, direct_tls, connection, &refusals).await
+            {
+                crate::negotiation::serve(fabric, accepted).await;
+            }
+        });
+    })
 }
 
 /// Finds out where a connection comes from, and waits for its turn.
