@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use xmpp::jid::{BareJid, FullJid};
 use xmpp::sasl::{Password, SaslCondition};
 use xmpp::stanza_error::{Condition, StanzaError};
-use xmpp::stream::{StreamCore, StreamEffect, StreamEvent, Transport};
+use xmpp::stream::{StreamConfig, StreamCore, StreamEffect, StreamEvent, Transport};
 use xmpp::stream_error::{StreamError, StreamErrorCondition};
 
 use crate::allowance::too_fast;
@@ -57,6 +57,16 @@ struct Negotiation {
     guesses: u32,
 }
 
+/// What a client is offered. A password in plain text crosses no network, whatever the settings say.
+fn streams_for(streams: &Arc<StreamConfig>, client: IpAddr) -> Arc<StreamConfig> {
+    if client.is_loopback() || !streams.allow_plaintext_auth {
+        return Arc::clone(streams);
+    }
+    let mut from_afar = StreamConfig::clone(streams);
+    from_afar.allow_plaintext_auth = false;
+    Arc::new(from_afar)
+}
+
 /// Serves a connection up to its end or its session.
 pub async fn serve(fabric: Arc<Fabric>, accepted: Accepted) {
     let Accepted {
@@ -80,7 +90,7 @@ pub async fn serve(fabric: Arc<Fabric>, accepted: Accepted) {
         Transport::Plain
     };
     let core = StreamCore::new(
-        Arc::clone(&fabric.streams),
+        streams_for(&fabric.streams, address),
         transport,
         rand::rng().random(),
         Instant::now(),

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use chaos_tests::client::{Client, Incoming, Login, Security, features, open_stream};
+use chaos_tests::client::{
+    Client, Incoming, Login, Security, authenticated, features, open_stream,
+};
 use chaos_tests::pool::{DOMAIN, Pool, PoolSettings, ROOMS};
 use chaos_tests::wait::{PROMPT, until};
 use chaos_tests::wire::Wire;
@@ -360,6 +362,32 @@ async fn a_balancer_says_whom_it_speaks_for() {
     balancer().await.expect("a balancer");
 }
 
+async fn plain_text() -> Result<()> {
+    let settings = strict().set("clients", "proxy_networks", vec!["127.0.0.7/32"]);
+    let pool = start(&settings, &["romeo"]).await?;
+    let address = pool.node(1).clients;
+    let offers = async |mut wire: Wire| -> Result<bool> {
+        let offered = features(&mut wire, DOMAIN).await?;
+        ensure!(
+            offered.source().contains("SCRAM-SHA-1"),
+            "{}",
+            offered.source()
+        );
+        Ok(offered.source().contains(">PLAIN<"))
+    };
+    ensure!(offers(Wire::plain_from(local(9), address).await?).await?);
+    let mut afar = Wire::plain_from(local(7), address).await?;
+    afar.send(&proxied([192, 0, 2, 9])).await?;
+    ensure!(!offers(afar).await?, "a password would cross a network");
+    Ok(())
+}
+
+/// `allow_plaintext_auth` holds on the loopback only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_in_plain_text_crosses_no_network() {
+    plain_text().await.expect("PLAIN is for the loopback");
+}
+
 async fn balancer_and_tls() -> Result<()> {
     let settings = strict().set("clients", "proxy_networks", vec!["127.0.0.7/32"]);
     let pool = start(&settings, &["romeo"]).await?;
@@ -458,4 +486,61 @@ async fn an_address_makes_few_accounts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_archive_queries_are_answered_one_after_the_other() {
     archives().await.expect("archives");
+}
+
+/// A client that reads nothing is cut when more is due to it than may be; others of its node get what is theirs meanwhile.
+async fn slow_reader() -> Result<()> {
+    const STANZAS: usize = 600;
+    let settings = PoolSettings::nodes(1).set("clients", "outgoing_bytes_max", "512 KiB");
+    let pool = start(&settings, &["romeo", "juliet", "nurse"]).await?;
+    let mut idle = authenticated(&pool.login(1, "romeo")).await?;
+    idle.send(
+        b"<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>stuck</resource></bind></iq>",
+    )
+    .await?;
+    idle.element("the resource").await?;
+    let mut juliet = Client::connect(&pool.login(1, "juliet")).await?;
+    let mut nurse = Client::connect(&pool.login(1, "nurse")).await?;
+    nurse.send("<presence/>").await?;
+    // More than the sockets between them take. To a full address nothing is filed: it concerns this session alone.
+    let words = "much ".repeat(8 * 1024);
+    let much = format!(
+        "<message type='headline' to='romeo@{DOMAIN}/stuck'><body>{words}</body></message>"
+    );
+    for number in 0..STANZAS {
+        juliet.send(&much).await?;
+        if number % 100 == 0 {
+            let to = nurse.jid().bare();
+            let id = format!("n{number}");
+            juliet
+                .send(&format!(
+                    "<message type='chat' to='{to}' id='{id}'><body>hear</body></message>"
+                ))
+                .await?;
+            let comes =
+                |came: &Document| (came.root().attr("id").as_deref() == Some(&*id)).then_some(());
+            nurse.find(&id, LIMIT, comes).await?;
+        }
+    }
+    until("the slow client is cut", LIMIT, async || {
+        (counted(&pool, "slow_sessions").await.ok()? == 1).then_some(())
+    })
+    .await?;
+    // The others live on, and the one that was cut can come back.
+    juliet
+        .iq_ok("get", None, "<ping xmlns='urn:xmpp:ping'/>")
+        .await?;
+    nurse
+        .iq_ok("get", None, "<ping xmlns='urn:xmpp:ping'/>")
+        .await?;
+    drop(idle);
+    Client::connect(&pool.login(1, "romeo"))
+        .await?
+        .close()
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_is_cut_and_holds_up_nobody() {
+    slow_reader().await.expect("a slow reader");
 }

@@ -74,7 +74,8 @@ section! {
         key: PathBuf = PathBuf::from("clients-key.pem"),
         /// Whether nothing is accepted before TLS (RFC 7590).
         tls_required: bool = true,
-        /// Whether passwords may be sent without TLS: only for tests and trusted networks. Needs `tls_required = false`.
+        /// Whether clients on this machine's loopback may send passwords in plain text (PLAIN without TLS): only for tests. Needs
+        /// `tls_required = false`.
         allow_plaintext_auth: bool = false,
         /// Domains that the pool has served once; streams to them are told that they are gone.
         retired_domains: Vec<String> = Vec::new(),

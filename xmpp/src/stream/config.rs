@@ -23,7 +23,7 @@ pub struct StreamConfig {
     pub tls_offered: bool,
     /// Whether nothing but `<starttls/>` is accepted on a plain connection (RFC 7590 §3.1). Default true.
     pub tls_required: bool,
-    /// Whether PLAIN is offered without TLS; for tests and trusted networks. Default false.
+    /// Whether PLAIN is offered without TLS; for tests on the loopback. Default false.
     pub allow_plaintext_auth: bool,
     /// The mechanisms on offer. Default all of them.
     pub mechanisms: Vec<Mechanism>,
