@@ -193,7 +193,9 @@ fn publications_are_taken_in_order(world: &World) {
     }
 }
 
+/// From where it began each node has read each log to its end, and so most of all there is.
 fn nodes_have_read_the_logs(world: &World) {
+    let (mut rows, mut rows_read) = (0, 0);
     for (id, node) in &world.nodes {
         for number in 0..USERS {
             let key = user(number);
@@ -210,6 +212,12 @@ fn nodes_have_read_the_logs(world: &World) {
                 log.ends_with(&read),
                 "{id} has read {read:?} of {key}'s {log:?}"
             );
+            rows += log.len();
+            rows_read += read.len();
         }
     }
+    assert!(
+        rows_read * 2 >= rows,
+        "only {rows_read} of {rows} rows were read"
+    );
 }
