@@ -89,10 +89,10 @@ impl Trace {
             folder,
         };
         let attached = until("strace has the node's threads", PROMPT, async || {
-            if trace.strace.try_wait().ok().flatten().is_some() {
-                return Some(false);
-            }
-            trace.said().contains(" attached").then_some(true)
+            // Whether it has ended is asked first, and counts last: it ends at once with a node whose first call fails.
+            let has_ended = trace.strace.try_wait().ok().flatten().is_some();
+            let has_attached = trace.said().contains(" attached");
+            (has_attached || has_ended).then_some(has_attached)
         });
         ensure!(
             attached.await?,

@@ -81,9 +81,6 @@ pub(crate) struct InitArgs {
     /// Where operators reach a node
     #[arg(long, default_value_t = 7480, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) control_port: u16,
-    /// The address of that port on every node [default: the loopback]
-    #[arg(long)]
-    pub(crate) control_bind: Option<IpAddr>,
     /// Take the next free port where one is in use
     #[arg(long)]
     pub(crate) next_free_ports: bool,

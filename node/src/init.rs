@@ -12,7 +12,7 @@
 //!
 //! A node's folder is complete: copied to another machine, the node runs there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -141,24 +141,16 @@ fn plan(args: &InitArgs) -> Result<Vec<NodePlan>, Failure> {
             return Err(Failure::new(Exit::CommandLine, message));
         }
     };
-    // Nodes with an address of their own have a machine of their own, but for those on the loopback.
-    let mut machines: BTreeMap<IpAddr, BTreeSet<SocketAddr>> = BTreeMap::new();
+    let mut taken = BTreeSet::new();
     let mut plans = Vec::with_capacity(nodes);
     for (id, address) in (1..).zip(addresses) {
-        let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let machine = if address.is_loopback() { here } else { address };
-        let taken = machines.entry(machine).or_default();
-        let mut port = |address, wanted| choose_port(taken, address, wanted, args.next_free_ports);
-        let operators = args.control_bind.unwrap_or(match address.is_loopback() {
-            true => address,
-            false => here,
-        });
+        let mut port = |wanted| choose_port(&mut taken, address, wanted, args.next_free_ports);
         plans.push(NodePlan {
             id: NodeId(id),
-            clients: port(address, args.client_port)?,
-            clients_tls: port(address, args.direct_tls_port)?,
-            cluster: port(address, args.cluster_port)?,
-            control: port(operators, args.control_port)?,
+            clients: port(args.client_port)?,
+            clients_tls: port(args.direct_tls_port)?,
+            cluster: port(args.cluster_port)?,
+            control: port(args.control_port)?,
         });
     }
     Ok(plans)

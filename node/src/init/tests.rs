@@ -132,33 +132,6 @@ fn certificates_name_domains_beyond_ascii() {
 }
 
 #[test]
-fn operators_are_served_on_the_loopback_unless_it_is_said_otherwise() {
-    let parent = tempfile::tempdir().unwrap();
-    let check = |more: &str, expect: [&str; 2]| {
-        let plans = plan(&args(parent.path(), more)).unwrap();
-        let found: Vec<_> = plans.iter().map(|plan| plan.control.to_string()).collect();
-        assert_eq!(found, expect, "{more}");
-    };
-    check("--nodes 2", ["127.0.0.1:7480", "127.0.0.2:7480"]);
-    check(
-        "--nodes 2 --bind 10.0.0.1,10.0.0.2",
-        ["127.0.0.1:7480", "127.0.0.1:7480"],
-    );
-    check(
-        "--nodes 2 --bind 10.0.0.1",
-        ["127.0.0.1:7480", "127.0.0.1:7490"],
-    );
-    check(
-        "--nodes 2 --bind 10.0.0.1,10.0.0.2 --control-bind 0.0.0.0",
-        ["0.0.0.0:7480", "0.0.0.0:7480"],
-    );
-    check(
-        "--nodes 2 --control-bind 127.0.0.1",
-        ["127.0.0.1:7480", "127.0.0.1:7490"],
-    );
-}
-
-#[test]
 fn ports_differ_where_addresses_do_not() {
     let parent = tempfile::tempdir().unwrap();
     let planned = |more: &str| plan(&args(parent.path(), more)).unwrap();
