@@ -43,7 +43,7 @@ pub struct Violation {
 }
 
 /// The least that must have happened for a run to mean anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Dose {
     /// Faults caused.
     pub faults: usize,
@@ -59,6 +59,12 @@ pub struct Dose {
     pub received: usize,
     /// Readings of archives.
     pub readings: usize,
+    /// Messages from a user to a user that sessions received.
+    pub direct: usize,
+    /// Those among them that had been sent before the session was there: they waited, or another session left them behind.
+    pub late: usize,
+    /// Messages from a user to a user that sessions found in the archive when they came.
+    pub found: usize,
 }
 
 /// What a history shows.
@@ -131,7 +137,10 @@ impl Verdict {
             && had.moves >= least.moves
             && had.suppressed >= least.suppressed
             && had.received >= least.received
-            && had.readings >= least.readings;
+            && had.readings >= least.readings
+            && had.direct >= least.direct
+            && had.late >= least.late
+            && had.found >= least.found;
         match (self.violations.is_empty(), full) {
             (true, true) => Ok(()),
             (false, _) => Err(self.to_string()),

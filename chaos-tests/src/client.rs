@@ -165,8 +165,14 @@ impl Client {
 
     /// Sends one stanza and counts it.
     pub async fn send(&mut self, stanza: &str) -> Result<()> {
-        self.sent = self.sent.wrapping_add(1);
+        self.count_sent();
         self.send_raw(stanza).await
+    }
+
+    /// Counts one stanza that will be part of what is sent raw; gives its number.
+    pub fn count_sent(&mut self) -> u32 {
+        self.sent = self.sent.wrapping_add(1);
+        self.sent
     }
 
     /// Sends bytes that are no stanza.

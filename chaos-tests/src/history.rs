@@ -63,7 +63,7 @@ pub enum What {
     Joined {
         /// The session.
         session: u32,
-        /// The room.
+        /// The room, or what another writes to the user.
         log: String,
         /// The node that holds it.
         node: u64,
@@ -71,6 +71,19 @@ pub enum What {
         home: u64,
         /// Whether it uses stream management.
         stream_management: bool,
+        /// A user's session, which reads in the archive what came before it; a room's begins with what is said next.
+        reads_archive: bool,
+    },
+    /// A user's session has read in the archive what it had not seen, up to then.
+    CaughtUp {
+        /// The session.
+        session: u32,
+        /// What it follows.
+        log: String,
+        /// The newest message that sessions before it had seen without a hole; `None`: it began at the beginning.
+        after: Option<String>,
+        /// Messages and their ids, oldest first.
+        rows: Vec<(String, String)>,
     },
     /// A session is out, or its node is dead: nothing more is owed to it.
     Left {
@@ -81,7 +94,7 @@ pub enum What {
     Received {
         /// The session.
         session: u32,
-        /// The room.
+        /// The room, or what another writes to the user.
         log: String,
         /// The message.
         token: String,

@@ -1,15 +1,18 @@
 //! Talk in rooms while nodes die: members that keep sending, move when their node goes, and write down what they see.
 //!
-//! A [`Crowd`] is a task a member. Each sends one message after another, never two at once, and goes on as soon as the
-//! last is acknowledged: by the room's reflection, or by `h` where stream management is on. A member whose node dies
-//! logs in elsewhere, joins under the same nickname, and goes home once its node serves again. What it does not know the
-//! fate of it sends again, under the same origin-id.
+//! A [`Crowd`] is a task a member. Without stream management each sends one message after another, never two at once, and
+//! goes on as soon as the room has reflected the last; with it several are open at a time, until `h` covers them. A member
+//! whose node dies logs in elsewhere, joins under the same nickname, and goes home once its node serves again. All that it
+//! does not know the fate of it sends again, in order and under the same origin-ids.
 //!
-//! Others write to a user instead of a room, round in a ring: what they send goes through two logs.
+//! Others write to a user instead of a room, round in a ring: what they send goes through two logs. Who is written to
+//! reads in the archive, at each login, what came meanwhile.
 
 mod archive;
 mod gaps;
 mod member;
+mod session;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,6 +57,8 @@ pub struct Seat {
     pub audience: Audience,
     /// The bare JID of the room, or of the other user.
     pub to: String,
+    /// Who writes to a user.
+    pub writer: Option<String>,
     /// The node the member prefers.
     pub home: u64,
     /// Whether it uses stream management.
@@ -67,7 +72,7 @@ struct Stage {
     alive: Mutex<BTreeSet<u64>>,
     /// Nodes without a quorum, and since when: they must acknowledge nothing that was sent after that.
     cut_off: Mutex<BTreeMap<u64, Instant>>,
-    /// Members that are in their room, and on which node.
+    /// Members that are in their room or online, and on which node.
     inside: Mutex<BTreeMap<String, u64>>,
     /// What happened to members that must not.
     betrayed: Mutex<Vec<String>>,
@@ -117,6 +122,28 @@ impl Seat {
             Audience::User => format!("{} to {}", self.user, self.to),
         }
     }
+
+    /// The name of the log of what is heard here: the room's, or that of who writes to the user.
+    fn hears(&self) -> String {
+        match &self.writer {
+            Some(writer) => format!("{writer} to {}@{DOMAIN}", self.user),
+            None => self.log(),
+        }
+    }
+
+    /// What the addresses begin with from which messages come.
+    fn speaker(&self) -> String {
+        match &self.writer {
+            Some(writer) => format!("{writer}@{DOMAIN}/"),
+            None => format!("{}/", self.to),
+        }
+    }
+
+    /// Whether a message is one that this user is written.
+    fn is_heard(&self, token: &str) -> bool {
+        let number = |writer| token.strip_prefix(writer)?.strip_prefix('-');
+        self.writer.as_deref().and_then(number).is_some()
+    }
 }
 
 /// Two members a node and room: one with stream management, one without.
@@ -130,6 +157,7 @@ pub fn seats(rooms: &[&str], nodes: &[u64]) -> Vec<Seat> {
                     user: format!("{room}-{home}-{kind}"),
                     audience: Audience::Room,
                     to: format!("{room}@{ROOMS}"),
+                    writer: None,
                     home: *home,
                     stream_management,
                 });
@@ -143,14 +171,16 @@ pub fn seats(rooms: &[&str], nodes: &[u64]) -> Vec<Seat> {
 pub fn ring(nodes: &[u64]) -> Vec<Seat> {
     let user = |node: &u64| format!("ring-{node}");
     let next = nodes.iter().cycle().skip(1);
-    let seat = |(home, next): (&u64, &u64)| Seat {
+    let last = nodes.iter().cycle().skip(nodes.len().saturating_sub(1));
+    let seat = |((home, next), last): ((&u64, &u64), &u64)| Seat {
         user: user(home),
         audience: Audience::User,
         to: format!("{}@{DOMAIN}", user(next)),
+        writer: Some(user(last)),
         home: *home,
         stream_management: true,
     };
-    nodes.iter().zip(next).map(seat).collect()
+    nodes.iter().zip(next).zip(last).map(seat).collect()
 }
 
 impl Crowd {

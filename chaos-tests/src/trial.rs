@@ -1,5 +1,6 @@
 //! A pool under load, the faults that a test causes, and the judgement at the end.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,14 +166,23 @@ impl Trial {
             if let Err(error) = settled.await {
                 println!("from {own} to {other}: {error}");
             }
-            for user in [own, other] {
-                self.read_users_archive(seat, user, &nodes).await?;
+            // The two archives have ids of their own; those are told to clients that the reader's archive has.
+            let mut ids = BTreeMap::new();
+            for user in [other, own] {
+                self.read_users_archive(seat, user, &nodes, &mut ids)
+                    .await?;
             }
         }
         Ok(())
     }
 
-    async fn read_users_archive(&self, seat: &Seat, user: &str, nodes: &[u64]) -> Result<()> {
+    async fn read_users_archive(
+        &self,
+        seat: &Seat,
+        user: &str,
+        nodes: &[u64],
+        ids: &mut BTreeMap<String, String>,
+    ) -> Result<()> {
         let mut first = None;
         for node in nodes {
             for forward in [true, false] {
@@ -183,14 +193,14 @@ impl Trial {
                     "the archive of {user} reads otherwise on node {node}"
                 );
                 let direction = if forward { "forward" } else { "backward" };
+                let with_id = |(token, id): (String, String)| {
+                    let id = ids.entry(token.clone()).or_insert(id).clone();
+                    (token, id)
+                };
                 self.recorder.record(What::Archive {
                     reading: format!("archive of {user}, node {node}, {direction}"),
                     log: seat.log(),
-                    // The two archives have ids of their own.
-                    rows: rows
-                        .into_iter()
-                        .map(|(token, _)| (token.clone(), token))
-                        .collect(),
+                    rows: rows.into_iter().map(with_id).collect(),
                 });
             }
         }
@@ -285,6 +295,9 @@ fn figures(name: &str, verdict: &Verdict, gaps: &Gaps, betrayed: &[String]) -> S
         acked_during_faults,
         moves,
         suppressed,
+        direct,
+        late,
+        found,
         ..
     } = verdict.dose;
     let broken = [
@@ -302,7 +315,9 @@ fn figures(name: &str, verdict: &Verdict, gaps: &Gaps, betrayed: &[String]) -> S
         .collect();
     format!(
         "FIGURES {name}: {faults} faults; {acked} messages acknowledged, {acked_during_faults} of them during faults; \
-         {}; {moves} logins elsewhere; {suppressed} retries without a second effect; members of living nodes disturbed {}; {gaps}",
+         {}; {moves} logins elsewhere; {suppressed} retries without a second effect; {direct} messages to users received, \
+         {late} of them late, {found} found in the archive at logins; \
+         members of living nodes disturbed {}; {gaps}",
         broken.join(", "),
         betrayed.len(),
         acked = verdict.acked,

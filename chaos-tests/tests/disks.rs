@@ -118,6 +118,8 @@ async fn disks_fill() -> Result<()> {
         suppressed: 0,
         received: 2000,
         readings: 48,
+        direct: 50,
+        ..Dose::default()
     };
     trial.judge("disk full", least).await
 }

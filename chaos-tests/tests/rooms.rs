@@ -29,11 +29,14 @@ async fn kill_the_owner_repeatedly() -> Result<()> {
         faults: KILLS,
         acked_during_faults: 500,
         kinds_acked: 6,
-        // Four members a node.
-        moves: 4 * KILLS,
+        // Five members a node.
+        moves: 5 * KILLS,
         suppressed: 0,
         received: 2000,
         readings: 48,
+        direct: 500,
+        late: KILLS,
+        found: 1,
     };
     trial.judge("owner killed", least).await
 }
@@ -73,6 +76,9 @@ async fn kill_all_repeatedly() -> Result<()> {
         suppressed: 0,
         received: 500,
         readings: 48,
+        direct: 100,
+        late: KILLS,
+        found: 0,
     };
     trial.judge("all nodes killed at once", least).await
 }
@@ -113,6 +119,8 @@ async fn freeze_the_owner_repeatedly() -> Result<()> {
         suppressed: 0,
         received: 1000,
         readings: 48,
+        direct: 100,
+        ..Dose::default()
     };
     trial.judge("owner frozen", least).await
 }
@@ -140,10 +148,12 @@ async fn restart_one_after_the_other() -> Result<()> {
         faults: ids.len(),
         acked_during_faults: 120,
         kinds_acked: 6,
-        moves: 4 * ids.len(),
+        moves: 5 * ids.len(),
         suppressed: 0,
         received: 500,
         readings: 48,
+        direct: 50,
+        ..Dose::default()
     };
     trial.judge("rolling restart", least).await
 }

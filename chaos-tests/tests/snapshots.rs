@@ -82,6 +82,8 @@ async fn kill_after_snapshots() -> Result<()> {
         suppressed: 0,
         received: 500,
         readings: 48,
+        direct: 50,
+        ..Dose::default()
     };
     trial.judge("kills behind snapshots", least).await
 }

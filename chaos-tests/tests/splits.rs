@@ -328,6 +328,8 @@ async fn splits() -> Result<()> {
         suppressed: 0,
         received: 2000,
         readings: 48,
+        direct: 50,
+        ..Dose::default()
     };
     split.trial.judge("splits 2/1", least).await
 }

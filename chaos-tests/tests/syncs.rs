@@ -323,6 +323,8 @@ async fn syncs_fail() -> Result<()> {
         suppressed: 0,
         received: 500,
         readings: 48,
+        direct: 50,
+        ..Dose::default()
     };
     trial.judge("syncs that fail", least).await
 }

@@ -23,7 +23,7 @@ pub(super) struct Attempt<'a> {
     pub(super) log: &'a str,
     pub(super) invoked: u64,
     pub(super) outcome: Outcome,
-    /// The sessions that sent it again, and when.
+    /// The sessions that sent it again, and when they first did.
     resent: BTreeMap<u32, u64>,
 }
 
@@ -33,7 +33,14 @@ pub(super) const KIND_ACKS: usize = 10;
 /// What kind of session: on which node, and whether with stream management.
 type Kind = (u64, bool);
 
-/// A session's time in a room.
+/// What a session read in the archive.
+#[derive(Debug)]
+pub(super) struct CatchUp<'a> {
+    pub(super) after: Option<&'a str>,
+    pub(super) rows: &'a [(String, String)],
+}
+
+/// A session's time in a room, or a user's online.
 #[derive(Debug)]
 pub(super) struct Stay<'a> {
     pub(super) session: u32,
@@ -45,6 +52,21 @@ pub(super) struct Stay<'a> {
     pub(super) left: Option<u64>,
     /// Tokens and ids in the order in which they came.
     pub(super) received: Vec<(&'a str, &'a str)>,
+    /// Whether it reads the archive for what it missed.
+    pub(super) reads_archive: bool,
+    /// What it found there; `None`: it came to its end before.
+    pub(super) caught_up: Option<CatchUp<'a>>,
+}
+
+impl<'a> Stay<'a> {
+    /// What it found in the archive, like [`Stay::received`].
+    pub(super) fn found(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let rows = self
+            .caught_up
+            .as_ref()
+            .map_or(&[][..], |caught| caught.rows);
+        rows.iter().map(|(token, id)| (token.as_str(), id.as_str()))
+    }
 }
 
 /// One reading of an archive.
@@ -52,6 +74,16 @@ pub(super) struct Stay<'a> {
 pub(super) struct Reading<'a> {
     pub(super) name: &'a str,
     pub(super) rows: &'a [(String, String)],
+}
+
+/// Where in a log each message stands.
+pub(super) type Positions<'a> = BTreeMap<&'a str, usize>;
+
+impl<'a> Reading<'a> {
+    fn positions(&self) -> Positions<'a> {
+        let rows = self.rows.iter().enumerate();
+        rows.map(|(at, (token, _))| (token.as_str(), at)).collect()
+    }
 }
 
 /// The whole history.
@@ -64,6 +96,7 @@ pub(super) struct Index<'a> {
     pub(super) strays: Vec<(u32, &'a str)>,
     /// Tokens that were sent twice by the test itself: the history is worth nothing.
     pub(super) reused: BTreeSet<&'a str>,
+    positions: BTreeMap<&'a str, Positions<'a>>,
     /// From the first fault to the healing of all, again and again.
     troubles: Vec<Trouble>,
     faults: usize,
@@ -85,12 +118,18 @@ impl<'a> Index<'a> {
             readings: BTreeMap::new(),
             strays: Vec::new(),
             reused: BTreeSet::new(),
+            positions: BTreeMap::new(),
             troubles: Vec::new(),
             faults: 0,
         };
         for event in events {
             index.add(event);
         }
+        let firsts = index.readings.iter();
+        let firsts = firsts.filter_map(|(log, all)| Some((*log, all.first()?)));
+        index.positions = firsts
+            .map(|(log, first)| (log, first.positions()))
+            .collect();
         index
     }
 
@@ -101,18 +140,7 @@ impl<'a> Index<'a> {
                 session,
                 log,
                 token,
-            } => {
-                let attempt = Attempt {
-                    session: *session,
-                    log,
-                    invoked: at,
-                    outcome: Outcome::Info,
-                    resent: BTreeMap::new(),
-                };
-                if self.attempts.insert(token, attempt).is_some() {
-                    self.reused.insert(token);
-                }
-            }
+            } => self.invoked(*session, log, token, at),
             What::Resend {
                 session,
                 log,
@@ -121,21 +149,18 @@ impl<'a> Index<'a> {
             What::Ok { token } => self.settle(token, Outcome::Ok(at)),
             What::Fail { token } => self.settle(token, Outcome::Fail),
             What::Info { .. } => {}
-            What::Joined {
+            What::Joined { .. } => self.joined(at, &event.what),
+            What::CaughtUp {
                 session,
                 log,
-                node,
-                home,
-                stream_management,
-            } => self.stays.push(Stay {
-                session: *session,
-                log,
-                kind: (*node, *stream_management),
-                is_away: node != home,
-                joined: at,
-                left: None,
-                received: Vec::new(),
-            }),
+                after,
+                rows,
+            } => {
+                let after = after.as_deref();
+                if let Some(stay) = self.stay(*session, log) {
+                    stay.caught_up = Some(CatchUp { after, rows });
+                }
+            }
             What::Left { session } => {
                 let open = |stay: &&mut Stay<'_>| stay.session == *session && stay.left.is_none();
                 for stay in self.stays.iter_mut().filter(open) {
@@ -147,7 +172,10 @@ impl<'a> Index<'a> {
                 log,
                 token,
                 id,
-            } => self.received(*session, log, token, id),
+            } => match self.stay(*session, log) {
+                Some(stay) => stay.received.push((token, id)),
+                None => self.strays.push((*session, token)),
+            },
             What::Fault { .. } => self.fault(at),
             What::Healed => {
                 if let Some(trouble) = self.troubles.last_mut() {
@@ -155,31 +183,66 @@ impl<'a> Index<'a> {
                 }
             }
             What::Archive { reading, log, rows } => {
-                self.readings.entry(log).or_default().push(Reading {
-                    name: reading,
-                    rows,
-                });
+                let name = reading;
+                let reading = Reading { name, rows };
+                self.readings.entry(log).or_default().push(reading);
             }
         }
+    }
+
+    fn invoked(&mut self, session: u32, log: &'a str, token: &'a str, at: u64) {
+        let attempt = Attempt {
+            session,
+            log,
+            invoked: at,
+            outcome: Outcome::Info,
+            resent: BTreeMap::new(),
+        };
+        if self.attempts.insert(token, attempt).is_some() {
+            self.reused.insert(token);
+        }
+    }
+
+    fn joined(&mut self, at: u64, what: &'a What) {
+        let What::Joined {
+            session,
+            log,
+            node,
+            home,
+            stream_management,
+            reads_archive,
+        } = what
+        else {
+            return;
+        };
+        self.stays.push(Stay {
+            session: *session,
+            log,
+            kind: (*node, *stream_management),
+            is_away: node != home,
+            joined: at,
+            left: None,
+            received: Vec::new(),
+            reads_archive: *reads_archive,
+            caught_up: None,
+        });
+    }
+
+    /// A session's time in a log that is not over.
+    fn stay(&mut self, session: u32, log: &str) -> Option<&mut Stay<'a>> {
+        let here = |stay: &&mut Stay<'_>| stay.session == session && stay.log == log;
+        let newest = self.stays.iter_mut().rev().find(here);
+        newest.filter(|stay| stay.left.is_none())
     }
 
     fn resent(&mut self, session: u32, log: &str, token: &'a str, at: u64) {
         match self.attempts.get_mut(token) {
             Some(attempt) if attempt.log == log => {
-                attempt.resent.insert(session, at);
+                attempt.resent.entry(session).or_insert(at);
             }
             _ => {
                 self.reused.insert(token);
             }
-        }
-    }
-
-    fn received(&mut self, session: u32, log: &str, token: &'a str, id: &'a str) {
-        let here = |stay: &&mut Stay<'_>| stay.session == session && stay.log == log;
-        let newest = self.stays.iter_mut().rev().find(here);
-        match newest.filter(|stay| stay.left.is_none()) {
-            Some(stay) => stay.received.push((token, id)),
-            None => self.strays.push((session, token)),
         }
     }
 
@@ -234,16 +297,9 @@ impl<'a> Index<'a> {
     }
 
     /// The positions of a log's messages, by its first reading.
-    pub(super) fn positions(&self, log: &str) -> BTreeMap<&'a str, usize> {
-        let rows = self
-            .readings
-            .get(log)
-            .and_then(|all| all.first())
-            .map_or(&[][..], |r| r.rows);
-        rows.iter()
-            .enumerate()
-            .map(|(at, (token, _))| (token.as_str(), at))
-            .collect()
+    pub(super) fn positions(&self, log: &str) -> &Positions<'a> {
+        static NONE: Positions<'static> = Positions::new();
+        self.positions.get(log).unwrap_or(&NONE)
     }
 
     pub(super) fn acked_count(&self) -> usize {
@@ -287,6 +343,7 @@ impl<'a> Index<'a> {
                 }
             }
         }
+        let direct = self.stays.iter().filter(|stay| stay.reads_archive);
         Dose {
             faults: self.faults,
             acked_during_faults,
@@ -295,6 +352,23 @@ impl<'a> Index<'a> {
             suppressed: self.suppressed(),
             received: self.stays.iter().map(|stay| stay.received.len()).sum(),
             readings: self.readings.values().map(Vec::len).sum(),
+            direct: direct.clone().map(|stay| stay.received.len()).sum(),
+            late: direct.clone().map(|stay| self.late(stay)).sum(),
+            found: direct.map(|stay| stay.found().count()).sum(),
         }
+    }
+
+    /// Whether a message was sent after a session joined.
+    pub(super) fn is_sent_behind_join(&self, stay: &Stay<'_>, token: &str) -> bool {
+        let sent = self.attempts.get(token).map(|attempt| attempt.invoked);
+        sent.is_some_and(|invoked| invoked > stay.joined)
+    }
+
+    /// How many messages a session received that were sent before it was there.
+    fn late(&self, stay: &Stay<'_>) -> usize {
+        let received = stay.received.iter();
+        received
+            .filter(|(token, _)| !self.is_sent_behind_join(stay, token))
+            .count()
     }
 }

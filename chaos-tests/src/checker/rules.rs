@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::index::{Index, Outcome, Stay};
+use super::index::{CatchUp, Index, Outcome, Stay};
 use super::{Promise, Violation};
 
 type Rule = fn(&Index<'_>, &mut Vec<Violation>);
@@ -24,13 +24,9 @@ fn broken(promise: Promise, what: String) -> Violation {
 
 /// P1. A log that nobody read counts as empty: an unread archive proves nothing.
 fn acked_is_archived(index: &Index<'_>, out: &mut Vec<Violation>) {
-    let mut logs: BTreeMap<&str, BTreeMap<&str, usize>> = BTreeMap::new();
     for (token, attempt) in &index.attempts {
-        let positions = logs
-            .entry(attempt.log)
-            .or_insert_with(|| index.positions(attempt.log));
         if let Outcome::Ok(at) = attempt.outcome
-            && !positions.contains_key(token)
+            && !index.positions(attempt.log).contains_key(token)
         {
             let what = format!("{token} in {}, acknowledged at {at} ns", attempt.log);
             out.push(broken(Promise::AckedIsArchived, what));
@@ -61,86 +57,155 @@ fn nothing_invented(index: &Index<'_>, out: &mut Vec<Violation>) {
         for (token, _) in &stay.received {
             judge(token, stay.log, "received as a message");
         }
+        for (token, _) in stay.found() {
+            judge(token, stay.log, "read at a login");
+        }
     }
 }
 
 /// P3. What was received but is not archived is a matter of [`no_holes`]. The reflection of a retry is an answer, not a
-/// place in the order.
+/// place in the order. To a user what was written before the session was there may come late: it waited for a session that
+/// had died.
 fn one_order(index: &Index<'_>, out: &mut Vec<Violation>) {
     for stay in &index.stays {
-        let positions = index.positions(stay.log);
-        let mut last: Option<(usize, &str)> = None;
-        for (token, _) in &stay.received {
-            let Some(&position) = positions.get(token) else {
-                continue;
-            };
-            if index.is_retry_of(stay.session, token) {
-                continue;
-            }
-            if let Some((before, earlier)) = last.filter(|(before, _)| *before > position) {
-                let what = format!(
-                    "session {} received {earlier} (row {before}) before {token} (row {position})",
-                    stay.session
-                );
-                out.push(broken(Promise::OneOrder, what));
-            }
-            last = Some((position, token));
-        }
+        let has_its_place = |token: &str| match stay.reads_archive {
+            true => index.is_sent_behind_join(stay, token),
+            false => !index.is_retry_of(stay.session, token),
+        };
+        let received = stay.received.iter().map(|(token, _)| *token);
+        in_order(index, stay, received.filter(|t| has_its_place(t)), out);
+        in_order(index, stay, stay.found().map(|(token, _)| token), out);
     }
 }
 
-/// P4. Between its first and last message a session misses nothing; nor what was sent after it joined, up to its last message
-/// if it left, else all.
-fn no_holes(index: &Index<'_>, out: &mut Vec<Violation>) {
-    for stay in &index.stays {
-        let positions = index.positions(stay.log);
-        let got: BTreeSet<usize> = stay
-            .received
-            .iter()
-            .filter_map(|(token, _)| positions.get(token).copied())
-            .collect();
-        // The reflection of a retry may be older than the session.
-        let in_turn = stay
-            .received
-            .iter()
-            .filter(|(token, _)| !index.is_retry_of(stay.session, token))
-            .filter_map(|(token, _)| positions.get(token).copied());
-        let (first, last) = in_turn.fold((None, None), |(first, last): (Option<usize>, _), at| {
-            (
-                Some(first.map_or(at, |first| first.min(at))),
-                last.max(Some(at)),
-            )
-        });
-        for (token, _) in stay
-            .received
-            .iter()
-            .filter(|(token, _)| !positions.contains_key(token))
-        {
+fn in_order<'a>(
+    index: &Index<'_>,
+    stay: &Stay<'_>,
+    tokens: impl Iterator<Item = &'a str>,
+    out: &mut Vec<Violation>,
+) {
+    let positions = index.positions(stay.log);
+    let mut last: Option<(usize, &str)> = None;
+    for token in tokens {
+        let Some(&position) = positions.get(token) else {
+            continue;
+        };
+        if let Some((before, earlier)) = last.filter(|(before, _)| *before > position) {
             let what = format!(
-                "session {} received {token}, which is in no archive",
+                "session {} received {earlier} (row {before}) before {token} (row {position})",
                 stay.session
             );
-            out.push(broken(Promise::NoHoles, what));
+            out.push(broken(Promise::OneOrder, what));
         }
-        for (token, position) in &positions {
-            let before_last = last.is_some_and(|last| *position < last);
-            let inside = before_last && first.is_some_and(|first| first < *position);
-            let owed = sent_behind_join(index, stay, token) && (before_last || stay.left.is_none());
-            if !got.contains(position) && (inside || owed) {
+        last = Some((position, token));
+    }
+}
+
+/// P4. What is received is archived; and nothing is missing that a session is owed: see [`lacks_in_a_room`] and
+/// [`lacks_of_a_user`].
+fn no_holes(index: &Index<'_>, out: &mut Vec<Violation>) {
+    // By log: the messages up to the newest one that sessions have seen without a hole.
+    let mut reached: BTreeMap<&str, usize> = BTreeMap::new();
+    for stay in &index.stays {
+        let positions = index.positions(stay.log);
+        let received = stay.received.iter().copied();
+        for (token, _) in received.chain(stay.found()) {
+            if !positions.contains_key(token) {
                 let what = format!(
-                    "session {} in {} lacks {token} (row {position})",
-                    stay.session, stay.log
+                    "session {} received {token}, which is in no archive",
+                    stay.session
                 );
                 out.push(broken(Promise::NoHoles, what));
             }
         }
+        let lacks = match (stay.reads_archive, &stay.caught_up) {
+            (false, _) => lacks_in_a_room(index, stay),
+            (true, None) => Vec::new(),
+            (true, Some(catch_up)) => {
+                let reached = reached.entry(stay.log).or_default();
+                lacks_of_a_user(index, stay, catch_up, reached)
+            }
+        };
+        let rows = positions.iter().filter(|(_, at)| lacks.contains(at));
+        for (token, position) in rows {
+            let what = format!(
+                "session {} in {} lacks {token} (row {position})",
+                stay.session, stay.log
+            );
+            out.push(broken(Promise::NoHoles, what));
+        }
     }
 }
 
-/// Whether a message was sent after a session joined.
-fn sent_behind_join(index: &Index<'_>, stay: &Stay<'_>, token: &str) -> bool {
-    let sent = index.attempts.get(token).map(|attempt| attempt.invoked);
-    sent.is_some_and(|invoked| invoked > stay.joined)
+/// The rows that a session in a room lacks: between its first and last message it misses nothing; nor what was sent after it
+/// joined, up to its last message if it left, else all.
+fn lacks_in_a_room(index: &Index<'_>, stay: &Stay<'_>) -> Vec<usize> {
+    let positions = index.positions(stay.log);
+    // The reflection of a retry may be older than the session.
+    let received = stay.received.iter().map(|(token, _)| *token);
+    let in_turn = rows_of(
+        index,
+        stay,
+        received
+            .clone()
+            .filter(|token| !index.is_retry_of(stay.session, token)),
+    );
+    let (first, last) = (in_turn.first().copied(), in_turn.last().copied());
+    let got = rows_of(index, stay, received);
+    let lacks = |(token, position): (&&str, &usize)| {
+        let before_last = last.is_some_and(|last| *position < last);
+        let inside = before_last && first.is_some_and(|first| first < *position);
+        let owed = index.is_sent_behind_join(stay, token) && (before_last || stay.left.is_none());
+        (!got.contains(position) && (inside || owed)).then_some(*position)
+    };
+    positions.iter().filter_map(lacks).collect()
+}
+
+/// The rows that a user's session lacks. What was written after it was there it is sent, up to the last such message if it
+/// left, else all. What came before is in what it read in the archive behind what was known: between the two there is no
+/// hole. A session that knows more than all before it could have begins too late: it lacks what is between.
+fn lacks_of_a_user(
+    index: &Index<'_>,
+    stay: &Stay<'_>,
+    catch_up: &CatchUp<'_>,
+    reached: &mut usize,
+) -> Vec<usize> {
+    let positions = index.positions(stay.log);
+    let received = rows_of(index, stay, stay.received.iter().map(|(token, _)| *token));
+    let found = rows_of(index, stay, stay.found().map(|(token, _)| token));
+    let known = catch_up.after.and_then(|token| positions.get(token));
+    let begin = known.map_or(0, |known| known + 1).min(*reached);
+    let newest = received.last().max(found.last());
+    let end = match stay.left {
+        None => positions.len(),
+        Some(_) => newest.map_or(0, |newest| newest + 1),
+    };
+    let is_sent = |token: &str| index.is_sent_behind_join(stay, token);
+    let last = positions
+        .iter()
+        .filter(|(token, at)| received.contains(at) && is_sent(token))
+        .map(|(_, at)| *at)
+        .max();
+    let lacks = |(token, position): (&&str, &usize)| {
+        let before_last = last.is_some_and(|last| *position < last);
+        let owed = is_sent(token) && (before_last || stay.left.is_none());
+        let within = (begin..end).contains(position) && !found.contains(position);
+        (!received.contains(position) && (owed || within)).then_some(*position)
+    };
+    *reached = end.max(*reached);
+    positions.iter().filter_map(lacks).collect()
+}
+
+/// Where these messages stand, in the order of the log.
+fn rows_of<'a>(
+    index: &Index<'_>,
+    stay: &Stay<'_>,
+    tokens: impl Iterator<Item = &'a str>,
+) -> BTreeSet<usize> {
+    let positions = index.positions(stay.log);
+    tokens
+        .filter_map(|token| positions.get(token).copied())
+        .collect()
 }
 
 /// P5, in two sweeps over each archive: real time over all senders, and each session's own order.
@@ -199,6 +264,7 @@ fn no_doubles(index: &Index<'_>, out: &mut Vec<Violation>) {
             .clone()
             .filter(|token| !index.is_retry_of(stay.session, token));
         doubles(in_turn, &place, out);
+        doubles(stay.found().map(|(token, _)| token), &place, out);
         // In its turn, and as the reflection of the retry: no third time.
         let mut retries: BTreeMap<&str, usize> = BTreeMap::new();
         for token in tokens.filter(|token| index.is_retry_of(stay.session, token)) {
@@ -254,8 +320,8 @@ fn same_archive(index: &Index<'_>, out: &mut Vec<Violation>) {
             .map(|(token, id)| (token.as_str(), id.as_str()))
             .collect();
         for stay in index.stays.iter().filter(|stay| stay.log == *log) {
-            for (token, id) in &stay.received {
-                if let Some(archived) = ids.get(token).filter(|archived| *archived != id) {
+            for (token, id) in stay.received.iter().copied().chain(stay.found()) {
+                if let Some(archived) = ids.get(token).filter(|archived| **archived != id) {
                     let what = format!(
                         "session {} received {token} as {id}, archived as {archived}",
                         stay.session

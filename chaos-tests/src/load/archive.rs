@@ -26,7 +26,7 @@ pub async fn read_archive(
             (None, true) => String::new(),
             (None, false) => "<before/>".to_owned(),
         };
-        let (page, next) = read_page(client, archive, &at, forward).await?;
+        let (page, next) = read_page(client, archive, &at, forward, &mut Vec::new()).await?;
         match forward {
             true => rows.extend(page),
             false => rows.splice(0..0, page).for_each(drop),
@@ -39,12 +39,35 @@ pub async fn read_archive(
     }
 }
 
+/// What came behind an id, or all: text and archive id, oldest first. What the client was sent meanwhile goes into
+/// `meanwhile`.
+pub(super) async fn read_behind(
+    client: &mut Client,
+    archive: &str,
+    id: Option<&str>,
+    meanwhile: &mut Vec<Document>,
+) -> Result<Vec<(String, String)>> {
+    let mut rows = Vec::new();
+    let mut edge = id.map(str::to_owned);
+    loop {
+        let at = edge.map(|id| format!("<after>{id}</after>"));
+        let at = at.unwrap_or_default();
+        let (page, next) = read_page(client, archive, &at, true, meanwhile).await?;
+        rows.extend(page);
+        if next.is_none() {
+            return Ok(rows);
+        }
+        edge = next;
+    }
+}
+
 /// One page and where the next begins; `None` if it was the last.
 async fn read_page(
     client: &mut Client,
     archive: &str,
     at: &str,
     forward: bool,
+    meanwhile: &mut Vec<Document>,
 ) -> Result<(Vec<(String, String)>, Option<String>)> {
     let id = client.next_id();
     let query = format!(
@@ -74,6 +97,8 @@ async fn read_page(
             if let Some(body) = message.child("body", ns::CLIENT) {
                 rows.push((body.text().into_owned(), row_id));
             }
+        } else {
+            meanwhile.push(document);
         }
     }
 }

@@ -1,27 +1,20 @@
 //! One member's life: log in, join, talk, move.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::sync::watch;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use xmpp::ns;
 use xmpp::scan::{Document, Element};
 
+use super::session::{Memory, Session};
 use super::{Audience, Phase, Seat, Stage, locked};
-use crate::client::{Client, Incoming, Login};
+use crate::client::{Client, Login};
 use crate::history::What;
+use crate::people::presence_of;
 use crate::pool::{Pool, password};
-use crate::wait::PROMPT;
-
-/// The pause between an acknowledgement and the next message.
-const PAUSE: Duration = Duration::from_millis(60);
-
-/// When an outcome counts as unknown: the server gives up after 10 s and ends the stream.
-const UNKNOWN_AFTER: Duration = Duration::from_secs(15);
 
 /// How long joining may take; a room without an owner answers after the next election.
 const JOIN_LIMIT: Duration = Duration::from_secs(20);
@@ -75,8 +68,7 @@ async fn join(client: &mut Client, room: &str, nick: &str) -> Result<()> {
 /// Lives until the crowd ends.
 pub(super) async fn live(stage: Arc<Stage>, seat: Seat) {
     let mut phase = stage.phase.clone();
-    let mut number = 0;
-    let mut unsettled = None;
+    let mut memory = Memory::default();
     let mut tries = 0_usize;
     let mut pace = interval(TRY_AGAIN);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -86,30 +78,20 @@ pub(super) async fn live(stage: Arc<Stage>, seat: Seat) {
             continue;
         };
         match enter(&stage, &seat, node).await {
-            Ok(client) => {
+            Ok((client, early)) => {
                 tries = 0;
                 let id = stage.sessions.fetch_add(1, Ordering::Relaxed);
-                if seat.audience == Audience::Room {
-                    stage.recorder.record(What::Joined {
-                        session: id,
-                        log: seat.log(),
-                        node,
-                        home: seat.home,
-                        stream_management: seat.stream_management,
-                    });
-                }
-                locked(&stage.inside).insert(seat.user.clone(), node);
-                let mut session = Session {
-                    stage: &stage,
-                    seat: &seat,
+                stage.recorder.record(What::Joined {
+                    session: id,
+                    log: seat.hears(),
                     node,
-                    id,
-                    client,
-                    number: &mut number,
-                    unsettled: &mut unsettled,
-                    open: None,
-                };
-                session.run(&mut phase).await;
+                    home: seat.home,
+                    stream_management: seat.stream_management,
+                    reads_archive: seat.audience == Audience::User,
+                });
+                locked(&stage.inside).insert(seat.user.clone(), node);
+                let mut session = Session::new(&stage, &seat, (id, node), client, &mut memory);
+                session.run(early, &mut phase).await;
                 session.leave();
                 locked(&stage.inside).remove(&seat.user);
             }
@@ -140,7 +122,8 @@ fn choose(stage: &Stage, home: u64, tries: usize) -> Option<u64> {
         .copied()
 }
 
-async fn enter(stage: &Stage, seat: &Seat, node: u64) -> Result<Client> {
+/// A client that is in, and what it was sent before it knew that.
+async fn enter(stage: &Stage, seat: &Seat, node: u64) -> Result<(Client, Vec<Document>)> {
     let found = stage.logins.iter().find(|(id, _)| *id == node);
     let (_, login) = found.context("a node of the pool")?;
     let login = Login {
@@ -150,236 +133,33 @@ async fn enter(stage: &Stage, seat: &Seat, node: u64) -> Result<Client> {
         ..login.clone()
     };
     let mut client = Client::connect(&login).await?;
-    match seat.audience {
-        Audience::Room => join(&mut client, &seat.to, &seat.user).await?,
-        Audience::User => client.send("<presence/>").await?,
-    }
-    Ok(client)
+    let early = match seat.audience {
+        Audience::Room => {
+            join(&mut client, &seat.to, &seat.user).await?;
+            Vec::new()
+        }
+        Audience::User => go_online(&mut client).await?,
+    };
+    Ok((client, early))
 }
 
-/// A message whose outcome is open.
-struct Open {
-    token: String,
-    /// Its number among the stanzas sent.
-    number: u32,
-    since: Instant,
-}
-
-struct Session<'a> {
-    stage: &'a Stage,
-    seat: &'a Seat,
-    node: u64,
-    id: u32,
-    client: Client,
-    number: &'a mut u64,
-    /// The message whose fate is unknown: it is sent again before anything else.
-    unsettled: &'a mut Option<String>,
-    open: Option<Open>,
-}
-
-impl Session<'_> {
-    async fn run(&mut self, phase: &mut watch::Receiver<Phase>) {
-        let mut ticks: Interval = interval(PAUSE);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let now = *phase.borrow();
-            if now == Phase::End {
-                return;
-            }
-            let step = tokio::select! {
-                changed = phase.changed() => match changed {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()),
-                },
-                incoming = self.client.next(PROMPT) => self.take(incoming),
-                _ = ticks.tick() => self.talk(now).await,
-            };
-            if step.is_break() {
-                return;
-            }
+/// Shows itself, and sees that by its own presence: what is sent to the user from now on is sent to this session, too.
+async fn go_online(client: &mut Client) -> Result<Vec<Document>> {
+    client.send("<presence/>").await?;
+    let own = client.jid().as_str().to_owned();
+    let deadline = Instant::now() + JOIN_LIMIT;
+    let mut early = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let came = client
+            .next_element(left)
+            .await
+            .context("the own presence")?;
+        if presence_of(&came, &own, None).is_some() {
+            return Ok(early);
         }
+        early.push(came);
     }
-
-    /// Sends the next message, goes home, or gives an outcome up.
-    async fn talk(&mut self, phase: Phase) -> ControlFlow<()> {
-        if let Some(open) = &self.open {
-            if open.since.elapsed() > UNKNOWN_AFTER {
-                self.give_up();
-            }
-            return ControlFlow::Continue(());
-        }
-        if self.node != self.seat.home && self.stage.is_alive(self.seat.home) {
-            return ControlFlow::Break(());
-        }
-        if phase != Phase::Talk {
-            return ControlFlow::Continue(());
-        }
-        let token = self.next_token();
-        let kind = match self.seat.audience {
-            Audience::Room => "groupchat",
-            Audience::User => "chat",
-        };
-        let message = format!(
-            "<message type='{kind}' id='{token}' to='{}'><body>{token}</body>\
-             <origin-id xmlns='{}' id='{token}'/></message>",
-            self.seat.to,
-            ns::STANZA_ID
-        );
-        let sent = self.client.send(&message).await;
-        self.open = Some(Open {
-            token,
-            number: self.client.sent(),
-            since: Instant::now(),
-        });
-        let asked = match self.seat.stream_management {
-            true => {
-                self.client
-                    .send_raw(&format!("<r xmlns='{}'/>", ns::STREAM_MANAGEMENT))
-                    .await
-            }
-            false => Ok(()),
-        };
-        match sent.and(asked) {
-            Ok(()) => ControlFlow::Continue(()),
-            // The end of the stream comes in its turn.
-            Err(_) => ControlFlow::Continue(()),
-        }
-    }
-
-    /// What is sent next, and writes it down: what the last session left unknown, else something new.
-    fn next_token(&mut self) -> String {
-        let (session, log) = (self.id, self.seat.log());
-        let (token, what) = match self.unsettled.take() {
-            Some(token) => (
-                token.clone(),
-                What::Resend {
-                    session,
-                    log,
-                    token,
-                },
-            ),
-            None => {
-                *self.number += 1;
-                let token = format!("{}-{}", self.seat.user, self.number);
-                (
-                    token.clone(),
-                    What::Invoke {
-                        session,
-                        log,
-                        token,
-                    },
-                )
-            }
-        };
-        self.stage.recorder.record(what);
-        token
-    }
-
-    /// Nobody knows what became of the open message.
-    fn give_up(&mut self) {
-        if let Some(open) = self.open.take() {
-            let token = open.token.clone();
-            self.stage.recorder.record(What::Info { token });
-            *self.unsettled = Some(open.token);
-        }
-    }
-
-    fn take(&mut self, incoming: Result<Incoming>) -> ControlFlow<()> {
-        match incoming {
-            // Nothing came for a while.
-            Err(_) => ControlFlow::Continue(()),
-            Ok(Incoming::Closed(why)) => {
-                if self.stage.is_alive(self.node) {
-                    self.stage.betray(format!(
-                        "{}'s stream on node {}, which lives, ended: {why}",
-                        self.seat.user, self.node
-                    ));
-                }
-                ControlFlow::Break(())
-            }
-            Ok(Incoming::Acked(h)) => {
-                if let Some(open) = self.open.take_if(|open| open.number <= h) {
-                    self.acked(open);
-                }
-                ControlFlow::Continue(())
-            }
-            Ok(Incoming::Element(document)) => self.element(&document),
-        }
-    }
-
-    fn element(&mut self, document: &Document) -> ControlFlow<()> {
-        let root = document.root();
-        let from = root.attr("from").unwrap_or_default();
-        if !from.starts_with(&self.seat.to) {
-            return ControlFlow::Continue(());
-        }
-        match (root.name(), root.attr("type").as_deref()) {
-            ("message", Some("groupchat")) => self.message(root),
-            ("message", Some("error")) => {
-                let refused = root.attr("id").unwrap_or_default();
-                if let Some(open) = self.open.take_if(|open| open.token == refused) {
-                    self.stage.recorder.record(What::Fail { token: open.token });
-                }
-            }
-            ("presence", Some("unavailable")) if is_own(root) => {
-                self.stage.betray(format!(
-                    "{} was removed: {}",
-                    self.seat.user,
-                    document.source()
-                ));
-                return ControlFlow::Break(());
-            }
-            _ => {}
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn message(&mut self, root: Element<'_>) {
-        let Some(body) = root.child("body", ns::CLIENT) else {
-            return;
-        };
-        let token = body.text().into_owned();
-        let id = root
-            .children()
-            .find(|child| child.is("stanza-id", ns::STANZA_ID))
-            .and_then(|child| child.attr("id"))
-            .unwrap_or_default()
-            .into_owned();
-        self.stage.recorder.record(What::Received {
-            session: self.id,
-            log: self.seat.log(),
-            token: token.clone(),
-            id,
-        });
-        // Also when `h` came first: the checker counts the first acknowledgement.
-        if let Some(open) = self.open.take_if(|open| open.token == token) {
-            self.acked(open);
-        }
-    }
-
-    fn acked(&self, open: Open) {
-        if self.stage.is_cut_off_since(self.node, open.since) {
-            self.stage.betray(format!(
-                "{} was acknowledged by node {}, which had no quorum",
-                open.token, self.node
-            ));
-        }
-        self.stage.recorder.record(What::Ok { token: open.token });
-    }
-
-    /// The session is over; the connection goes without a word, as when a node or a network dies.
-    fn leave(&mut self) {
-        self.give_up();
-        self.stage.recorder.record(What::Left { session: self.id });
-    }
-}
-
-/// Status 110: this is about oneself.
-fn is_own(presence: Element<'_>) -> bool {
-    presence.child("x", ns::MUC_USER).is_some_and(|x| {
-        x.children()
-            .any(|child| child.name() == "status" && child.attr("code").as_deref() == Some("110"))
-    })
 }
 
 /// Reads `what` from an element or says what is missing.
