@@ -65,6 +65,10 @@ pub struct Dose {
     pub late: usize,
     /// Messages from a user to a user that sessions found in the archive when they came.
     pub found: usize,
+    /// The most messages that one session had without an outcome at a time.
+    pub in_flight: usize,
+    /// Sessions that sent at least two messages of the session before again.
+    pub resent_in_order: usize,
 }
 
 /// What a history shows.
@@ -140,7 +144,9 @@ impl Verdict {
             && had.readings >= least.readings
             && had.direct >= least.direct
             && had.late >= least.late
-            && had.found >= least.found;
+            && had.found >= least.found
+            && had.in_flight >= least.in_flight
+            && had.resent_in_order >= least.resent_in_order;
         match (self.violations.is_empty(), full) {
             (true, true) => Ok(()),
             (false, _) => Err(self.to_string()),

@@ -298,6 +298,8 @@ fn figures(name: &str, verdict: &Verdict, gaps: &Gaps, betrayed: &[String]) -> S
         direct,
         late,
         found,
+        in_flight,
+        resent_in_order,
         ..
     } = verdict.dose;
     let broken = [
@@ -316,7 +318,7 @@ fn figures(name: &str, verdict: &Verdict, gaps: &Gaps, betrayed: &[String]) -> S
     format!(
         "FIGURES {name}: {faults} faults; {acked} messages acknowledged, {acked_during_faults} of them during faults; \
          {}; {moves} logins elsewhere; {suppressed} retries without a second effect; {direct} messages to users received, \
-         {late} of them late, {found} found in the archive at logins; \
+         {late} of them late, {found} found in the archive at logins; up to {in_flight} open at a time, {resent_in_order} times several sent again; \
          members of living nodes disturbed {}; {gaps}",
         broken.join(", "),
         betrayed.len(),

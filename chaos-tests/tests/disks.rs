@@ -119,6 +119,7 @@ async fn disks_fill() -> Result<()> {
         received: 2000,
         readings: 48,
         direct: 50,
+        in_flight: 6,
         ..Dose::default()
     };
     trial.judge("disk full", least).await

@@ -31,12 +31,14 @@ async fn kill_the_owner_repeatedly() -> Result<()> {
         kinds_acked: 6,
         // Five members a node.
         moves: 5 * KILLS,
-        suppressed: 0,
+        suppressed: KILLS,
         received: 2000,
         readings: 48,
         direct: 500,
         late: KILLS,
         found: 1,
+        in_flight: 6,
+        resent_in_order: 2 * KILLS,
     };
     trial.judge("owner killed", least).await
 }
@@ -73,12 +75,14 @@ async fn kill_all_repeatedly() -> Result<()> {
         acked_during_faults: 100,
         kinds_acked: 6,
         moves: 0,
-        suppressed: 0,
+        suppressed: KILLS,
         received: 500,
         readings: 48,
         direct: 100,
         late: KILLS,
         found: 0,
+        in_flight: 6,
+        resent_in_order: 6 * KILLS,
     };
     trial.judge("all nodes killed at once", least).await
 }
@@ -120,6 +124,7 @@ async fn freeze_the_owner_repeatedly() -> Result<()> {
         received: 1000,
         readings: 48,
         direct: 100,
+        in_flight: 6,
         ..Dose::default()
     };
     trial.judge("owner frozen", least).await
@@ -153,6 +158,8 @@ async fn restart_one_after_the_other() -> Result<()> {
         received: 500,
         readings: 48,
         direct: 50,
+        in_flight: 6,
+        resent_in_order: ids.len(),
         ..Dose::default()
     };
     trial.judge("rolling restart", least).await

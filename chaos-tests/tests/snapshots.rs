@@ -83,6 +83,7 @@ async fn kill_after_snapshots() -> Result<()> {
         received: 500,
         readings: 48,
         direct: 50,
+        in_flight: 6,
         ..Dose::default()
     };
     trial.judge("kills behind snapshots", least).await

@@ -329,6 +329,7 @@ async fn splits() -> Result<()> {
         received: 2000,
         readings: 48,
         direct: 50,
+        in_flight: 6,
         ..Dose::default()
     };
     split.trial.judge("splits 2/1", least).await

@@ -324,6 +324,7 @@ async fn syncs_fail() -> Result<()> {
         received: 500,
         readings: 48,
         direct: 50,
+        in_flight: 6,
         ..Dose::default()
     };
     trial.judge("syncs that fail", least).await

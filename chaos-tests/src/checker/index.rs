@@ -27,6 +27,15 @@ pub(super) struct Attempt<'a> {
     resent: BTreeMap<u32, u64>,
 }
 
+impl Attempt<'_> {
+    /// The sessions that sent it, and when each first did.
+    pub(super) fn sends(&self) -> impl Iterator<Item = (u32, u64)> {
+        let again = self.resent.iter().map(|(session, at)| (*session, *at));
+        let again = again.filter(|(session, _)| *session != self.session);
+        std::iter::once((self.session, self.invoked)).chain(again)
+    }
+}
+
 /// So many acknowledgements during faults make a kind of session count as covered.
 pub(super) const KIND_ACKS: usize = 10;
 
@@ -97,6 +106,7 @@ pub(super) struct Index<'a> {
     /// Tokens that were sent twice by the test itself: the history is worth nothing.
     pub(super) reused: BTreeSet<&'a str>,
     positions: BTreeMap<&'a str, Positions<'a>>,
+    in_flight: InFlight<'a>,
     /// From the first fault to the healing of all, again and again.
     troubles: Vec<Trouble>,
     faults: usize,
@@ -110,6 +120,31 @@ struct Trouble {
     to: Option<u64>,
 }
 
+/// Messages without an outcome, by session.
+#[derive(Debug, Default)]
+struct InFlight<'a> {
+    sender: BTreeMap<&'a str, u32>,
+    open: BTreeMap<u32, usize>,
+    most: usize,
+}
+
+impl<'a> InFlight<'a> {
+    fn sent(&mut self, session: u32, token: &'a str) {
+        self.settled(token);
+        self.sender.insert(token, session);
+        let open = self.open.entry(session).or_default();
+        *open += 1;
+        self.most = self.most.max(*open);
+    }
+
+    fn settled(&mut self, token: &str) {
+        let sender = self.sender.remove(token);
+        if let Some(open) = sender.and_then(|session| self.open.get_mut(&session)) {
+            *open -= 1;
+        }
+    }
+}
+
 impl<'a> Index<'a> {
     pub(super) fn new(events: &'a [Event]) -> Index<'a> {
         let mut index = Index {
@@ -119,6 +154,7 @@ impl<'a> Index<'a> {
             strays: Vec::new(),
             reused: BTreeSet::new(),
             positions: BTreeMap::new(),
+            in_flight: InFlight::default(),
             troubles: Vec::new(),
             faults: 0,
         };
@@ -148,7 +184,7 @@ impl<'a> Index<'a> {
             } => self.resent(*session, log, token, at),
             What::Ok { token } => self.settle(token, Outcome::Ok(at)),
             What::Fail { token } => self.settle(token, Outcome::Fail),
-            What::Info { .. } => {}
+            What::Info { token } => self.in_flight.settled(token),
             What::Joined { .. } => self.joined(at, &event.what),
             What::CaughtUp {
                 session,
@@ -191,6 +227,7 @@ impl<'a> Index<'a> {
     }
 
     fn invoked(&mut self, session: u32, log: &'a str, token: &'a str, at: u64) {
+        self.in_flight.sent(session, token);
         let attempt = Attempt {
             session,
             log,
@@ -236,6 +273,7 @@ impl<'a> Index<'a> {
     }
 
     fn resent(&mut self, session: u32, log: &str, token: &'a str, at: u64) {
+        self.in_flight.sent(session, token);
         match self.attempts.get_mut(token) {
             Some(attempt) if attempt.log == log => {
                 attempt.resent.entry(session).or_insert(at);
@@ -255,6 +293,7 @@ impl<'a> Index<'a> {
 
     /// The first acknowledgement counts: `h` and the reflection both tell.
     fn settle(&mut self, token: &'a str, outcome: Outcome) {
+        self.in_flight.settled(token);
         if let Some(attempt) = self.attempts.get_mut(token)
             && attempt.outcome == Outcome::Info
             // What was sent twice and refused once may still have been done the other time.
@@ -355,6 +394,8 @@ impl<'a> Index<'a> {
             direct: direct.clone().map(|stay| stay.received.len()).sum(),
             late: direct.clone().map(|stay| self.late(stay)).sum(),
             found: direct.map(|stay| stay.found().count()).sum(),
+            in_flight: self.in_flight.most,
+            resent_in_order: self.resent_in_order(),
         }
     }
 
@@ -370,5 +411,15 @@ impl<'a> Index<'a> {
         received
             .filter(|(token, _)| !self.is_sent_behind_join(stay, token))
             .count()
+    }
+
+    /// Sessions that sent at least two messages again.
+    fn resent_in_order(&self) -> usize {
+        let mut resent: BTreeMap<u32, usize> = BTreeMap::new();
+        let sessions = self.attempts.values().flat_map(|a| a.resent.keys());
+        for session in sessions {
+            *resent.entry(*session).or_default() += 1;
+        }
+        resent.values().filter(|messages| **messages >= 2).count()
     }
 }

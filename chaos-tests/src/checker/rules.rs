@@ -208,7 +208,8 @@ fn rows_of<'a>(
         .collect()
 }
 
-/// P5, in two sweeps over each archive: real time over all senders, and each session's own order.
+/// P5, in two sweeps over each archive: real time over all senders, and each session's own order, in which it sent messages
+/// for the first time or again.
 fn sender_order(index: &Index<'_>, out: &mut Vec<Violation>) {
     for readings in index.readings.values() {
         let Some(reading) = readings.first() else {
@@ -227,17 +228,15 @@ fn sender_order(index: &Index<'_>, out: &mut Vec<Violation>) {
                     format!("{token}, acknowledged before {later} was sent, stands after it");
                 out.push(broken(Promise::SenderOrder, what));
             }
-            if let Some((invoked, later)) = by_session.get(&attempt.session)
-                && attempt.invoked < *invoked
-            {
-                let what = format!("session {} sent {token} before {later}", attempt.session);
-                out.push(broken(Promise::SenderOrder, what));
+            for (session, sent) in attempt.sends() {
+                let last = by_session.entry(session).or_insert((sent, token));
+                if sent < last.0 {
+                    let what = format!("session {session} sent {token} before {}", last.1);
+                    out.push(broken(Promise::SenderOrder, what));
+                }
+                *last = (*last).max((sent, token));
             }
             let invoked = attempt.invoked;
-            by_session
-                .entry(attempt.session)
-                .and_modify(|last| *last = (*last).max((invoked, token)))
-                .or_insert((invoked, token));
             latest = latest.max(Some((invoked, token)));
         }
     }

@@ -438,6 +438,33 @@ fn messages_to_a_user_who_is_online() {
         .breaks(&[(Promise::NoDoubles, 1)]);
 }
 
+/// Several messages are open when the connection ends; all are sent again, in order, and new ones behind them.
+#[test]
+fn several_in_flight() {
+    let open = ["a", "b", "c"];
+    let lost = open
+        .iter()
+        .fold(story(), |story, token| story.invoke(1, token));
+    let lost = open.iter().fold(lost, |story, token| story.info(token));
+    let again = open
+        .iter()
+        .fold(lost, |story, token| story.resend(2, token));
+    let again = again.invoke(2, "d").ok("a").ok("b").ok("c").ok("d");
+    let check =
+        |archive: &str, broken: &[(Promise, usize)]| again.clone().archive(archive).breaks(broken);
+    check("a b c d", &[]);
+    check("a c b d", &[(Promise::SenderOrder, 2)]);
+    // d was sent first by the session that sent c again before.
+    check("a b d c", &[(Promise::SenderOrder, 1)]);
+    check("a b d", &[(Promise::AckedIsArchived, 1)]);
+    check(
+        "a b b c d",
+        &[(Promise::NoDoubles, 1), (Promise::SameArchive, 1)],
+    );
+    let had = dose(&again.archive("a b c d"));
+    assert_eq!((had.in_flight, had.resent_in_order), (4, 1));
+}
+
 fn dose(story: &Story) -> Dose {
     check(&story.0).dose
 }

@@ -26,10 +26,10 @@ use crate::wait::PROMPT;
 const PAUSE: Duration = Duration::from_millis(60);
 
 /// Messages that a member with stream management sends in one write.
-const BURST: usize = 1;
+const BURST: usize = 4;
 
 /// Messages that it has open at most.
-const OPEN_MAX: usize = 1;
+const OPEN_MAX: usize = 8;
 
 /// When an outcome counts as unknown: the server gives up after 10 s and ends the stream.
 const UNKNOWN_AFTER: Duration = Duration::from_secs(15);
