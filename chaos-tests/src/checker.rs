@@ -1,6 +1,6 @@
 //! The judge: what was promised and not kept, from a history alone.
 //!
-//! Pure. P1 to P6 and P8 of the reliability specification, each a count of violations with examples. A history in
+//! Pure. P1 to P6, P8 and P15 of the reliability specification, each a count of violations with examples. A history in
 //! which too little happened is rejected, not passed: see [`Dose`].
 
 mod index;
@@ -31,6 +31,8 @@ pub enum Promise {
     NoDoubles,
     /// P8: all readings of an archive are the same, and ids are unique.
     SameArchive,
+    /// P11, P15: what was set and acknowledged is what is read, until something else is set.
+    SetStays,
 }
 
 /// One broken promise.
@@ -69,6 +71,8 @@ pub struct Dose {
     pub in_flight: usize,
     /// Sessions that sent at least two messages of the session before again.
     pub resent_in_order: usize,
+    /// Readings of what was set.
+    pub values_read: usize,
 }
 
 /// What a history shows.
@@ -146,7 +150,8 @@ impl Verdict {
             && had.late >= least.late
             && had.found >= least.found
             && had.in_flight >= least.in_flight
-            && had.resent_in_order >= least.resent_in_order;
+            && had.resent_in_order >= least.resent_in_order
+            && had.values_read >= least.values_read;
         match (self.violations.is_empty(), full) {
             (true, true) => Ok(()),
             (false, _) => Err(self.to_string()),

@@ -3,6 +3,7 @@
 //! `Info` means *unknown*: the message may show up later and is never taken as absent (specs of P1–P6). Bodies are
 //! unique tokens, so that a line needs nothing else to name a message.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -117,6 +118,20 @@ pub enum What {
         /// Messages and their ids, oldest first.
         rows: Vec<(String, String)>,
     },
+    /// Something that has one value at a time was set, and that was acknowledged.
+    Set {
+        /// What.
+        register: String,
+        /// Its new value.
+        value: String,
+    },
+    /// All that can be set was read.
+    Values {
+        /// Who read it where, for people.
+        reading: String,
+        /// What there was.
+        values: BTreeMap<String, String>,
+    },
 }
 
 /// Takes events of many tasks.
@@ -186,6 +201,10 @@ mod tests {
             reading: "node 1, forward".into(),
             log: "room".into(),
             rows: vec![("a".into(), "1".into())],
+        });
+        recorder.record(What::Values {
+            reading: "node 1".into(),
+            values: [("subject".to_owned(), "roses".to_owned())].into(),
         });
         let events = recorder.events();
         assert!(events.is_sorted_by_key(|event| event.at));

@@ -1,11 +1,11 @@
 //! Muster from outside: real processes, real sockets, real faults, and judges of what came of it.
 //!
 //! Nothing here is mocked. A [`pool`] is made of processes of the released binary; a [`client`] speaks XMPP to them;
-//! a [`scenario`] is a scripted conversation; [`load`] talks in rooms while nodes die, writes a [`history`], and the
-//! [`checker`] says what was promised and not kept.
+//! a [`scenario`] is a scripted conversation; [`load`] talks in rooms while nodes die, [`edits`] sets all else that can be
+//! set, both write a [`history`], and the [`checker`] says what was promised and not kept.
 //!
 //! ```text
-//!  tests/*.rs ─► pool (processes, faults; networks and disks in an enclave) ◄─ sockets ─ client ◄─ scenario | load ─► history ─► checker
+//!  tests/*.rs ─► pool (processes, faults; networks and disks in an enclave) ◄─ sockets ─ client ◄─ scenario | load | edits ─► history ─► checker
 //! ```
 
 pub mod wait;
@@ -28,6 +28,7 @@ pub mod scenario;
 pub mod terminal;
 
 pub mod checker;
+pub mod edits;
 pub mod history;
 pub mod load;
 pub mod trial;

@@ -30,6 +30,7 @@ use crate::wait::until;
 
 pub use archive::read_archive;
 pub use gaps::{Gaps, gaps};
+pub use member::{create_room, join};
 
 /// What all members do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,10 +189,11 @@ impl Crowd {
     pub async fn start(pool: &Pool, seats: Vec<Seat>, recorder: Arc<Recorder>) -> Result<Crowd> {
         pool.add_users(seats.iter().map(|seat| seat.user.as_str()))
             .await?;
-        let in_rooms = seats.iter().filter(|seat| seat.audience == Audience::Room);
-        let rooms: BTreeSet<&str> = in_rooms.map(|seat| seat.to.as_str()).collect();
-        for room in rooms {
-            member::create_room(pool, room, &seats).await?;
+        let mut rooms = BTreeSet::new();
+        for seat in seats.iter().filter(|seat| seat.audience == Audience::Room) {
+            if rooms.insert(seat.to.as_str()) {
+                create_room(pool, &seat.to, &seat.user, seat.home).await?;
+            }
         }
         let (phase, receiver) = watch::channel(Phase::Talk);
         let stage = Arc::new(Stage {

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::checker::{Dose, Promise, Verdict, check};
 use crate::client::Client;
+use crate::edits::Editor;
 use crate::history::{Recorder, What};
 use crate::load::{Audience, Crowd, Gaps, Seat, gaps, read_archive, ring, seats};
 use crate::pool::{DOMAIN, Pool, PoolSettings, ROOMS};
@@ -110,6 +111,24 @@ impl Trial {
         self.crowd.node_lives(node);
         self.crowd.all_in(RECOVERY).await?;
         self.healed();
+        Ok(())
+    }
+
+    /// Sets everything anew over a node, and writes down what was acknowledged.
+    pub async fn edit(&self, editor: &mut Editor, node: u64) -> Result<()> {
+        for (register, value) in editor.edit(&self.pool, node).await? {
+            self.recorder.record(What::Set { register, value });
+        }
+        Ok(())
+    }
+
+    /// Reads over every node what was set.
+    pub async fn read_edits(&self, editor: &Editor) -> Result<()> {
+        for node in self.pool.running() {
+            let values = editor.read(&self.pool, node).await?;
+            let reading = format!("node {node}");
+            self.recorder.record(What::Values { reading, values });
+        }
         Ok(())
     }
 
@@ -300,6 +319,7 @@ fn figures(name: &str, verdict: &Verdict, gaps: &Gaps, betrayed: &[String]) -> S
         found,
         in_flight,
         resent_in_order,
+        values_read,
         ..
     } = verdict.dose;
     let broken = [
@@ -310,6 +330,7 @@ fn figures(name: &str, verdict: &Verdict, gaps: &Gaps, betrayed: &[String]) -> S
         ("sender's order broken", Promise::SenderOrder),
         ("invented", Promise::NothingInvented),
         ("archives that differ", Promise::SameArchive),
+        ("values lost", Promise::SetStays),
     ];
     let broken: Vec<String> = broken
         .iter()
@@ -319,7 +340,7 @@ fn figures(name: &str, verdict: &Verdict, gaps: &Gaps, betrayed: &[String]) -> S
         "FIGURES {name}: {faults} faults; {acked} messages acknowledged, {acked_during_faults} of them during faults; \
          {}; {moves} logins elsewhere; {suppressed} retries without a second effect; {direct} messages to users received, \
          {late} of them late, {found} found in the archive at logins; up to {in_flight} open at a time, {resent_in_order} times several sent again; \
-         members of living nodes disturbed {}; {gaps}",
+         {values_read} readings of what was set; members of living nodes disturbed {}; {gaps}",
         broken.join(", "),
         betrayed.len(),
         acked = verdict.acked,

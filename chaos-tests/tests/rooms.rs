@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chaos_tests::checker::Dose;
+use chaos_tests::edits::Editor;
 use chaos_tests::trial::{RECOVERY, Trial};
 
 /// Twenty times: the node that owns the room dies, the others go on, it comes back and catches up.
@@ -39,6 +40,7 @@ async fn kill_the_owner_repeatedly() -> Result<()> {
         found: 1,
         in_flight: 6,
         resent_in_order: 2 * KILLS,
+        ..Dose::default()
     };
     trial.judge("owner killed", least).await
 }
@@ -50,20 +52,24 @@ async fn rooms_outlive_their_owner() {
         .expect("the test runs to its end");
 }
 
-/// All nodes at once, three times: what was acknowledged is there after the restart.
+/// All nodes at once, three times: what was acknowledged is there after the restart, messages and all that can be set.
 async fn kill_all_repeatedly() -> Result<()> {
     const KILLS: usize = 3;
     let mut trial = Trial::start().await?;
-    for kill in 1..=KILLS {
+    let mut editor = Editor::start(&trial.pool).await?;
+    let ids = trial.pool.ids();
+    for (kill, node) in (1..=KILLS).zip(ids.iter().cycle()) {
         trial.crowd.acks(60, RECOVERY).await?;
-        let ids = trial.pool.ids();
+        trial.edit(&mut editor, *node).await?;
         ids.iter().for_each(|id| trial.crowd.node_dies(*id));
-        trial.fault(format!("kill {kill}, of all nodes"));
         for id in &ids {
             trial.pool.kill(*id)?;
         }
+        // When none is left: the first ones to die leave others that go on for a moment.
+        trial.fault(format!("kill {kill}, of all nodes"));
         trial.pool.start_all()?;
         trial.pool.all_ready().await?;
+        trial.read_edits(&editor).await?;
         ids.iter().for_each(|id| trial.crowd.node_lives(*id));
         trial.crowd.all_in(RECOVERY).await?;
         trial.acks_at_target(20, RECOVERY).await?;
@@ -83,6 +89,7 @@ async fn kill_all_repeatedly() -> Result<()> {
         found: 0,
         in_flight: 6,
         resent_in_order: 6 * KILLS,
+        values_read: 3 * KILLS,
     };
     trial.judge("all nodes killed at once", least).await
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use chaos_tests::checker::Dose;
+use chaos_tests::edits::Editor;
 use chaos_tests::pool::{Pool, PoolSettings};
 use chaos_tests::trial::{RECOVERY, Trial};
 use chaos_tests::wait::until;
@@ -54,18 +55,21 @@ async fn kill_after_snapshots() -> Result<()> {
         trial.bring_back(owner).await?;
         longest = longest.max(started.elapsed());
     }
-    for kill in 1..=OF_ALL {
+    let mut editor = Editor::start(&trial.pool).await?;
+    let ids = trial.pool.ids();
+    for (kill, node) in (1..=OF_ALL).zip(&ids) {
+        trial.edit(&mut editor, *node).await?;
         new_snapshots(&trial).await?;
-        let ids = trial.pool.ids();
         ids.iter().for_each(|id| trial.crowd.node_dies(*id));
-        trial.fault(format!("kill {kill} after snapshots, of all nodes"));
         for id in &ids {
             trial.pool.kill(*id)?;
         }
+        trial.fault(format!("kill {kill} after snapshots, of all nodes"));
         let started = Instant::now();
         trial.pool.start_all()?;
         trial.pool.all_ready().await?;
         longest = longest.max(started.elapsed());
+        trial.read_edits(&editor).await?;
         ids.iter().for_each(|id| trial.crowd.node_lives(*id));
         trial.crowd.all_in(RECOVERY).await?;
         trial.healed();
@@ -84,6 +88,7 @@ async fn kill_after_snapshots() -> Result<()> {
         readings: 48,
         direct: 50,
         in_flight: 6,
+        values_read: 3 * OF_ALL,
         ..Dose::default()
     };
     trial.judge("kills behind snapshots", least).await

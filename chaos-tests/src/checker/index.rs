@@ -49,6 +49,14 @@ pub(super) struct CatchUp<'a> {
     pub(super) rows: &'a [(String, String)],
 }
 
+/// All that was set before, and what was read.
+#[derive(Debug)]
+pub(super) struct Values<'a> {
+    pub(super) reading: &'a str,
+    pub(super) set: BTreeMap<&'a str, &'a str>,
+    pub(super) read: &'a BTreeMap<String, String>,
+}
+
 /// A session's time in a room, or a user's online.
 #[derive(Debug)]
 pub(super) struct Stay<'a> {
@@ -106,6 +114,10 @@ pub(super) struct Index<'a> {
     /// Tokens that were sent twice by the test itself: the history is worth nothing.
     pub(super) reused: BTreeSet<&'a str>,
     positions: BTreeMap<&'a str, Positions<'a>>,
+    /// Readings of what was set.
+    pub(super) values: Vec<Values<'a>>,
+    /// The newest value of each register.
+    set: BTreeMap<&'a str, &'a str>,
     in_flight: InFlight<'a>,
     /// From the first fault to the healing of all, again and again.
     troubles: Vec<Trouble>,
@@ -154,6 +166,8 @@ impl<'a> Index<'a> {
             strays: Vec::new(),
             reused: BTreeSet::new(),
             positions: BTreeMap::new(),
+            values: Vec::new(),
+            set: BTreeMap::new(),
             in_flight: InFlight::default(),
             troubles: Vec::new(),
             faults: 0,
@@ -223,6 +237,14 @@ impl<'a> Index<'a> {
                 let reading = Reading { name, rows };
                 self.readings.entry(log).or_default().push(reading);
             }
+            What::Set { register, value } => {
+                self.set.insert(register, value);
+            }
+            What::Values { reading, values } => self.values.push(Values {
+                reading,
+                set: self.set.clone(),
+                read: values,
+            }),
         }
     }
 
@@ -396,6 +418,7 @@ impl<'a> Index<'a> {
             found: direct.map(|stay| stay.found().count()).sum(),
             in_flight: self.in_flight.most,
             resent_in_order: self.resent_in_order(),
+            values_read: self.values.len(),
         }
     }
 

@@ -8,7 +8,7 @@ use super::{Promise, Violation};
 type Rule = fn(&Index<'_>, &mut Vec<Violation>);
 
 /// All rules.
-pub(super) const ALL: [Rule; 7] = [
+pub(super) const ALL: [Rule; 8] = [
     acked_is_archived,
     nothing_invented,
     one_order,
@@ -16,6 +16,7 @@ pub(super) const ALL: [Rule; 7] = [
     sender_order,
     no_doubles,
     same_archive,
+    set_stays,
 ];
 
 fn broken(promise: Promise, what: String) -> Violation {
@@ -340,6 +341,28 @@ fn doubled_ids(log: &str, rows: &[(String, String)], out: &mut Vec<Violation>) {
                 Promise::SameArchive,
                 format!("{log}: the id {id} twice"),
             ));
+        }
+    }
+}
+
+/// P11 and P15, for what is set by one at a time: each reading shows what was set last, and nothing else.
+fn set_stays(index: &Index<'_>, out: &mut Vec<Violation>) {
+    for values in &index.values {
+        let mut judge = |register: &str, what: String| {
+            let what = format!("{}: {register} {what}", values.reading);
+            out.push(broken(Promise::SetStays, what));
+        };
+        for (register, value) in &values.set {
+            match values.read.get(*register) {
+                Some(read) if read == value => {}
+                Some(read) => judge(register, format!("is {read:?}, was set to {value:?}")),
+                None => judge(register, format!("is missing, was set to {value:?}")),
+            }
+        }
+        let is_unknown =
+            |(register, _): &(&String, &String)| !values.set.contains_key(register.as_str());
+        for (register, read) in values.read.iter().filter(is_unknown) {
+            judge(register, format!("is {read:?}, was never set"));
         }
     }
 }

@@ -83,6 +83,22 @@ impl Story {
         })
     }
 
+    fn set(self, register: &str, value: &str) -> Story {
+        self.then(What::Set {
+            register: register.into(),
+            value: value.into(),
+        })
+    }
+
+    fn values(self, values: &[(&str, &str)]) -> Story {
+        let owned =
+            |(register, value): &(&str, &str)| ((*register).to_owned(), (*value).to_owned());
+        self.then(What::Values {
+            reading: "reading".into(),
+            values: values.iter().map(owned).collect(),
+        })
+    }
+
     /// Somebody sends and is told of each.
     fn sent(self, tokens: &str) -> Story {
         tokens
@@ -467,6 +483,35 @@ fn several_in_flight() {
 
 fn dose(story: &Story) -> Dose {
     check(&story.0).dose
+}
+
+#[test]
+fn what_is_set_stays() {
+    let set = || {
+        story()
+            .set("subject", "roses")
+            .set("name", "den")
+            .set("subject", "thorns")
+    };
+    let good = [("name", "den"), ("subject", "thorns")];
+    set().values(&good).breaks(&[]);
+    // An old value, a lost one, and one from nowhere.
+    set()
+        .values(&[("name", "den"), ("subject", "roses")])
+        .breaks(&[(Promise::SetStays, 1)]);
+    set()
+        .values(&[("subject", "thorns")])
+        .breaks(&[(Promise::SetStays, 1)]);
+    set()
+        .values(&[good[0], good[1], ("ban", "tybalt")])
+        .breaks(&[(Promise::SetStays, 1)]);
+    // Each reading is judged by what was set before it.
+    let later = set().values(&good).set("name", "yard");
+    later
+        .clone()
+        .values(&good)
+        .breaks(&[(Promise::SetStays, 1)]);
+    assert_eq!(dose(&later).values_read, 1);
 }
 
 #[test]

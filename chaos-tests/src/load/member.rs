@@ -22,13 +22,9 @@ const JOIN_LIMIT: Duration = Duration::from_secs(20);
 /// The pause before a node that refused is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
-/// Makes a persistent room, with its first member as the owner, who leaves again.
-pub(super) async fn create_room(pool: &Pool, room: &str, seats: &[Seat]) -> Result<()> {
-    let owner = seats
-        .iter()
-        .find(|seat| seat.to == room)
-        .context("a room has members")?;
-    let mut client = Client::connect(&pool.login(owner.home, &owner.user)).await?;
+/// Makes a persistent room for its owner, who leaves again.
+pub async fn create_room(pool: &Pool, room: &str, owner: &str, node: u64) -> Result<()> {
+    let mut client = Client::connect(&pool.login(node, owner)).await?;
     join(&mut client, room, "creator").await?;
     let form = format!(
         "<query xmlns='{}'><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>{}</value></field>\
@@ -40,8 +36,8 @@ pub(super) async fn create_room(pool: &Pool, room: &str, seats: &[Seat]) -> Resu
     client.close().await
 }
 
-/// Joins without history; returns when the subject has come, which ends the join (XEP-0045 §7.1).
-async fn join(client: &mut Client, room: &str, nick: &str) -> Result<()> {
+/// Joins without history; gives the subject, which ends the join (XEP-0045 §7.1).
+pub async fn join(client: &mut Client, room: &str, nick: &str) -> Result<String> {
     let presence = format!(
         "<presence to='{room}/{nick}'><x xmlns='{}'><history maxstanzas='0'/></x></presence>",
         ns::MUC
@@ -55,8 +51,9 @@ async fn join(client: &mut Client, room: &str, nick: &str) -> Result<()> {
                 "presence" if from_room && root.attr("type").as_deref() == Some("error") => {
                     Some(Err(document.source().to_owned()))
                 }
-                "message" if from_room && root.child("subject", ns::CLIENT).is_some() => {
-                    Some(Ok(()))
+                "message" if from_room => {
+                    let subject = root.child("subject", ns::CLIENT)?;
+                    Some(Ok(subject.text().into_owned()))
                 }
                 _ => None,
             }
