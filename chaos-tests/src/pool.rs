@@ -193,8 +193,19 @@ impl Pool {
         let place = root
             .to_str()
             .context("temporary folders have plain names")?;
+        // In network namespaces a loopback is each node's own, and the tests sit outside.
         run_ok(&[
-            "init", "--dir", place, "--nodes", &nodes, "--domain", DOMAIN, "--bind", &bind,
+            "init",
+            "--dir",
+            place,
+            "--nodes",
+            &nodes,
+            "--domain",
+            DOMAIN,
+            "--bind",
+            &bind,
+            "--control-bind",
+            &bind,
         ])?;
         let tls = trusting(&root.join("ca/ca.pem"))?;
         let nodes = (1..=u64::from(settings.nodes))
