@@ -35,9 +35,10 @@ fn pool() -> Pool {
     Pool::prepare(&PoolSettings::nodes(1)).expect("a pool's folder")
 }
 
+/// At once, not when the others have been waited for.
 #[test]
 fn a_port_in_use() {
-    let pool = pool();
+    let pool = Pool::prepare(&PoolSettings::nodes(3)).expect("a pool's folder");
     let node = pool.node(1);
     let cluster = pool.cluster_address(1).expect("an address");
     for address in [

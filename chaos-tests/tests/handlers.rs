@@ -175,7 +175,7 @@ set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'
 set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item jid='a@localhost' affiliation=''/></query> => bad-request
 set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item jid='a@localhost' affiliation='garbage'/></query> => bad-request
 set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item nick='romeo' role='garbage'/></query> => bad-request
-set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item nick='' role='visitor'/></query> => bad-request
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item nick='' role='visitor'/></query> => item-not-found
 set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item nick='nobody' role='visitor'/></query> => item-not-found
 set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item jid='romeo@localhost' affiliation='none'/></query> => conflict
 set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#owner'/> => bad-request

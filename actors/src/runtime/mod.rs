@@ -186,11 +186,7 @@ struct Inner {
 /// # Errors
 /// [`StartError`], each a sentence for the operator.
 pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
-    if let nodes @ 3.. = settings.members.len()
-        && settings.accept_loss
-    {
-        return Err(StartError::LossNotNeeded { nodes });
-    }
+    check_words(&settings)?;
     let network = Network::start().map_err(StartError::Runtime)?;
     let ports = reserve_client_ports(&settings)?;
     let (archive, log) = open_files(&settings)?;
@@ -219,15 +215,8 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     judge_damage(&settings, &groups).await?;
     dispatcher.set_groups(groups.clone());
     initialize(&settings, &groups).await?;
-    let life = start_entry::begin(&settings, &groups, &transport, &meta).await?;
+    let life = begin_life(&settings, &groups, (&transport, &gossip), &meta).await?;
     incarnation.store(life.0, Ordering::Release);
-    transport.set_incarnation(life);
-    gossip.renew(life);
-    tracing::info!(
-        node = settings.node.0,
-        incarnation = life.0,
-        "the node has begun its life"
-    );
     wait_for_recovery(&settings, &groups).await?;
 
     let arbiter_count = settings.arbiters.max(1);
@@ -264,6 +253,13 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     })
 }
 
+fn check_words(settings: &Settings) -> Result<(), StartError> {
+    match settings.members.len() {
+        nodes @ 3.. if settings.accept_loss => Err(StartError::LossNotNeeded { nodes }),
+        _ => Ok(()),
+    }
+}
+
 fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
     let archive_options = ArchiveOptions {
         cache_bytes: settings.storage.archive_cache_bytes,
@@ -274,6 +270,23 @@ fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
     let opened = Log::open(&path, settings.storage.log.clone());
     let (log, _recovered) = opened.map_err(|source| StartError::Log { path, source })?;
     Ok((archive, log))
+}
+
+async fn begin_life(
+    settings: &Settings,
+    groups: &Groups,
+    (transport, gossip): (&Transport, &Gossiper),
+    meta: &Arc<std::sync::Mutex<cluster::meta::MetaState>>,
+) -> Result<Incarnation, StartError> {
+    let life = start_entry::begin(settings, groups, transport, meta).await?;
+    transport.set_incarnation(life);
+    gossip.renew(life);
+    tracing::info!(
+        node = settings.node.0,
+        incarnation = life.0,
+        "the node has begun its life"
+    );
+    Ok(life)
 }
 
 /// A quarantine ends when two other voters have elected a leader. Where there are none, the operator decides.
