@@ -94,7 +94,7 @@ impl SessionActor {
         ctx.spawn(future);
     }
 
-    /// Writes what has gathered, if no write is under way.
+    /// Writes what has gathered, if no write is under way; in one go with what else this turn brings.
     pub(super) fn flush(&mut self, ctx: &mut Context<Self>) {
         if self.out.is_empty() {
             if matches!(self.ending, Ending::Flushing(_)) && self.writing == 0 {
@@ -102,20 +102,25 @@ impl SessionActor {
             }
             return;
         }
+        self.mailbox.unwritten(self.out.len());
         let Some(mut writer) = self.writer.take() else {
-            return self.mailbox.unwritten(self.out.len());
+            return;
         };
-        let bytes = std::mem::take(&mut self.out).freeze();
-        self.writing = bytes.len();
-        self.mailbox.unwritten(0);
-        self.mailbox.offers(bytes.len());
-        let mailbox = Arc::clone(&self.mailbox);
-        let future = async move {
-            let result = write_out(&mut writer, bytes, &mailbox).await;
-            (writer, result)
-        };
-        let future = future
-            .into_actor(self)
+        // First polled when every message that has come by now is handled.
+        let turn_ends = actix::fut::ready(()).into_actor(self);
+        let future = turn_ends
+            .then(move |(), actor, _| {
+                let bytes = std::mem::take(&mut actor.out).freeze();
+                actor.writing = bytes.len();
+                actor.mailbox.unwritten(0);
+                actor.mailbox.offers(bytes.len());
+                let mailbox = Arc::clone(&actor.mailbox);
+                let write = async move {
+                    let result = write_out(&mut writer, bytes, &mailbox).await;
+                    (writer, result)
+                };
+                write.into_actor(actor)
+            })
             .map(|(writer, result): (_, io::Result<()>), actor, ctx| {
                 actor.writer = Some(writer);
                 actor.writing = 0;

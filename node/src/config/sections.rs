@@ -208,7 +208,7 @@ section! {
         unacked_bytes_max: Size = mib(4),
         /// Stanzas after which the client is asked for an acknowledgement at once.
         request_after: usize = 32,
-        /// How long the last stanzas of a burst wait until it is asked.
+        /// How long the last stanzas of a burst wait until it is asked. A stanza after a pause of that length brings its request.
         request_within: Span = ms(500),
         /// How long the client's answer may take before it counts as gone.
         acknowledge_within: Span = s(60),
