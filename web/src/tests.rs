@@ -15,7 +15,7 @@ use xmpp::sasl::Password;
 
 use crate::backend::{BackendError, ControlBackend};
 use crate::report::{HashReport, MemberReport, PartitionReport, PoolReport, Readiness};
-use crate::{ControlServer, ControlServerError, ControlSettings, ControlToken, ReservedPort};
+use crate::{ControlServer, ControlSettings, ControlToken, ReservedPort};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 

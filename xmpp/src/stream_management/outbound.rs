@@ -356,7 +356,7 @@ mod tests {
     fn a_burst_asks_at_its_beginning_in_its_middle_and_soon_after_its_end() {
         let now = Instant::now();
         let mut outbound = Outbound::new(OutboundLimits::default());
-        let mut send = |outbound: &mut Outbound<u32>, items: std::ops::Range<u32>| {
+        let send = |outbound: &mut Outbound<u32>, items: std::ops::Range<u32>| {
             let asked = items.filter(|item| outbound.sent(*item, 1, now).unwrap());
             asked.collect::<Vec<_>>()
         };
