@@ -3,7 +3,8 @@
 //! A [`Crowd`] is a task a member. Each sends one message after another, never two at once, and goes on as soon as the
 //! last is acknowledged: by the room's reflection, or by `h` where stream management is on. A member whose node dies
 //! logs in elsewhere, joins under the same nickname, and goes home once its node serves again. What it does not know the
-//! fate of it sends again, under the same origin-id.
+//! fate of it sends again, under the same origin-id. Forgetful ones act now and then as if their connection had gone
+//! before the acknowledgement of a message that is committed: so that there is always something sent twice.
 //!
 //! Others write to a user instead of a room, round in a ring: what they send goes through two logs.
 
@@ -12,6 +13,7 @@ mod gaps;
 mod member;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +60,8 @@ pub struct Seat {
     pub home: u64,
     /// Whether it uses stream management.
     pub stream_management: bool,
+    /// Whether it sends again, now and then, what is committed already.
+    pub forgetful: bool,
 }
 
 /// What members share.
@@ -72,7 +76,9 @@ struct Stage {
     /// What happened to members that must not.
     betrayed: Mutex<Vec<String>>,
     /// Numbers of sessions handed out.
-    sessions: std::sync::atomic::AtomicU32,
+    sessions: AtomicU32,
+    /// Messages sent again that were committed, for certain.
+    retries: AtomicUsize,
     phase: watch::Receiver<Phase>,
 }
 
@@ -119,7 +125,7 @@ impl Seat {
     }
 }
 
-/// Two members a node and room: one with stream management, one without.
+/// Two members a node and room: one with stream management, one without. One of the first node's is forgetful.
 pub fn seats(rooms: &[&str], nodes: &[u64]) -> Vec<Seat> {
     let mut seats = Vec::new();
     for room in rooms {
@@ -132,6 +138,7 @@ pub fn seats(rooms: &[&str], nodes: &[u64]) -> Vec<Seat> {
                     to: format!("{room}@{ROOMS}"),
                     home: *home,
                     stream_management,
+                    forgetful: stream_management && nodes.first() == Some(home),
                 });
             }
         }
@@ -149,6 +156,7 @@ pub fn ring(nodes: &[u64]) -> Vec<Seat> {
         to: format!("{}@{DOMAIN}", user(next)),
         home: *home,
         stream_management: true,
+        forgetful: false,
     };
     nodes.iter().zip(next).map(seat).collect()
 }
@@ -175,7 +183,8 @@ impl Crowd {
             cut_off: Mutex::default(),
             inside: Mutex::default(),
             betrayed: Mutex::default(),
-            sessions: std::sync::atomic::AtomicU32::new(0),
+            sessions: AtomicU32::new(0),
+            retries: AtomicUsize::new(0),
             phase: receiver,
         });
         let mut members = JoinSet::new();
@@ -254,6 +263,15 @@ impl Crowd {
         let goal = acked() + more;
         let what = format!("{more} more acknowledged messages of {members}…");
         until(&what, limit, async || (acked() >= goal).then_some(())).await
+    }
+
+    /// Waits until so many messages in all were sent again that were committed, for certain.
+    pub async fn retries(&self, count: usize, limit: Duration) -> Result<()> {
+        let what = format!("{count} messages are sent again");
+        until(&what, limit, async || {
+            (self.stage.retries.load(Ordering::Relaxed) >= count).then_some(())
+        })
+        .await
     }
 
     /// Nobody sends any more; what is under way comes to its end.

@@ -313,6 +313,23 @@ impl Pool {
         Ok(())
     }
 
+    /// Sets a key for one node only. Before that is started.
+    pub fn set(
+        &self,
+        node: u64,
+        section: &str,
+        key: &str,
+        value: impl Into<toml::Value>,
+    ) -> Result<()> {
+        let config = &self.node(node).config;
+        let mut file: Table = std::fs::read_to_string(config)?.parse()?;
+        let section = file.get_mut(section).and_then(toml::Value::as_table_mut);
+        let section = section.context("the section is missing")?;
+        section.insert(key.to_owned(), value.into());
+        std::fs::write(config, toml::to_string(&file)?)?;
+        Ok(())
+    }
+
     /// The pool's folder, as `muster init` made it.
     pub fn root(&self) -> PathBuf {
         self.dir.path().join("pool")

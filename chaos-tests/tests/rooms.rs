@@ -31,7 +31,7 @@ async fn kill_the_owner_repeatedly() -> Result<()> {
         kinds_acked: 6,
         // Four members a node.
         moves: 4 * KILLS,
-        suppressed: 0,
+        suppressed: KILLS,
         received: 2000,
         readings: 48,
     };
@@ -70,7 +70,7 @@ async fn kill_all_repeatedly() -> Result<()> {
         acked_during_faults: 100,
         kinds_acked: 6,
         moves: 0,
-        suppressed: 0,
+        suppressed: 5,
         received: 500,
         readings: 48,
     };
@@ -110,7 +110,7 @@ async fn freeze_the_owner_repeatedly() -> Result<()> {
         acked_during_faults: 300,
         kinds_acked: 6,
         moves: 0,
-        suppressed: 0,
+        suppressed: 5,
         received: 1000,
         readings: 48,
     };
@@ -141,7 +141,7 @@ async fn restart_one_after_the_other() -> Result<()> {
         acked_during_faults: 120,
         kinds_acked: 6,
         moves: 4 * ids.len(),
-        suppressed: 0,
+        suppressed: 5,
         received: 500,
         readings: 48,
     };

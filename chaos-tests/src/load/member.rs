@@ -29,6 +29,9 @@ const JOIN_LIMIT: Duration = Duration::from_secs(20);
 /// The pause before a node that refused is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
+/// Of so many messages a forgetful member forgets one.
+const FORGETS_EVERY: u64 = 8;
+
 /// Makes a persistent room, with its first member as the owner, who leaves again.
 pub(super) async fn create_room(pool: &Pool, room: &str, seats: &[Seat]) -> Result<()> {
     let owner = seats
@@ -163,6 +166,24 @@ struct Open {
     /// Its number among the stanzas sent.
     number: u32,
     since: Instant,
+    /// No acknowledgement of it is noticed.
+    forgotten: Option<Forgotten>,
+}
+
+/// What tells that a message is committed without its acknowledgement.
+#[derive(Default)]
+struct Forgotten {
+    /// It was reflected.
+    seen: bool,
+    /// Messages that came behind it: once one of them is acknowledged nobody can doubt it.
+    behind: Vec<String>,
+}
+
+/// A message that the last session gave up.
+struct Unsettled {
+    token: String,
+    /// It was committed, for certain.
+    committed: bool,
 }
 
 struct Session<'a> {
@@ -173,7 +194,7 @@ struct Session<'a> {
     client: Client,
     number: &'a mut u64,
     /// The message whose fate is unknown: it is sent again before anything else.
-    unsettled: &'a mut Option<String>,
+    unsettled: &'a mut Option<Unsettled>,
     open: Option<Open>,
 }
 
@@ -206,7 +227,7 @@ impl Session<'_> {
             if open.since.elapsed() > UNKNOWN_AFTER {
                 self.give_up();
             }
-            return ControlFlow::Continue(());
+            return self.forget(phase);
         }
         if self.node != self.seat.home && self.stage.is_alive(self.seat.home) {
             return ControlFlow::Break(());
@@ -214,7 +235,7 @@ impl Session<'_> {
         if phase != Phase::Talk {
             return ControlFlow::Continue(());
         }
-        let token = self.next_token();
+        let (token, forgotten) = self.next_token();
         let kind = match self.seat.audience {
             Audience::Room => "groupchat",
             Audience::User => "chat",
@@ -230,6 +251,7 @@ impl Session<'_> {
             token,
             number: self.client.sent(),
             since: Instant::now(),
+            forgotten,
         });
         let asked = match self.seat.stream_management {
             true => {
@@ -246,41 +268,70 @@ impl Session<'_> {
         }
     }
 
-    /// What is sent next, and writes it down: what the last session left unknown, else something new.
-    fn next_token(&mut self) -> String {
+    /// What is sent next, and writes it down: what the last session left unknown, else something new; and whether it is
+    /// to be forgotten.
+    fn next_token(&mut self) -> (String, Option<Forgotten>) {
         let (session, log) = (self.id, self.seat.log());
-        let (token, what) = match self.unsettled.take() {
-            Some(token) => (
-                token.clone(),
-                What::Resend {
-                    session,
-                    log,
-                    token,
-                },
-            ),
-            None => {
-                *self.number += 1;
-                let token = format!("{}-{}", self.seat.user, self.number);
-                (
-                    token.clone(),
-                    What::Invoke {
-                        session,
-                        log,
-                        token,
-                    },
-                )
+        if let Some(Unsettled { token, committed }) = self.unsettled.take() {
+            self.stage.recorder.record(What::Resend {
+                session,
+                log,
+                token: token.clone(),
+            });
+            if committed {
+                self.stage.retries.fetch_add(1, Ordering::Relaxed);
             }
+            return (token, None);
+        }
+        *self.number += 1;
+        let token = format!("{}-{}", self.seat.user, self.number);
+        self.stage.recorder.record(What::Invoke {
+            session,
+            log,
+            token: token.clone(),
+        });
+        let forgets = self.seat.forgetful && self.number.is_multiple_of(FORGETS_EVERY);
+        (token, forgets.then(Forgotten::default))
+    }
+
+    /// A forgetful member goes when the message that it forgot is surely committed, and sends it again when it is back: a
+    /// client that lost its connection before the acknowledgement could come. Where nobody talks it remembers.
+    fn forget(&mut self, phase: Phase) -> ControlFlow<()> {
+        if phase != Phase::Talk {
+            let is_seen = |open: &mut Open| {
+                let forgotten = open.forgotten.as_ref();
+                forgotten.is_some_and(|forgotten| forgotten.seen)
+            };
+            if let Some(open) = self.open.take_if(is_seen) {
+                self.acked(open);
+            }
+            return ControlFlow::Continue(());
+        }
+        match self.open.as_ref() {
+            Some(open) if self.is_committed(open) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    /// Whether something that stands behind a forgotten message is acknowledged.
+    fn is_committed(&self, open: &Open) -> bool {
+        let behind = open.forgotten.as_ref().map(|forgotten| &forgotten.behind);
+        let Some(behind) = behind.filter(|behind| !behind.is_empty()) else {
+            return false;
         };
-        self.stage.recorder.record(what);
-        token
+        let acked = |what: &What| matches!(what, What::Ok { token } if behind.contains(token));
+        self.stage.recorder.count(acked) > 0
     }
 
     /// Nobody knows what became of the open message.
     fn give_up(&mut self) {
         if let Some(open) = self.open.take() {
-            let token = open.token.clone();
+            let (committed, token) = (self.is_committed(&open), open.token.clone());
             self.stage.recorder.record(What::Info { token });
-            *self.unsettled = Some(open.token);
+            *self.unsettled = Some(Unsettled {
+                token: open.token,
+                committed,
+            });
         }
     }
 
@@ -298,7 +349,8 @@ impl Session<'_> {
                 ControlFlow::Break(())
             }
             Ok(Incoming::Acked(h)) => {
-                if let Some(open) = self.open.take_if(|open| open.number <= h) {
+                let acked = |open: &mut Open| open.number <= h && open.forgotten.is_none();
+                if let Some(open) = self.open.take_if(acked) {
                     self.acked(open);
                 }
                 ControlFlow::Continue(())
@@ -351,6 +403,16 @@ impl Session<'_> {
             token: token.clone(),
             id,
         });
+        let open = self.open.as_mut();
+        if let Some((open, forgotten)) =
+            open.and_then(|open| Some((&open.token, open.forgotten.as_mut()?)))
+        {
+            match forgotten.seen {
+                true => forgotten.behind.push(token),
+                false => forgotten.seen = *open == token,
+            }
+            return;
+        }
         // Also when `h` came first: the checker counts the first acknowledgement.
         if let Some(open) = self.open.take_if(|open| open.token == token) {
             self.acked(open);
