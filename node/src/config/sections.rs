@@ -128,7 +128,7 @@ section! {
         bytes_max: Size = kib(32),
         /// Wrong passwords; RFC 6120 §6.4.5 asks for 2 to 5.
         wrong_proofs_max: u32 = 3,
-        /// How long a stream that the server closes waits for the client's own close.
+        /// How long the client of a stream that is over may take to close its connection, before the server cuts it.
         close: Span = s(5),
     }
 }
