@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use actix_rt::ArbiterHandle;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
@@ -271,20 +272,27 @@ async fn named_by_proxy(fabric: &Fabric, socket: &mut TcpStream) -> io::Result<O
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Binds a client port.
+/// Reserves a client port: no other program gets it, and until [`listen`] connections are refused.
 ///
 /// # Errors
 /// Those of the operating system: the port is taken, or not this machine's.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let domain = if address.is_ipv4() {
-        socket2::Domain::IPV4
-    } else {
-        socket2::Domain::IPV6
-    };
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+pub fn reserve(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Lets clients connect to a reserved port.
+///
+/// # Errors
+/// Those of the operating system: somebody else listens there since it was reserved.
+pub fn listen(socket: Socket) -> io::Result<TcpListener> {
     socket.listen(1_024)?;
     TcpListener::from_std(socket.into())
 }
@@ -300,7 +308,7 @@ mod tests {
             probe_after: Duration::from_secs(77),
             ..crate::runtime::stage::settings(folder.path()).client
         };
-        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listen(reserve("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let (_near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (far, _) = far.unwrap();

@@ -30,6 +30,8 @@ macro_rules! metrics {
         impl Default for Metrics {
             fn default() -> Metrics {
                 let mut registry = Registry::with_prefix(PREFIX);
+                let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+                registry.register("build", "The program", version);
                 $(
                     let $field = Counter::default();
                     registry.register($name, $help, $field.clone());
@@ -71,8 +73,6 @@ metrics! {
 fn sessions(registry: &mut Registry) -> Gauge {
     let sessions = Gauge::default();
     registry.register("sessions", "Bound sessions", sessions.clone());
-    let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-    registry.register("build", "The program", version);
     sessions
 }
 

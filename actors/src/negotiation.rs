@@ -29,7 +29,7 @@ use crate::door::Admission;
 use crate::fabric::Fabric;
 use crate::link::{Outcome, ToLink};
 use crate::listener::{Accepted, Wire};
-use crate::session::{SessionActor, SessionParts};
+use crate::session::{LINGER_BYTES_MAX, SessionActor, SessionParts, linger};
 
 /// What a negotiation ends with.
 enum Step {
@@ -145,6 +145,11 @@ impl Negotiation {
     async fn read(&mut self) -> std::io::Result<()> {
         let mut chunk = [0u8; 4096];
         let deadline = self.core.poll_timeout();
+        // A read that is ready would win against a time-out that is, over and over.
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            self.core.handle_timeout(Instant::now());
+            return Ok(());
+        }
         let read = self.wire.read(&mut chunk);
         let read = async {
             match deadline {
@@ -254,12 +259,32 @@ impl Negotiation {
                 StreamEffect::Close { .. } => {
                     self.flush().await?;
                     self.wire.shutdown().await?;
+                    self.linger().await;
                     return Ok(Step::Closed);
                 }
             }
         }
         self.flush().await?;
         Ok(Step::Read)
+    }
+
+    /// RFC 6120 §4.4: the peer closes its connection, too. What it still sends is dropped: a connection with unread bytes
+    /// would be reset, and the last words with it.
+    async fn linger(&mut self) {
+        let stopping = self.fabric.connections.is_stopping();
+        let within = linger(self.fabric.streams.negotiation.close, stopping);
+        let drain = async {
+            let (mut chunk, mut left) = ([0u8; 1024], LINGER_BYTES_MAX);
+            while let Ok(count @ 1..) = self.wire.read(&mut chunk).await {
+                left = left.saturating_sub(count);
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        if tokio::time::timeout(within, drain).await.is_err() {
+            tracing::debug!(address = %self.address, "the client did not close its connection");
+        }
     }
 
     async fn start_tls(&mut self) -> std::io::Result<()> {

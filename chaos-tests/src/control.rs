@@ -57,6 +57,15 @@ impl ControlPort {
         answer.with_context(|| format!("{method} {path} took too long"))?
     }
 
+    /// A counter among the node's metrics, without what all of them begin and end with.
+    pub async fn counter(&self, name: &str) -> Result<u64> {
+        let text = self.ok("GET", "/metrics", None).await?.body;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("muster_{name}_total ")));
+        Ok(line.with_context(|| format!("no {name}"))?.trim().parse()?)
+    }
+
     async fn exchange(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer> {
         let socket = TcpStream::connect(self.address).await?;
         let name = ServerName::from(self.address.ip());

@@ -3,7 +3,9 @@
 //! A [`Crowd`] is a task a member. Without stream management each sends one message after another, never two at once, and
 //! goes on as soon as the room has reflected the last; with it several are open at a time, until `h` covers them. A member
 //! whose node dies logs in elsewhere, joins under the same nickname, and goes home once its node serves again. All that it
-//! does not know the fate of it sends again, in order and under the same origin-ids.
+//! does not know the fate of it sends again, in order and under the same origin-ids. Forgetful ones act now and then as if
+//! their connection had gone before the acknowledgement of messages that are committed: so that there is always something
+//! sent twice.
 //!
 //! Others write to a user instead of a room, round in a ring: what they send goes through two logs. Who is written to
 //! reads in the archive, at each login, what came meanwhile.
@@ -15,6 +17,7 @@ mod session;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -64,6 +67,8 @@ pub struct Seat {
     pub home: u64,
     /// Whether it uses stream management.
     pub stream_management: bool,
+    /// Whether it sends again, now and then, what is committed already.
+    pub forgetful: bool,
 }
 
 /// What members share.
@@ -78,7 +83,9 @@ struct Stage {
     /// What happened to members that must not.
     betrayed: Mutex<Vec<String>>,
     /// Numbers of sessions handed out.
-    sessions: std::sync::atomic::AtomicU32,
+    sessions: AtomicU32,
+    /// Messages sent again that were committed, for certain.
+    retries: AtomicUsize,
     phase: watch::Receiver<Phase>,
 }
 
@@ -147,7 +154,7 @@ impl Seat {
     }
 }
 
-/// Two members a node and room: one with stream management, one without.
+/// Two members a node and room: one with stream management, one without. One of the first node's is forgetful.
 pub fn seats(rooms: &[&str], nodes: &[u64]) -> Vec<Seat> {
     let mut seats = Vec::new();
     for room in rooms {
@@ -161,6 +168,7 @@ pub fn seats(rooms: &[&str], nodes: &[u64]) -> Vec<Seat> {
                     writer: None,
                     home: *home,
                     stream_management,
+                    forgetful: stream_management && nodes.first() == Some(home),
                 });
             }
         }
@@ -180,6 +188,7 @@ pub fn ring(nodes: &[u64]) -> Vec<Seat> {
         writer: Some(user(last)),
         home: *home,
         stream_management: true,
+        forgetful: false,
     };
     nodes.iter().zip(next).zip(last).map(seat).collect()
 }
@@ -207,7 +216,8 @@ impl Crowd {
             cut_off: Mutex::default(),
             inside: Mutex::default(),
             betrayed: Mutex::default(),
-            sessions: std::sync::atomic::AtomicU32::new(0),
+            sessions: AtomicU32::new(0),
+            retries: AtomicUsize::new(0),
             phase: receiver,
         });
         let mut members = JoinSet::new();
@@ -286,6 +296,15 @@ impl Crowd {
         let goal = acked() + more;
         let what = format!("{more} more acknowledged messages of {members}…");
         until(&what, limit, async || (acked() >= goal).then_some(())).await
+    }
+
+    /// Waits until so many messages in all were sent again that were committed, for certain.
+    pub async fn retries(&self, count: usize, limit: Duration) -> Result<()> {
+        let what = format!("{count} messages are sent again");
+        until(&what, limit, async || {
+            (self.stage.retries.load(Ordering::Relaxed) >= count).then_some(())
+        })
+        .await
     }
 
     /// Nobody sends any more; what is under way comes to its end.

@@ -193,8 +193,19 @@ impl Pool {
         let place = root
             .to_str()
             .context("temporary folders have plain names")?;
+        // In network namespaces a loopback is each node's own, and the tests sit outside.
         run_ok(&[
-            "init", "--dir", place, "--nodes", &nodes, "--domain", DOMAIN, "--bind", &bind,
+            "init",
+            "--dir",
+            place,
+            "--nodes",
+            &nodes,
+            "--domain",
+            DOMAIN,
+            "--bind",
+            &bind,
+            "--control-bind",
+            &bind,
         ])?;
         let tls = trusting(&root.join("ca/ca.pem"))?;
         let nodes = (1..=u64::from(settings.nodes))
@@ -298,6 +309,23 @@ impl Pool {
         };
         let member = members.iter_mut().find(is_of).context("no such member")?;
         *member = format!("{prefix}{address}").into();
+        std::fs::write(config, toml::to_string(&file)?)?;
+        Ok(())
+    }
+
+    /// Sets a key for one node only. Before that is started.
+    pub fn set(
+        &self,
+        node: u64,
+        section: &str,
+        key: &str,
+        value: impl Into<toml::Value>,
+    ) -> Result<()> {
+        let config = &self.node(node).config;
+        let mut file: Table = std::fs::read_to_string(config)?.parse()?;
+        let section = file.get_mut(section).and_then(toml::Value::as_table_mut);
+        let section = section.context("the section is missing")?;
+        section.insert(key.to_owned(), value.into());
         std::fs::write(config, toml::to_string(&file)?)?;
         Ok(())
     }

@@ -260,6 +260,7 @@ impl Trial {
         self.crowd.all_in(RECOVERY).await?;
         self.healed();
         self.crowd.acks(20, RECOVERY).await?;
+        self.crowd.retries(least.suppressed, RECOVERY).await?;
         self.crowd.fall_silent(RECOVERY).await?;
         self.read_archives().await?;
         self.read_users_archives().await?;

@@ -115,7 +115,7 @@ async fn disks_fill() -> Result<()> {
         acked_during_faults: 400,
         kinds_acked: 4,
         moves: 0,
-        suppressed: 0,
+        suppressed: 2,
         received: 2000,
         readings: 48,
         direct: 50,

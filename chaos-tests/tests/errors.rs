@@ -35,9 +35,10 @@ fn pool() -> Pool {
     Pool::prepare(&PoolSettings::nodes(1)).expect("a pool's folder")
 }
 
+/// At once, not when the others have been waited for.
 #[test]
 fn a_port_in_use() {
-    let pool = pool();
+    let pool = Pool::prepare(&PoolSettings::nodes(3)).expect("a pool's folder");
     let node = pool.node(1);
     let cluster = pool.cluster_address(1).expect("an address");
     for address in [
@@ -126,6 +127,54 @@ async fn a_log_or_an_archive_that_is_gone() {
     }
     pool.start_all().expect("it starts");
     pool.all_ready().await.expect("it serves again");
+}
+
+/// It used to vote anew with the folder that had been made for it, and forgot what it had acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_as_it_was_before_the_first_start() {
+    let settings = PoolSettings::nodes(3).set("cluster", "quorum_wait", "20 s");
+    let mut pool = Pool::prepare(&settings).expect("a pool's folder");
+    let data = pool.data_dir(3);
+    let (made, used) = (data.with_extension("made"), data.with_extension("used"));
+    copy(&data, &made);
+    pool.start_all().expect("they start");
+    pool.all_ready().await.expect("they serve");
+    pool.stop(3).await.expect("it stops");
+    std::fs::rename(&data, &used).expect("it moves");
+    copy(&made, &data);
+    // Not even if it tries again: what it has asked under stands in its folder now.
+    for _ in 0..2 {
+        check(
+            &start(&pool.node(3).config),
+            DATA,
+            &["has seen node 3 begin", "put the old folder back"],
+        );
+    }
+    std::fs::remove_dir_all(&data).expect("it was there");
+    std::fs::rename(&used, &data).expect("it moves back");
+    pool.spawn(3).expect("it starts");
+    pool.all_ready().await.expect("it serves again");
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([from, to])
+        .status();
+    assert!(copied.expect("cp runs").success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_start_with_one_node_away() {
+    let settings = PoolSettings::nodes(3).set("cluster", "quorum_wait", "2 s");
+    let mut pool = Pool::prepare(&settings).expect("a pool's folder");
+    pool.spawn(1).expect("it starts");
+    let node_3 = pool.cluster_address(3).expect("an address").to_string();
+    check(
+        &start(&pool.node(2).config),
+        NO_QUORUM,
+        &["starts for the first time", "node 3", &node_3],
+    );
 }
 
 #[test]

@@ -144,6 +144,55 @@ get - <ping xmlns='urn:xmpp:ping'/><ping xmlns='urn:xmpp:ping'/> => bad-request
 garbage - <ping xmlns='urn:xmpp:ping'/> => bad-request
 ";
 
+/// XEP-0045 §8–10, XEP-0030, XEP-0199, XEP-0313, XEP-0410: Romeo owns `own` and is in it; `den` is Juliet's; there is no `nowhere`.
+const ROOMS: &str = "
+get nowhere@conference.localhost <ping xmlns='urn:xmpp:ping'/> => item-not-found
+get nowhere@conference.localhost <query xmlns='http://jabber.org/protocol/disco#info'/> => item-not-found
+get nowhere@conference.localhost <query xmlns='http://jabber.org/protocol/disco#items'/> => item-not-found
+get nowhere@conference.localhost <query xmlns='http://jabber.org/protocol/muc#owner'/> => item-not-found
+set nowhere@conference.localhost <query xmlns='http://jabber.org/protocol/muc#owner'><destroy/></query> => item-not-found
+get nowhere@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item affiliation='owner'/></query> => item-not-found
+get nowhere@conference.localhost/x <ping xmlns='urn:xmpp:ping'/> => item-not-found
+get nowhere@conference.localhost/x <garbage xmlns='urn:garbage'/> => item-not-found
+get nowhere@conference.localhost <garbage xmlns='urn:garbage'/> => service-unavailable
+get own@conference.localhost <ping xmlns='urn:xmpp:ping'/> => result
+set own@conference.localhost <ping xmlns='urn:xmpp:ping'/> => service-unavailable
+get own@conference.localhost/romeo <ping xmlns='urn:xmpp:ping'/> => result
+get own@conference.localhost/nobody <ping xmlns='urn:xmpp:ping'/> => item-not-found
+get own@conference.localhost <query xmlns='http://jabber.org/protocol/disco#info' node=''/> => result
+get own@conference.localhost <query xmlns='http://jabber.org/protocol/disco#info' node='x'/> => item-not-found
+get own@conference.localhost <query xmlns='http://jabber.org/protocol/disco#items' node='x'/> => item-not-found
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/disco#info'/> => service-unavailable
+get own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'/> => bad-request
+get own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item/></query> => bad-request
+get own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item affiliation='garbage'/></query> => bad-request
+get own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item role='garbage'/></query> => bad-request
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'/> => bad-request
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item/></query> => bad-request
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item affiliation='member'/></query> => bad-request
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item jid='' affiliation='member'/></query> => jid-malformed
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item jid='@' affiliation='member'/></query> => jid-malformed
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item jid='a@localhost' affiliation=''/></query> => bad-request
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item jid='a@localhost' affiliation='garbage'/></query> => bad-request
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item nick='romeo' role='garbage'/></query> => bad-request
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item nick='' role='visitor'/></query> => item-not-found
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item nick='nobody' role='visitor'/></query> => item-not-found
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item jid='romeo@localhost' affiliation='none'/></query> => conflict
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#owner'/> => bad-request
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#owner'><garbage/></query> => bad-request
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data'/></query> => bad-request
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='garbage'/></query> => bad-request
+set own@conference.localhost <query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'><field var='muc#roomconfig_persistentroom'><value>garbage</value></field></x></query> => not-acceptable
+set own@conference.localhost <query xmlns='urn:xmpp:mam:2' node='x'/> => item-not-found
+get own@conference.localhost <garbage xmlns='urn:garbage'/> => service-unavailable
+get den@conference.localhost <query xmlns='http://jabber.org/protocol/muc#owner'/> => forbidden
+set den@conference.localhost <query xmlns='http://jabber.org/protocol/muc#owner'><destroy/></query> => forbidden
+set den@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item jid='a@localhost' affiliation='member'/></query> => forbidden
+get den@conference.localhost <query xmlns='http://jabber.org/protocol/muc#admin'><item affiliation='outcast'/></query> => forbidden
+get den@conference.localhost/juliet <ping xmlns='urn:xmpp:ping'/> => not-acceptable
+get den@conference.localhost/juliet <query xmlns='http://jabber.org/protocol/disco#info'/> => bad-request
+";
+
 /// The condition of an answer, or `result`.
 fn outcome(answer: &Document) -> Result<String> {
     let root = answer.root();
@@ -169,21 +218,48 @@ async fn check(client: &mut Client, row: (&str, &str, &str), expect: &str) -> Re
     Ok(())
 }
 
+async fn check_tables(client: &mut Client, tables: &[&'static str]) -> Result<()> {
+    let mut wrong = Vec::new();
+    let lines = tables.iter().copied().flat_map(str::lines);
+    for line in lines.filter(|line| !line.is_empty()) {
+        let (request, expect) = line.rsplit_once(" => ").context(line)?;
+        let (kind, rest) = request.split_once(' ').context(line)?;
+        let (to, payload) = rest.split_once(' ').context(line)?;
+        if let Err(error) = check(client, (kind, to, payload), expect).await {
+            wrong.push(error.to_string());
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// An instant room (XEP-0045 §10.1.2), in which its owner stays.
+async fn make_room(client: &mut Client, room: &str, nick: &str) -> Result<()> {
+    let join = format!(
+        "<presence to='{room}/{nick}'><x xmlns='http://jabber.org/protocol/muc'/></presence>"
+    );
+    client.send(&join).await?;
+    loop {
+        let came = client.next_element(LIMIT).await?;
+        // The last thing of a join is the subject.
+        if came.root().name() == "message" {
+            break;
+        }
+    }
+    let instant = "<query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'/></query>";
+    check(client, ("set", room, instant), "result").await
+}
+
 async fn matrix() -> Result<()> {
     let pool = Pool::start(&PoolSettings::nodes(1)).await?;
     pool.add_users(["romeo", "juliet"]).await?;
     let mut romeo = Client::connect(&pool.login(1, "romeo")).await?;
+    let mut juliet = Client::connect(&pool.login(1, "juliet")).await?;
     let tables = [ROSTER, STORED, BLOCKING_AND_CARBONS, ARCHIVE, OTHERS];
-    for line in tables
-        .into_iter()
-        .flat_map(str::lines)
-        .filter(|line| !line.is_empty())
-    {
-        let (request, expect) = line.rsplit_once(" => ").context(line)?;
-        let (kind, rest) = request.split_once(' ').context(line)?;
-        let (to, payload) = rest.split_once(' ').context(line)?;
-        check(&mut romeo, (kind, to, payload), expect).await?;
-    }
+    check_tables(&mut romeo, &tables).await?;
+    make_room(&mut juliet, "den@conference.localhost", "juliet").await?;
+    make_room(&mut romeo, "own@conference.localhost", "romeo").await?;
+    check_tables(&mut romeo, &[ROOMS]).await?;
     for (var, value, expect) in FIELDS {
         let payload = format!(
             "<query xmlns='urn:xmpp:mam:2'><x xmlns='jabber:x:data' type='submit'>\

@@ -36,14 +36,8 @@ fn local(last: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 0, last).into()
 }
 
-/// A counter of a node.
 async fn counted(pool: &Pool, name: &str) -> Result<u64> {
-    let control = &pool.node(1).control;
-    let text = control.ok("GET", "/metrics", None).await?.body;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(&format!("muster_{name}_total ")));
-    Ok(line.with_context(|| format!("no {name}"))?.trim().parse()?)
+    pool.node(1).control.counter(name).await
 }
 
 async fn managed(pool: &Pool, user: &str) -> Result<Client> {
@@ -84,12 +78,12 @@ async fn flood(client: &mut Client, count: u32, size: usize) -> Result<Duration>
 async fn paced_stanzas() -> Result<()> {
     let settings =
         strict()
-            .set("shaping", "stanzas_per_second", 40)
-            .set("shaping", "stanzas_burst", 40);
+            .set("shaping", "stanzas_per_second", 30)
+            .set("shaping", "stanzas_burst", 70);
     let pool = start(&settings, &["romeo", "juliet"]).await?;
     let mut romeo = managed(&pool, "romeo").await?;
     let took = flood(&mut romeo, 160, 1).await?;
-    // 120 beyond the burst, 40 a second.
+    // 90 beyond the burst, 30 a second.
     ensure!(took >= Duration::from_millis(2_900), "{took:?}");
     ensure!(counted(&pool, "client_pauses").await? > 0, "no pause");
     // Another session has its own, and this one goes on.
@@ -166,51 +160,67 @@ async fn expect_refused(client: &mut Client, stanza: &str, expect: bool) -> Resu
     Ok(())
 }
 
-async fn paced_users() -> Result<()> {
-    let mut settings = strict();
-    for (pace, burst) in [
-        ("joins_per_minute", "joins_burst"),
-        ("subscriptions_per_minute", "subscriptions_burst"),
-        ("new_recipients_per_minute", "new_recipients_burst"),
-    ] {
-        settings = settings.set("shaping", pace, 1).set("shaping", burst, 2);
+/// The paces of a user and their bursts: joins, subscriptions, new recipients.
+const OF_USERS: [(&str, &str); 3] = [
+    ("joins_per_minute", "joins_burst"),
+    ("subscriptions_per_minute", "subscriptions_burst"),
+    ("new_recipients_per_minute", "new_recipients_burst"),
+];
+
+/// One a minute of each, after these bursts.
+fn paced_by_user(mut settings: PoolSettings, bursts: [i64; 3]) -> PoolSettings {
+    for ((pace, burst), at_once) in OF_USERS.into_iter().zip(bursts) {
+        settings = settings
+            .set("shaping", pace, 1)
+            .set("shaping", burst, at_once);
     }
-    let pool = start(&settings, &["romeo", "a", "b", "c", "d"]).await?;
+    settings
+}
+
+fn join(room: &str) -> String {
+    format!(
+        "<presence to='{room}@{ROOMS}/romeo'><x xmlns='http://jabber.org/protocol/muc'/></presence>"
+    )
+}
+
+fn subscribe(to: &str) -> String {
+    format!("<presence type='subscribe' to='{to}@{DOMAIN}'/>")
+}
+
+fn write(to: &str) -> String {
+    format!("<message to='{to}@{DOMAIN}'><body>hi</body></message>")
+}
+
+async fn paced_users() -> Result<()> {
+    let settings = paced_by_user(strict(), [2, 3, 4]);
+    let pool = start(&settings, &["romeo", "a", "b", "c", "d", "e", "f"]).await?;
     let mut romeo = Client::connect(&pool.login(1, "romeo")).await?;
     romeo.send("<presence/>").await?;
-    let join = |room: &str| {
-        format!(
-            "<presence to='{room}@{ROOMS}/romeo'><x xmlns='http://jabber.org/protocol/muc'/></presence>"
-        )
-    };
-    let subscribe = |to: &str| format!("<presence type='subscribe' to='{to}@{DOMAIN}'/>");
-    let write = |to: &str| format!("<message to='{to}@{DOMAIN}'><body>hi</body></message>");
-    for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
-        let expect = number == 2;
-        expect_refused(&mut romeo, &join(name), expect).await?;
-        expect_refused(&mut romeo, &subscribe(name), expect).await?;
-        expect_refused(&mut romeo, &write(name), expect).await?;
+    for (number, name) in ["a", "b", "c", "d", "e"].into_iter().enumerate() {
+        expect_refused(&mut romeo, &join(name), number >= 2).await?;
+        expect_refused(&mut romeo, &subscribe(name), number >= 3).await?;
+        expect_refused(&mut romeo, &write(name), number >= 4).await?;
     }
     // Who was written to may be written to, and what is no message counts as well.
     expect_refused(&mut romeo, &write("a"), false).await?;
-    expect_refused(&mut romeo, &format!("<presence to='c@{DOMAIN}/x'/>"), true).await?;
+    expect_refused(&mut romeo, &format!("<presence to='e@{DOMAIN}/x'/>"), true).await?;
     let invite = format!(
-        "<message to='a@{ROOMS}'><x xmlns='http://jabber.org/protocol/muc#user'><invite to='c@{DOMAIN}'/></x></message>"
+        "<message to='a@{ROOMS}'><x xmlns='http://jabber.org/protocol/muc#user'><invite to='e@{DOMAIN}'/></x></message>"
     );
     expect_refused(&mut romeo, &invite, true).await?;
     romeo.close().await?;
     // A new session of the same user has no more.
     let mut romeo = Client::connect(&pool.login(1, "romeo")).await?;
-    expect_refused(&mut romeo, &join("d"), true).await?;
-    expect_refused(&mut romeo, &subscribe("d"), true).await?;
-    expect_refused(&mut romeo, &write("d"), true).await?;
+    expect_refused(&mut romeo, &join("f"), true).await?;
+    expect_refused(&mut romeo, &subscribe("f"), true).await?;
+    expect_refused(&mut romeo, &write("f"), true).await?;
     ensure!(
         counted(&pool, "requests_too_fast").await? >= 8,
         "the counter"
     );
     // Another user has his own.
     let mut other = Client::connect(&pool.login(1, "a")).await?;
-    expect_refused(&mut other, &write("d"), false).await?;
+    expect_refused(&mut other, &write("f"), false).await?;
     other.close().await?;
     romeo.close().await
 }
@@ -219,6 +229,39 @@ async fn paced_users() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_user_asks_of_too_many_is_refused_for_now() {
     paced_users().await.expect("paced users");
+}
+
+async fn one_pace_lifted() -> Result<()> {
+    let settings = PoolSettings {
+        nodes: 3,
+        ..paced_by_user(strict(), [1, 1, 1])
+    };
+    let mut pool = Pool::prepare(&settings)?;
+    for (node, (pace, _)) in (1..).zip(OF_USERS) {
+        pool.set(node, "shaping", pace, 0)?;
+    }
+    pool.start_all()?;
+    pool.all_ready().await?;
+    pool.add_users(["user-1", "user-2", "user-3", "a", "b", "c"])
+        .await?;
+    for node in pool.ids() {
+        let mut client = Client::connect(&pool.login(node, &format!("user-{node}"))).await?;
+        client.send("<presence/>").await?;
+        for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
+            for (kind, stanza) in (1..).zip([join(name), subscribe(name), write(name)]) {
+                let expect = number > 0 && kind != node;
+                expect_refused(&mut client, &stanza, expect).await?;
+            }
+        }
+        client.close().await?;
+    }
+    Ok(())
+}
+
+/// A pace of 0 is no bound, and each is a matter of its own: every node lifts another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lifted_pace_lifts_no_other() {
+    one_pace_lifted().await.expect("paces by node");
 }
 
 /// Opens a stream and takes its features within a limit; `false`: nothing came.
@@ -442,24 +485,29 @@ async fn archives() -> Result<()> {
     romeo.close().await
 }
 
+/// Asks for an account from an address of this machine.
+async fn register(pool: &Pool, last: u8, user: &str) -> Result<Document> {
+    let mut wire = Wire::plain_from(local(last), pool.node(1).clients).await?;
+    features(&mut wire, DOMAIN).await?;
+    let request = format!(
+        "<iq type='set' id='1'><query xmlns='jabber:iq:register'><username>{user}</username>\
+         <password>{user}-password</password></query></iq>"
+    );
+    wire.send(request.as_bytes()).await?;
+    wire.element("the answer").await
+}
+
+fn is_done(answer: &Document) -> bool {
+    answer.root().attr("type").as_deref() == Some("result")
+}
+
 async fn registrations() -> Result<()> {
     let settings = strict()
         .set("clients", "registration", true)
         .set("clients", "trusted_networks", vec!["127.0.0.8/32"])
         .set("clients", "registrations_per_address_max", 2);
     let pool = start(&settings, &[]).await?;
-    let address = pool.node(1).clients;
-    let register = async |last, user: &str| -> Result<Document> {
-        let mut wire = Wire::plain_from(local(last), address).await?;
-        features(&mut wire, DOMAIN).await?;
-        let request = format!(
-            "<iq type='set' id='1'><query xmlns='jabber:iq:register'><username>{user}</username>\
-             <password>{user}-password</password></query></iq>"
-        );
-        wire.send(request.as_bytes()).await?;
-        wire.element("the answer").await
-    };
-    let is_done = |answer: &Document| answer.root().attr("type").as_deref() == Some("result");
+    let register = async |last, user: &str| register(&pool, last, user).await;
     ensure!(is_done(&register(7, "a").await?), "the first");
     // A name that is taken was an attempt as well: nobody tries out names.
     let taken = register(7, "a").await?;
@@ -481,6 +529,25 @@ async fn registrations() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_makes_few_accounts() {
     registrations().await.expect("registrations");
+}
+
+async fn registrations_again() -> Result<()> {
+    let settings = strict()
+        .set("clients", "registration", true)
+        .set("clients", "registrations_per_address_max", 1)
+        .set("clients", "registrations_within", "2 s");
+    let pool = start(&settings, &[]).await?;
+    ensure!(is_done(&register(&pool, 7, "a").await?), "the first");
+    until("the next account", PROMPT, async || {
+        is_done(&register(&pool, 7, "b").await.ok()?).then_some(())
+    })
+    .await
+}
+
+/// `registrations_within`: by default that would be an hour.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_makes_another_account_in_its_time() {
+    registrations_again().await.expect("another account");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

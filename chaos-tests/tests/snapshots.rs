@@ -83,7 +83,7 @@ async fn kill_after_snapshots() -> Result<()> {
         acked_during_faults: 120,
         kinds_acked: 4,
         moves: 0,
-        suppressed: 0,
+        suppressed: 2,
         received: 500,
         readings: 48,
         direct: 50,

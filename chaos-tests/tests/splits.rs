@@ -325,7 +325,7 @@ async fn splits() -> Result<()> {
         acked_during_faults: 500,
         kinds_acked: 4,
         moves: 8,
-        suppressed: 0,
+        suppressed: 2,
         received: 2000,
         readings: 48,
         direct: 50,

@@ -320,7 +320,7 @@ async fn syncs_fail() -> Result<()> {
         acked_during_faults: 80,
         kinds_acked: 4,
         moves: 4,
-        suppressed: 0,
+        suppressed: 2,
         received: 500,
         readings: 48,
         direct: 50,

@@ -277,10 +277,7 @@ fn what_discovery_names_is_asserted_by_a_scenario() {
             .iter()
             .filter(|feature| feature.advertised.contains(&place))
         {
-            // Off by default: not advertised by the pools of the scenarios.
-            if feature.namespace != ns::REGISTER
-                && !text.contains(&format!("var='{}'", feature.namespace))
-            {
+            if !text.contains(&format!("var='{}'", feature.namespace)) {
                 missing.push(format!(
                     "{name}.scs does not name {} ({})",
                     feature.namespace, feature.name

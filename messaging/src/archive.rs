@@ -166,6 +166,14 @@ mod tests {
         assert_ne!(ids.id(&alice, 1), ArchiveIds::new(&[8; 16]).id(&alice, 1));
     }
 
+    /// Clients keep ids for years. The value was computed with another implementation of AES.
+    #[test]
+    fn an_id_never_changes() {
+        let alice = BareJid::parse("alice@example.org").unwrap();
+        let id = ArchiveIds::new(&[7; 16]).id(&alice, 4_096);
+        assert_eq!(id, "03f6c33e6e761ea2154e7086067d81fc");
+    }
+
     /// XEP-0313 §3: who knows the ids of one archive knows none of another's, though sequences coincide.
     #[test]
     fn archives_share_no_ids() {

@@ -66,6 +66,9 @@ pub(crate) struct InitArgs {
     /// One IP address a node, with commas [default: 127.0.0.1,127.0.0.2,…]
     #[arg(long, value_delimiter = ',')]
     pub(crate) bind: Vec<IpAddr>,
+    /// Where operators reach a node: one IP address a node, with commas [default: on the loopback]
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) control_bind: Vec<IpAddr>,
     /// Further names and IP addresses of the certificate that clients see, with commas
     #[arg(long, value_delimiter = ',')]
     pub(crate) names: Vec<String>,
@@ -95,6 +98,9 @@ pub(crate) struct RunArgs {
     /// Make the data folder if there is none: only for a node that has never run
     #[arg(long)]
     pub(crate) new_data: bool,
+    /// Go on though the log was damaged and what it recorded last may be lost: only in a pool of one or two nodes
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
 }
 
 /// `muster renew`

@@ -123,37 +123,55 @@ fn new_pool(args: &InitArgs) -> Result<PoolFile, Failure> {
 
 /// Addresses and ports of all nodes.
 fn plan(args: &InitArgs) -> Result<Vec<NodePlan>, Failure> {
-    let nodes = usize::from(args.nodes);
-    let addresses: Vec<IpAddr> = match args.bind.as_slice() {
-        [] => (1..=args.nodes)
-            .map(|number| {
-                let [high, low] = number.to_be_bytes();
-                IpAddr::V4(Ipv4Addr::new(127, 0, high, low))
-            })
-            .collect(),
-        bind if bind.len() == nodes => bind.to_vec(),
-        [one] => vec![*one; nodes],
-        bind => {
-            let message = format!(
-                "--bind: {} addresses for {nodes} nodes: give one, or one a node",
-                bind.len()
-            );
-            return Err(Failure::new(Exit::CommandLine, message));
-        }
+    let addresses = match a_node_each("--bind", &args.bind, args.nodes)? {
+        bind if bind.is_empty() => (1..=args.nodes).map(loopback).collect(),
+        bind => bind,
     };
+    let mut operators = a_node_each("--control-bind", &args.control_bind, args.nodes)?;
+    if operators.is_empty() {
+        // Whoever has the token may do everything: nobody reaches the port from elsewhere unless that is asked for.
+        let own = |(number, address): (u16, &IpAddr)| match address.is_loopback() {
+            true => *address,
+            false => loopback(number),
+        };
+        operators = (1..).zip(&addresses).map(own).collect();
+    }
     let mut taken = BTreeSet::new();
-    let mut plans = Vec::with_capacity(nodes);
-    for (id, address) in (1..).zip(addresses) {
-        let mut port = |wanted| choose_port(&mut taken, address, wanted, args.next_free_ports);
+    let mut plans = Vec::with_capacity(addresses.len());
+    for ((id, address), operator) in (1..).zip(addresses).zip(operators) {
+        let mut port =
+            |address, wanted| choose_port(&mut taken, address, wanted, args.next_free_ports);
         plans.push(NodePlan {
             id: NodeId(id),
-            clients: port(args.client_port)?,
-            clients_tls: port(args.direct_tls_port)?,
-            cluster: port(args.cluster_port)?,
-            control: port(args.control_port)?,
+            clients: port(address, args.client_port)?,
+            clients_tls: port(address, args.direct_tls_port)?,
+            cluster: port(address, args.cluster_port)?,
+            control: port(operator, args.control_port)?,
         });
     }
     Ok(plans)
+}
+
+/// The loopback address that is a node's own.
+fn loopback(node: u16) -> IpAddr {
+    let [high, low] = node.to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(127, 0, high, low))
+}
+
+/// The addresses of an option, one a node; none if it was not given.
+fn a_node_each(option: &str, given: &[IpAddr], nodes: u16) -> Result<Vec<IpAddr>, Failure> {
+    let nodes = usize::from(nodes);
+    match given {
+        [one] => Ok(vec![*one; nodes]),
+        given if given.is_empty() || given.len() == nodes => Ok(given.to_vec()),
+        given => {
+            let message = format!(
+                "{option}: {} addresses for {nodes} nodes: give one, or one a node",
+                given.len()
+            );
+            Err(Failure::new(Exit::CommandLine, message))
+        }
+    }
 }
 
 /// The wanted port, or one of the next: another node of this pool may share the address, another program may have it.
@@ -215,7 +233,12 @@ fn build(
             .issue_for_server(&pool.constants.domain, client_names)
             .map_err(uncertified)?;
         write_issued(&node_dir, "clients", &clients)?;
-        let names = BTreeSet::from(["localhost".to_owned(), plan.control.ip().to_string()]);
+        // The node's own address too: `[control] listen` may be moved there.
+        let names = BTreeSet::from([
+            "localhost".to_owned(),
+            plan.control.ip().to_string(),
+            plan.clients.ip().to_string(),
+        ]);
         let about = format!("control port of node {}", plan.id.0);
         let control = authority
             .issue_for_server(&about, &names)

@@ -16,7 +16,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use storage::data_dir::{DataDir, DataDirError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
-use web::{ControlServer, ControlServerError, ControlSettings, ControlToken};
+use web::{ControlServer, ControlServerError, ControlSettings, ControlToken, ReservedPort};
 
 use crate::backend::Backend;
 use crate::check::places;
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     );
     let pool = config.pool.clone();
     let rotation = Rotation::new(file, pool, provider, shown, config.ends.clone());
-    live(config, rotation, args.new_data, disk.clone()).map_err(|failure| match failure.exit {
+    live(config, rotation, args, disk.clone()).map_err(|failure| match failure.exit {
         Exit::Data | Exit::Failed => disk.explain(failure),
         _ => failure,
     })
@@ -60,13 +60,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
 fn live(
     mut config: NodeConfig,
     rotation: Rotation,
-    new_data: bool,
+    args: &RunArgs,
     disk: DataDisk,
 ) -> Result<(), Failure> {
     config.raft.on_failure = disk.on_failure();
-    let data = open_data(&config, new_data)?;
+    let data = open_data(&config, args.new_data)?;
     let token = control_token(&config.control.token_file)?;
-    actix_rt::System::new().block_on(serve(config, rotation, data, token))
+    let accept_loss = args.accept_loss;
+    actix_rt::System::new().block_on(serve((config, data), accept_loss, rotation, token))
 }
 
 /// Every client is an open file: the hard limit is what the operator means.
@@ -162,17 +163,21 @@ impl Signals {
 }
 
 async fn serve(
-    config: NodeConfig,
+    (config, data): (NodeConfig, DataDir),
+    accept_loss: bool,
     rotation: Rotation,
-    data: DataDir,
     token: ControlToken,
 ) -> Result<(), Failure> {
     let mut signals = Signals::catch()?;
     let places = places(&config);
     let domain = config.pool.constants.domain.clone();
     let control = control_settings(&config.control, token);
+    let refused = |error: ControlServerError| Failure::from_error(Exit::Port, &error);
+    let control_port = ReservedPort::new(config.control.section.listen).map_err(refused)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting: {places}");
-    let starting = start(settings(config, data));
+    let mut settings = settings(config, data);
+    settings.accept_loss = accept_loss;
+    let starting = start(settings);
     let node = tokio::select! {
         started = starting => started.map_err(|error| start_failure(&error))?,
         signal = signals.next() => {
@@ -184,11 +189,11 @@ async fn serve(
         node: node.clone(),
         domain,
     };
-    let control = match ControlServer::start(control, backend) {
+    let control = match ControlServer::start(control_port, control, backend) {
         Ok(control) => control,
-        Err(error @ ControlServerError::Listen { .. }) => {
+        Err(error) => {
             node.stop().await;
-            return Err(Failure::from_error(Exit::Port, &error));
+            return Err(refused(error));
         }
     };
     let signal = serve_until(&node, &places, rotation, &mut signals).await?;
@@ -244,8 +249,10 @@ fn start_failure(error: &StartError) -> Failure {
         }
         StartError::Cluster(_) | StartError::OtherPool => Exit::Config,
         StartError::Groups(GroupsError::Settings(_)) => Exit::Config,
-        StartError::NoQuorum { .. } => Exit::NoQuorum,
+        StartError::NoQuorum { .. } | StartError::FirstStartUnheard { .. } => Exit::NoQuorum,
         StartError::Log { .. } | StartError::Archive(_) | StartError::Data(_) => Exit::Data,
+        StartError::BegunBefore { .. } | StartError::DamagedLog { .. } => Exit::Data,
+        StartError::LossNotNeeded { .. } => Exit::CommandLine,
         StartError::Groups(GroupsError::Machine { .. } | GroupsError::Log { .. }) => Exit::Data,
         _ => Exit::Failed,
     };
@@ -255,7 +262,6 @@ fn start_failure(error: &StartError) -> Failure {
 fn control_settings(control: &ControlConfig, token: ControlToken) -> ControlSettings {
     let section = &control.section;
     ControlSettings {
-        listen: section.listen,
         tls: control.tls.clone(),
         token,
         health_open: section.health_open,
@@ -282,7 +288,7 @@ fn settings(config: NodeConfig, data: DataDir) -> Settings {
         constants: config.pool.constants,
         pool_digest,
         secret: config.pool.secret,
-        data,
+        data: Arc::new(data),
         cluster_listen: config.cluster.listen,
         cluster_tls: config.cluster.tls,
         client_listeners: client_listeners(&config.clients),
@@ -295,6 +301,7 @@ fn settings(config: NodeConfig, data: DataDir) -> Settings {
             state_engine: config.storage.state_engine,
         },
         raft: config.raft,
+        accept_loss: false,
         quorum_wait: config.cluster.quorum_wait,
         arbiters: threads,
     }

@@ -3,7 +3,8 @@
 //! ```text
 //! <data folder>/
 //!   identity             pool, node, when made: text, versioned
-//!   begun                there was a log and an archive: empty
+//!   begun                there was a log and an archive; whether the others have admitted this folder
+//!   first-starts/<node>  the folder with which another node began
 //!   lock                 locked while a process has the folder
 //!   log/                 the write-ahead log of all groups
 //!   archive/             messages and events
@@ -19,11 +20,16 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
 use crate::durable;
+
+mod first_start;
+
+pub use first_start::{Beginning, FolderId, answers_needed};
 
 const IDENTITY_FILE: &str = "identity";
 const BEGUN_FILE: &str = "begun";
@@ -80,6 +86,8 @@ pub struct DataDir {
     path: PathBuf,
     identity: Identity,
     is_new: bool,
+    /// Held while it is looked up whether another node has begun before.
+    admitting: Mutex<()>,
     /// The lock is the open file's.
     _lock: File,
 }
@@ -125,6 +133,7 @@ impl DataDir {
             path: path.to_owned(),
             identity,
             is_new,
+            admitting: Mutex::new(()),
             _lock: lock,
         })
     }
@@ -142,23 +151,6 @@ impl DataDir {
                 source,
             }),
         }
-    }
-
-    /// Log and archive have been made: from now on the folder is not opened without them. To be told before the node promises
-    /// anything.
-    ///
-    /// # Errors
-    /// [`DataDirError::Io`].
-    pub fn begun(&self) -> Result<(), DataDirError> {
-        let marker = self.path.join(BEGUN_FILE);
-        let at = |source| DataDirError::Io {
-            path: self.path.clone(),
-            source,
-        };
-        if marker.try_exists().map_err(at)? {
-            return Ok(());
-        }
-        durable::replace_file(&marker, &[]).map_err(at)
     }
 
     /// Whether this opening made the folder. A member of the pool whose folder is new has lost its disk: it may not come back
@@ -255,6 +247,12 @@ pub enum DataDirError {
     #[error("the identity file of the data folder {} is damaged: restore it or start this node anew under a new id", path.display())]
     Damaged {
         /// The folder.
+        path: PathBuf,
+    },
+    /// What is known of a first start does not read.
+    #[error("{} is damaged: restore it; if that can't be, the node must start anew under a new id", path.display())]
+    DamagedMark {
+        /// The file.
         path: PathBuf,
     },
     /// What the node had promised, or what it had stored, is gone.
@@ -459,8 +457,7 @@ mod tests {
         fs::write(&segment, "x").unwrap();
         fs::write(log.join("1.spare"), "x").unwrap();
         fs::write(&table, "x").unwrap();
-        dir.begun().unwrap();
-        dir.begun().unwrap();
+        dir.begin(FolderId([1; 16])).unwrap();
         drop(dir);
         drop(DataDir::open(parent.path(), "pool", 7).unwrap());
         for (gone, folder) in [(&segment, &log), (&table, &archive)] {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use storage::codec::golden::Layout;
 use storage::snapshot::{
     Snapshot, SnapshotError, SnapshotHead, SnapshotReader, SnapshotReceiver, SnapshotSource,
     SnapshotWriter, latest,
@@ -78,6 +79,31 @@ fn rows_of_all_sizes_come_back() {
         assert_eq!(snapshot.manifest.rows, rows.len() as u64);
         assert_eq!(latest(dir.path(), 1).unwrap(), Some(snapshot));
     }
+}
+
+#[test]
+fn golden_bytes_of_a_file() {
+    const NAME: &str = "group-16909060-00000000000000000515.snapshot";
+    let head = head(0x0102_0304, 0x0203);
+    let rows = vec![
+        (1, b"key".to_vec(), b"value".to_vec()),
+        (254, vec![], vec![]),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), head.clone(), &rows);
+    let layout = Layout {
+        name: "snapshot",
+        version: 1,
+        written: &fs::read(dir.path().join(NAME)).unwrap(),
+    };
+    let reread = |bytes: Vec<u8>| {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(NAME), bytes).unwrap();
+        let found = latest(dir.path(), head.group).unwrap()?;
+        Some((found.manifest.head, read(&found.path).ok()?))
+    };
+    let value = (head.clone(), rows);
+    storage::golden_layout!("goldens/snapshot.txt", layout, &value, reread);
 }
 
 #[test]

@@ -28,7 +28,7 @@ mod users;
 pub use access::ControlToken;
 pub use backend::{BackendError, ControlBackend};
 pub use path::user_path;
-pub use server::{ControlServer, ControlServerError, ControlSettings};
+pub use server::{ControlServer, ControlServerError, ControlSettings, ReservedPort};
 
 #[cfg(test)]
 mod tests;

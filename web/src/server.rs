@@ -1,7 +1,7 @@
 //! Listening: TLS, limits, headers, and what stands in front of every handler.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use actix_web::body::MessageBody;
@@ -11,6 +11,7 @@ use actix_web::http::header;
 use actix_web::middleware::{DefaultHeaders, Next, from_fn};
 use actix_web::web::{Data, JsonConfig, PathConfig, PayloadConfig, QueryConfig};
 use actix_web::{App, Error, HttpServer, ResponseError, rt, web};
+use socket2::{Domain, Socket, Type};
 
 use crate::access::{Access, ControlToken};
 use crate::backend::ControlBackend;
@@ -20,8 +21,6 @@ use crate::{health, status, users};
 
 /// What a control port is started with.
 pub struct ControlSettings {
-    /// Where it listens; port 0 picks a free one.
-    pub listen: SocketAddr,
     /// Its certificate and key.
     pub tls: rustls::ServerConfig,
     /// What makes somebody an operator.
@@ -36,6 +35,35 @@ pub struct ControlSettings {
     pub body_bytes_max: usize,
     /// How long a request's head, or a TLS handshake, may take.
     pub request_timeout: Duration,
+}
+
+/// The address of a control port that is not served yet: connections are refused, and no other program gets it.
+pub struct ReservedPort {
+    address: SocketAddr,
+    socket: Socket,
+}
+
+impl ReservedPort {
+    /// Reserves an address.
+    ///
+    /// # Errors
+    /// If it is taken, or not this machine's.
+    pub fn new(address: SocketAddr) -> Result<ReservedPort, ControlServerError> {
+        let reserve = || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&address.into())?;
+            Ok(socket)
+        };
+        let reserved = reserve().map_err(|source| ControlServerError::Listen { address, source });
+        reserved.map(|socket| ReservedPort { address, socket })
+    }
+
+    fn listen(self) -> io::Result<TcpListener> {
+        self.socket.listen(BACKLOG)?;
+        Ok(self.socket.into())
+    }
 }
 
 /// A control port that listens.
@@ -58,6 +86,9 @@ pub enum ControlServerError {
     },
 }
 
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1_024;
+
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -65,24 +96,23 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const SHUTDOWN_SECONDS: u64 = 3;
 
 impl ControlServer {
-    /// Listens. Must be called inside an actix system; the port has a thread of its own.
+    /// Serves the port. Must be called inside an actix system; the port has a thread of its own.
     ///
     /// # Errors
-    /// If the address can't be listened on.
+    /// If somebody else listens on the address since it was reserved.
     pub fn start<B: ControlBackend>(
+        port: ReservedPort,
         settings: ControlSettings,
         backend: B,
     ) -> Result<ControlServer, ControlServerError> {
         let ControlSettings {
-            listen,
             tls,
             body_bytes_max,
             ..
         } = settings;
-        let failed = |source| ControlServerError::Listen {
-            address: listen,
-            source,
-        };
+        let address = port.address;
+        let failed = |source| ControlServerError::Listen { address, source };
+        let listener = port.listen().map_err(failed)?;
         let access = Access {
             token: settings.token,
             health_open: settings.health_open,
@@ -110,9 +140,9 @@ impl ControlServer {
         .tls_handshake_timeout(settings.request_timeout)
         .shutdown_timeout(SHUTDOWN_SECONDS)
         .disable_signals()
-        .bind_rustls_0_23(listen, tls)
+        .listen_rustls_0_23(listener, tls)
         .map_err(failed)?;
-        let address = server.addrs().first().copied().unwrap_or(listen);
+        let address = server.addrs().first().copied().unwrap_or(address);
         let running = server.run();
         let handle = running.handle();
         rt::spawn(async move {

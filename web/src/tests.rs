@@ -15,7 +15,7 @@ use xmpp::sasl::Password;
 
 use crate::backend::{BackendError, ControlBackend};
 use crate::report::{HashReport, MemberReport, PartitionReport, PoolReport, Readiness};
-use crate::{ControlServer, ControlSettings, ControlToken};
+use crate::{ControlServer, ControlSettings, ControlToken, ReservedPort};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -174,7 +174,6 @@ impl Port {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let settings = ControlSettings {
-            listen: "127.0.0.1:0".parse().unwrap(),
             tls,
             token: ControlToken::new(TOKEN).unwrap(),
             health_open,
@@ -183,7 +182,8 @@ impl Port {
             body_bytes_max: 1024,
             request_timeout: Duration::from_secs(5),
         };
-        let server = ControlServer::start(settings, backend).unwrap();
+        let port = ReservedPort::new("127.0.0.1:0".parse().unwrap()).unwrap();
+        let server = ControlServer::start(port, settings, backend).unwrap();
         Port {
             address: server.address(),
             connector: TlsConnector::from(Arc::new(client)),

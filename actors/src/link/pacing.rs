@@ -121,3 +121,128 @@ impl LinkActor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Turn::{Go, Slow, Wait};
+    use super::*;
+    use crate::session::SessionActor;
+
+    /// What may be due to the session here; there is room again at half of it.
+    const BYTES_MAX: usize = 1_000;
+
+    /// What happens before a turn.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Nothing,
+        /// So many bytes are offered to the socket.
+        Offers(usize),
+        /// The socket takes so many of them.
+        Takes(usize),
+        /// So many bytes are ready and not offered.
+        Writes(usize),
+        /// Other links wait for the session so often.
+        Held(usize),
+        /// The session is told to end.
+        Kick,
+    }
+
+    use Step::{Held, Kick, Nothing, Offers, Takes, Writes};
+
+    fn perform(step: Step, mailbox: &SessionMailbox) {
+        match step {
+            Nothing => {}
+            Offers(bytes) => mailbox.offers(bytes),
+            Takes(bytes) => mailbox.took(bytes),
+            Writes(bytes) => mailbox.unwritten(bytes),
+            Held(turns) => {
+                for _ in 0..turns {
+                    mailbox.hold();
+                }
+            }
+            Kick => {
+                let condition = StreamErrorCondition::ResourceConstraint;
+                mailbox.try_send(ToSession::Kick(condition)).unwrap();
+            }
+        }
+    }
+
+    /// Steps, each with how often it is repeated and what the turn behind each of them shows.
+    fn check(steps: &[(Step, usize, Turn)]) {
+        let place: Context<SessionActor> = Context::new();
+        let mailbox = Arc::new(SessionMailbox::new(place.address(), BYTES_MAX));
+        let mut waited = Waited::new(Arc::clone(&mailbox));
+        for (step, times, expect) in steps {
+            for time in 1..=*times {
+                perform(*step, &mailbox);
+                assert_eq!(waited.turn(), *expect, "{step:?}, time {time} of {steps:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_waits_until_half_of_the_room_is_free() {
+        check(&[(Nothing, 1, Go)]);
+        check(&[(Offers(500), 1, Go)]);
+        check(&[(Offers(501), 1, Wait), (Takes(1), 1, Go)]);
+        check(&[(Writes(501), 1, Wait), (Writes(500), 1, Go)]);
+        check(&[(Writes(300), 1, Go), (Offers(201), 1, Wait)]);
+        check(&[
+            (Offers(1_201), 1, Wait),
+            (Takes(100), 7, Wait),
+            (Takes(1), 1, Go),
+        ]);
+    }
+
+    #[test]
+    fn a_socket_that_takes_nothing_is_slow() {
+        check(&[(Offers(900), STALL_TURNS - 1, Wait), (Nothing, 1, Slow)]);
+        // One byte is enough to begin anew.
+        check(&[
+            (Offers(900), STALL_TURNS - 1, Wait),
+            (Takes(1), 1, Wait),
+            (Nothing, STALL_TURNS - 1, Wait),
+            (Nothing, 1, Slow),
+        ]);
+        // So is a turn in which nothing is offered to it.
+        check(&[
+            (Writes(900), 1, Wait),
+            (Offers(9), STALL_TURNS - 1, Wait),
+            (Offers(0), 1, Wait),
+            (Offers(9), STALL_TURNS - 1, Wait),
+            (Nothing, 1, Slow),
+        ]);
+    }
+
+    #[test]
+    fn a_session_that_makes_links_wait_too_long_is_slow() {
+        check(&[(Writes(900), HOLD_TURNS - 1, Wait), (Nothing, 1, Slow)]);
+        check(&[
+            (Offers(2_000), 1, Wait),
+            (Takes(1), HOLD_TURNS - 2, Wait),
+            (Takes(1), 1, Slow),
+        ]);
+        // All links together, however often there was room in between.
+        check(&[
+            (Offers(900), 1, Wait),
+            (Held(HOLD_TURNS - 3), 1, Wait),
+            (Takes(899), 1, Go),
+            (Offers(900), 1, Slow),
+        ]);
+        // Where all was taken it begins anew.
+        check(&[
+            (Offers(900), 1, Wait),
+            (Held(HOLD_TURNS - 3), 1, Wait),
+            (Takes(900), 1, Go),
+            (Writes(900), HOLD_TURNS - 1, Wait),
+            (Nothing, 1, Slow),
+        ]);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_session_that_has_to_end() {
+        check(&[(Offers(900), 1, Wait), (Kick, 2, Go), (Nothing, 1, Go)]);
+        check(&[(Offers(900), STALL_TURNS - 1, Wait), (Kick, 1, Go)]);
+        check(&[(Writes(900), HOLD_TURNS - 1, Wait), (Kick, 1, Go)]);
+    }
+}

@@ -11,9 +11,10 @@ use cluster::node_id::{Epoch, NodeId, PartitionId};
 use cluster::raft::Groups;
 use cluster::reach::Reachability;
 use cluster::transport::{Direction, Frame, FrameHandler, Lane, PeerEvent, Reply};
+use storage::data_dir::DataDir;
 
 use super::Settings;
-use super::{reach, start_entry};
+use super::{first_start, reach, start_entry};
 use crate::fabric::Fabric;
 use crate::link::ToLink;
 use crate::owner::ToOwner;
@@ -23,6 +24,7 @@ use crate::relay::{self, Road};
 pub(super) struct Dispatcher {
     members: Vec<NodeId>,
     own: NodeId,
+    data: Arc<DataDir>,
     gossip: Arc<Gossiper>,
     groups: OnceLock<Groups>,
     fabric: OnceLock<Arc<Fabric>>,
@@ -34,6 +36,7 @@ impl Dispatcher {
         Dispatcher {
             members,
             own: settings.node,
+            data: Arc::clone(&settings.data),
             gossip,
             groups: OnceLock::new(),
             fabric: OnceLock::new(),
@@ -52,6 +55,12 @@ impl Dispatcher {
         if frame.kind == start_entry::FRAME_KIND {
             if let (Some(groups), Some(reply)) = (self.groups.get(), reply) {
                 start_entry::serve(groups, from, &frame, reply);
+            }
+            return;
+        }
+        if frame.kind == first_start::FRAME_KIND {
+            if let Some(reply) = reply {
+                first_start::serve(&self.data, from, &frame, reply);
             }
             return;
         }

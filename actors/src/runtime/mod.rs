@@ -1,6 +1,7 @@
 //! A node from start to stop: log, replicas, transport, groups, actors, listeners, in this order.
 
 mod dispatch;
+mod first_start;
 mod reach;
 mod settings;
 mod start_entry;
@@ -101,6 +102,56 @@ pub enum StartError {
         /// Who they are.
         members: String,
     },
+    /// The others have seen this node begin with another data folder.
+    #[error(
+        "the data folder {} is empty, but {witness} has seen {node} begin with another one: a node that has lost its \
+         folder has forgotten what it promised; put the old folder back, or bring the machine in under a new id",
+        path.display()
+    )]
+    BegunBefore {
+        /// This node.
+        node: NodeId,
+        /// Who has seen it.
+        witness: NodeId,
+        /// The folder.
+        path: std::path::PathBuf,
+    },
+    /// Too few members could be asked whether this node has begun before.
+    #[error(
+        "no quorum: a node that starts for the first time asks the others whether they know it with another data folder, \
+         and after {waited:?} answers of {missing} more were missing ({silent}); start them too"
+    )]
+    FirstStartUnheard {
+        /// For how long.
+        waited: Duration,
+        /// How many more answers are needed.
+        missing: usize,
+        /// Who did not answer.
+        silent: String,
+    },
+    /// The log has lost records, and no other nodes can say which.
+    #[error(
+        "the log in {} was damaged: what {groups} Raft group(s) had recorded last may be lost, and a pool of {nodes} node(s) has no \
+         others to prove what is missing; put an undamaged copy of the whole data folder back, or go on with what is left: start once \
+         with --accept-loss",
+        path.display()
+    )]
+    DamagedLog {
+        /// Its folder.
+        path: std::path::PathBuf,
+        /// How many groups are concerned.
+        groups: usize,
+        /// How many nodes the pool has.
+        nodes: usize,
+    },
+    /// Loss was accepted where nothing need be lost.
+    #[error(
+        "--accept-loss is for pools of one or two nodes: in one of {nodes} the others bring what a damaged log lacks; start without it"
+    )]
+    LossNotNeeded {
+        /// How many nodes the pool has.
+        nodes: usize,
+    },
     /// The pool was made with another description.
     #[error(
         "the pool file differs from the one this pool was made with: every node must have the same"
@@ -135,12 +186,15 @@ struct Inner {
 /// # Errors
 /// [`StartError`], each a sentence for the operator.
 pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
+    check_words(&settings)?;
     let network = Network::start().map_err(StartError::Runtime)?;
-    let listeners = bind_clients(&settings)?;
+    let ports = reserve_client_ports(&settings)?;
     let (archive, log) = open_files(&settings)?;
     let gossip = Arc::new(Gossiper::new(settings.node, Incarnation(0)));
     let dispatcher = Arc::new(Dispatcher::new(&settings, Arc::clone(&gossip)));
     let transport = start_transport(&settings, &network, Arc::clone(&dispatcher)).await?;
+    // Before the node gives a vote or takes an entry.
+    first_start::be_admitted(&settings, &transport).await?;
 
     let table = PartitionTable::even(settings.partitions);
     let incarnation = Arc::new(AtomicU64::new(0));
@@ -158,17 +212,11 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         count,
     )
     .await?;
+    judge_damage(&settings, &groups).await?;
     dispatcher.set_groups(groups.clone());
     initialize(&settings, &groups).await?;
-    let life = start_entry::begin(&settings, &groups, &transport, &meta).await?;
+    let life = begin_life(&settings, &groups, (&transport, &gossip), &meta).await?;
     incarnation.store(life.0, Ordering::Release);
-    transport.set_incarnation(life);
-    gossip.renew(life);
-    tracing::info!(
-        node = settings.node.0,
-        incarnation = life.0,
-        "the node has begun its life"
-    );
     wait_for_recovery(&settings, &groups).await?;
 
     let arbiter_count = settings.arbiters.max(1);
@@ -184,7 +232,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     start_actors(&fabric, &arbiters);
     dispatcher.set_fabric(Arc::clone(&fabric));
     run_gossip(&network, &gossip, &groups, &transport, &fabric);
-    accept_clients(&fabric, &arbiters, listeners);
+    accept_clients(&fabric, &arbiters, ports)?;
     let watch = network
         .handle()
         .spawn(crate::supervision::watch(Arc::clone(&fabric)));
@@ -205,6 +253,13 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     })
 }
 
+fn check_words(settings: &Settings) -> Result<(), StartError> {
+    match settings.members.len() {
+        nodes @ 3.. if settings.accept_loss => Err(StartError::LossNotNeeded { nodes }),
+        _ => Ok(()),
+    }
+}
+
 fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
     let archive_options = ArchiveOptions {
         cache_bytes: settings.storage.archive_cache_bytes,
@@ -214,9 +269,49 @@ fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
     let path = settings.data.log_dir();
     let opened = Log::open(&path, settings.storage.log.clone());
     let (log, _recovered) = opened.map_err(|source| StartError::Log { path, source })?;
-    // Before the node gives a vote or takes an entry.
-    settings.data.begun()?;
     Ok((archive, log))
+}
+
+async fn begin_life(
+    settings: &Settings,
+    groups: &Groups,
+    (transport, gossip): (&Transport, &Gossiper),
+    meta: &Arc<std::sync::Mutex<cluster::meta::MetaState>>,
+) -> Result<Incarnation, StartError> {
+    let life = start_entry::begin(settings, groups, transport, meta).await?;
+    transport.set_incarnation(life);
+    gossip.renew(life);
+    tracing::info!(
+        node = settings.node.0,
+        incarnation = life.0,
+        "the node has begun its life"
+    );
+    Ok(life)
+}
+
+/// A quarantine ends when two other voters have elected a leader. Where there are none, the operator decides.
+async fn judge_damage(settings: &Settings, groups: &Groups) -> Result<(), StartError> {
+    let nodes = settings.members.len();
+    let damaged = || {
+        groups
+            .status()
+            .into_iter()
+            .filter(|group| group.quarantined)
+    };
+    if nodes > 2 || damaged().next().is_none() {
+        return Ok(());
+    }
+    if !settings.accept_loss {
+        return Err(StartError::DamagedLog {
+            path: settings.data.log_dir(),
+            groups: damaged().count(),
+            nodes,
+        });
+    }
+    for status in damaged() {
+        groups.accept_loss(status.group).await?;
+    }
+    Ok(())
 }
 
 /// On a fresh pool each node gives every group the same first voters.
@@ -228,12 +323,17 @@ async fn initialize(settings: &Settings, groups: &Groups) -> Result<(), StartErr
     Ok(())
 }
 
+/// A port for clients that is this node's; whether TLS begins with the first byte.
+type Reserved = (SocketAddr, socket2::Socket, bool);
+
 fn accept_clients(
     fabric: &Arc<Fabric>,
     arbiters: &[Arbiter],
-    listeners: Vec<(tokio::net::TcpListener, bool)>,
-) {
-    for (listener, direct_tls) in listeners {
+    reserved: Vec<Reserved>,
+) -> Result<(), StartError> {
+    for (address, socket, direct_tls) in reserved {
+        let listener = crate::listener::listen(socket)
+            .map_err(|source| StartError::ClientPort { address, source })?;
         let handles = arbiters.iter().map(Arbiter::handle).collect();
         actix_rt::spawn(crate::listener::accept(
             Arc::clone(fabric),
@@ -242,16 +342,18 @@ fn accept_clients(
             handles,
         ));
     }
+    Ok(())
 }
 
-fn bind_clients(settings: &Settings) -> Result<Vec<(tokio::net::TcpListener, bool)>, StartError> {
-    let bind = |listener: &ClientListener| {
+/// While the node waits for a quorum, clients are refused and try another node.
+fn reserve_client_ports(settings: &Settings) -> Result<Vec<Reserved>, StartError> {
+    let reserve = |listener: &ClientListener| {
         let address = listener.address;
-        let socket = crate::listener::bind(address)
+        let socket = crate::listener::reserve(address)
             .map_err(|source| StartError::ClientPort { address, source })?;
-        Ok((socket, listener.direct_tls))
+        Ok((address, socket, listener.direct_tls))
     };
-    settings.client_listeners.iter().map(bind).collect()
+    settings.client_listeners.iter().map(reserve).collect()
 }
 
 async fn start_transport(
@@ -312,15 +414,21 @@ async fn wait_for_recovery(settings: &Settings, groups: &Groups) -> Result<(), S
 }
 
 fn no_quorum(settings: &Settings) -> StartError {
-    let members: Vec<_> = settings
-        .members
-        .iter()
-        .map(|member| format!("{} at {}", member.id, member.address))
-        .collect();
     StartError::NoQuorum {
         waited: settings.quorum_wait,
-        members: members.join(", "),
+        members: names(settings, |_| true),
     }
+}
+
+/// Some of the members and where they are.
+fn names(settings: &Settings, which: impl Fn(NodeId) -> bool) -> String {
+    let named: Vec<_> = settings
+        .members
+        .iter()
+        .filter(|member| which(member.id))
+        .map(|member| format!("{} at {}", member.id, member.address))
+        .collect();
+    named.join(", ")
 }
 
 fn make_fabric(

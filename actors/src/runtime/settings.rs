@@ -153,7 +153,7 @@ pub struct Settings {
     /// The pool's secret.
     pub secret: [u8; 32],
     /// The data folder.
-    pub data: DataDir,
+    pub data: Arc<DataDir>,
     /// The cluster port.
     pub cluster_listen: SocketAddr,
     /// Its certificates.
@@ -168,6 +168,8 @@ pub struct Settings {
     pub storage: StorageSettings,
     /// How the groups run.
     pub raft: RaftSettings,
+    /// The operator's word that damaged records may be given up, where no other node can prove what is missing.
+    pub accept_loss: bool,
     /// How long a start waits for a quorum.
     pub quorum_wait: Duration,
     /// Threads for sessions, rooms and partitions.

@@ -87,7 +87,7 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
         constants,
         pool_digest: [2; 32],
         secret: [3; 32],
-        data: DataDir::open(folder, "stage", NODE.0).unwrap(),
+        data: Arc::new(DataDir::open(folder, "stage", NODE.0).unwrap()),
         cluster_listen: "127.0.0.1:0".parse().unwrap(),
         cluster_tls,
         client_listeners: Vec::new(),
@@ -100,6 +100,7 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
             state_engine: Engine::Fjall,
         },
         raft: RaftSettings::default(),
+        accept_loss: false,
         quorum_wait: WAIT,
         arbiters: 2,
     }

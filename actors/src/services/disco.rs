@@ -15,7 +15,7 @@ use xmpp::write::XmlWriter;
 use super::Service;
 use crate::fabric::Fabric;
 
-fn info(identities: &[(&str, &str, &str)], place: Place, without: &[&str]) -> Bytes {
+fn info(identities: &[(&str, &str, &str)], place: Place) -> Bytes {
     let mut writer = XmlWriter::new(ns::CLIENT);
     writer.start_ns("query", ns::DISCO_INFO);
     for (category, type_, name) in identities {
@@ -26,7 +26,7 @@ fn info(identities: &[(&str, &str, &str)], place: Place, without: &[&str]) -> By
             .attr("name", name)
             .end();
     }
-    for namespace in namespaces_at(place).filter(|namespace| !without.contains(namespace)) {
+    for namespace in namespaces_at(place) {
         writer.start("feature").attr("var", namespace).end();
     }
     writer.end();
@@ -48,16 +48,8 @@ pub fn server(element: Element<'_>, fabric: &Fabric) -> Service {
         return Service::refuse(Condition::ItemNotFound);
     }
     if element.ns() == ns::DISCO_INFO {
-        let without: &[&str] = if fabric.settings.client.registration {
-            &[]
-        } else {
-            &[ns::REGISTER]
-        };
-        return Service::Answer(info(
-            &[("server", "im", "Muster")],
-            Place::DiscoServer,
-            without,
-        ));
+        // XEP-0077 even where nobody can make an account in-band: passwords can be changed, and accounts removed.
+        return Service::Answer(info(&[("server", "im", "Muster")], Place::DiscoServer));
     }
     let mut writer = XmlWriter::new(ns::CLIENT);
     writer.start_ns("query", ns::DISCO_ITEMS);
@@ -79,21 +71,17 @@ pub fn account(element: Element<'_>) -> Result<Bytes, StanzaError> {
         return Err(StanzaError::new(Condition::ItemNotFound));
     }
     Ok(match element.ns() {
-        ns::DISCO_INFO => info(&[("account", "registered", "")], Place::DiscoAccount, &[]),
+        ns::DISCO_INFO => info(&[("account", "registered", "")], Place::DiscoAccount),
         _ => no_items(),
     })
 }
 
 /// The rooms' service.
-pub fn rooms_service(element: Element<'_>, _fabric: &Fabric) -> Service {
+pub fn rooms_service(element: Element<'_>) -> Service {
     if has_node(element) {
         return Service::refuse(Condition::ItemNotFound);
     }
-    Service::Answer(info(
-        &[("conference", "text", "Rooms")],
-        Place::DiscoRooms,
-        &[],
-    ))
+    Service::Answer(info(&[("conference", "text", "Rooms")], Place::DiscoRooms))
 }
 
 /// The rooms of all partitions that the asker may know of. XEP-0045 §6.3.

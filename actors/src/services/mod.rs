@@ -128,10 +128,10 @@ pub fn account(
 }
 
 /// A request to the rooms' service.
-pub fn rooms(element: Element<'_>, set: bool, fabric: &Fabric) -> Service {
+pub fn rooms(element: Element<'_>, set: bool) -> Service {
     match (element.name(), element.ns()) {
         ("query", ns::DISCO_ITEMS) if !set => Service::Rooms,
-        ("query", ns::DISCO_INFO) if !set => disco::rooms_service(element, fabric),
+        ("query", ns::DISCO_INFO) if !set => disco::rooms_service(element),
         ("ping", ns::PING) if !set => ping::answer(),
         ("query", ns::VERSION) if !set => software::answer(),
         ("time", ns::TIME) if !set => time::answer(),
@@ -149,7 +149,6 @@ pub fn room(
 ) -> Service {
     match (element.name(), element.ns()) {
         ("query" | "metadata", ns::MAM) => archive::at(element, set, room, session, ids),
-        ("ping", ns::PING) if !set => ping::answer(),
         _ => Service::refuse(Condition::ServiceUnavailable),
     }
 }

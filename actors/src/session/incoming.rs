@@ -198,7 +198,6 @@ fn why(reason: &CloseReason) -> &'static str {
         CloseReason::ByPeer => "closed by the client",
         CloseReason::PeerError => "the client reported an error",
         CloseReason::Error(error) => error.condition.name(),
-        CloseReason::Graceful => "closed by the node",
         CloseReason::Unfinished => "left without a word, to go on elsewhere",
         CloseReason::TlsTimeout => "no TLS in time",
     }

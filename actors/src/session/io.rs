@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use bytes::{Buf, Bytes};
@@ -19,6 +19,20 @@ use crate::listener::Wire;
 use crate::mailbox::SessionMailbox;
 
 const SCRATCH_BYTES: usize = 16 * 1024;
+
+/// What a client may still send when its stream is over.
+pub(crate) const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// A node that stops waits for no client that doesn't care.
+const LINGER_AT_STOP_MAX: Duration = Duration::from_millis(500);
+
+/// How long a client may take to close its connection.
+pub(crate) fn linger(close: Duration, is_stopping: bool) -> Duration {
+    match is_stopping {
+        true => close.min(LINGER_AT_STOP_MAX),
+        false => close,
+    }
+}
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
@@ -67,12 +81,17 @@ impl SessionActor {
         {
             return;
         }
+        self.read_once(ctx);
+    }
+
+    fn read_once(&mut self, ctx: &mut Context<Self>) {
         let Some(reader) = self.reader.take() else {
             return;
         };
         let future = read_some(reader).into_actor(self).map(|(reader, result), actor, ctx| {
             actor.reader = Some(reader);
             match result {
+                Ok(bytes) if actor.is_dropped(bytes.len(), ctx) => {}
                 Ok(bytes) if bytes.is_empty() => {
                     actor.because("the client closed the connection");
                     actor.leave(ctx);
@@ -94,7 +113,7 @@ impl SessionActor {
         ctx.spawn(future);
     }
 
-    /// Writes what has gathered, if no write is under way.
+    /// Writes what has gathered, if no write is under way; in one go with what else this turn brings.
     pub(super) fn flush(&mut self, ctx: &mut Context<Self>) {
         if self.out.is_empty() {
             if matches!(self.ending, Ending::Flushing(_)) && self.writing == 0 {
@@ -102,20 +121,25 @@ impl SessionActor {
             }
             return;
         }
+        self.mailbox.unwritten(self.out.len());
         let Some(mut writer) = self.writer.take() else {
-            return self.mailbox.unwritten(self.out.len());
+            return;
         };
-        let bytes = std::mem::take(&mut self.out).freeze();
-        self.writing = bytes.len();
-        self.mailbox.unwritten(0);
-        self.mailbox.offers(bytes.len());
-        let mailbox = Arc::clone(&self.mailbox);
-        let future = async move {
-            let result = write_out(&mut writer, bytes, &mailbox).await;
-            (writer, result)
-        };
-        let future = future
-            .into_actor(self)
+        // First polled when every message that has come by now is handled.
+        let turn_ends = actix::fut::ready(()).into_actor(self);
+        let future = turn_ends
+            .then(move |(), actor, _| {
+                let bytes = std::mem::take(&mut actor.out).freeze();
+                actor.writing = bytes.len();
+                actor.mailbox.unwritten(0);
+                actor.mailbox.offers(bytes.len());
+                let mailbox = Arc::clone(&actor.mailbox);
+                let write = async move {
+                    let result = write_out(&mut writer, bytes, &mailbox).await;
+                    (writer, result)
+                };
+                write.into_actor(actor)
+            })
             .map(|(writer, result): (_, io::Result<()>), actor, ctx| {
                 actor.writer = Some(writer);
                 actor.writing = 0;
@@ -175,9 +199,29 @@ impl SessionActor {
             .map(|result, actor, ctx| {
                 if let Err(error) = result {
                     tracing::debug!(session = actor.key.number, %error, "the connection did not close cleanly");
+                    return ctx.stop();
                 }
-                ctx.stop();
+                let stopping = actor.fabric.connections.is_stopping();
+                let within = linger(actor.fabric.streams.negotiation.close, stopping);
+                let until = Instant::now() + within;
+                actor.ending = Ending::Lingering { until, left: LINGER_BYTES_MAX };
+                actor.set_timer(ctx);
+                actor.read_once(ctx);
             });
         ctx.spawn(future);
+    }
+
+    /// Whether the stream is over, so that what comes is not looked at. The end of it ends the session.
+    fn is_dropped(&mut self, bytes: usize, ctx: &mut Context<Self>) -> bool {
+        let Ending::Lingering { left, .. } = &mut self.ending else {
+            return false;
+        };
+        *left = left.saturating_sub(bytes);
+        if bytes == 0 || *left == 0 {
+            ctx.stop();
+        } else {
+            self.read_once(ctx);
+        }
+        true
     }
 }

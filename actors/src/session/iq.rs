@@ -172,7 +172,7 @@ impl SessionActor {
             return self.bad(handling, ctx);
         };
         let set = handling.stanza.iq_type() == IqType::Set;
-        match services::rooms(element, set, &self.fabric) {
+        match services::rooms(element, set) {
             Service::Answer(payload) => self.answer(handling, payload, ctx),
             Service::Rooms => self.list_rooms(handling, ctx),
             Service::Refuse(error) => self.refuse(handling, &error, ctx),

@@ -40,6 +40,8 @@ use xmpp::stream::StreamCore;
 use xmpp::stream_error::{StreamError, StreamErrorCondition};
 use xmpp::stream_management::{Inbound, Outbound};
 
+pub(crate) use io::{LINGER_BYTES_MAX, linger};
+
 use crate::claim::Claim;
 use crate::connections::Connection;
 use crate::fabric::Fabric;
@@ -179,6 +181,13 @@ enum Ending {
     No,
     /// The last bytes are being written.
     Flushing(Instant),
+    /// They are out: the client is to close its connection. What it still sends is read and dropped, for a connection with
+    /// unread bytes would be reset, and the last words with it.
+    Lingering {
+        until: Instant,
+        /// Bytes that it may still send.
+        left: usize,
+    },
 }
 
 /// Bytes of answers to what a session had asked before it stopped being read, beyond what may be due to it.
@@ -430,7 +439,7 @@ impl SessionActor {
         let pending = pending.map(|pending| pending.deadline(settle_within)).min();
         let ending = match self.ending {
             Ending::No => None,
-            Ending::Flushing(until) => Some(until),
+            Ending::Flushing(until) | Ending::Lingering { until, .. } => Some(until),
         };
         let leaves = self.leaves_by.filter(|_| ending.is_none());
         let pause = self.pause();
@@ -467,11 +476,11 @@ impl SessionActor {
 
     fn timeout(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
-        if let Ending::Flushing(until) = self.ending {
+        if let Ending::Flushing(until) | Ending::Lingering { until, .. } = self.ending {
             if until <= now {
                 tracing::debug!(
                     session = self.key.number,
-                    "the client did not take the end of its stream"
+                    "the client did not take the end of its stream, or did not close its connection"
                 );
                 ctx.stop();
             }

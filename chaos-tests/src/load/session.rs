@@ -4,8 +4,9 @@
 //! it, some messages go out in one write, and `<r/>` ahead of the next ones asks for those before: whenever the connection
 //! ends, some are open. The next session sends them again, in order and before anything else.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -31,6 +32,9 @@ const BURST: usize = 4;
 /// Messages that it has open at most.
 const OPEN_MAX: usize = 8;
 
+/// Messages that a session of a forgetful member sends before it goes.
+const FORGETS_AFTER: u32 = 8;
+
 /// When an outcome counts as unknown: the server gives up after 10 s and ends the stream.
 const UNKNOWN_AFTER: Duration = Duration::from_secs(15);
 
@@ -41,6 +45,10 @@ pub(super) struct Memory {
     number: u64,
     /// Those whose fate is unknown, in the order of sending: they are sent again before anything else.
     unsettled: VecDeque<String>,
+    /// Messages that were committed, for certain, when a session gave them up.
+    committed: BTreeSet<String>,
+    /// Those of them that were sent again.
+    retried: BTreeSet<String>,
     /// The newest message with nothing missing before it, and its archive id.
     known: Option<(String, String)>,
 }
@@ -165,6 +173,9 @@ impl<'a> Session<'a> {
         if self.node != self.seat.home && self.stage.is_alive(self.seat.home) {
             return ControlFlow::Break(());
         }
+        if phase == Phase::Talk && self.forgets() {
+            return ControlFlow::Break(());
+        }
         let mut written = String::new();
         if self.seat.stream_management && !self.window.is_empty() && !self.asked {
             self.asked = true;
@@ -181,6 +192,13 @@ impl<'a> Session<'a> {
             let _ = self.client.send_raw(&written).await;
         }
         ControlFlow::Continue(())
+    }
+
+    /// A forgetful member goes when messages are surely committed that `h` has not covered, and sends them again when it is
+    /// back: a client that lost its connection before the acknowledgement could come. Where nobody talks it stays.
+    fn forgets(&self) -> bool {
+        let has_sent = self.client.sent() >= FORGETS_AFTER;
+        self.seat.forgetful && has_sent && self.window.committed() > 0
     }
 
     /// What is sent next, and writes it down: what the last session left unknown, else something new.
@@ -204,14 +222,19 @@ impl<'a> Session<'a> {
         let (session, log) = (self.id, self.seat.log());
         let memory = &mut self.memory;
         let (token, what) = match memory.unsettled.pop_front() {
-            Some(token) => (
-                token.clone(),
-                What::Resend {
-                    session,
-                    log,
-                    token,
-                },
-            ),
+            Some(token) => {
+                if memory.committed.contains(&token) && memory.retried.insert(token.clone()) {
+                    self.stage.retries.fetch_add(1, Ordering::Relaxed);
+                }
+                (
+                    token.clone(),
+                    What::Resend {
+                        session,
+                        log,
+                        token,
+                    },
+                )
+            }
             None => {
                 memory.number += 1;
                 let token = format!("{}-{}", self.seat.user, memory.number);
@@ -232,7 +255,11 @@ impl<'a> Session<'a> {
     /// Nobody knows what became of the open messages. Those that a room has reflected are sent again all the same: clients go
     /// by `h`.
     fn give_up(&mut self) {
+        let committed = self.window.committed();
         let given_up = self.window.give_up();
+        let committed = given_up.iter().take(committed);
+        let committed = committed.map(|open| open.token.clone());
+        self.memory.committed.extend(committed);
         for open in given_up.iter().filter(|open| !open.is_reflected) {
             let token = open.token.clone();
             self.stage.recorder.record(What::Info { token });

@@ -63,6 +63,12 @@ impl Window {
         self.0.len() < before
     }
 
+    /// How many are committed for certain: something that stands behind them is acknowledged.
+    pub(super) fn committed(&self) -> usize {
+        let reflected = self.0.iter().rposition(|open| open.is_reflected);
+        reflected.unwrap_or(0)
+    }
+
     /// The session is over, and so is the wait: what is to be sent again, in the order in which it was sent.
     pub(super) fn give_up(&mut self) -> Vec<Open> {
         self.0.drain(..).collect()
@@ -105,7 +111,11 @@ mod tests {
         assert!(window.reflected("b").is_none());
         assert!(window.reflected("x").is_none());
         assert!(window.close("a") && !window.close("a"));
-        assert_eq!(window.len(), 2);
+        assert_eq!((window.len(), window.committed()), (2, 0));
+        window.push("d".into(), 6, Instant::now());
+        assert!(window.reflected("d").is_some());
+        assert_eq!(window.committed(), 2, "b and c stand before d");
+        assert!(window.close("d"));
         let left = window.give_up();
         assert_eq!(
             left.iter()

@@ -279,3 +279,81 @@ fn get(input: &mut &[u8]) -> Result<u64, GossipMessageError> {
     }
     Err(Malformed)
 }
+
+#[cfg(test)]
+mod tests {
+    use storage::codec::golden::Layout;
+
+    use super::*;
+
+    /// Numbers of one octet, of two, and of as many as there are.
+    const NUMBERS: [u64; 3] = [1, 300, u64::MAX];
+
+    fn digest() -> Vec<DigestRow> {
+        let row = |number| DigestRow {
+            node: NodeId(number),
+            generation: Incarnation(2),
+            heartbeat: 3,
+            version: 4,
+        };
+        NUMBERS.map(row).into()
+    }
+
+    /// A node that tells all there is to tell, and one that tells nothing.
+    fn deltas() -> Vec<NodeDelta> {
+        let values = [
+            GossipValue::Owner(NodeId(5), Epoch(6)),
+            GossipValue::Reaches(NUMBERS.map(NodeId).into()),
+            GossipValue::Load(u32::MAX),
+            GossipValue::Standing(0x80),
+            GossipValue::Withdrawn,
+        ];
+        let entry = |value| {
+            let key = match &value {
+                GossipValue::Owner(..) => GossipKey::Owner(PartitionId(u16::MAX)),
+                GossipValue::Reaches(_) => GossipKey::Reaches,
+                GossipValue::Load(_) => GossipKey::Load,
+                GossipValue::Standing(_) => GossipKey::Standing,
+                GossipValue::Withdrawn => GossipKey::Owner(PartitionId(0)),
+            };
+            (
+                key,
+                Entry {
+                    version: 0x7f,
+                    value,
+                },
+            )
+        };
+        let delta = |node, entries| NodeDelta {
+            node: NodeId(node),
+            generation: Incarnation(8),
+            heartbeat: 9,
+            from: 10,
+            to: 11,
+            entries,
+        };
+        vec![delta(7, values.map(entry).into()), delta(12, Vec::new())]
+    }
+
+    #[test]
+    fn golden_bytes_of_messages() {
+        for (name, step, digest, deltas) in [
+            ("gossip-digest", Step::Digest, digest(), vec![]),
+            ("gossip-answer", Step::Answer, digest(), deltas()),
+            ("gossip-delta", Step::Delta, vec![], deltas()),
+        ] {
+            let message = GossipMessage {
+                step,
+                digest,
+                deltas,
+            };
+            let layout = Layout {
+                name,
+                version: FORMAT,
+                written: &message.encode(),
+            };
+            let read = |bytes: Vec<u8>| GossipMessage::decode(&bytes).ok();
+            storage::golden_layout!("../../tests/goldens/wire.txt", layout, &message, read);
+        }
+    }
+}

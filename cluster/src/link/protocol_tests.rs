@@ -306,8 +306,13 @@ fn publications_know_their_key() {
 
 #[test]
 fn kinds_read_as_they_are_written() {
-    for kind in [RouteKind::Up, RouteKind::Down, RouteKind::Across] {
-        assert_eq!(RouteKind::from_u8(kind as u8), Some(kind));
+    for (kind, number) in [
+        (RouteKind::Up, 1),
+        (RouteKind::Down, 2),
+        (RouteKind::Across, 3),
+    ] {
+        assert_eq!(kind as u8, number);
+        assert_eq!(RouteKind::from_u8(number), Some(kind));
     }
     assert_eq!(RouteKind::from_u8(0), None);
     assert_eq!(RouteKind::from_u8(4), None);

@@ -45,3 +45,38 @@ impl Control {
 pub(crate) fn is_control(frame: &Frame) -> bool {
     frame.flags & flags::CONTROL != 0
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use storage::codec::golden::Layout;
+
+    use super::*;
+    use crate::transport::frame::Header;
+
+    #[test]
+    fn golden_bytes_of_control_frames() {
+        for (name, control) in [
+            ("control-ping", Control::Ping),
+            ("control-pong", Control::Pong),
+            ("control-goodbye", Control::Goodbye),
+            ("control-no-reply", Control::NoReply),
+        ] {
+            let mut written = BytesMut::new();
+            control.frame(0x0102).put_header(&mut written);
+            let layout = Layout {
+                name,
+                version: 1,
+                written: &written,
+            };
+            let read = |bytes: Vec<u8>| {
+                let header = Header::read(bytes.first_chunk()?, 0).ok()?;
+                let frame = header.with_body(Bytes::new());
+                assert!(is_control(&frame), "{name}");
+                Some((Control::read(&frame)?, frame.sequence))
+            };
+            let value = (control, 0x0102);
+            storage::golden_layout!("../../tests/goldens/wire.txt", layout, &value, read);
+        }
+    }
+}

@@ -218,6 +218,7 @@ impl Header {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use storage::codec::golden::Layout;
 
     proptest! {
         #[test]
@@ -244,23 +245,35 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_is_fixed() {
+    fn golden_bytes_of_the_header() {
         let frame = Frame {
             kind: 1,
             flags: 0x12,
             partition: PartitionId(0x0304),
-            epoch: Epoch(5),
-            sequence: 6,
-            body: Bytes::from_static(b"abc"),
+            epoch: Epoch(0x1112_1314_1516_1718),
+            sequence: 0x2122_2324_2526_2728,
+            body: Bytes::from(vec![7; 0x0001_0203]),
         };
-        let mut out = BytesMut::new();
-        frame.put_header(&mut out);
-        assert_eq!(
-            out.as_ref(),
-            [
-                0, 0, 0, 3, 1, 0x12, 3, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6
-            ]
-        );
+        let mut written = BytesMut::new();
+        frame.put_header(&mut written);
+        let layout = Layout {
+            name: "frame-header",
+            version: 1,
+            written: &written,
+        };
+        let read = |bytes: Vec<u8>| {
+            let header = Header::read(bytes.first_chunk()?, usize::MAX).ok()?;
+            assert_eq!(header.length, frame.body.len());
+            Some(header.with_body(frame.body.clone()))
+        };
+        storage::golden_layout!("../../tests/goldens/wire.txt", layout, &frame, read);
+    }
+
+    #[test]
+    fn bits_of_flags_stay() {
+        use flags::{APPLICATION, CONTROL, REPLY, REQUEST, TRANSPORT};
+        assert_eq!([REQUEST, REPLY, CONTROL], [1, 2, 4]);
+        assert_eq!([TRANSPORT, APPLICATION], [0x0f, 0xf0]);
     }
 
     #[test]

@@ -266,6 +266,7 @@ fn malformed(_: bytes::TryGetError) -> HelloError {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use storage::codec::golden::Layout;
 
     fn identity(node: u64, pool: &str, min: u16, max: u16) -> Identity {
         Identity {
@@ -342,6 +343,49 @@ mod tests {
             odd.check_answer(&own, NodeId(1)),
             Err(HelloError::UnknownRefusal(200))
         );
+    }
+
+    /// A hello for every purpose and an answer with every status, under the names of their golden lines.
+    fn samples() -> Vec<(&'static str, Hello)> {
+        use Refusal::*;
+        let own = Identity {
+            incarnation: Incarnation(0x1112_1314_1516_1718),
+            ..identity(0x0102_0304_0506_0708, "pool", 0x0201, 0x0302)
+        };
+        let opening = |purpose| Hello::opening(&own, purpose);
+        let answer = |refusal| Hello::answering(&own, 1, refusal);
+        vec![
+            ("hello-raft", opening(Purpose::Lane(Lane::Raft))),
+            ("hello-route", opening(Purpose::Lane(Lane::Route))),
+            ("hello-bulk", opening(Purpose::Lane(Lane::Bulk))),
+            ("hello-gossip", opening(Purpose::Lane(Lane::Gossip))),
+            ("hello-probe", opening(Purpose::Probe)),
+            ("hello-accepted", answer(None)),
+            ("hello-wrong-pool", answer(Some(WrongPool))),
+            ("hello-protocol", answer(Some(Protocol))),
+            ("hello-wrong-node", answer(Some(WrongNode))),
+            ("hello-not-member", answer(Some(NotMember))),
+            ("hello-stale", answer(Some(StaleIncarnation))),
+            ("hello-no-such-lane", answer(Some(NoSuchLane))),
+            ("hello-stopping", answer(Some(Stopping))),
+        ]
+    }
+
+    #[test]
+    fn golden_bytes_of_hellos() {
+        for (name, hello) in samples() {
+            let layout = Layout {
+                name,
+                version: 1,
+                written: &hello.encode(),
+            };
+            let read = |bytes: Vec<u8>| {
+                let (length, body) = bytes.split_first_chunk()?;
+                assert_eq!(usize::from(u16::from_be_bytes(*length)), body.len());
+                Hello::decode(body).ok()
+            };
+            storage::golden_layout!("../../tests/goldens/wire.txt", layout, &hello, read);
+        }
     }
 
     #[test]

@@ -95,8 +95,14 @@ async fn a_follower_refuses_submissions_and_reads_and_names_the_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crashed_leader_is_replaced_fast_and_nothing_acknowledged_is_lost() {
-    let mut pool = Pool::start(17, quick()).await;
+async fn a_crashed_leader_is_replaced_without_a_timer_and_nothing_acknowledged_is_lost() {
+    // Longer than a submission may take: only the answer to the crash can be what helps.
+    let timers = RaftSettings {
+        election_min: 3 * LIMIT,
+        election_max: 4 * LIMIT,
+        ..quick()
+    };
+    let mut pool = Pool::start(17, timers).await;
     pool.wait("leaders are spread", |pool| {
         (0..17).all(|group| pool.leader(Group(group)) == Some(NodeId(u64::from(group) % 3 + 1)))
     })
@@ -119,7 +125,6 @@ async fn a_crashed_leader_is_replaced_fast_and_nothing_acknowledged_is_lost() {
             killed.elapsed().as_millis()
         );
     }
-    assert!(killed.elapsed() < Duration::from_secs(5));
     for group in 0..17 {
         let length = 20 + usize::from(led.contains(&group));
         pool.wait_for_journal(Group(group), length).await;

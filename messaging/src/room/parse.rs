@@ -295,6 +295,9 @@ fn iq(
         return Ok(RoomRequest::Ignored);
     };
     let is_get = kind == IqType::Get;
+    if is_get && (element.name(), element.ns()) == ("ping", ns::PING) {
+        return Ok(RoomRequest::Query(RoomQuery::Ping { room, asker }));
+    }
     if element.name() != "query" {
         return Ok(RoomRequest::Unhandled);
     }

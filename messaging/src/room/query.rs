@@ -92,6 +92,13 @@ pub enum RoomQuery {
         /// Who asks.
         asker: FullJid,
     },
+    /// XEP-0199 to the room itself: answered with an empty payload.
+    Ping {
+        /// Which room.
+        room: BareJid,
+        /// Who asks.
+        asker: FullJid,
+    },
 }
 
 /// Answers a question about a room.
@@ -129,6 +136,9 @@ pub fn answer(state: &State, query: &RoomQuery) -> Reply {
         }),
         RoomQuery::ReservedNick { room, asker } => {
             scene(state, room, asker).map(|_| Reply::Payload(no_nick()))
+        }
+        RoomQuery::Ping { room, asker } => {
+            scene(state, room, asker).map(|_| Reply::Payload(Bytes::new()))
         }
     };
     answer.unwrap_or_else(|refusal| Reply::Refused(Box::new(refusal.to_stanza_error())))

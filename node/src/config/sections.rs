@@ -128,7 +128,7 @@ section! {
         bytes_max: Size = kib(32),
         /// Wrong passwords; RFC 6120 §6.4.5 asks for 2 to 5.
         wrong_proofs_max: u32 = 3,
-        /// How long a stream that the server closes waits for the client's own close.
+        /// How long the client of a stream that is over may take to close its connection, before the server cuts it.
         close: Span = s(5),
     }
 }
@@ -208,7 +208,7 @@ section! {
         unacked_bytes_max: Size = mib(4),
         /// Stanzas after which the client is asked for an acknowledgement at once.
         request_after: usize = 32,
-        /// How long the last stanzas of a burst wait until it is asked.
+        /// How long the last stanzas of a burst wait until it is asked. A stanza after a pause of that length brings its request.
         request_within: Span = ms(500),
         /// How long the client's answer may take before it counts as gone.
         acknowledge_within: Span = s(60),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Body, Timeout};
 use web::ControlToken;
@@ -49,6 +50,17 @@ const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
 const JSON: &str = "application/json";
 
+/// Whether it is `https://host`, or with a port.
+fn is_control_url(url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else {
+        return false;
+    };
+    let here = uri
+        .authority()
+        .is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'));
+    here && uri.scheme_str() == Some("https") && uri.path() == "/" && uri.query().is_none()
+}
+
 impl Client {
     /// Reads token and CA; connects to nothing yet.
     pub(crate) fn new(place: &Place) -> Result<Client, Failure> {
@@ -57,9 +69,11 @@ impl Client {
             token_file,
             ca,
         } = place;
-        if !url.starts_with("https://") {
-            let message = format!("{url}: the control port's URL begins with https://");
-            return Err(Failure::new(Exit::Config, message));
+        if !is_control_url(url) {
+            let message = format!(
+                "--url: {url:?} is not where a control port is: https://HOST:PORT, without a path"
+            );
+            return Err(Failure::new(Exit::CommandLine, message));
         }
         let token = fs::read_to_string(token_file).map_err(|error| {
             let reason = match error.kind() {
@@ -273,6 +287,23 @@ pub(crate) fn query(text: &str) -> String {
 mod tests {
     use super::*;
     use std::io;
+
+    #[test]
+    fn urls_of_control_ports() {
+        let check = |url: &str, expect| assert_eq!(is_control_url(url), expect, "{url}");
+        check("https://127.0.0.1:7480", true);
+        check("https://[::1]:7480", true);
+        check("https://chat.example.org", true);
+        check("http://127.0.0.1:7480", false);
+        check("127.0.0.1:7480", false);
+        check("https://", false);
+        check("https://:7480", false);
+        check("https://127.0.0.1:99999", false);
+        check("https://127.0.0.1:7480/v1", false);
+        check("https://127.0.0.1:7480/?a=b", false);
+        check("https://me@127.0.0.1:7480", false);
+        check("https://a b:1", false);
+    }
 
     #[test]
     fn a_lost_answer_to_a_change_is_no_refusal() {

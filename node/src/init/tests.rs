@@ -98,6 +98,10 @@ fn what_makes_no_pool_is_refused() {
         "--bind 10.0.0.1,10.0.0.2",
         "--bind: 2 addresses for 3 nodes: give one, or one a node",
     );
+    check(
+        "--control-bind 10.0.0.1,10.0.0.2",
+        "--control-bind: 2 addresses for 3 nodes: give one, or one a node",
+    );
 }
 
 /// Clients compare A-labels (RFC 6125 §6.4.2), whatever form the operator typed.
@@ -156,6 +160,34 @@ fn ports_differ_where_addresses_do_not() {
             [5232, 5233, 7410, 7490],
             [5242, 5243, 7420, 7500]
         ]
+    );
+}
+
+#[test]
+fn operators_are_served_on_the_loopback_unless_asked_for_elsewhere() {
+    let parent = tempfile::tempdir().unwrap();
+    let check = |more: &str, expect: [&str; 2]| {
+        let found = plan(&args(parent.path(), &format!("--nodes 2 {more}"))).unwrap();
+        let found: Vec<_> = found.iter().map(|plan| plan.control.to_string()).collect();
+        assert_eq!(found, expect, "{more}");
+    };
+    check("", ["127.0.0.1:7480", "127.0.0.2:7480"]);
+    check(
+        "--bind 10.0.0.1,10.0.0.2",
+        ["127.0.0.1:7480", "127.0.0.2:7480"],
+    );
+    check(
+        "--bind 127.0.0.8,127.0.0.9",
+        ["127.0.0.8:7480", "127.0.0.9:7480"],
+    );
+    check("--bind fd00::1,::1", ["127.0.0.1:7480", "[::1]:7480"]);
+    check(
+        "--bind 10.0.0.1,10.0.0.2 --control-bind 10.0.0.1,10.0.0.2",
+        ["10.0.0.1:7480", "10.0.0.2:7480"],
+    );
+    check(
+        "--bind 10.0.0.1,10.0.0.2 --control-bind 127.0.0.1",
+        ["127.0.0.1:7480", "127.0.0.1:7490"],
     );
 }
 

@@ -205,3 +205,126 @@ fn push_name(bytes: &mut Vec<u8>, name: &str) -> Result<(), ArchiveError> {
     bytes.push(0);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+
+    use super::super::{Archive, ArchiveOptions, Order, Page, Rows};
+    use super::*;
+
+    const PARTITION: PartitionId = PartitionId(0x0102);
+    const KEY: &str = "juliet@localhost";
+    const ROMEO: &str = "romeo@localhost";
+
+    /// What fjall holds of [`rows`], and of a count: keyspace, key, value. Lines of the current version may not change, and
+    /// those of an older one stay beside them.
+    const GOLDEN: [(&str, &[u8], &[u8]); 6] = [
+        (
+            "messages",
+            b"\x01\x02juliet@localhost\0\x21\x22\x23\x24\x25\x26\x27\x28",
+            b"\x01\x00\x68\xe5\xcf\x8b\x01\0\0\x0f\0romeo@localhosthello",
+        ),
+        (
+            "events",
+            b"\x01\x02juliet@localhost\0\x21\x22\x23\x24\x25\x26\x27\x29",
+            b"\x01\x00\x68\xe5\xcf\x8b\x01\0\0\x0f\0romeo@localhostjoined",
+        ),
+        (
+            "events",
+            b"\x01\x02juliet@localhost\0\x21\x22\x23\x24\x25\x26\x27\x2a",
+            b"\x01\x00\x68\xe5\xcf\x8b\x01\0\0\0\0parted",
+        ),
+        (
+            "peers",
+            b"\x01\x02juliet@localhost\0romeo@localhost\0\x21\x22\x23\x24\x25\x26\x27\x28",
+            b"\0",
+        ),
+        (
+            "peers",
+            b"\x01\x02juliet@localhost\0romeo@localhost\0\x21\x22\x23\x24\x25\x26\x27\x29",
+            b"\x01",
+        ),
+        (
+            "counts",
+            b"\x01\x02juliet@localhost\0",
+            b"\x27\x27\x26\x25\x24\x23\x22\x21\x15\x16\0\0\0\0\0\0",
+        ),
+    ];
+
+    fn rows() -> [ArchiveRow; 3] {
+        let row = |kind, seq: u64, peer: Option<&str>, record: &'static str| ArchiveRow {
+            key: Arc::from(KEY),
+            kind,
+            seq: 0x2122_2324_2526_2700 + seq,
+            time: 1_700_000_000_000,
+            peer: peer.map(Arc::from),
+            record: Bytes::from(record),
+        };
+        [
+            row(RowKind::Message, 0x28, Some(ROMEO), "hello"),
+            row(RowKind::Event, 0x29, Some(ROMEO), "joined"),
+            row(RowKind::Event, 0x2a, None, "parted"),
+        ]
+    }
+
+    fn keyspaces(db: &Database) -> impl Iterator<Item = (&'static str, Keyspace)> {
+        let open = |name| db.keyspace(name, KeyspaceCreateOptions::default).unwrap();
+        ["messages", "events", "peers", "counts"]
+            .map(|name| (name, open(name)))
+            .into_iter()
+    }
+
+    #[test]
+    fn golden_bytes_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = Archive::open(dir.path(), &ArchiveOptions::default()).unwrap();
+        archive.append(PARTITION, &rows()).unwrap();
+        archive.sync().unwrap();
+        drop(archive);
+        let db = Database::builder(dir.path()).open().unwrap();
+        assert_eq!(db.keyspace_count(), 4);
+        let mut found = Vec::new();
+        for (name, keyspace) in keyspaces(&db) {
+            found.extend(keyspace.iter().map(|guard| {
+                let (key, value) = guard.into_inner().unwrap();
+                (name, key.to_vec(), value.to_vec())
+            }));
+        }
+        // A count is written only for a key with many messages.
+        found.push((
+            "counts",
+            key_prefix(PARTITION, KEY).unwrap(),
+            count_value(0x2122_2324_2526_2727, 0x1615),
+        ));
+        let golden = GOLDEN.map(|(name, key, value)| (name, key.to_vec(), value.to_vec()));
+        assert_eq!(found, golden);
+    }
+
+    #[test]
+    fn golden_bytes_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Database::builder(dir.path()).open().unwrap();
+        for (name, keyspace) in keyspaces(&db) {
+            for (_, key, value) in GOLDEN.iter().filter(|(of, ..)| *of == name) {
+                keyspace.insert(*key, *value).unwrap();
+            }
+        }
+        drop(db);
+        let archive = Archive::open(dir.path(), &ArchiveOptions::default()).unwrap();
+        let page = Page {
+            after: None,
+            before: None,
+            order: Order::OldestFirst,
+            limit: 9,
+        };
+        let all = archive.range(PARTITION, KEY, Rows::All, &page).unwrap();
+        assert_eq!(all, rows());
+        let listed = archive.view().rows(PARTITION, None, 9, 999).unwrap();
+        assert_eq!(listed, rows());
+        let with = archive.range_with(PARTITION, KEY, ROMEO, &page).unwrap();
+        assert_eq!(with, rows()[..2]);
+        // The message behind the count is counted on top of it.
+        assert_eq!(archive.count(PARTITION, KEY).unwrap(), 0x1616);
+    }
+}

@@ -3,6 +3,7 @@
 //! A golden file has one line a record version, `name version hex`, with the bytes of [`encode`](super::encode).
 //! [`golden!`](crate::golden) checks a sample value against it: the line of the current version must be exactly what is
 //! written today, and the lines of all versions must read as that value. Lines of old versions therefore stay for ever.
+//! [`golden_layout!`](crate::golden_layout) does the same for bytes that are laid out by hand.
 
 use std::fmt::{Debug, Write};
 
@@ -22,30 +23,87 @@ macro_rules! golden {
     };
 }
 
+/// Checks a sample of what is no record: the [`Layout`], the value, and what reads it back.
+///
+/// ```text
+/// golden_layout!("../tests/goldens/log.txt", Layout { … }, &header, |bytes| SegmentHeader::decode(&bytes));
+/// ```
+#[macro_export]
+macro_rules! golden_layout {
+    ($file:literal, $layout:expr, $value:expr, $read:expr) => {
+        let checked =
+            $crate::codec::golden::check_layout(include_str!($file), &$layout, $value, $read);
+        if let Err(complaint) = checked {
+            panic!("{}: {complaint}", $file);
+        }
+    };
+}
+
+/// Bytes that are laid out by hand.
+pub struct Layout<'a> {
+    /// The name in the golden file. It never changes.
+    pub name: &'a str,
+    /// The version that is written; it rises with every change of the layout.
+    pub version: u8,
+    /// The sample value as it is written today.
+    pub written: &'a [u8],
+}
+
 /// Holds `value` against the lines of its record in the text of a golden file.
 ///
 /// # Errors
 /// A sentence that says what differs, and for a version without a line the line to add.
 pub fn check_golden<T: Record + PartialEq + Debug>(file: &str, value: &T) -> Result<(), String> {
-    let written = hex(&encode(value).map_err(|error| error.to_string())?);
+    let layout = Layout {
+        name: T::NAME,
+        version: T::VERSION,
+        written: &encode(value).map_err(|error| error.to_string())?,
+    };
+    check(file, &layout, value, |bytes| {
+        decode(&bytes).map_err(|error| format!(": {error}"))
+    })
+}
+
+/// Holds `value` against the lines of its layout in the text of a golden file.
+///
+/// # Errors
+/// As [`check_golden`].
+pub fn check_layout<T: PartialEq + Debug>(
+    file: &str,
+    layout: &Layout<'_>,
+    value: &T,
+    read: impl Fn(Vec<u8>) -> Option<T>,
+) -> Result<(), String> {
+    check(file, layout, value, |bytes| {
+        read(bytes).ok_or_else(String::new)
+    })
+}
+
+fn check<T: PartialEq + Debug>(
+    file: &str,
+    layout: &Layout<'_>,
+    value: &T,
+    read: impl Fn(Vec<u8>) -> Result<T, String>,
+) -> Result<(), String> {
+    let (name, written) = (layout.name, hex(layout.written));
     let mut current_seen = false;
     for line in file
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
     {
         let mut words = line.split(' ');
-        let (Some(name), Some(version), Some(bytes), None) =
+        let (Some(line_name), Some(version), Some(bytes), None) =
             (words.next(), words.next(), words.next(), words.next())
         else {
             return Err(format!("not `name version hex`: {line}"));
         };
-        if name != T::NAME {
+        if line_name != name {
             continue;
         }
         let version: u8 = version
             .parse()
             .map_err(|_| format!("not a version: {line}"))?;
-        if version == T::VERSION {
+        if version == layout.version {
             current_seen = true;
             if bytes != written {
                 return Err(format!(
@@ -54,8 +112,8 @@ pub fn check_golden<T: Record + PartialEq + Debug>(file: &str, value: &T) -> Res
             }
         }
         let bytes = unhex(bytes).ok_or_else(|| format!("not hexadecimal: {line}"))?;
-        let read: T = decode(&bytes)
-            .map_err(|error| format!("{name} version {version} does not read: {error}"))?;
+        let read = read(bytes)
+            .map_err(|error| format!("{name} version {version} does not read{error}"))?;
         if read != *value {
             return Err(format!(
                 "{name} version {version} reads as\n{read:?}\nand not as\n{value:?}"
@@ -66,9 +124,8 @@ pub fn check_golden<T: Record + PartialEq + Debug>(file: &str, value: &T) -> Res
         return Ok(());
     }
     Err(format!(
-        "add this line:\n{} {} {written}",
-        T::NAME,
-        T::VERSION
+        "add this line:\n{name} {} {written}",
+        layout.version
     ))
 }
 
@@ -104,16 +161,17 @@ mod tests {
         const NAME: &'static str = "pair";
     }
 
-    fn check(file: &str, expect: &str) {
-        let complaint = check_golden(file, &Pair(1, 2)).err().unwrap_or_default();
+    fn assert_told(file: &str, checked: Result<(), String>, told: &str) {
+        let complaint = checked.err().unwrap_or_default();
         assert!(
-            complaint.starts_with(expect) && complaint.is_empty() == expect.is_empty(),
+            complaint.starts_with(told) && complaint.is_empty() == told.is_empty(),
             "{file}: {complaint}"
         );
     }
 
     #[test]
     fn differences_are_told() {
+        let check = |file: &str, told| assert_told(file, check_golden(file, &Pair(1, 2)), told);
         let right = format!("pair 1 {}", hex(&encode(&Pair(1, 2)).unwrap()));
         let other = format!("pair 1 {}", hex(&encode(&Pair(1, 3)).unwrap()));
         check(&right, "");
@@ -122,9 +180,31 @@ mod tests {
         check(&other, "pair version 1 is now written as");
         check(
             &format!("{right}\npair 9 010000000000"),
-            "pair version 9 does not read",
+            "pair version 9 does not read: ",
         );
         check("pair one 00", "not a version");
         check("pair 1", "not `name version hex`");
+    }
+
+    #[test]
+    fn differences_of_a_layout_are_told() {
+        let layout = Layout {
+            name: "number",
+            version: 2,
+            written: &[0, 7],
+        };
+        let check = |file: &str, told| {
+            let read = |bytes: Vec<u8>| Some(u16::from_be_bytes(bytes.try_into().ok()?));
+            assert_told(file, check_layout(file, &layout, &7_u16, read), told);
+        };
+        check("number 2 0007", "");
+        check("number 1 0007\nnumber 2 0007", "");
+        check("number 1 0007", "add this line:\nnumber 2 0007");
+        check("number 2 0700", "number version 2 is now written as");
+        check("number 1 0008\nnumber 2 0007", "number version 1 reads as");
+        check(
+            "number 1 07\nnumber 2 0007",
+            "number version 1 does not read",
+        );
     }
 }

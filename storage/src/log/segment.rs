@@ -409,6 +409,7 @@ fn random() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::golden::Layout;
 
     #[test]
     fn either_header_copy_is_enough() {
@@ -431,6 +432,36 @@ mod tests {
         both[HEADER_COPY_AT + 20] ^= 1;
         assert_eq!(SegmentHeader::decode(&both), None);
         assert_eq!(SegmentHeader::decode(&[]), None);
+    }
+
+    #[test]
+    fn golden_bytes_of_the_header() {
+        let header = SegmentHeader {
+            id: 0x0102_0304,
+            salt: 0x1112_1314_1516_1718,
+            first_number: 0x2122_2324_2526_2728,
+            bytes: 64 << 20,
+            rewrite: 0x3132_3334,
+        };
+        // The line holds one copy; what is around the two of them is zeroes.
+        let front = |copy: &[u8]| {
+            let mut front = vec![0; usize::try_from(HEADER_BYTES).unwrap()];
+            for at in [0, 512] {
+                front[at..at + copy.len()].copy_from_slice(copy);
+            }
+            front
+        };
+        let written = header.encode();
+        let copy = &written[..52];
+        assert_eq!(front(copy), written);
+        let layout = Layout {
+            name: "segment-header",
+            version: u8::try_from(VERSION).unwrap(),
+            written: copy,
+        };
+        crate::golden_layout!("../../tests/goldens/log.txt", layout, &header, |copy| {
+            SegmentHeader::decode(&front(&copy))
+        });
     }
 
     #[test]

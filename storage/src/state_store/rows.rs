@@ -287,6 +287,36 @@ mod tests {
     }
 
     #[test]
+    fn golden_bytes_of_rows() {
+        let long = [[b'x'; 1024], [b'y'; 1024]].concat();
+        let golden: [(&[u8], &[u8]); 4] = [
+            (b"\x07key\x00\xff\x01\x00\x01\x00\x00", b"\x00value"),
+            (
+                b"\x08long\x00\x01\x00\x00",
+                &[b"\x01\x02\x00", &long[..1024]].concat(),
+            ),
+            (b"\x08long\x00\x01\x00\x01", &long[1024..]),
+            (b"\xffapplied\x00\x01\x00\x00", b"\x00mark"),
+        ];
+        let golden: BTreeMap<_, _> = golden.map(|(key, row)| (key.to_vec(), row.to_vec())).into();
+        let mut batch = StateBatch::new();
+        batch.put(Table(7), &b"key\x00\x01"[..], &b"value"[..]);
+        batch.put(Table(8), &b"long"[..], long.clone());
+        batch.mark(AppliedMark(Bytes::from("mark")));
+        let mut written = BTreeMap::new();
+        apply(&mut written, RowCutter::default().cut(&batch));
+        assert_eq!(written, golden);
+        let rows = [
+            ((7, b"key\x00\x01".to_vec()), b"value".to_vec()),
+            ((8, b"long".to_vec()), long),
+        ];
+        assert_eq!(
+            join(&golden).unwrap(),
+            (rows.into(), Some(Bytes::from("mark")))
+        );
+    }
+
+    #[test]
     fn a_missing_piece_is_damage() {
         let whole = one_row(5000);
         for key in whole.keys() {

@@ -155,7 +155,6 @@ impl StreamCore {
         State::Bound(Bound {
             jid,
             stream_management,
-            close_by: None,
         })
     }
 }

@@ -80,7 +80,7 @@ pub struct NegotiationLimits {
     pub bytes_max: usize,
     /// Wrong proofs and passwords. Default 3 (RFC 6120 §6.4.5: between 2 and 5 retries).
     pub wrong_proofs_max: u32,
-    /// How long a stream we close waits for the peer's own close. Default 5 s.
+    /// How long the peer of a stream that is over may take to close its connection (RFC 6120 §4.4). Default 5 s.
     pub close: Duration,
 }
 

@@ -111,8 +111,6 @@ pub enum CloseReason {
     PeerError,
     /// We closed it and told why.
     Error(StreamError),
-    /// We closed it without a reason to complain.
-    Graceful,
     /// The connection ends and the session goes on: no `</stream:stream>` was sent.
     Unfinished,
     /// The peer did not get on with TLS in time.

@@ -46,7 +46,7 @@ use crate::sasl::ScramHash;
 use crate::scan::{Document, Element, Frame, Framer};
 use crate::stanza::Stanza;
 use crate::stream_error::{StreamError, StreamErrorCondition};
-use state::{Bound, HeaderExpected, State};
+use state::{HeaderExpected, State};
 
 const STREAM_END: &[u8] = b"</stream:stream>";
 
@@ -185,8 +185,7 @@ impl StreamCore {
     /// When [`StreamCore::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match (&self.state, &self.negotiation) {
-            (State::Closed, _) => None,
-            (State::Bound(bound), _) => bound.close_by,
+            (State::Closed | State::Bound(_), _) => None,
             (_, Some(negotiation)) => Some(negotiation.step_by.min(negotiation.end_by)),
             (_, None) => None,
         }
@@ -200,7 +199,6 @@ impl StreamCore {
         }
         self.state = match self.take_state() {
             State::TlsHandshake => self.end(CloseReason::TlsTimeout),
-            State::Bound(_) => self.end(CloseReason::Graceful),
             _ => self.fail(StreamErrorCondition::ConnectionTimeout),
         };
     }
@@ -212,26 +210,6 @@ impl StreamCore {
             // Whoever is in the middle of a handshake reads no XML.
             State::TlsHandshake => self.end(CloseReason::Error(error)),
             _ => self.fail(error),
-        };
-    }
-
-    /// Ends the stream without a complaint: `</stream:stream>`, then a short wait for the peer's own.
-    pub fn close_gracefully(&mut self, now: Instant) {
-        self.now = now;
-        self.state = match self.take_state() {
-            State::Closed => State::Closed,
-            State::TlsHandshake => self.end(CloseReason::Graceful),
-            State::Bound(bound) if bound.close_by.is_some() => State::Bound(bound),
-            State::Bound(bound) => {
-                self.send_stream_end();
-                let close_by = Some(now + self.config.negotiation.close);
-                State::Bound(Bound { close_by, ..bound })
-            }
-            _ => {
-                self.send_header_if_due();
-                self.send_stream_end();
-                self.end(CloseReason::Graceful)
-            }
         };
     }
 

@@ -8,8 +8,6 @@
 //!  HeaderExpected ──► BindExpected ──► Bound ──► Closed
 //! ```
 
-use std::time::Instant;
-
 use crate::jid::{BareJid, FullJid};
 use crate::sasl::plain::PlainMessage;
 use crate::sasl::{ClientFirst, Mechanism, ProofExpected, ScramHash};
@@ -119,6 +117,4 @@ pub(super) struct Bound {
     pub(super) jid: FullJid,
     /// Whether `<enable/>` has come, or the session was resumed.
     pub(super) stream_management: bool,
-    /// We have sent our `</stream:stream>` and wait for the peer's.
-    pub(super) close_by: Option<Instant>,
 }

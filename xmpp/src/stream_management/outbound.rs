@@ -13,7 +13,8 @@ pub struct OutboundLimits {
     pub unacked_bytes_max: usize,
     /// Stanzas after which an acknowledgement is requested at once. Default 32.
     pub request_after: usize,
-    /// How long the last stanzas of a burst wait for their request. Default 500 ms.
+    /// How long the last stanzas of a burst wait for their request; a stanza after a pause of that length brings its own.
+    /// Default 500 ms.
     pub request_within: Duration,
     /// How long the answer may take before the peer counts as gone. Default 60 s.
     pub answer_within: Duration,
@@ -83,6 +84,8 @@ pub struct Outbound<T> {
     asking: Asking,
     /// Stanzas sent since the last `<r/>`.
     unasked: usize,
+    /// When the last `<r/>` went out.
+    asked_at: Option<Instant>,
 }
 
 impl<T> Outbound<T> {
@@ -95,6 +98,7 @@ impl<T> Outbound<T> {
             bytes: 0,
             asking: Asking::No,
             unasked: 0,
+            asked_at: None,
         }
     }
 
@@ -128,6 +132,11 @@ impl<T> Outbound<T> {
                 true
             }
             Asking::Soon(_) => false,
+            // Behind it in one packet, and no timer for it.
+            Asking::No if self.is_rested(now) => {
+                self.ask(now);
+                true
+            }
             Asking::No => {
                 self.asking = Asking::Soon(now + self.limits.request_within);
                 false
@@ -168,6 +177,8 @@ impl<T> Outbound<T> {
             .sum::<usize>();
         self.asking = if self.queue.len() == newly {
             Asking::No
+        } else if self.unasked >= self.limits.request_after {
+            Asking::Soon(now)
         } else {
             Asking::Soon(now + self.limits.request_within)
         };
@@ -212,7 +223,13 @@ impl<T> Outbound<T> {
     /// Asks outside the usual rhythm, say to probe a silent connection: the caller sends `<r/>`.
     pub fn ask(&mut self, now: Instant) {
         self.unasked = 0;
+        self.asked_at = Some(now);
         self.asking = Asking::Asked(now + self.limits.answer_within);
+    }
+
+    fn is_rested(&self, now: Instant) -> bool {
+        self.asked_at
+            .is_none_or(|at| now.saturating_duration_since(at) >= self.limits.request_within)
     }
 
     /// Nothing the peer sends is read for so long: its answer can't come in earlier.
@@ -267,15 +284,11 @@ mod tests {
     fn a_pause_of_the_reader_is_no_silence_of_the_peer() {
         let begin = Instant::now();
         let mut outbound = Outbound::new(OutboundLimits::default());
-        outbound.sent(1, 10, begin).unwrap();
         // Before anything is asked there is nothing to postpone.
         outbound.postpone(9_000 * MS);
-        assert_eq!(
-            outbound.handle_timeout(begin + 500 * MS),
-            OutboundTimeout::RequestAck
-        );
+        assert!(outbound.sent(1, 10, begin).unwrap());
         outbound.postpone(9_000 * MS);
-        let due = begin + 69_500 * MS;
+        let due = begin + 69_000 * MS;
         assert_eq!(outbound.poll_timeout(), Some(due));
         assert_eq!(outbound.handle_timeout(due - MS), OutboundTimeout::Nothing);
         assert_eq!(outbound.handle_timeout(due), OutboundTimeout::PeerSilent);
@@ -340,36 +353,50 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_asks_once_and_a_lone_stanza_soon() {
+    fn a_burst_asks_at_its_beginning_in_its_middle_and_soon_after_its_end() {
         let now = Instant::now();
         let mut outbound = Outbound::new(OutboundLimits::default());
-        let asked: Vec<bool> = (0..100)
-            .map(|item| outbound.sent(item, 1, now).unwrap())
-            .collect();
-        assert_eq!(asked.iter().filter(|asked| **asked).count(), 1);
-        assert!(asked[31]);
-        assert_eq!(outbound.acked(32, now).unwrap().len(), 32);
-        assert_eq!(
-            outbound.handle_timeout(now + 499 * MS),
-            OutboundTimeout::Nothing
-        );
-        assert_eq!(
-            outbound.handle_timeout(now + 500 * MS),
-            OutboundTimeout::RequestAck
-        );
-        assert_eq!(
-            outbound.handle_timeout(now + 500 * MS),
-            OutboundTimeout::Nothing
-        );
-        assert_eq!(outbound.acked(100, now + 600 * MS).unwrap().len(), 68);
+        let send = |outbound: &mut Outbound<u32>, items: std::ops::Range<u32>| {
+            let asked = items.filter(|item| outbound.sent(*item, 1, now).unwrap());
+            asked.collect::<Vec<_>>()
+        };
+        assert_eq!(send(&mut outbound, 0..20), [0]);
+        assert_eq!(outbound.acked(1, now).unwrap().len(), 1);
+        assert_eq!(send(&mut outbound, 20..100), [32], "32 after the first");
+        // Meanwhile as many came again as are asked about at once.
+        assert_eq!(outbound.acked(33, now).unwrap().len(), 32);
+        assert_eq!(outbound.handle_timeout(now), OutboundTimeout::RequestAck);
+        assert_eq!(send(&mut outbound, 100..105), []);
+        assert_eq!(outbound.acked(100, now).unwrap().len(), 67);
+        let soon = now + 500 * MS;
+        assert_eq!(outbound.handle_timeout(soon - MS), OutboundTimeout::Nothing);
+        assert_eq!(outbound.handle_timeout(soon), OutboundTimeout::RequestAck);
+        assert_eq!(outbound.handle_timeout(soon), OutboundTimeout::Nothing);
+        assert_eq!(outbound.acked(105, soon).unwrap().len(), 5);
         assert_eq!(outbound.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_stanza_after_a_pause_brings_its_request() {
+        let now = Instant::now();
+        let mut outbound = Outbound::new(OutboundLimits::default());
+        let mut check = |at: u32, item: u32, asks: bool| {
+            let at = now + at * MS;
+            assert_eq!(outbound.sent(item, 1, at), Ok(asks), "{item}");
+            assert_eq!(outbound.acked(item, at).unwrap().len(), 1);
+        };
+        check(0, 1, true);
+        check(499, 2, false);
+        check(500, 3, true);
+        check(600, 4, false);
+        check(9_000, 5, true);
     }
 
     #[test]
     fn a_silent_peer_is_noticed() {
         let now = Instant::now();
-        let mut outbound = outbound(1);
-        outbound.ask(now);
+        let mut outbound = Outbound::new(OutboundLimits::default());
+        assert!(outbound.sent(1, 10, now).unwrap());
         assert_eq!(
             outbound.handle_timeout(now + 59_999 * MS),
             OutboundTimeout::Nothing

@@ -217,36 +217,6 @@ fn the_server_closes_with_an_error() {
 }
 
 #[test]
-fn a_graceful_close_waits_a_moment_for_the_peer() {
-    let mut peer = Peer::tls_at(Stage::Bound);
-    peer.core.close_gracefully(peer.now);
-    assert_eq!(peer.drain(), "</stream:stream>");
-    assert_eq!(
-        peer.send("<message><body>late</body></message>"),
-        "[stanza message ]"
-    );
-    assert_eq!(peer.send("</stream:stream>"), "[close]");
-    assert_eq!(peer.closed, Some(CloseReason::ByPeer));
-
-    let mut peer = Peer::tls_at(Stage::Bound);
-    peer.core.close_gracefully(peer.now);
-    peer.core.close_gracefully(peer.now);
-    assert_eq!(peer.drain(), "</stream:stream>");
-    assert_eq!(peer.wait(Duration::from_secs(5)), "[close]");
-    assert_eq!(peer.closed, Some(CloseReason::Graceful));
-
-    let mut peer = Peer::tls_at(Stage::Bound);
-    peer.core.close_gracefully(peer.now);
-    peer.drain();
-    assert_eq!(peer.send("<x>"), "");
-    assert_eq!(
-        peer.send("</y>"),
-        "[close]",
-        "no error follows the end of our stream"
-    );
-}
-
-#[test]
 fn an_unfinished_stream_is_not_closed_in_xml() {
     let mut peer = Peer::tls_at(Stage::Bound);
     peer.core.close_unfinished();
