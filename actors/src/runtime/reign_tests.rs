@@ -1,6 +1,8 @@
 //! What a change of owner must not cost: words that were never told, and what waits while the log has no room.
 
 use bytes::Bytes;
+use cluster::link::protocol::{AttachPart, Up};
+use cluster::node_id::Epoch;
 use cluster::recent_effects::Untold;
 use messaging::command::{Answer, Command};
 use messaging::room::command::{RoomAction, RoomCommand};
@@ -302,5 +304,31 @@ async fn an_occupant_who_has_joined_again_is_not_put_out_a_minute_later() {
     })
     .await;
     assert_eq!(inside(), ["alice"]);
+    node.stop().await;
+}
+
+/// An owner that took any incarnation for a node's newest life took nothing of the node's true lives after that.
+#[actix::test]
+async fn an_incarnation_from_nowhere_shuts_nobody_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(settings(folder.path())).await.unwrap();
+    until("the node is ready", || node.ready().is_ready()).await;
+    let fabric = &node.inner.fabric;
+    let alice = bare("alice@localhost");
+    let owner = Owner::of(fabric, "alice@localhost");
+    let attach = AttachPart {
+        incarnation: u64::MAX,
+        attempt: 1,
+        last: true,
+        ..AttachPart::default()
+    };
+    let up = ToOwner::Up {
+        from: fabric.node,
+        epoch: Epoch(owner.epoch().unwrap()),
+        up: Box::new(Up::Attach(attach)),
+    };
+    owner.tell(up).await;
+    let answer = propose(fabric, &alice, Command::Nothing).await;
+    assert!(matches!(answer, Outcome::Answered(_)), "{answer:?}");
     node.stop().await;
 }
