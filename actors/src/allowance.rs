@@ -1,5 +1,6 @@
 //! What a user may ask of others in how little time: rooms entered, subscriptions requested, people written to for the
-//! first time. More is refused with `resource-constraint` of type `wait`, and surely not done.
+//! first time. More is refused with `resource-constraint` of type `wait`, and surely not done. The same for how long the
+//! links, which others need too, wait for a user's sessions to take what is due to them (`link::pacing`).
 //!
 //! It is counted by account, all sessions on this node together, and outlives them: whoever logs in anew has no more. It
 //! is kept in this node's memory alone, so that another node begins afresh.
@@ -7,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use xmpp::jid::{BareJid, Jid};
 use xmpp::shaper::{Bucket, Pace};
@@ -27,6 +28,11 @@ pub struct UserPaces {
 /// Recipients of one user that are remembered; whoever comes after that many others is new again.
 const KNOWN_MAX: usize = 256;
 
+/// Turns for which links may wait for the sessions of one account at once, and how long one takes to come back. A turn takes
+/// 10 ms, so an account holds links up for six seconds, and for a tenth of the time in the long run.
+const WAITS_MAX: u64 = 600;
+const WAIT_BACK: Duration = Duration::from_millis(100);
+
 /// Users kept before it is looked for the first time who has all of his allowance again.
 const SWEEP_MIN: usize = 1_024;
 
@@ -36,6 +42,7 @@ struct Allowance {
     joins: Bucket,
     subscriptions: Bucket,
     new_recipients: Bucket,
+    waits: Bucket,
     /// Those written to last, the oldest first, by their hashes.
     known: VecDeque<u64>,
 }
@@ -57,7 +64,8 @@ impl Allowance {
 
     /// Forgotten, it would be the same but for the recipients, of whom as many may be new again.
     fn is_full(&self, now: Instant) -> bool {
-        let buckets = [&self.joins, &self.subscriptions, &self.new_recipients];
+        let asked = [&self.joins, &self.subscriptions, &self.new_recipients];
+        let buckets = asked.into_iter().chain([&self.waits]);
         buckets.into_iter().all(|bucket| bucket.is_full(now))
     }
 }
@@ -73,6 +81,7 @@ struct Users {
 #[derive(Debug)]
 pub struct Allowances {
     paces: UserPaces,
+    waits: Option<Pace>,
     hashes: RandomState,
     users: Mutex<Users>,
 }
@@ -82,6 +91,7 @@ impl Allowances {
     pub fn new(paces: UserPaces) -> Allowances {
         Allowances {
             paces,
+            waits: Pace::new(1, WAIT_BACK, WAITS_MAX),
             hashes: RandomState::new(),
             users: Mutex::new(Users {
                 users: HashMap::new(),
@@ -112,6 +122,13 @@ impl Allowances {
         let recipient = self.hashes.hash_one(recipient.bare_str());
         self.of(user, self.paces.new_recipients, now, |allowance, pace| {
             allowance.write_to(pace, recipient, now)
+        })
+    }
+
+    /// Whether a link may wait one turn more for a session of this user; if so, he has one less.
+    pub fn wait(&self, user: &BareJid, now: Instant) -> bool {
+        self.of(user, self.waits, now, |allowance, pace| {
+            allowance.waits.take(pace, 1, now)
         })
     }
 
@@ -150,8 +167,6 @@ pub fn too_fast(what: &str) -> StanzaError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const S: Duration = Duration::from_secs(1);
@@ -222,6 +237,32 @@ mod tests {
         assert_eq!(allowance.new_recipients, spent);
         assert!(allowance.write_to(&pace, 0, now));
         assert_ne!(allowance.new_recipients, spent);
+    }
+
+    /// Each login made the links wait anew: whoever read slowly and came back held others up for as long as he liked.
+    #[test]
+    fn links_wait_for_an_account_and_not_anew_for_each_of_its_sessions() {
+        let (allowances, began) = (allowances(2), Instant::now());
+        let (romeo, juliet) = (user("romeo"), user("juliet"));
+        // So many turns are wanted at so many ms, and so many are given.
+        let check = |user: &BareJid, ms: u64, wanted: u64, expect: u64| {
+            let now = began + Duration::from_millis(ms);
+            let given = (0..wanted).filter(|_| allowances.wait(user, now)).count();
+            assert_eq!(given as u64, expect, "{user} at {ms} ms");
+        };
+        check(&romeo, 0, 400, 400);
+        check(&romeo, 0, 400, 200);
+        check(&romeo, 99, 10, 0);
+        check(&romeo, 100, 10, 1);
+        check(&romeo, 1_100, 300, 10);
+        check(&juliet, 1_100, 300, 300);
+        // In the long run a tenth of the time.
+        for second in 2..=60 {
+            check(&romeo, second * 1_000 + 100, 100, 10);
+        }
+        check(&romeo, 60_100 + 600 * 100, 700, 600);
+        // Of other things nobody has less for it.
+        assert!(allowances.join(&romeo, began));
     }
 
     #[test]

@@ -37,10 +37,11 @@ impl Claim {
         let mut place = Context::new();
         place.set_mailbox_capacity(SessionActor::MAILBOX);
         let bytes_max = fabric.settings.client.outgoing_bytes_max;
+        let mailbox = SessionMailbox::new(place.address(), bytes_max).of(key.jid.bare());
         let mut claim = Claim {
             fabric: Arc::clone(fabric),
             key,
-            mailbox: Arc::new(SessionMailbox::new(place.address(), bytes_max)),
+            mailbox: Arc::new(mailbox),
             place: Some(place),
         };
         match claim.ask().await {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use cluster::gossip::shell::Gossiper;
 use cluster::link::protocol::{Across, Down, RouteKind, Up};
 use cluster::machine::Replica;
+use cluster::meta::MetaState;
 use cluster::node_id::{Epoch, Incarnation, NodeId, PartitionId};
 use cluster::raft::GroupHandle;
 use cluster::transport::{Frame, Lane, SendError, Transport};
@@ -56,6 +57,8 @@ pub struct Fabric {
     pub node: NodeId,
     /// This life of it.
     pub incarnation: Incarnation,
+    /// What the meta group has decided, as far as this node's replica has heard.
+    pub meta: Arc<Mutex<MetaState>>,
     /// Which partition a key belongs to.
     pub table: PartitionTable,
     /// The partitions by number.
@@ -97,6 +100,8 @@ pub struct FabricParts {
     pub node: NodeId,
     /// See [`Fabric::incarnation`].
     pub incarnation: Incarnation,
+    /// See [`Fabric::meta`].
+    pub meta: Arc<Mutex<MetaState>>,
     /// See [`Fabric::table`].
     pub table: PartitionTable,
     /// See [`Fabric::partitions`].
@@ -119,6 +124,7 @@ impl Fabric {
         let FabricParts {
             node,
             incarnation,
+            meta,
             table,
             partitions,
             transport,
@@ -133,6 +139,7 @@ impl Fabric {
         Arc::new(Fabric {
             node,
             incarnation,
+            meta,
             table,
             partitions,
             transport,
@@ -168,6 +175,12 @@ impl Fabric {
     /// below that of entries before, which then counts. 0: no other clock was heard of yet.
     pub fn time_ms(&self) -> u64 {
         self.gossip.time_ms(self.settings.members.len() == 1)
+    }
+
+    /// Whether a node has begun this life; an incarnation from nowhere would shut out all that the node is given later.
+    pub fn has_begun(&self, node: NodeId, life: Incarnation) -> bool {
+        let meta = self.meta.lock().unwrap_or_else(PoisonError::into_inner);
+        meta.has_begun(node, life)
     }
 
     /// The partition of a key.

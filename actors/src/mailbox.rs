@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use actix::{Addr, Message};
 use cluster::link::protocol::AskReply;
 use messaging::query::Reply;
+use xmpp::jid::BareJid;
 use xmpp::stream_error::StreamErrorCondition;
 
 use crate::link::Outcome;
@@ -67,6 +68,8 @@ struct Waiting {
 
 /// A session's mailbox, shared by all who deliver to it.
 pub struct SessionMailbox {
+    /// Whose session it is.
+    account: Option<BareJid>,
     addr: Addr<SessionActor>,
     waiting: Mutex<Waiting>,
     bytes_max: usize,
@@ -86,6 +89,7 @@ impl SessionMailbox {
     /// `bytes_max`: bytes that may be due to the client before links wait for it.
     pub fn new(addr: Addr<SessionActor>, bytes_max: usize) -> SessionMailbox {
         SessionMailbox {
+            account: None,
             addr,
             waiting: Mutex::default(),
             bytes_max,
@@ -95,6 +99,19 @@ impl SessionMailbox {
             held: AtomicUsize::new(0),
             doomed: OnceLock::new(),
         }
+    }
+
+    /// Names the account: links wait only so long for all its sessions together.
+    pub fn of(self, account: BareJid) -> SessionMailbox {
+        SessionMailbox {
+            account: Some(account),
+            ..self
+        }
+    }
+
+    /// Whose session it is, if that was said.
+    pub fn account(&self) -> Option<&BareJid> {
+        self.account.as_ref()
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {

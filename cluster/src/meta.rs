@@ -148,6 +148,12 @@ impl MetaState {
         Ok(rows)
     }
 
+    /// Whether this life of a node has begun, as far as this replica has heard. A life that a later one has followed counts:
+    /// a start entry that was proposed twice may be followed by itself.
+    pub fn has_begun(&self, node: NodeId, life: Incarnation) -> bool {
+        self.starts.get(&node).is_some_and(|last| life <= *last)
+    }
+
     fn apply(&mut self, index: u64, entry: MetaEntry) {
         match entry {
             MetaEntry::PoolCreated { digest } => {
@@ -255,6 +261,27 @@ mod tests {
     impl Record for Samples {
         const VERSION: u8 = StoredMetaEntry::VERSION;
         const NAME: &'static str = "meta-entries";
+    }
+
+    #[test]
+    fn a_life_has_begun_when_its_entry_is_applied() {
+        let mut state = MetaState::default();
+        state.apply(7, MetaEntry::NodeStarted { node: NodeId(3) });
+        let check = |state: &MetaState, node, life, expect| {
+            assert_eq!(
+                state.has_begun(NodeId(node), Incarnation(life)),
+                expect,
+                "{node}: {life}"
+            );
+        };
+        check(&state, 3, 7, true);
+        check(&state, 3, 8, false);
+        check(&state, 3, u64::MAX, false);
+        check(&state, 2, 7, false);
+        state.apply(9, MetaEntry::NodeStarted { node: NodeId(3) });
+        check(&state, 3, 8, true);
+        check(&state, 3, 9, true);
+        check(&state, 3, 10, false);
     }
 
     #[test]

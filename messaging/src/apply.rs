@@ -3,7 +3,7 @@
 //! Invariants: it reads only this partition's state and the entry; it is deterministic; every admitted proposal gets
 //! exactly one answer; a proposal of an ended incarnation or epoch changes nothing.
 
-use xmpp::jid::{FullJid, Jid};
+use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::stanza::Stanza;
 use xmpp::stanza_error::{Condition, StanzaError};
 
@@ -69,8 +69,18 @@ impl Context<'_> {
     }
 
     /// Asks for something to be done for a user's sessions.
-    pub fn user_effect(&mut self, user: &xmpp::jid::BareJid, effect: UserEffect) {
+    pub fn user_effect(&mut self, user: &BareJid, effect: UserEffect) {
         self.effects.push(Effect::User(user.clone(), effect));
+    }
+
+    /// Whether a client's command may put an effect on each of these keys into the outbox; asked before anything is done.
+    pub fn outbox_has_room<'k>(
+        &self,
+        state: &mut State,
+        targets: impl IntoIterator<Item = &'k BareJid>,
+    ) -> bool {
+        let targets = targets.into_iter();
+        state.outbox_has_room(targets.map(|target| self.table.partition_of(target)))
     }
 
     /// Puts an effect on another key into the outbox.
@@ -237,7 +247,7 @@ fn apply_command(state: &mut State, ctx: &mut Context<'_>, command: Command) -> 
             sequence,
             refused,
         } => {
-            if let Some(entry) = state.outbox.remove(&(partition, sequence)) {
+            if let Some(entry) = state.take_outbox((partition, sequence)) {
                 follow_answer(state, ctx, entry, refused.map(|error| *error));
             }
             Answer::Done { seq: 0 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use xmpp::jid::{BareJid, FullJid, Jid};
 
 use crate::link_record::{LinkOrigin, LinkRecord};
-use crate::outbox::{OutboxEntry, OutboxKey};
+use crate::outbox::{OutboxEntry, OutboxKey, OutboxLoads};
 use crate::room::forget::RemovedAccount;
 use crate::room::state::{AffiliationRecord, Occupant, RoomRecord};
 use crate::room::views::RoomViews;
@@ -47,6 +47,8 @@ macro_rules! tables {
             $($(#[$doc])* pub $name: Table<$key, $value>,)*
             /// Pictures of who is in each room, made from `occupants`; neither replicated nor stored.
             pub room_views: RoomViews,
+            /// How full the ways of `outbox` are; neither replicated nor stored.
+            pub outbox_loads: OutboxLoads,
         }
 
         impl State {

@@ -4,10 +4,11 @@
 //! then delivers nothing until the sessions concerned have room again; what comes meanwhile waits in its own mailbox, and
 //! what finds no place there is brought by the next attachment. Invariant: a session is ended as slow only if more was
 //! due to it than may be, and its socket took nothing for [`STALL_TURNS`], or it has made links wait for
-//! [`HOLD_TURNS`] without ever taking all that was due. One client can't hold up a link for longer.
+//! [`HOLD_TURNS`] without ever taking all that was due, or its account's sessions together have used up the turns that
+//! an account has ([`crate::allowance`]). One client can't hold up a link for longer, and logging in again gives no more.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use xmpp::stream_error::StreamErrorCondition;
@@ -24,6 +25,10 @@ const STALL_TURNS: usize = 100;
 
 /// Turns for which links may wait for a session in all, until nothing is due to it.
 const HOLD_TURNS: usize = 300;
+
+#[cfg(test)]
+#[path = "pacing_account_tests.rs"]
+mod account_tests;
 
 /// A session that a link waits for.
 struct Waited {
@@ -69,11 +74,25 @@ impl Waited {
     }
 }
 
-/// Waits until each has room; gives those that are slow.
-async fn wait_for(crowded: Vec<Arc<SessionMailbox>>) -> Vec<Arc<SessionMailbox>> {
+/// Waits until each has room; gives those that are slow. `has_turn`: whether its account has a turn left for it.
+async fn wait_for(
+    crowded: Vec<Arc<SessionMailbox>>,
+    has_turn: impl Fn(&SessionMailbox) -> bool,
+) -> Vec<Arc<SessionMailbox>> {
     let mut waited: Vec<Waited> = crowded.into_iter().map(Waited::new).collect();
     let mut slow = Vec::new();
-    while !waited.is_empty() {
+    loop {
+        waited.retain(|Waited { mailbox, .. }| {
+            let is_over = mailbox.doomed().is_some() || mailbox.has_room();
+            let waits = is_over || has_turn(mailbox);
+            if !waits {
+                slow.push(Arc::clone(mailbox));
+            }
+            waits
+        });
+        if waited.is_empty() {
+            return slow;
+        }
         tokio::time::sleep(TURN).await;
         waited.retain_mut(|waited| match waited.turn() {
             Turn::Wait => true,
@@ -84,7 +103,6 @@ async fn wait_for(crowded: Vec<Arc<SessionMailbox>>) -> Vec<Arc<SessionMailbox>>
             }
         });
     }
-    slow
 }
 
 impl LinkActor {
@@ -101,7 +119,14 @@ impl LinkActor {
         if crowded.is_empty() {
             return;
         }
-        let waited = wait_for(crowded).into_actor(self).map(|slow, actor, ctx| {
+        let fabric = Arc::clone(&self.fabric);
+        let has_turn = move |mailbox: &SessionMailbox| {
+            let now = Instant::now();
+            let account = mailbox.account();
+            account.is_none_or(|account| fabric.allowances.wait(account, now))
+        };
+        let waited = wait_for(crowded, has_turn).into_actor(self);
+        let waited = waited.map(|slow, actor, ctx| {
             actor.survive(ctx, |actor, ctx| {
                 for mailbox in slow {
                     actor.cut(&mailbox);

@@ -20,6 +20,7 @@ mod held_back;
 mod nodes;
 mod once_again;
 mod reign;
+mod unclaimed;
 mod up;
 
 use std::cell::RefCell;
@@ -60,6 +61,9 @@ pub enum ToOwner {
     /// From here to the next reign nothing is told to anybody: what an owner leaves behind that dies at this moment.
     #[cfg(test)]
     FallSilent,
+    /// Looks who is still unclaimed after this time, as if it had passed.
+    #[cfg(test)]
+    RemoveUnclaimedIn(Duration),
     /// The effect queue was empty and is no longer.
     News,
     /// The group's leadership has changed.
@@ -398,6 +402,8 @@ impl OwnerActor {
             }
             #[cfg(test)]
             ToOwner::FallSilent => self.silent = true,
+            #[cfg(test)]
+            ToOwner::RemoveUnclaimedIn(after) => self.remove_unclaimed(Instant::now() + after),
             #[cfg(test)]
             ToOwner::Panic => panic!("made to panic"),
             #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Nodes: what they attach, and what becomes of what a dead one held.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use actix::Context;
@@ -8,11 +8,10 @@ use cluster::link::protocol::{AttachRoom, AttachUser};
 use cluster::node_id::NodeId;
 use messaging::command::Command;
 use messaging::room::command::{RoomAction, RoomCommand};
-use messaging::state::State;
 use messaging::user::publication::SessionKey;
 use xmpp::jid::{BareJid, FullJid};
 
-use super::reign::Unclaimed;
+use super::unclaimed::{held_by, judge};
 use super::{FromKey, OwnerActor};
 use crate::publication::ToPublication;
 use crate::room::{RoomScene, ToRoom};
@@ -70,9 +69,6 @@ impl OwnerActor {
         } = room;
         let scene = self.catch_up(ctx, |state| RoomScene::of(state, &room, cursor));
         if let Some(reign) = &mut self.reign {
-            reign.unclaimed.retain(|unclaimed| {
-                unclaimed.room != room || !occupants.contains(&unclaimed.occupant.0)
-            });
             let seen = (cursor, occupants.iter().cloned().collect());
             reign
                 .attaching_rooms
@@ -98,33 +94,12 @@ impl OwnerActor {
         let named = reign.attaching.remove(&node).unwrap_or_default();
         let seen = reign.attaching_rooms.remove(&node).unwrap_or_default();
         let due = Instant::now() + UNCLAIMED_AFTER;
-        let mut unseen: BTreeMap<BareJid, u64> = BTreeMap::new();
-        for Held {
-            room,
-            jid,
-            life,
-            joined,
-        } in held
-        {
-            let claimed = match seen.get(&room) {
-                Some((cursor, occupants)) => occupants.contains(&jid) || joined > *cursor,
-                // A former life's: its client knows nothing of it.
-                None if life < incarnation => false,
-                None => {
-                    // The join was committed and the node never heard of it: it hears now.
-                    let from = unseen.entry(room.clone()).or_insert(u64::MAX);
-                    *from = joined.saturating_sub(1).min(*from);
-                    true
-                }
-            };
-            // A node that starts anew has none of its old sessions; those of its present life it has named.
-            if life < incarnation || !claimed {
-                reign.unclaimed.push(Unclaimed {
-                    room,
-                    occupant: (jid, node.0, life),
-                    due,
-                });
-            }
+        let judgement = judge(held, &seen, incarnation);
+        for stay in &judgement.claimed {
+            reign.unclaimed.claimed(stay);
+        }
+        for stay in judgement.unclaimed {
+            reign.unclaimed.push(stay, due);
         }
         let rooms: Vec<_> = reign
             .rooms
@@ -135,7 +110,7 @@ impl OwnerActor {
         for room in rooms {
             self.tell_room(&room, ToRoom::NodeAttached(node));
         }
-        for (room, cursor) in unseen {
+        for (room, cursor) in judgement.unseen {
             let scene = self.catch_up(ctx, |state| RoomScene::of(state, &room, cursor));
             let occupants = Vec::new();
             self.tell_room(
@@ -263,38 +238,30 @@ impl OwnerActor {
         let held = held_by(&self.place().replica.state(), node);
         let Some(reign) = &mut self.reign else { return };
         tracing::info!(partition = %self.partition, %node, "a node is gone; its sessions end");
-        for Held {
-            room, jid, life, ..
-        } in held
-        {
-            reign.unclaimed.push(Unclaimed {
-                room,
-                occupant: (jid, node.0, life),
-                due: now + UNCLAIMED_AFTER,
-            });
+        for stay in held {
+            reign.unclaimed.push(stay, now + UNCLAIMED_AFTER);
         }
         for user in reign.publications.keys().cloned().collect::<Vec<_>>() {
             self.tell_publication(&user, false, ToPublication::NodeWithout(node));
         }
     }
 
-    fn remove_unclaimed(&mut self, now: Instant) {
+    pub(super) fn remove_unclaimed(&mut self, now: Instant) {
         let Some(reign) = &mut self.reign else { return };
-        let mut due: BTreeMap<BareJid, Vec<(FullJid, u64, u64)>> = BTreeMap::new();
-        reign.unclaimed.retain(|unclaimed| {
-            if unclaimed.due > now {
-                return true;
-            }
-            due.entry(unclaimed.room.clone())
-                .or_default()
-                .push(unclaimed.occupant.clone());
-            false
-        });
-        for (room, occupants) in due {
-            let Some((by, _, _)) = occupants.first().cloned() else {
+        let replica = &self.fabric.partitions[usize::from(self.partition.0)].replica;
+        let due = {
+            let state = replica.state();
+            reign.unclaimed.take_due(now, |stay| stay.goes_on(&state))
+        };
+        for (room, stays) in due {
+            let Some(by) = stays.first().map(|stay| stay.jid.clone()) else {
                 continue;
             };
-            let action = RoomAction::RemoveUnclaimed { occupants };
+            let occupants = stays.into_iter();
+            let occupants = occupants.map(|stay| (stay.jid, stay.node, stay.life));
+            let action = RoomAction::RemoveUnclaimed {
+                occupants: occupants.collect(),
+            };
             self.propose_own(Command::Room(RoomCommand {
                 room,
                 by,
@@ -339,26 +306,4 @@ impl OwnerActor {
             } => self.end_idle(&user, &publication, handled),
         }
     }
-}
-
-/// An occupant whose session a node holds.
-struct Held {
-    room: BareJid,
-    jid: FullJid,
-    life: u64,
-    joined: u64,
-}
-
-fn held_by(state: &State, node: NodeId) -> Vec<Held> {
-    let on_node = state
-        .occupants
-        .iter()
-        .filter(|(_, occupant)| occupant.node == node.0);
-    let held = on_node.map(|((room, jid), occupant)| Held {
-        room: room.clone(),
-        jid: jid.clone(),
-        life: occupant.incarnation,
-        joined: occupant.joined,
-    });
-    held.collect()
 }

@@ -20,6 +20,7 @@ use xmpp::jid::{BareJid, FullJid};
 use super::batch::{FULL_MAX, Refused};
 use super::followers::Followers;
 use super::held_back::HeldBack;
+use super::unclaimed::{Seen, Unclaimed};
 use super::{CLAIM_WAIT, CLAIM_WAIT_MAX, OwnerActor};
 use crate::mailbox::Backlog;
 use crate::publication::{PublicationActor, ToPublication};
@@ -43,9 +44,9 @@ pub(super) struct Reign {
     /// Users of an attachment under way, by node: who was named in it.
     pub(super) attaching: HashMap<NodeId, HashSet<BareJid>>,
     /// Rooms of an attachment under way, by node: cursor and occupants.
-    pub(super) attaching_rooms: HashMap<NodeId, HashMap<BareJid, (u64, HashSet<FullJid>)>>,
+    pub(super) attaching_rooms: HashMap<NodeId, Seen>,
     /// Occupants that their node did not claim: removed at the given time.
-    pub(super) unclaimed: Vec<Unclaimed>,
+    pub(super) unclaimed: Unclaimed,
     /// Nodes that have to attach again and could not be told yet.
     pub(super) reattach: HashSet<NodeId>,
     /// Since when each node that isn't attached has been so.
@@ -55,13 +56,6 @@ pub(super) struct Reign {
     pub(super) began: Instant,
     pub(super) held_back: HeldBack,
     pub(super) followers: Followers,
-}
-
-/// An occupant whose node doesn't know it, or is gone.
-pub(super) struct Unclaimed {
-    pub(super) room: BareJid,
-    pub(super) occupant: (FullJid, u64, u64),
-    pub(super) due: Instant,
 }
 
 impl OwnerActor {
@@ -159,7 +153,7 @@ impl OwnerActor {
             cursors_due: None,
             attaching: HashMap::new(),
             attaching_rooms: HashMap::new(),
-            unclaimed: Vec::new(),
+            unclaimed: Unclaimed::default(),
             reattach: HashSet::new(),
             unattached: HashMap::new(),
             mourned: HashSet::new(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix::Context;
 use cluster::link::protocol::{Across, Ask, Delivery, Down, Publish, Up};
 use cluster::link::target::TargetAction;
-use cluster::node_id::{Epoch, NodeId};
+use cluster::node_id::{Epoch, Incarnation, NodeId};
 use messaging::link_record::LinkOrigin;
 use messaging::user::publication::SessionEvent;
 use xmpp::jid::{BareJid, FullJid};
@@ -26,16 +26,26 @@ impl OwnerActor {
                 .map(|reign| (fabric.node, reign.epoch))
                 .or_else(|| fabric.owner(self.partition));
             let hint = hint.filter(|(_, known)| *known > epoch);
-            if let Err(error) =
-                fabric.send_down(from, self.partition, epoch, &Down::NotOwner { hint })
-            {
-                tracing::debug!(%error, %from, "a node could not be told that this is not the owner");
-            }
-            return;
+            return self.tell_not_owner(from, epoch, hint);
         };
+        // A node that proves to be a member says by itself which life it is in. This replica may have yet to hear of it.
+        if let Up::Attach(part) = &up
+            && !fabric.has_begun(from, Incarnation(part.incarnation))
+        {
+            tracing::debug!(partition = %self.partition, %from, incarnation = part.incarnation, "a node attaches in a life that is not known here");
+            return self.tell_not_owner(from, epoch, None);
+        }
         let replica = &fabric.partitions[usize::from(self.partition.0)].replica;
         let record = |origin: LinkOrigin| replica.state().links.get(&origin).cloned();
         reign.target.handle_up(from, up, &record);
+    }
+
+    /// The node tries again, there or here.
+    fn tell_not_owner(&self, to: NodeId, epoch: Epoch, hint: Option<(NodeId, Epoch)>) {
+        let down = Down::NotOwner { hint };
+        if let Err(error) = self.fabric.send_down(to, self.partition, epoch, &down) {
+            tracing::debug!(%error, %to, "a node could not be told that this is not the owner");
+        }
     }
 
     pub(super) fn target_action(&mut self, action: TargetAction, ctx: &mut Context<Self>) {

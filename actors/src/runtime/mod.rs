@@ -18,14 +18,15 @@ mod reign_tests;
 pub(crate) mod stage;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::Actor;
 use actix_rt::Arbiter;
 use cluster::gossip::shell::Gossiper;
 use cluster::machine::Replica;
+use cluster::meta::MetaState;
 use cluster::node_id::{Group, Incarnation, NodeId, PartitionId};
 use cluster::raft::{Groups, GroupsError};
 use cluster::replica_hash::ReplicaHash;
@@ -226,7 +227,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         replicas,
         &groups,
         (&transport, &gossip),
-        life,
+        (life, meta),
     );
     let arbiters: Vec<Arbiter> = (0..arbiter_count).map(|_| Arbiter::new()).collect();
     start_actors(&fabric, &arbiters);
@@ -437,7 +438,7 @@ fn make_fabric(
     replicas: Vec<Arc<Replica>>,
     groups: &Groups,
     (transport, gossip): (&Transport, &Arc<Gossiper>),
-    incarnation: Incarnation,
+    (incarnation, meta): (Incarnation, Arc<Mutex<MetaState>>),
 ) -> Arc<Fabric> {
     let places = replicas.into_iter().filter_map(|replica| {
         let id = replica.surroundings.partition;
@@ -455,6 +456,7 @@ fn make_fabric(
     Fabric::new(FabricParts {
         node,
         incarnation,
+        meta,
         table,
         partitions,
         transport,

@@ -1,10 +1,14 @@
 //! What a change of owner must not cost: words that were never told, and what waits while the log has no room.
 
 use bytes::Bytes;
+use cluster::link::protocol::{AttachPart, Up};
+use cluster::node_id::Epoch;
 use cluster::recent_effects::Untold;
-use messaging::command::Command;
+use messaging::command::{Answer, Command};
+use messaging::room::command::{RoomAction, RoomCommand};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use xmpp::stanza::{Stanza, StanzaKind};
 
 use super::stage::{WAIT, settings, until};
 use super::*;
@@ -232,5 +236,99 @@ async fn what_finds_no_room_waits_and_the_reign_goes_on() {
         assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
     }
     assert_eq!(owner.epoch(), before, "one reign");
+    node.stop().await;
+}
+
+/// Of two occupants whose session is gone one comes back and joins again: only the other is put out.
+#[actix::test]
+async fn an_occupant_who_has_joined_again_is_not_put_out_a_minute_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(settings(folder.path())).await.unwrap();
+    until("the node is ready", || node.ready().is_ready()).await;
+    let fabric = &node.inner.fabric;
+    let room = bare("den@conference.localhost");
+    let owner = Owner::of(fabric, "den@conference.localhost");
+    // Of a former life of the node, so that its attachments never claim them.
+    let join = |name: &str| {
+        let action = RoomAction::Join {
+            nick: name.to_owned(),
+            presence: Stanza::new(StanzaKind::Presence),
+            password: None,
+            history: Default::default(),
+            node: fabric.node.0,
+            incarnation: fabric.incarnation.0 - 1,
+            session: 1,
+        };
+        let command = RoomCommand {
+            room: room.clone(),
+            by: bare(&format!("{name}@localhost"))
+                .with_resource("pc")
+                .unwrap(),
+            account: 0,
+            action,
+        };
+        propose(fabric, &room, Command::Room(command))
+    };
+    let inside = || {
+        let place = &fabric.partitions[usize::from(owner.partition.0)];
+        let state = place.replica.state();
+        let occupants = state.occupants.iter();
+        let nicks = occupants.map(|(_, occupant)| occupant.nick.clone());
+        nicks.collect::<Vec<_>>()
+    };
+    for (name, configures) in [("alice", true), ("bob", false)] {
+        assert!(matches!(join(name).await, Outcome::Answered(_)));
+        if configures {
+            let command = RoomCommand {
+                room: room.clone(),
+                by: bare("alice@localhost").with_resource("pc").unwrap(),
+                account: 0,
+                action: RoomAction::Configure {
+                    fields: Default::default(),
+                },
+            };
+            let answer = propose(fabric, &room, Command::Room(command)).await;
+            assert!(matches!(answer, Outcome::Answered(Answer::Done { .. })));
+        }
+    }
+    assert_eq!(inside(), ["alice", "bob"]);
+    let before = owner.epoch();
+    owner.tell(ToOwner::Panic).await;
+    until("another reign", || owner.epoch() > before).await;
+    // Answered by the next owner, hence after the node has attached to it.
+    assert!(matches!(join("alice").await, Outcome::Answered(_)));
+    let minute = std::time::Duration::from_secs(61);
+    owner.tell(ToOwner::RemoveUnclaimedIn(minute)).await;
+    until("who did not come back is put out", || {
+        inside() == ["alice"] || inside().is_empty()
+    })
+    .await;
+    assert_eq!(inside(), ["alice"]);
+    node.stop().await;
+}
+
+/// An owner that took any incarnation for a node's newest life took nothing of the node's true lives after that.
+#[actix::test]
+async fn an_incarnation_from_nowhere_shuts_nobody_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(settings(folder.path())).await.unwrap();
+    until("the node is ready", || node.ready().is_ready()).await;
+    let fabric = &node.inner.fabric;
+    let alice = bare("alice@localhost");
+    let owner = Owner::of(fabric, "alice@localhost");
+    let attach = AttachPart {
+        incarnation: u64::MAX,
+        attempt: 1,
+        last: true,
+        ..AttachPart::default()
+    };
+    let up = ToOwner::Up {
+        from: fabric.node,
+        epoch: Epoch(owner.epoch().unwrap()),
+        up: Box::new(Up::Attach(attach)),
+    };
+    owner.tell(up).await;
+    let answer = propose(fabric, &alice, Command::Nothing).await;
+    assert!(matches!(answer, Outcome::Answered(_)), "{answer:?}");
     node.stop().await;
 }

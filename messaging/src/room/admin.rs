@@ -68,6 +68,7 @@ pub(super) fn change(tx: &mut Transaction<'_, '_>, items: Vec<AdminItem>) -> Res
         return Err(Refusal::BadRequest);
     }
     check_an_owner_remains(tx, &affiliations)?;
+    check_new_members_can_be_told(tx, &affiliations)?;
     let mut seq = 0;
     for change in affiliations.into_values() {
         seq = apply_affiliation(tx, change).max(seq);
@@ -155,6 +156,24 @@ fn check_an_owner_remains(
         Ok(())
     } else {
         Err(Refusal::Conflict)
+    }
+}
+
+/// §9.5: each new member may have to be invited.
+fn check_new_members_can_be_told(
+    tx: &mut Transaction<'_, '_>,
+    changes: &BTreeMap<BareJid, AffiliationChange>,
+) -> Result<(), Refusal> {
+    let members_only = tx.record().is_some_and(|room| room.config.members_only);
+    let told: Vec<&BareJid> = changes
+        .values()
+        .filter(|change| is_invited(tx, members_only, &change.jid, change.old, change.new))
+        .map(|change| &change.jid)
+        .collect();
+    if tx.ctx.outbox_has_room(tx.state, told) {
+        Ok(())
+    } else {
+        Err(Refusal::WayFull)
     }
 }
 
@@ -301,10 +320,20 @@ fn invite_new_member(
     old: Affiliation,
     new: Affiliation,
 ) {
-    let is_local = jid.domain() == tx.ctx.pool.domain;
-    if config.members_only && old == Affiliation::None && new == Affiliation::Member && is_local {
+    if is_invited(tx, config.members_only, jid, old, new) {
         invite::tell_new_member(tx, jid, config.password.as_ref());
     }
+}
+
+fn is_invited(
+    tx: &Transaction<'_, '_>,
+    members_only: bool,
+    jid: &BareJid,
+    old: Affiliation,
+    new: Affiliation,
+) -> bool {
+    let is_local = jid.domain() == tx.ctx.pool.domain;
+    members_only && old == Affiliation::None && new == Affiliation::Member && is_local
 }
 
 fn apply_role(tx: &mut Transaction<'_, '_>, change: RoleChange) -> u64 {

@@ -38,6 +38,10 @@ pub(super) fn invite(
             return Err(Refusal::NotAllowed);
         }
     }
+    let people: Vec<BareJid> = invitees.iter().map(|invitee| invitee.jid.bare()).collect();
+    if !tx.ctx.outbox_has_room(tx.state, &people) {
+        return Err(Refusal::WayFull);
+    }
     let mut seq = 0;
     for invitee in invitees {
         seq = admit(tx, &config, &invitee.jid.bare()).max(seq);

@@ -39,6 +39,10 @@ pub(super) fn send(
     let mut sessions = tx.sessions_under(nick);
     sessions.sort_by_key(|occupant| occupant.joined);
     let recipient = sessions.pop().ok_or(Refusal::NoSuchOccupant)?;
+    let (person, sent_by) = (recipient.jid.bare(), tx.by.bare());
+    if !tx.ctx.outbox_has_room(tx.state, [&person, &sent_by]) {
+        return Err(Refusal::WayFull);
+    }
     let also = sessions.iter().map(|other| other.jid.clone()).collect();
     deliver(tx, &sender, &recipient, also, &stanza)?;
     if let Some(origin_id) = origin_id {

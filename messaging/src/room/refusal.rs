@@ -2,6 +2,8 @@
 
 use xmpp::stanza_error::{Condition, StanzaError, StanzaErrorType};
 
+use crate::outbox::WAY_FULL;
+
 /// Why a command or a question was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -59,6 +61,9 @@ pub enum Refusal {
     /// The invited person's domain is not served here.
     #[error("the domain can't be reached")]
     RemoteDomain,
+    /// RFC 6120 §8.3.3.18: too much waits on the way to whom it concerns.
+    #[error("{}", WAY_FULL)]
+    WayFull,
     /// The node of service discovery, or the list, isn't known.
     #[error("there is no such item")]
     NoSuchItem,
@@ -78,6 +83,7 @@ impl Refusal {
             Refusal::MembersOnly => (Condition::RegistrationRequired, Auth),
             Refusal::Banned | Refusal::Forbidden => (Condition::Forbidden, Auth),
             Refusal::Full => (Condition::ServiceUnavailable, Wait),
+            Refusal::WayFull => (Condition::ResourceConstraint, Wait),
             Refusal::NotOccupant | Refusal::FormUnacceptable => (Condition::NotAcceptable, Modify),
             Refusal::NotAllowed | Refusal::TooManyRooms => (Condition::NotAllowed, Cancel),
             Refusal::BadRequest => (Condition::BadRequest, Modify),

@@ -21,7 +21,7 @@ use crate::apply::Context;
 use crate::archive::{ArchiveIds, ArchiveRecord, ArchiveRow, MessageRecord};
 use crate::command::{Answer, Command, ReceiveMessage, SendMessage};
 use crate::outbox::{OnAnswer, OutboxEntry};
-use crate::refusal::{refuse, refuse_blocked};
+use crate::refusal::{refuse, refuse_blocked, refuse_way_full};
 use crate::state::State;
 
 /// [`Command::SendMessage`].
@@ -51,9 +51,12 @@ pub(crate) fn send(state: &mut State, ctx: &mut Context<'_>, message: SendMessag
     if !local {
         return refuse(Condition::RemoteServerNotFound);
     }
+    let to_oneself = target == user;
+    if !to_oneself && !ctx.outbox_has_room(state, [&target]) {
+        return refuse_way_full();
+    }
     stanza.from = Some(sender.clone().into());
     stanza.to = Some(to.clone());
-    let to_oneself = target == user;
     let record = MessageRecord {
         sent: !to_oneself,
         peer: to,

@@ -16,7 +16,7 @@ use crate::apply::Context;
 use crate::command::Answer;
 use crate::effect::UserEffect;
 use crate::outbox::OnAnswer;
-use crate::refusal::{refuse, refuse_because};
+use crate::refusal::{refuse, refuse_because, refuse_way_full};
 use crate::state::State;
 
 /// Bytes in a contact's name or a group's name.
@@ -218,10 +218,14 @@ pub(crate) fn remove(
         return refuse(Condition::NotAuthorized);
     }
     let key = (user.clone(), contact.clone());
-    if !state.roster.get(&key).is_some_and(|item| item.listed) {
+    let Some(item) = state.roster.get(&key).filter(|item| item.listed).cloned() else {
         return refuse(Condition::ItemNotFound);
+    };
+    let endings = endings(ctx, &contact, &item);
+    if !ctx.outbox_has_room(state, endings.iter().map(|_| &contact)) {
+        return refuse_way_full();
     }
-    let item = state.roster.remove(&key).unwrap_or_default();
+    state.roster.remove(&key);
     let version = next_version(state, ctx, &user);
     ctx.user_effect(
         &user,
@@ -243,18 +247,26 @@ pub(crate) fn end_subscriptions(
     contact: &BareJid,
     item: &RosterItem,
 ) {
-    let local = contact.domain() == ctx.pool.domain;
     if item.from {
         ctx.user_effect(user, UserEffect::UnavailableTo(contact.clone()));
     }
-    if local && (item.to || item.pending_out) {
-        let stanza = SubscriptionType::Unsubscribe.stanza(user, contact);
+    for ending in endings(ctx, contact, item) {
+        let stanza = ending.stanza(user, contact);
         subscription::pass_on(state, ctx, user, contact, stanza, OnAnswer::Nothing);
+    }
+}
+
+/// What tells the contact that the ways that are open end.
+fn endings(ctx: &Context<'_>, contact: &BareJid, item: &RosterItem) -> Vec<SubscriptionType> {
+    let local = contact.domain() == ctx.pool.domain;
+    let mut endings = Vec::new();
+    if local && (item.to || item.pending_out) {
+        endings.push(SubscriptionType::Unsubscribe);
     }
     if local && (item.from || item.pending_in.is_some()) {
-        let stanza = SubscriptionType::Unsubscribed.stanza(user, contact);
-        subscription::pass_on(state, ctx, user, contact, stanza, OnAnswer::Nothing);
+        endings.push(SubscriptionType::Unsubscribed);
     }
+    endings
 }
 
 /// Stores an item; a change that clients see gets the next version and is pushed.

@@ -17,7 +17,7 @@ use crate::apply::Context;
 use crate::command::{Answer, Command};
 use crate::effect::UserEffect;
 use crate::outbox::{OnAnswer, OutboxEntry};
-use crate::refusal::{refuse, refuse_because, refuse_blocked};
+use crate::refusal::{refuse, refuse_because, refuse_blocked, refuse_way_full};
 use crate::state::State;
 
 /// Requests from strangers that wait for a user's decision; further ones are dropped.
@@ -281,6 +281,9 @@ pub(crate) fn send(
     let next = outbound(&item, type_);
     if next.item.listed && !item.listed && roster::is_full(state, ctx, &user) {
         return refuse_because(Condition::ResourceConstraint, roster::FULL);
+    }
+    if next.passed_on && !ctx.outbox_has_room(state, [&contact]) {
+        return refuse_way_full();
     }
     if next.presence == Some(PresenceChange::Hidden) {
         // §3.2.2: before the contact gets `unsubscribed`.

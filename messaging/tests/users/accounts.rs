@@ -100,7 +100,7 @@ fn a_removed_account_leaves_nothing_behind() {
 }
 
 /// A name in another partition than the room, and who acts there.
-fn in_room(room: &str, by: &str, account: u64, action: RoomAction) -> Command {
+pub(crate) fn in_room(room: &str, by: &str, account: u64, action: RoomAction) -> Command {
     Command::Room(RoomCommand {
         room: jid_of(room),
         by: session(by),
@@ -113,7 +113,7 @@ fn jid_of(room: &str) -> xmpp::jid::BareJid {
     xmpp::jid::BareJid::parse(&format!("{room}@conference.localhost")).unwrap()
 }
 
-fn join(nick: &str) -> RoomAction {
+pub(crate) fn join(nick: &str) -> RoomAction {
     RoomAction::Join {
         nick: nick.into(),
         presence: Stanza::new(StanzaKind::Presence),
@@ -125,7 +125,7 @@ fn join(nick: &str) -> RoomAction {
     }
 }
 
-fn make_affiliated(affiliation: Affiliation, name: &str) -> RoomAction {
+pub(crate) fn make_affiliated(affiliation: Affiliation, name: &str) -> RoomAction {
     RoomAction::Admin {
         items: vec![AdminItem {
             nick: None,
@@ -137,7 +137,7 @@ fn make_affiliated(affiliation: Affiliation, name: &str) -> RoomAction {
     }
 }
 
-fn configure(fields: &[(&str, &str)]) -> RoomAction {
+pub(crate) fn configure(fields: &[(&str, &str)]) -> RoomAction {
     let fields = fields
         .iter()
         .map(|(var, value)| ((*var).to_owned(), vec![(*value).to_owned()]));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod accounts;
+mod full_ways;
 mod pool;
 mod replicas;
 mod scenarios;

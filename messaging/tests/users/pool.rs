@@ -165,7 +165,7 @@ impl Pool {
         }
     }
 
-    fn partition_of_room(&self, room: &str) -> usize {
+    pub(crate) fn partition_of_room(&self, room: &str) -> usize {
         let room = BareJid::parse(&format!("{room}@conference.localhost")).unwrap();
         usize::from(self.surroundings[0].table.partition_of(&room).0)
     }
@@ -176,7 +176,7 @@ impl Pool {
     }
 
     /// A command on a room's key by the one node of the pool.
-    fn ask_room(&mut self, room: &str, command: Command) -> Answer {
+    pub(crate) fn ask_room(&mut self, room: &str, command: Command) -> Answer {
         let partition = self.partition_of_room(room);
         let target = &mut self.partitions[partition];
         target.from_node += 1;
@@ -247,43 +247,50 @@ impl Pool {
 
     /// Carries outbox entries until none waits. `again`: each is sent twice, as after a lost answer.
     pub(crate) fn settle(&mut self, again: bool) {
-        while let Some((partition, key, command)) = self.next_outbox() {
-            let from = LinkOrigin::Partition(partition as u16);
-            let proposal = Proposal {
-                origin: from,
-                incarnation: 0,
-                sequence: key.1,
-                command,
-            };
-            let target = usize::from(key.0);
-            let answer = self
-                .propose(target, proposal.clone())
-                .expect("the next of a way is answered");
-            if again {
-                assert_eq!(
-                    self.propose(target, proposal),
-                    Some(answer.clone()),
-                    "a resend gets the same answer"
-                );
-            }
-            let refused = match answer {
-                Answer::Refused(error) => Some(error),
-                Answer::Done { .. } | Answer::Reply(_) => None,
-            };
-            let source = &mut self.partitions[partition];
-            source.from_owner += 1;
-            let answered = Proposal {
-                origin: LinkOrigin::Owner,
-                incarnation: source.epoch,
-                sequence: source.from_owner,
-                command: Command::OutboxAnswered {
-                    partition: key.0,
-                    sequence: key.1,
-                    refused,
-                },
-            };
-            self.propose(partition, answered);
+        while self.settle_one(again) {}
+    }
+
+    /// Carries one outbox entry; `false`: none waits.
+    pub(crate) fn settle_one(&mut self, again: bool) -> bool {
+        let Some((partition, key, command)) = self.next_outbox() else {
+            return false;
+        };
+        let from = LinkOrigin::Partition(partition as u16);
+        let proposal = Proposal {
+            origin: from,
+            incarnation: 0,
+            sequence: key.1,
+            command,
+        };
+        let target = usize::from(key.0);
+        let answer = self
+            .propose(target, proposal.clone())
+            .expect("the next of a way is answered");
+        if again {
+            assert_eq!(
+                self.propose(target, proposal),
+                Some(answer.clone()),
+                "a resend gets the same answer"
+            );
         }
+        let refused = match answer {
+            Answer::Refused(error) => Some(error),
+            Answer::Done { .. } | Answer::Reply(_) => None,
+        };
+        let source = &mut self.partitions[partition];
+        source.from_owner += 1;
+        let answered = Proposal {
+            origin: LinkOrigin::Owner,
+            incarnation: source.epoch,
+            sequence: source.from_owner,
+            command: Command::OutboxAnswered {
+                partition: key.0,
+                sequence: key.1,
+                refused,
+            },
+        };
+        self.propose(partition, answered);
+        true
     }
 
     fn next_outbox(&self) -> Option<(usize, (u16, u64), Command)> {
