@@ -311,6 +311,27 @@ impl Passive {
         self.upto("ping").await
     }
 
+    /// The first stanza after a pause brings a request with it, and the next one is an hour away.
+    async fn is_asked_once(&mut self, pool: &Pool, user: &str) -> Result<()> {
+        write_to(pool, user, 1, 1).await?;
+        self.upto("m1").await?;
+        let request = self.wire.element("<r/>").await?;
+        ensure!(
+            self.came == ["m1"] && request.root().name() == "r",
+            "{:?}, {}",
+            self.came,
+            request.source()
+        );
+        self.came.clear();
+        self.acknowledge(1).await?;
+        // The answer comes when that has been read.
+        let request = format!("<r xmlns='{}'/>", ns::STREAM_MANAGEMENT);
+        self.wire.send(request.as_bytes()).await?;
+        let answer = self.wire.element("<a/>").await?;
+        ensure!(answer.root().name() == "a", "{}", answer.source());
+        Ok(())
+    }
+
     async fn acknowledge(&mut self, h: usize) -> Result<()> {
         let ack = format!("<a xmlns='{}' h='{h}'/>", ns::STREAM_MANAGEMENT);
         self.wire.send(ack.as_bytes()).await
@@ -344,16 +365,18 @@ async fn write_to(pool: &Pool, session: &str, messages: usize, size: usize) -> R
 async fn acknowledgements(pool: &Pool) -> Result<()> {
     // So many stanzas are out; the request stands behind the fifth.
     let mut reader = Passive::managed(&pool.login(1, "stanzas")).await?;
+    reader.is_asked_once(pool, "stanzas").await?;
     write_to(pool, "stanzas", UNACKED_MAX + 2, 1).await?;
     reader.upto(&format!("m{UNACKED_MAX}")).await?;
     reader.ping().await?;
     let expected = ["m1", "m2", "m3", "m4", "m5", "r", "m6", "m7", "ping"];
     ensure!(reader.came == expected, "{:?}", reader.came);
-    reader.acknowledge(UNACKED_MAX + 1).await?;
+    reader.acknowledge(1 + UNACKED_MAX + 1).await?;
     reader.upto(&format!("m{}", UNACKED_MAX + 2)).await?;
 
     // What goes beyond the bytes is the last that goes.
     let mut reader = Passive::managed(&pool.login(1, "volume")).await?;
+    reader.is_asked_once(pool, "volume").await?;
     write_to(pool, "volume", 4, 9_000).await?;
     reader.upto("m3").await?;
     reader.ping().await?;
@@ -365,7 +388,7 @@ async fn acknowledgements(pool: &Pool) -> Result<()> {
     // Fewer than those after which an acknowledgement is asked for: nobody asks.
     let silent = timeout(SILENCE, reader.wire.next()).await;
     ensure!(silent.is_err(), "{silent:?} came within an hour");
-    reader.acknowledge(4).await?;
+    reader.acknowledge(1 + 4).await?;
     reader.upto("m4").await
 }
 
