@@ -1,6 +1,8 @@
 //! What operators use: `muster ctl`, health and metrics, against a real pool.
 
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -129,6 +131,35 @@ async fn measured(pool: &Pool) -> Result<()> {
     Ok(())
 }
 
+/// The names of metrics in a text.
+fn named(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))
+        .filter(|word| word.starts_with("muster_"))
+        .collect()
+}
+
+/// What the dashboard draws and the manual names is what a node tells.
+fn are_told(metrics: &Metrics) -> Result<()> {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let dashboard = std::fs::read_to_string(project.join("packaging/grafana-dashboard.json"))?;
+    let manual = std::fs::read_to_string(project.join("docs/operations.md"))?;
+    let rows = manual.lines().filter(|line| line.starts_with("| `muster_"));
+    let rows: String = rows.flat_map(|line| [line, "\n"]).collect();
+    let of_histograms = |name: &str| metrics.0.contains(&format!("# TYPE {name} histogram"));
+    let told = named(&metrics.0);
+    for name in named(&dashboard).union(&named(&rows)) {
+        ensure!(
+            told.contains(name) || of_histograms(name),
+            "no node tells {name}"
+        );
+    }
+    ensure!(
+        named(&dashboard).len() > 15 && named(&rows).len() > 15,
+        "too few are named"
+    );
+    Ok(())
+}
+
 async fn reports() -> Result<()> {
     let mut pool = Pool::start(&PoolSettings::nodes(3)).await?;
     let control = pool.node(1).control.clone();
@@ -149,6 +180,7 @@ async fn reports() -> Result<()> {
     }
     pool.add_users(["nurse"]).await?;
     measured(&pool).await?;
+    are_told(&Metrics::of(&pool, 1).await?)?;
     let stranger = chaos_tests::control::ControlPort {
         token: "wrong".to_owned(),
         ..control.clone()
