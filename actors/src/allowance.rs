@@ -29,8 +29,9 @@ pub struct UserPaces {
 const KNOWN_MAX: usize = 256;
 
 /// Turns for which links may wait for the sessions of one account at once, and how long one takes to come back. A turn takes
-/// 10 ms, so an account holds links up for six seconds, and for a tenth of the time in the long run.
+/// 10 ms, of all links together, so an account holds links up for six seconds, and for a tenth of the time in the long run.
 const WAITS_MAX: u64 = 600;
+const WAIT_TURN: Duration = Duration::from_millis(10);
 const WAIT_BACK: Duration = Duration::from_millis(100);
 
 /// Users kept before it is looked for the first time who has all of his allowance again.
@@ -43,6 +44,8 @@ struct Allowance {
     subscriptions: Bucket,
     new_recipients: Bucket,
     waits: Bucket,
+    /// When the last turn of waiting began; links that wait in the same one share it.
+    waited: Option<Instant>,
     /// Those written to last, the oldest first, by their hashes.
     known: VecDeque<u64>,
 }
@@ -60,6 +63,18 @@ impl Allowance {
         }
         self.known.push_back(recipient);
         true
+    }
+
+    fn wait(&mut self, pace: &Pace, now: Instant) -> bool {
+        let is_same = |began| now.saturating_duration_since(began) < WAIT_TURN;
+        if self.waited.is_some_and(is_same) {
+            return true;
+        }
+        let waits = self.waits.take(pace, 1, now);
+        if waits {
+            self.waited = Some(now);
+        }
+        waits
     }
 
     /// Forgotten, it would be the same but for the recipients, of whom as many may be new again.
@@ -128,7 +143,7 @@ impl Allowances {
     /// Whether a link may wait one turn more for a session of this user; if so, he has one less.
     pub fn wait(&self, user: &BareJid, now: Instant) -> bool {
         self.of(user, self.waits, now, |allowance, pace| {
-            allowance.waits.take(pace, 1, now)
+            allowance.wait(pace, now)
         })
     }
 
@@ -244,23 +259,24 @@ mod tests {
     fn links_wait_for_an_account_and_not_anew_for_each_of_its_sessions() {
         let (allowances, began) = (allowances(2), Instant::now());
         let (romeo, juliet) = (user("romeo"), user("juliet"));
-        // So many turns are wanted at so many ms, and so many are given.
-        let check = |user: &BareJid, ms: u64, wanted: u64, expect: u64| {
-            let now = began + Duration::from_millis(ms);
-            let given = (0..wanted).filter(|_| allowances.wait(user, now)).count();
-            assert_eq!(given as u64, expect, "{user} at {ms} ms");
+        // A link asks at each turn from one second to another, and so many are given.
+        let check = |user: &BareJid, from: u64, to: u64, expect: usize| {
+            let turns = (from * 1_000..to * 1_000).step_by(10);
+            let given =
+                turns.filter(|ms| allowances.wait(user, began + Duration::from_millis(*ms)));
+            assert_eq!(given.count(), expect, "{user} from {from} s to {to} s");
         };
-        check(&romeo, 0, 400, 400);
-        check(&romeo, 0, 400, 200);
-        check(&romeo, 99, 10, 0);
-        check(&romeo, 100, 10, 1);
-        check(&romeo, 1_100, 300, 10);
-        check(&juliet, 1_100, 300, 300);
+        check(&romeo, 0, 4, 400);
+        // 600 in all, and those that came back meanwhile.
+        check(&romeo, 4, 8, 279);
+        check(&juliet, 7, 8, 100);
         // In the long run a tenth of the time.
-        for second in 2..=60 {
-            check(&romeo, second * 1_000 + 100, 100, 10);
-        }
-        check(&romeo, 60_100 + 600 * 100, 700, 600);
+        check(&romeo, 8, 68, 600);
+        check(&romeo, 128, 131, 300);
+        // Links that wait in one turn share it.
+        let turn = began + Duration::from_secs(200);
+        assert!((0..1_000).all(|_| allowances.wait(&romeo, turn)));
+        assert!((1..500).all(|turns| allowances.wait(&romeo, turn + turns * WAIT_TURN)));
         // Of other things nobody has less for it.
         assert!(allowances.join(&romeo, began));
     }

@@ -6,8 +6,12 @@
 //! directory. So either the stop finds it there, or it finds the stop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+
+/// How long a node that stops waits for a client that does not close its connection.
+const CLOSE_AT_STOP_MAX: Duration = Duration::from_millis(500);
 
 /// All client connections of this node.
 #[derive(Debug)]
@@ -60,6 +64,12 @@ impl Connections {
     pub async fn stopping(&self) {
         // The sender lives as long as this borrow, so it can't be gone.
         let _ = self.stopping.subscribe().wait_for(|stops| *stops).await;
+    }
+
+    /// Returns when the node is about to stop and has given clients a moment to close their connections.
+    pub async fn hurry(&self) {
+        self.stopping().await;
+        tokio::time::sleep(CLOSE_AT_STOP_MAX).await;
     }
 
     /// Returns when no connection is open.

@@ -282,9 +282,11 @@ pub fn reserve(address: SocketAddr) -> io::Result<Socket> {
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // For connections that have just ended there. On a socket that does not listen yet it would let others in as well.
+    socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
+    socket.set_reuse_address(false)?;
     Ok(socket)
 }
 
@@ -293,6 +295,7 @@ pub fn reserve(address: SocketAddr) -> io::Result<Socket> {
 /// # Errors
 /// Those of the operating system: somebody else listens there since it was reserved.
 pub fn listen(socket: Socket) -> io::Result<TcpListener> {
+    socket.set_reuse_address(true)?;
     socket.listen(1_024)?;
     TcpListener::from_std(socket.into())
 }
@@ -300,6 +303,21 @@ pub fn listen(socket: Socket) -> io::Result<TcpListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// With the option that listeners have, two that do not listen yet could both have it.
+    #[tokio::test]
+    async fn a_reserved_address_is_nobody_elses() {
+        let first = reserve("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.local_addr().unwrap().as_socket().unwrap();
+        let second = reserve(address).map(drop).unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
+        assert!(std::net::TcpStream::connect(address).is_err(), "refused");
+        let listener = listen(first).unwrap();
+        assert!(std::net::TcpStream::connect(address).is_ok());
+        drop(listener);
+        // A connection has just ended there.
+        assert!(reserve(address).and_then(listen).is_ok());
+    }
 
     #[tokio::test]
     async fn silent_connections_are_probed() {

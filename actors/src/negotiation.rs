@@ -29,7 +29,7 @@ use crate::door::Admission;
 use crate::fabric::Fabric;
 use crate::link::{Outcome, ToLink};
 use crate::listener::{Accepted, Wire};
-use crate::session::{LINGER_BYTES_MAX, SessionActor, SessionParts, linger};
+use crate::session::{LINGER_BYTES_MAX, SessionActor, SessionParts};
 
 /// What a negotiation ends with.
 enum Step {
@@ -271,8 +271,9 @@ impl Negotiation {
     /// RFC 6120 §4.4: the peer closes its connection, too. What it still sends is dropped: a connection with unread bytes
     /// would be reset, and the last words with it.
     async fn linger(&mut self) {
-        let stopping = self.fabric.connections.is_stopping();
-        let within = linger(self.fabric.streams.negotiation.close, stopping);
+        // Others from its address need not wait for this one.
+        self.admission = None;
+        let within = self.fabric.streams.negotiation.close;
         let drain = async {
             let (mut chunk, mut left) = ([0u8; 1024], LINGER_BYTES_MAX);
             while let Ok(count @ 1..) = self.wire.read(&mut chunk).await {
@@ -282,8 +283,12 @@ impl Negotiation {
                 }
             }
         };
-        if tokio::time::timeout(within, drain).await.is_err() {
-            tracing::debug!(address = %self.address, "the client did not close its connection");
+        tokio::select! {
+            () = drain => {}
+            () = tokio::time::sleep(within) => {
+                tracing::debug!(address = %self.address, "the client did not close its connection");
+            }
+            () = self.fabric.connections.hurry() => {}
         }
     }
 

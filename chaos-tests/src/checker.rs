@@ -57,6 +57,8 @@ pub struct Dose {
     pub moves: usize,
     /// Messages sent again that had been committed at the first time: a double was suppressed.
     pub suppressed: usize,
+    /// Those among them that a fault lay between: another owner, or one that had read its state anew, knew them.
+    pub over_faults: usize,
     /// Messages received by sessions.
     pub received: usize,
     /// Readings of archives.
@@ -144,6 +146,7 @@ impl Verdict {
             && had.kinds_acked >= least.kinds_acked
             && had.moves >= least.moves
             && had.suppressed >= least.suppressed
+            && had.over_faults >= least.over_faults
             && had.received >= least.received
             && had.readings >= least.readings
             && had.direct >= least.direct

@@ -315,6 +315,7 @@ fn figures(name: &str, verdict: &Verdict, gaps: &Gaps, betrayed: &[String]) -> S
         acked_during_faults,
         moves,
         suppressed,
+        over_faults,
         direct,
         late,
         found,
@@ -339,7 +340,8 @@ fn figures(name: &str, verdict: &Verdict, gaps: &Gaps, betrayed: &[String]) -> S
         .collect();
     format!(
         "FIGURES {name}: {faults} faults; {acked} messages acknowledged, {acked_during_faults} of them during faults; \
-         {}; {moves} logins elsewhere; {suppressed} retries without a second effect; {direct} messages to users received, \
+         {}; {moves} logins elsewhere; {suppressed} retries without a second effect, \
+         {over_faults} of them with a fault between; {direct} messages to users received, \
          {late} of them late, {found} found in the archive at logins; up to {in_flight} open at a time, {resent_in_order} times several sent again; \
          {values_read} readings of what was set; members of living nodes disturbed {}; {gaps}",
         broken.join(", "),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use chaos_tests::client::authenticated;
 use chaos_tests::pool::{DOMAIN, Pool, PoolSettings};
 use chaos_tests::wait::until;
@@ -15,9 +15,14 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// More than the server reads at once, and less than it drops before it cuts the connection.
 const BEHIND_BYTES: usize = 400_000;
 
+/// Each node waits for another time, longer or shorter than by default.
 async fn pool() -> Result<Pool> {
-    let settings = PoolSettings::nodes(1).set("negotiation", "close", "700 ms");
-    let pool = Pool::start(&settings).await?;
+    let settings = PoolSettings::nodes(3).set("negotiation", "close", "1 h");
+    let mut pool = Pool::prepare(&settings)?;
+    pool.set(1, "negotiation", "close", "700 ms")?;
+    pool.set(2, "negotiation", "close", "4 s")?;
+    pool.start_all()?;
+    pool.all_ready().await?;
     pool.add_users(["romeo"]).await?;
     Ok(pool)
 }
@@ -42,9 +47,9 @@ async fn is_cut(wire: &mut Wire) -> Result<()> {
     .await
 }
 
-async fn before_and_after_authentication() -> Result<()> {
-    let pool = pool().await?;
-    let mut early = Wire::plain(pool.node(1).clients).await?;
+/// A stream that is over before authentication.
+async fn early(pool: &Pool, node: u64) -> Result<Wire> {
+    let mut early = Wire::plain(pool.node(node).clients).await?;
     let header = format!(
         "<stream:stream xmlns='{}' xmlns:stream='{}' to='{DOMAIN}' version='1.0'>",
         ns::CLIENT,
@@ -52,19 +57,35 @@ async fn before_and_after_authentication() -> Result<()> {
     );
     early.send(header.as_bytes()).await?;
     break_off(&mut early).await?;
-    is_cut(&mut early).await?;
+    Ok(early)
+}
 
-    let mut bound = authenticated(&pool.login(1, "romeo")).await?;
+/// A session's stream that is over.
+async fn bound(pool: &Pool, node: u64) -> Result<Wire> {
+    let mut bound = authenticated(&pool.login(node, "romeo")).await?;
     let bind = format!("<iq type='set' id='b'><bind xmlns='{}'/></iq>", ns::BIND);
     bound.send(bind.as_bytes()).await?;
     bound.element("the resource").await?;
     break_off(&mut bound).await?;
-    is_cut(&mut bound).await
+    Ok(bound)
+}
+
+/// Were they cut after one and the same time, the first would be first.
+async fn in_their_turn() -> Result<()> {
+    let pool = pool().await?;
+    let mut kept = [early(&pool, 3).await?, bound(&pool, 3).await?];
+    let mut later = [early(&pool, 2).await?, bound(&pool, 2).await?];
+    let mut soon = [early(&pool, 1).await?, bound(&pool, 1).await?];
+    for wire in soon.iter_mut().chain(&mut later) {
+        is_cut(wire).await?;
+    }
+    for wire in &mut kept {
+        wire.send(b" ").await.context("cut before its time")?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn last_words_arrive_and_who_does_not_close_is_cut() {
-    before_and_after_authentication()
-        .await
-        .expect("a clean end");
+    in_their_turn().await.expect("clean ends, each in its time");
 }

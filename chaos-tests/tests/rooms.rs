@@ -33,6 +33,7 @@ async fn kill_the_owner_repeatedly() -> Result<()> {
         // Five members a node.
         moves: 5 * KILLS,
         suppressed: KILLS,
+        over_faults: KILLS,
         received: 2000,
         readings: 48,
         direct: 500,
@@ -82,6 +83,7 @@ async fn kill_all_repeatedly() -> Result<()> {
         kinds_acked: 6,
         moves: 0,
         suppressed: 5,
+        over_faults: 1,
         received: 500,
         readings: 48,
         direct: 100,

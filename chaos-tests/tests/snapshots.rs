@@ -60,6 +60,8 @@ async fn kill_after_snapshots() -> Result<()> {
     for (kill, node) in (1..=OF_ALL).zip(&ids) {
         trial.edit(&mut editor, *node).await?;
         new_snapshots(&trial).await?;
+        // These are behind the snapshots, in the log alone.
+        trial.edit(&mut editor, *node).await?;
         ids.iter().for_each(|id| trial.crowd.node_dies(*id));
         for id in &ids {
             trial.pool.kill(*id)?;
@@ -84,6 +86,7 @@ async fn kill_after_snapshots() -> Result<()> {
         kinds_acked: 4,
         moves: 0,
         suppressed: 2,
+        over_faults: 1,
         received: 500,
         readings: 48,
         direct: 50,

@@ -98,9 +98,6 @@ pub(crate) struct RunArgs {
     /// Make the data folder if there is none: only for a node that has never run
     #[arg(long)]
     pub(crate) new_data: bool,
-    /// Go on though the log was damaged and what it recorded last may be lost: only in a pool of one or two nodes
-    #[arg(long)]
-    pub(crate) accept_loss: bool,
 }
 
 /// `muster renew`

@@ -66,8 +66,7 @@ fn live(
     config.raft.on_failure = disk.on_failure();
     let data = open_data(&config, args.new_data)?;
     let token = control_token(&config.control.token_file)?;
-    let accept_loss = args.accept_loss;
-    actix_rt::System::new().block_on(serve((config, data), accept_loss, rotation, token))
+    actix_rt::System::new().block_on(serve((config, data), rotation, token))
 }
 
 /// Every client is an open file: the hard limit is what the operator means.
@@ -164,7 +163,6 @@ impl Signals {
 
 async fn serve(
     (config, data): (NodeConfig, DataDir),
-    accept_loss: bool,
     rotation: Rotation,
     token: ControlToken,
 ) -> Result<(), Failure> {
@@ -175,9 +173,7 @@ async fn serve(
     let refused = |error: ControlServerError| Failure::from_error(Exit::Port, &error);
     let control_port = ReservedPort::new(config.control.section.listen).map_err(refused)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting: {places}");
-    let mut settings = settings(config, data);
-    settings.accept_loss = accept_loss;
-    let starting = start(settings);
+    let starting = start(settings(config, data));
     let node = tokio::select! {
         started = starting => started.map_err(|error| start_failure(&error))?,
         signal = signals.next() => {
@@ -252,7 +248,6 @@ fn start_failure(error: &StartError) -> Failure {
         StartError::NoQuorum { .. } | StartError::FirstStartUnheard { .. } => Exit::NoQuorum,
         StartError::Log { .. } | StartError::Archive(_) | StartError::Data(_) => Exit::Data,
         StartError::BegunBefore { .. } | StartError::DamagedLog { .. } => Exit::Data,
-        StartError::LossNotNeeded { .. } => Exit::CommandLine,
         StartError::Groups(GroupsError::Machine { .. } | GroupsError::Log { .. }) => Exit::Data,
         _ => Exit::Failed,
     };
@@ -301,7 +296,6 @@ fn settings(config: NodeConfig, data: DataDir) -> Settings {
             state_engine: config.storage.state_engine,
         },
         raft: config.raft,
-        accept_loss: false,
         quorum_wait: config.cluster.quorum_wait,
         arbiters: threads,
     }

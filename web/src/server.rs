@@ -51,9 +51,11 @@ impl ReservedPort {
     pub fn new(address: SocketAddr) -> Result<ReservedPort, ControlServerError> {
         let reserve = || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            socket.set_reuse_address(true)?;
             socket.set_nonblocking(true)?;
+            // For connections that have just ended there. On a socket that does not listen yet it would let others in as well.
+            socket.set_reuse_address(true)?;
             socket.bind(&address.into())?;
+            socket.set_reuse_address(false)?;
             Ok(socket)
         };
         let reserved = reserve().map_err(|source| ControlServerError::Listen { address, source });
@@ -61,6 +63,7 @@ impl ReservedPort {
     }
 
     fn listen(self) -> io::Result<TcpListener> {
+        self.socket.set_reuse_address(true)?;
         self.socket.listen(BACKLOG)?;
         Ok(self.socket.into())
     }

@@ -133,8 +133,7 @@ pub enum StartError {
     /// The log has lost records, and no other nodes can say which.
     #[error(
         "the log in {} was damaged: what {groups} Raft group(s) had recorded last may be lost, and a pool of {nodes} node(s) has no \
-         others to prove what is missing; put an undamaged copy of the whole data folder back, or go on with what is left: start once \
-         with --accept-loss",
+         others to prove what is missing; put back a copy of the whole data folder, of the time when the pool was stopped",
         path.display()
     )]
     DamagedLog {
@@ -142,14 +141,6 @@ pub enum StartError {
         path: std::path::PathBuf,
         /// How many groups are concerned.
         groups: usize,
-        /// How many nodes the pool has.
-        nodes: usize,
-    },
-    /// Loss was accepted where nothing need be lost.
-    #[error(
-        "--accept-loss is for pools of one or two nodes: in one of {nodes} the others bring what a damaged log lacks; start without it"
-    )]
-    LossNotNeeded {
         /// How many nodes the pool has.
         nodes: usize,
     },
@@ -187,7 +178,6 @@ struct Inner {
 /// # Errors
 /// [`StartError`], each a sentence for the operator.
 pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
-    check_words(&settings)?;
     let network = Network::start().map_err(StartError::Runtime)?;
     let ports = reserve_client_ports(&settings)?;
     let (archive, log) = open_files(&settings)?;
@@ -213,14 +203,14 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         count,
     )
     .await?;
-    judge_damage(&settings, &groups).await?;
+    judge_damage(&settings, &groups)?;
     dispatcher.set_groups(groups.clone());
     initialize(&settings, &groups).await?;
-    let life = begin_life(&settings, &groups, (&transport, &gossip), &meta).await?;
-    incarnation.store(life.0, Ordering::Release);
+    let identity = (&transport, &*gossip, &*incarnation);
+    let life = begin_life(&settings, &groups, identity, &meta).await?;
     wait_for_recovery(&settings, &groups).await?;
 
-    let arbiter_count = settings.arbiters.max(1);
+    let arbiters = settings.arbiters.max(1);
     let fabric = make_fabric(
         settings,
         table,
@@ -229,14 +219,13 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         (&transport, &gossip),
         (life, meta),
     );
-    let arbiters: Vec<Arbiter> = (0..arbiter_count).map(|_| Arbiter::new()).collect();
+    let arbiters: Vec<Arbiter> = (0..arbiters).map(|_| Arbiter::new()).collect();
     start_actors(&fabric, &arbiters);
     dispatcher.set_fabric(Arc::clone(&fabric));
     run_gossip(&network, &gossip, &groups, &transport, &fabric);
     accept_clients(&fabric, &arbiters, ports)?;
-    let watch = network
-        .handle()
-        .spawn(crate::supervision::watch(Arc::clone(&fabric)));
+    let watch = crate::supervision::watch(Arc::clone(&fabric));
+    let watch = network.handle().spawn(watch);
     let looking = crate::isolation::watch(Arc::clone(&fabric), groups.clone(), Arc::clone(&gossip));
     network.handle().spawn(looking);
     let inner = Inner {
@@ -254,13 +243,6 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     })
 }
 
-fn check_words(settings: &Settings) -> Result<(), StartError> {
-    match settings.members.len() {
-        nodes @ 3.. if settings.accept_loss => Err(StartError::LossNotNeeded { nodes }),
-        _ => Ok(()),
-    }
-}
-
 fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
     let archive_options = ArchiveOptions {
         cache_bytes: settings.storage.archive_cache_bytes,
@@ -276,10 +258,11 @@ fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
 async fn begin_life(
     settings: &Settings,
     groups: &Groups,
-    (transport, gossip): (&Transport, &Gossiper),
+    (transport, gossip, incarnation): (&Transport, &Gossiper, &AtomicU64),
     meta: &Arc<std::sync::Mutex<cluster::meta::MetaState>>,
 ) -> Result<Incarnation, StartError> {
     let life = start_entry::begin(settings, groups, transport, meta).await?;
+    incarnation.store(life.0, Ordering::Release);
     transport.set_incarnation(life);
     gossip.renew(life);
     tracing::info!(
@@ -290,29 +273,25 @@ async fn begin_life(
     Ok(life)
 }
 
-/// A quarantine ends when two other voters have elected a leader. Where there are none, the operator decides.
-async fn judge_damage(settings: &Settings, groups: &Groups) -> Result<(), StartError> {
+/// A quarantine ends when two other voters have elected a leader. Where there are none it would never end.
+///
+/// Going on with what is left is no way out: a partition that forgot the end of its outbox numbers new entries like those
+/// that it forgot, and the others take them for entries that they have seen.
+fn judge_damage(settings: &Settings, groups: &Groups) -> Result<(), StartError> {
     let nodes = settings.members.len();
-    let damaged = || {
-        groups
-            .status()
-            .into_iter()
-            .filter(|group| group.quarantined)
-    };
-    if nodes > 2 || damaged().next().is_none() {
+    let damaged = groups
+        .status()
+        .iter()
+        .filter(|group| group.quarantined)
+        .count();
+    if nodes > 2 || damaged == 0 {
         return Ok(());
     }
-    if !settings.accept_loss {
-        return Err(StartError::DamagedLog {
-            path: settings.data.log_dir(),
-            groups: damaged().count(),
-            nodes,
-        });
-    }
-    for status in damaged() {
-        groups.accept_loss(status.group).await?;
-    }
-    Ok(())
+    Err(StartError::DamagedLog {
+        path: settings.data.log_dir(),
+        groups: damaged,
+        nodes,
+    })
 }
 
 /// On a fresh pool each node gives every group the same first voters.

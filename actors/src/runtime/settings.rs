@@ -168,8 +168,6 @@ pub struct Settings {
     pub storage: StorageSettings,
     /// How the groups run.
     pub raft: RaftSettings,
-    /// The operator's word that damaged records may be given up, where no other node can prove what is missing.
-    pub accept_loss: bool,
     /// How long a start waits for a quorum.
     pub quorum_wait: Duration,
     /// Threads for sessions, rooms and partitions.

@@ -100,7 +100,6 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
             state_engine: Engine::Fjall,
         },
         raft: RaftSettings::default(),
-        accept_loss: false,
         quorum_wait: WAIT,
         arbiters: 2,
     }

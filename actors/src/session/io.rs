@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use bytes::{Buf, Bytes};
@@ -22,17 +22,6 @@ const SCRATCH_BYTES: usize = 16 * 1024;
 
 /// What a client may still send when its stream is over.
 pub(crate) const LINGER_BYTES_MAX: usize = 1 << 20;
-
-/// A node that stops waits for no client that doesn't care.
-const LINGER_AT_STOP_MAX: Duration = Duration::from_millis(500);
-
-/// How long a client may take to close its connection.
-pub(crate) fn linger(close: Duration, is_stopping: bool) -> Duration {
-    match is_stopping {
-        true => close.min(LINGER_AT_STOP_MAX),
-        false => close,
-    }
-}
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
@@ -185,6 +174,9 @@ impl SessionActor {
             self.lanes.clear();
             self.archives = Turns::default();
             self.say_goodbye();
+            // What the client has not acknowledged waits in the log, and what it asked has nobody to be told.
+            self.management = None;
+            self.pending.clear();
             self.flush(ctx);
             self.set_timer(ctx);
         }
@@ -201,11 +193,12 @@ impl SessionActor {
                     tracing::debug!(session = actor.key.number, %error, "the connection did not close cleanly");
                     return ctx.stop();
                 }
-                let stopping = actor.fabric.connections.is_stopping();
-                let within = linger(actor.fabric.streams.negotiation.close, stopping);
-                let until = Instant::now() + within;
+                let fabric = Arc::clone(&actor.fabric);
+                let until = Instant::now() + fabric.streams.negotiation.close;
                 actor.ending = Ending::Lingering { until, left: LINGER_BYTES_MAX };
                 actor.set_timer(ctx);
+                let hurried = async move { fabric.connections.hurry().await };
+                ctx.spawn(hurried.into_actor(actor).map(|(), _, ctx| ctx.stop()));
                 actor.read_once(ctx);
             });
         ctx.spawn(future);

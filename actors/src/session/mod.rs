@@ -40,7 +40,7 @@ use xmpp::stream::StreamCore;
 use xmpp::stream_error::{StreamError, StreamErrorCondition};
 use xmpp::stream_management::{Inbound, Outbound};
 
-pub(crate) use io::{LINGER_BYTES_MAX, linger};
+pub(crate) use io::LINGER_BYTES_MAX;
 
 use crate::claim::Claim;
 use crate::connections::Connection;
@@ -429,7 +429,11 @@ impl SessionActor {
         }
     }
 
-    fn set_timer(&mut self, ctx: &mut Context<Self>) {
+    /// When something is due. At the end that is nothing but the end: the rest is not looked at any more.
+    fn due(&mut self) -> Option<Instant> {
+        if let Ending::Flushing(until) | Ending::Lingering { until, .. } = self.ending {
+            return Some(until);
+        }
         let core = self.core.poll_timeout();
         let managed = self.management.as_ref();
         let inbound = managed.and_then(|management| management.inbound.poll_timeout());
@@ -437,27 +441,21 @@ impl SessionActor {
         let settle_within = self.fabric.settings.client.sm_inbound.settle_within;
         let pending = self.pending.values();
         let pending = pending.map(|pending| pending.deadline(settle_within)).min();
-        let ending = match self.ending {
-            Ending::No => None,
-            Ending::Flushing(until) | Ending::Lingering { until, .. } => Some(until),
-        };
-        let leaves = self.leaves_by.filter(|_| ending.is_none());
-        let pause = self.pause();
         let due = [
             core,
             inbound,
             outbound,
             pending,
-            ending,
-            leaves,
-            pause,
+            self.leaves_by,
+            self.pause(),
             self.archives.due(),
             self.pong_due(),
-        ]
-        .into_iter()
-        .flatten()
-        .min();
-        match (due, &self.timer) {
+        ];
+        due.into_iter().flatten().min()
+    }
+
+    fn set_timer(&mut self, ctx: &mut Context<Self>) {
+        match (self.due(), &self.timer) {
             (Some(due), Some((set, _))) if *set <= due => {}
             (Some(due), _) => {
                 if let Some((_, handle)) = self.timer.take() {

@@ -121,7 +121,8 @@ pub(super) struct Index<'a> {
     in_flight: InFlight<'a>,
     /// From the first fault to the healing of all, again and again.
     troubles: Vec<Trouble>,
-    faults: usize,
+    /// When faults were caused.
+    faults: Vec<u64>,
 }
 
 /// A time with at least one fault that is not healed.
@@ -170,7 +171,7 @@ impl<'a> Index<'a> {
             set: BTreeMap::new(),
             in_flight: InFlight::default(),
             troubles: Vec::new(),
-            faults: 0,
+            faults: Vec::new(),
         };
         for event in events {
             index.add(event);
@@ -307,7 +308,7 @@ impl<'a> Index<'a> {
     }
 
     fn fault(&mut self, at: u64) {
-        self.faults += 1;
+        self.faults.push(at);
         if self.troubles.last().is_none_or(|last| last.to.is_some()) {
             self.troubles.push(Trouble { from: at, to: None });
         }
@@ -332,9 +333,10 @@ impl<'a> Index<'a> {
         attempt.is_some_and(|attempt| attempt.resent.contains_key(&session))
     }
 
-    /// Messages that were sent again although they were committed: something behind them was acknowledged before that.
-    fn suppressed(&self) -> usize {
-        let mut found = 0;
+    /// Messages that were sent again although they were committed: something behind them was acknowledged before that. And
+    /// those of them that a fault lay between.
+    fn suppressed(&self) -> (usize, usize) {
+        let (mut found, mut over_faults) = (0, 0);
         for rows in self
             .readings
             .values()
@@ -347,14 +349,22 @@ impl<'a> Index<'a> {
                 .rev()
                 .filter_map(|(token, _)| self.attempts.get(token.as_str()))
             {
-                let again = attempt.resent.values().any(|at| *at > earliest_ack_behind);
-                found += usize::from(again);
+                let again = || {
+                    let all = attempt.resent.values();
+                    all.filter(|at| **at > earliest_ack_behind)
+                };
+                let is_over = |at: &u64| {
+                    let mut faults = self.faults.iter();
+                    faults.any(|fault| (earliest_ack_behind..*at).contains(fault))
+                };
+                found += usize::from(again().next().is_some());
+                over_faults += usize::from(again().any(is_over));
                 if let Outcome::Ok(at) = attempt.outcome {
                     earliest_ack_behind = earliest_ack_behind.min(at);
                 }
             }
         }
-        found
+        (found, over_faults)
     }
 
     /// The positions of a log's messages, by its first reading.
@@ -405,12 +415,14 @@ impl<'a> Index<'a> {
             }
         }
         let direct = self.stays.iter().filter(|stay| stay.reads_archive);
+        let (suppressed, over_faults) = self.suppressed();
         Dose {
-            faults: self.faults,
+            faults: self.faults.len(),
             acked_during_faults,
             kinds_acked: acked.values().filter(|acks| **acks >= KIND_ACKS).count(),
             moves: self.stays.iter().filter(|stay| stay.is_away).count(),
-            suppressed: self.suppressed(),
+            suppressed,
+            over_faults,
             received: self.stays.iter().map(|stay| stay.received.len()).sum(),
             readings: self.readings.values().map(Vec::len).sum(),
             direct: direct.clone().map(|stay| stay.received.len()).sum(),

@@ -336,7 +336,25 @@ fn retries() {
         .archive("a b");
     behind.breaks(&[]);
     // b was acknowledged before a was sent again, and stands behind it.
-    assert_eq!(check(&behind.0).dose.suppressed, 1);
+    let dose = check(&behind.0).dose;
+    assert_eq!((dose.suppressed, dose.over_faults), (1, 0));
+    let fault = What::Fault {
+        what: "kill".into(),
+    };
+    let over = lost()
+        .joined(3)
+        .received(2, "a")
+        .invoke(2, "b")
+        .received(2, "b")
+        .ok("b")
+        .received(3, "b")
+        .then(fault)
+        .resend(3, "a")
+        .received(3, "a")
+        .ok("a")
+        .archive("a b");
+    let dose = check(&over.0).dose;
+    assert_eq!((dose.suppressed, dose.over_faults), (1, 1));
     // In its turn and as a reflection, but no third time.
     let both = again().received(3, "a").received(3, "a").ok("a");
     both.clone().archive("a").breaks(&[]);

@@ -11,6 +11,7 @@
 //! operator decides ([`Groups::accept_loss`](super::Groups::accept_loss)).
 
 use openraft::errors::Fatal;
+use storage::log::LogError;
 
 use super::group::GroupNode;
 use super::network::{kind, request};
@@ -40,7 +41,10 @@ pub(crate) async fn tend(node: &GroupNode) {
             .last_applied
             .is_some_and(|applied| applied.index >= commit)
         {
-            lift(node).await;
+            // The log has failed; that is told elsewhere.
+            if let Err(error) = lift(node).await {
+                tracing::warn!(group = %shared.group, %error, "the quarantine could not be lifted");
+            }
         }
         return;
     }
@@ -74,18 +78,13 @@ pub(crate) async fn tend(node: &GroupNode) {
 }
 
 /// Lifts the quarantine, on disk first.
-pub(crate) async fn lift(node: &GroupNode) {
+pub(crate) async fn lift(node: &GroupNode) -> Result<(), LogError> {
     let shared = &node.shared;
-    match shared.log.clear_quarantine().await {
-        Ok(()) => {
-            shared.end_quarantine();
-            node.raft.runtime_config().elect(true);
-            tracing::info!(group = %shared.group, "the replica has caught up, its quarantine is over");
-        }
-        Err(error) => {
-            tracing::warn!(group = %shared.group, %error, "the quarantine could not be lifted")
-        }
-    }
+    shared.log.clear_quarantine().await?;
+    shared.end_quarantine();
+    node.raft.runtime_config().elect(true);
+    tracing::info!(group = %shared.group, "the replica's quarantine is over");
+    Ok(())
 }
 
 /// As leader: hands over to a voter other than `from`, if `vote` is ours and there is one.
