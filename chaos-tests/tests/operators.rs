@@ -211,7 +211,7 @@ async fn reports() -> Result<()> {
     pool.kill(1)?;
     let nobody = said(&ctl(&pool, 1, &["status"], "")?);
     ensure!(
-        nobody.0 == 8 && nobody.1.contains("is the node running?"),
+        nobody.0 == 8 && nobody.1.contains("is the node running"),
         "{nobody:?}"
     );
     Ok(())

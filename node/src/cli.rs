@@ -63,7 +63,7 @@ pub(crate) struct InitArgs {
     /// Into how many Raft groups users and rooms are spread; fixed for ever
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) partitions: u16,
-    /// One IP address a node, with commas [default: 127.0.0.1,127.0.0.2,…]
+    /// One IP address a node, with commas; of one for all nodes each gets ports of its own [default: 127.0.0.1,127.0.0.2,…]
     #[arg(long, value_delimiter = ',')]
     pub(crate) bind: Vec<IpAddr>,
     /// Where operators reach a node: one IP address a node, with commas [default: on the loopback]

@@ -127,6 +127,10 @@ fn plan(args: &InitArgs) -> Result<Vec<NodePlan>, Failure> {
         bind if bind.is_empty() => (1..=args.nodes).map(loopback).collect(),
         bind => bind,
     };
+    if let Some(any) = addresses.iter().find(|address| address.is_unspecified()) {
+        let message = format!("--bind: {any} is no address at which the other nodes reach a node");
+        return Err(Failure::new(Exit::CommandLine, message));
+    }
     let mut operators = a_node_each("--control-bind", &args.control_bind, args.nodes)?;
     if operators.is_empty() {
         // Whoever has the token may do everything: nobody reaches the port from elsewhere unless that is asked for.
@@ -284,9 +288,14 @@ fn client_names(
     plans: &[NodePlan],
 ) -> Result<BTreeSet<String>, Failure> {
     let constants = &pool.constants;
+    let rooms = match args.rooms_domain {
+        Some(_) => "--rooms-domain",
+        None => "--domain",
+    };
     let given = [
         ("--domain", &constants.domain),
-        ("--rooms-domain", &constants.rooms_domain),
+        // Who gave only the one knows nothing of the other.
+        (rooms, &constants.rooms_domain),
     ];
     let given = given
         .into_iter()

@@ -32,10 +32,12 @@ pub(crate) fn start(file: &ConfigFile) -> Result<(), ConfigError> {
 
 /// The filter of the environment, else of the file.
 pub(crate) fn filter(file: &ConfigFile) -> Result<EnvFilter, ConfigError> {
-    let text = match std::env::var(FILTER_VARIABLE) {
-        Ok(text) if !text.is_empty() => text,
-        _ => file.log.filter.clone(),
+    let (text, from) = match std::env::var(FILTER_VARIABLE) {
+        Ok(text) if !text.is_empty() => (text, ", from the environment's MUSTER_LOG,"),
+        _ => (file.log.filter.clone(), ""),
     };
-    EnvFilter::try_new(&text)
-        .map_err(|error| file.invalid("log", "filter", format!("{text:?} is no filter: {error}")))
+    EnvFilter::try_new(&text).map_err(|error| {
+        let reason = format!("{text:?}{from} is no filter: {error}");
+        file.invalid("log", "filter", reason)
+    })
 }

@@ -23,8 +23,9 @@ const HEAD: &str = "\
 This page is generated: `muster config reference > docs/muster-toml.md`.
 
 A node reads one file, given by `muster run --config FILE`. `muster init` writes it; only the keys without a default have
-to be there. Relative paths start at the file's folder. Unknown sections and keys are refused. `muster check-config FILE`
-says whether a node could start with it. Changes count from the next start.
+to be there. Relative paths start at the file's folder. Unknown sections and keys are refused. *Allowed* is the kind of a value; where
+only a part of it makes sense, the text says which, and a start refuses the rest with a sentence, as does `muster check-config FILE`.
+Changes count from the next start.
 
 ";
 

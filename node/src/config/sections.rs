@@ -85,9 +85,10 @@ section! {
         registrations_per_address_max: u32 = 5,
         /// See there.
         registrations_within: Span = s(60 * 60),
-        /// SCRAM's iterations for new passwords. More cost both sides and thieves more (RFC 5802: at least 4096).
+        /// SCRAM's iterations for new passwords. More cost both sides and thieves more. 4,096 (RFC 5802) to
+        /// 1,000,000.
         scram_iterations: u32 = 10_000,
-        /// Sessions of one user.
+        /// Sessions of one user; at least 1.
         resources_max: usize = 10,
         /// Connections of one address (IPv6: of one network of 64 bits) that have not logged in; further ones queue.
         unauthenticated_per_address_max: u32 = 20,
@@ -110,7 +111,7 @@ section! {
         archive_page_max: u32 = 250,
         /// Archive queries of one session at once; further ones wait, for 5 s at most.
         archive_queries_max: usize = 4,
-        /// Threads for sessions and owners; 0: as many as there are cores.
+        /// Threads for sessions and owners, at most 256; 0: as many as there are cores.
         threads: usize = 0,
     }
 }
@@ -126,7 +127,7 @@ section! {
         elements_max: u32 = 32,
         /// Bytes before authentication.
         bytes_max: Size = kib(32),
-        /// Wrong passwords; RFC 6120 §6.4.5 asks for 2 to 5.
+        /// Wrong passwords, at least 1; RFC 6120 §6.4.5 asks for 2 to 5.
         wrong_proofs_max: u32 = 3,
         /// How long the client of a stream that is over may take to close its connection, before the server cuts it.
         close: Span = s(5),
@@ -136,7 +137,7 @@ section! {
 section! {
     /// What one element may cost before authentication. More ends the stream with `policy-violation`.
     struct LimitsBeforeAuth["limits_before_auth"] {
-        /// Bytes of one element.
+        /// Bytes of one element, 2 KiB to 1 MiB.
         stanza_bytes_max: Size = kib(8),
         /// Depth of nesting.
         depth_max: usize = 8,
@@ -152,7 +153,7 @@ section! {
 section! {
     /// What one element may cost after authentication.
     struct LimitsAfterAuth["limits_after_auth"] {
-        /// Bytes of one stanza.
+        /// Bytes of one stanza, 10,000 (RFC 6120 §13.12) to 1 MiB.
         stanza_bytes_max: Size = kib(256),
         /// Depth of nesting.
         depth_max: usize = 64,
@@ -250,7 +251,7 @@ section! {
         state_cache_bytes: Size = mib(128),
         /// Cache of the archive.
         archive_cache_bytes: Size = mib(64),
-        /// Length of one file of the log.
+        /// Length of one file of the log, 8 KiB to 1 GiB.
         log_segment_bytes: Size = mib(64),
         /// What may wait to be written to the log; then writers wait.
         log_queue_bytes_max: Size = mib(32),
@@ -310,7 +311,7 @@ section! {
         crash_retry: Span = ms(20),
         /// When a survivor leaves it to the timers.
         crash_give_up: Span = s(1),
-        /// Threads of replication.
+        /// Threads of replication, 1 to 256.
         threads: usize = 2,
     }
 }

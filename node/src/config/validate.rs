@@ -81,6 +81,9 @@ pub(crate) struct ControlConfig {
     pub(crate) token_file: PathBuf,
 }
 
+/// More threads than any machine that this runs on has cores.
+const THREADS_MAX: usize = 256;
+
 /// RFC 5802 §5.1: at least 4096.
 const SCRAM_ITERATIONS_MIN: u32 = 4096;
 /// More would make a login a denial of service.
@@ -209,6 +212,10 @@ fn check_clients(file: &ConfigFile) -> Result<(), ConfigError> {
         if value == 0 {
             return Err(file.invalid("clients", key, "must be at least 1"));
         }
+    }
+    if section.threads > THREADS_MAX {
+        let reason = format!("at most {THREADS_MAX}");
+        return Err(file.invalid("clients", "threads", reason));
     }
     // The kernel's own bounds.
     if !(1..=32_767).contains(&section.probe_after.0.as_secs()) {
@@ -470,6 +477,9 @@ fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
             "submitted_bytes_max",
             "must hold one entry of payload_bytes_max",
         ));
+    }
+    if section.threads > THREADS_MAX {
+        return Err(file.invalid("raft", "threads", format!("at most {THREADS_MAX}")));
     }
     if section.threads == 0 || section.submissions_max == 0 || section.reads_max == 0 {
         return Err(file.invalid(

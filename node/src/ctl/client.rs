@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,9 +56,18 @@ fn is_control_url(url: &str) -> bool {
     let Ok(uri) = url.parse::<Uri>() else {
         return false;
     };
-    let here = uri
-        .authority()
-        .is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'));
+    let here = uri.authority().is_some_and(|authority| {
+        // Whatever looks like a port passes as one there.
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => true,
+            Some(port) => port
+                .strip_prefix(':')
+                .is_some_and(|port| port.parse::<NonZeroU16>().is_ok()),
+            // There is somebody's name in front of the host.
+            None => false,
+        };
+        port && !authority.host().is_empty()
+    });
     here && uri.scheme_str() == Some("https") && uri.path() == "/" && uri.query().is_none()
 }
 
@@ -207,9 +217,10 @@ impl Client {
             self.ca.display()
         );
         let (exit, hint) = match error {
-            ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => {
-                (Exit::Unavailable, "; is the node running?")
-            }
+            ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => (
+                Exit::Unavailable,
+                "; is the node running, and past the wait for its quorum?",
+            ),
             ureq::Error::Io(error) if is_untrusted(error) => (Exit::Unavailable, &*untrusted),
             _ if is_unsent(error) => (Exit::Unavailable, ""),
             _ if kind == Kind::Changes => {

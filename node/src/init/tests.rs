@@ -99,6 +99,14 @@ fn what_makes_no_pool_is_refused() {
         "--bind: 2 addresses for 3 nodes: give one, or one a node",
     );
     check(
+        "--bind 0.0.0.0",
+        "--bind: 0.0.0.0 is no address at which the other nodes reach a node",
+    );
+    check(
+        "--domain 192.168.1.1",
+        "--domain: \"conference.192.168.1.1\" is no name that a certificate can have",
+    );
+    check(
         "--control-bind 10.0.0.1,10.0.0.2",
         "--control-bind: 2 addresses for 3 nodes: give one, or one a node",
     );
