@@ -21,7 +21,7 @@ listed is not advertised to clients. A specification that is listed need not be 
 ";
 
 const FOOT: &str = "
-Registration is advertised only where the setting `[clients] registration` allows it. A room's own answer to disco#info also
+Streams advertise registration only where the setting `[clients] registration` allows it. A room's own answer to disco#info also
 names its configuration, and is made in `messaging/src/room/query.rs`.
 
 ## Choices
@@ -41,6 +41,9 @@ Where a specification leaves a choice, or is not followed to the letter, this is
 - RFC 6121 §8.5.2.2.1: what is not kept and finds no session comes back, but chat states, receipts, markers and what says that it
   need not be stored.
 - RFC 6121 §8.5.4: what is for an account that does not exist comes back, but headlines and errors.
+- A wait error says that a message was not taken, with one exception: a message that is sent again on another node, because the
+  first one died, can meet that node's pace for new recipients (`[shaping]`) though its first sending had been committed. Sent once
+  more it is recognised by its origin-id, and nothing is doubled.
 - Presence, chat states and other stanzas that are not kept are taken exactly once under one owner of a partition. What is not
   answered yet when the owner changes is sent to the next one, and so may come once more: whether the old owner had passed it
   on could only be known from a log, which such stanzas are not worth. For presence, the same said twice changes nothing.
