@@ -393,17 +393,6 @@ impl Groups {
             .map_err(|error| membership_error(group, error))
     }
 
-    /// Ends the quarantine of a group by the operator's word: what the damage took is lost, if no other voter has it.
-    ///
-    /// # Errors
-    /// [`GroupsError::NoGroup`], [`GroupsError::Log`].
-    pub async fn accept_loss(&self, group: Group) -> Result<(), GroupsError> {
-        let node = self.group(group)?;
-        tracing::warn!(%group, "the operator ends the quarantine: damaged records are given up");
-        let lifted = quarantine::lift(node).await;
-        lifted.map_err(|source| GroupsError::Log { group, source })
-    }
-
     /// What every group looks like from here.
     pub fn status(&self) -> Vec<GroupStatus> {
         self.inner.groups.iter().map(|node| node.status()).collect()

@@ -7,8 +7,8 @@
 //! committed, and the commit in its own term says up to where that is at least.
 //!
 //! With a leader from before, which may have had this replica's vote, nothing is proven. The replica asks it to hand over
-//! to the third voter. A group that this replica votes in alone, or with one other, has no such election; there the
-//! operator decides ([`Groups::accept_loss`](super::Groups::accept_loss)).
+//! to the third voter. A group that this replica votes in alone, or with one other, has no such election, and its
+//! quarantine never ends: a node that finds itself there does not start.
 
 use openraft::errors::Fatal;
 use storage::log::LogError;
