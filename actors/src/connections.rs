@@ -1,9 +1,10 @@
 //! The client connections of this node, so that a stop can reach each of them and wait for its end.
 //!
-//! Invariant: after [`Connections::stop`] every stream that was opened ends with `system-shutdown`, wherever it is. One
-//! that negotiates waits for [`Connections::stopping`] beside its socket. One that is bound is in the directory, and is
-//! told; one that is being bound at that moment looks at [`Connections::is_stopping`] after it has entered the
-//! directory. So either the stop finds it there, or it finds the stop.
+//! Invariant: after [`Connections::stop`] every stream that was opened ends with `system-shutdown`, wherever it is, and is
+//! refused nothing before that. One that negotiates looks out for [`Connections::stopping`] whatever else it waits for, its
+//! socket or an owner's answer, and the stop comes first ([`Connections::unless_stopping`]). One that is bound is in the
+//! directory, and is told; one that is being bound at that moment looks at [`Connections::is_stopping`] after it has entered
+//! the directory. So either the stop finds it there, or it finds the stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +67,17 @@ impl Connections {
         let _ = self.stopping.subscribe().wait_for(|stops| *stops).await;
     }
 
+    /// What some work brings; `None`: the node is about to stop. Also where the work has an end at the same moment: it may be a
+    /// refusal for no other reason than the stop.
+    pub async fn unless_stopping<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let value = tokio::select! {
+            biased;
+            () = self.stopping() => return None,
+            value = work => value,
+        };
+        (!self.is_stopping()).then_some(value)
+    }
+
     /// Returns when the node is about to stop and has given clients a moment to close their connections.
     pub async fn hurry(&self) {
         self.stopping().await;
@@ -96,6 +108,22 @@ mod tests {
         assert!(poll!(&mut waiting).is_ready());
         assert!(connections.stopping().now_or_never().is_some());
         assert!(connections.is_stopping());
+    }
+
+    #[tokio::test]
+    async fn nothing_that_ends_with_the_stop_counts() {
+        let connections = Connections::default();
+        assert_eq!(connections.unless_stopping(async { 7 }).await, Some(7));
+        let mut waits = pin!(connections.unless_stopping(std::future::pending::<u8>()));
+        assert!(poll!(&mut waits).is_pending());
+        // The stop comes while the work comes to its end.
+        let ends = connections.unless_stopping(async {
+            connections.stop();
+            7
+        });
+        assert_eq!(ends.await, None);
+        assert_eq!(waits.await, None);
+        assert_eq!(connections.unless_stopping(async { 7 }).await, None);
     }
 
     #[tokio::test]

@@ -94,7 +94,7 @@ pub struct StandingCell {
 impl StandingCell {
     /// The standing now.
     pub fn get(&self) -> Standing {
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.stopping.load(Ordering::Acquire) {
             return Standing::Stopping;
         }
         Standing::from_u8(self.seen.load(Ordering::Relaxed)).unwrap_or(Standing::CutOff)
@@ -105,9 +105,9 @@ impl StandingCell {
         self.get().takes_logins()
     }
 
-    /// The node stops, for good.
+    /// The node stops, for good. Whoever sees it sees whatever was done before, too.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.stopping.store(true, Ordering::Release);
     }
 
     fn set(&self, standing: Standing) {

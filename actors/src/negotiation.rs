@@ -157,13 +157,10 @@ impl Negotiation {
                 None => Ok(read.await),
             }
         };
-        let received = tokio::select! {
-            received = read => received,
-            () = self.fabric.connections.stopping() => {
-                self.core
-                    .close(StreamError::new(StreamErrorCondition::SystemShutdown));
-                return Ok(());
-            }
+        let connections = Arc::clone(&self.fabric.connections);
+        let Some(received) = connections.unless_stopping(read).await else {
+            self.tell_of_the_stop();
+            return Ok(());
         };
         match received {
             Ok(Ok(0)) => Err(std::io::ErrorKind::UnexpectedEof.into()),
@@ -177,6 +174,12 @@ impl Negotiation {
                 Ok(())
             }
         }
+    }
+
+    /// The node stops: whatever was asked, the client is told that, and tries elsewhere.
+    fn tell_of_the_stop(&mut self) {
+        self.core
+            .close(StreamError::new(StreamErrorCondition::SystemShutdown));
     }
 
     /// Operators see who guesses. Not the name that was given: it may be a password in the wrong field.
@@ -210,11 +213,7 @@ impl Negotiation {
             match effect {
                 StreamEffect::Send(bytes) => self.out.extend_from_slice(&bytes),
                 StreamEffect::StartTls => self.start_tls().await?,
-                StreamEffect::LookupCredentials { account } => {
-                    let (event, generation) = lookup(&self.fabric, account).await;
-                    self.account = generation;
-                    self.core.handle_event(event, Instant::now());
-                }
+                StreamEffect::LookupCredentials { account } => self.look_up(account).await,
                 StreamEffect::CheckPassword(check) => {
                     let verdict = tokio::task::spawn_blocking(move || check.run()).await;
                     let verdict = verdict.map_err(std::io::Error::other)?;
@@ -226,14 +225,19 @@ impl Negotiation {
                     self.admission = None;
                 }
                 StreamEffect::Register { account, password } => {
-                    let Some(event) = self.register(account, password).await else {
-                        // Never answered with an error, which clients would show as final: the stream goes.
-                        tracing::info!(
-                            "the outcome of a registration is unknown; its stream is dropped"
-                        );
-                        return Ok(Step::Closed);
-                    };
-                    self.core.handle_event(event, Instant::now());
+                    let connections = Arc::clone(&self.fabric.connections);
+                    let registered = self.register(account, password);
+                    match connections.unless_stopping(registered).await {
+                        Some(Some(event)) => self.core.handle_event(event, Instant::now()),
+                        Some(None) => {
+                            // Never answered with an error, which clients would show as final: the stream goes.
+                            tracing::info!(
+                                "the outcome of a registration is unknown; its stream is dropped"
+                            );
+                            return Ok(Step::Closed);
+                        }
+                        None => self.tell_of_the_stop(),
+                    }
                 }
                 StreamEffect::BindResource { account, requested } => {
                     self.bind(account, requested).await
@@ -305,6 +309,18 @@ impl Negotiation {
         Ok(())
     }
 
+    /// Asks for the credentials of an account.
+    async fn look_up(&mut self, account: BareJid) {
+        let found = lookup(&self.fabric, account);
+        match self.fabric.connections.unless_stopping(found).await {
+            Some((event, generation)) => {
+                self.account = generation;
+                self.core.handle_event(event, Instant::now());
+            }
+            None => self.tell_of_the_stop(),
+        }
+    }
+
     /// Makes an account; `None`: nobody knows whether it was made.
     async fn register(&self, account: BareJid, password: Password) -> Option<StreamEvent> {
         let client = &self.fabric.settings.client;
@@ -326,27 +342,17 @@ impl Negotiation {
     }
 
     async fn bind(&mut self, account: BareJid, requested: Option<String>) {
-        let resource = requested.unwrap_or_else(|| format!("{:016x}", rand::rng().random::<u64>()));
-        let event = match account.with_resource(&resource) {
-            _ if !self.fabric.standing.takes_logins() => {
-                StreamEvent::BindRefused(unavailable_now())
+        let connections = Arc::clone(&self.fabric.connections);
+        let claimed = claim(&self.fabric, account, requested);
+        let event = match connections.unless_stopping(claimed).await {
+            Some(Ok(claim)) => {
+                let jid = claim.key().jid.clone();
+                self.claim = Some(claim);
+                StreamEvent::Bound(jid)
             }
-            Err(_) => StreamEvent::BindRefused(StanzaError::new(Condition::BadRequest)),
-            Ok(jid) => {
-                let key = SessionKey {
-                    node: self.fabric.node.0,
-                    // Each claim has its own, so that giving back one never ends another.
-                    number: self.fabric.next_session_number(),
-                    jid: jid.clone(),
-                };
-                match Claim::make(&self.fabric, key).await {
-                    Ok(claim) => {
-                        self.claim = Some(claim);
-                        StreamEvent::Bound(jid)
-                    }
-                    Err(error) => StreamEvent::BindRefused(*error),
-                }
-            }
+            Some(Err(error)) => StreamEvent::BindRefused(*error),
+            // What is granted all the same is given back.
+            None => return self.tell_of_the_stop(),
         };
         self.core.handle_event(event, Instant::now());
     }
@@ -367,6 +373,28 @@ impl Negotiation {
         };
         SessionActor::begin(parts);
     }
+}
+
+/// Asks for a resource of an account: this one, or any.
+async fn claim(
+    fabric: &Arc<Fabric>,
+    account: BareJid,
+    requested: Option<String>,
+) -> Result<Claim, Box<StanzaError>> {
+    if !fabric.standing.takes_logins() {
+        return Err(Box::new(unavailable_now()));
+    }
+    let resource = requested.unwrap_or_else(|| format!("{:016x}", rand::rng().random::<u64>()));
+    let jid = account
+        .with_resource(&resource)
+        .map_err(|_| Box::new(StanzaError::new(Condition::BadRequest)))?;
+    let key = SessionKey {
+        node: fabric.node.0,
+        // Each claim has its own, so that giving back one never ends another.
+        number: fabric.next_session_number(),
+        jid,
+    };
+    Claim::make(fabric, key).await
 }
 
 /// Asks the owner of a key and waits.

@@ -134,17 +134,12 @@ async fn live(login: &Login, bound: &watch::Sender<usize>) -> Result<Came> {
     if answer.source().contains(SHUTDOWN) {
         return Ok(Came::Negotiating);
     }
-    ensure!(answer.root().is("iq", ns::CLIENT), "{}", answer.source());
-    // While the node stops its owners go first: a bind is then refused for now, and the word of the stop follows.
-    if answer.root().attr("type").as_deref() == Some("error") {
-        ensure!(
-            answer.source().contains("type='wait'"),
-            "{}",
-            answer.source()
-        );
-        told(wire).await?;
-        return Ok(Came::Negotiating);
-    }
+    let result = answer.root().attr("type").as_deref() == Some("result");
+    ensure!(
+        answer.root().is("iq", ns::CLIENT) && result,
+        "{}",
+        answer.source()
+    );
     bound.send_modify(|bound| *bound += 1);
     told(wire).await?;
     Ok(Came::Bound)

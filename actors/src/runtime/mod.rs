@@ -16,6 +16,8 @@ mod panic_tests;
 mod reign_tests;
 #[cfg(test)]
 pub(crate) mod stage;
+#[cfg(test)]
+mod stop_tests;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -609,9 +611,10 @@ impl NodeHandle {
     /// Ends streams, hands leaderships over, closes the stores. The process is to end after it.
     pub async fn stop(&self) {
         let inner = &self.inner;
+        // In this order: whoever is refused something for the standing finds the stop, and tells its client of that instead.
+        inner.fabric.connections.stop();
         inner.fabric.standing.stop();
         inner.watch.abort();
-        inner.fabric.connections.stop();
         for entry in inner.fabric.directory.all() {
             if entry
                 .session

@@ -15,27 +15,34 @@ use super::*;
 use crate::link::Outcome;
 use crate::negotiation::propose;
 
+const OPEN: &str = "<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
+    xmlns:stream='http://etherx.jabber.org/streams'>";
+
 /// A client that says what the test says, and knows what it was told.
-struct Client {
+pub(super) struct Client {
     socket: TcpStream,
     unread: String,
 }
 
 impl Client {
-    /// Logs in with PLAIN and asks for the roster. `initial`: the base64 of `NUL user NUL password`.
-    async fn log_in(address: SocketAddr, resource: &str, initial: &str) -> Client {
+    /// Opens a stream and asks to be let in, with PLAIN. `initial`: the base64 of `NUL user NUL password`.
+    pub(super) async fn knock(address: SocketAddr, initial: &str) -> Client {
         let mut client = Client {
             socket: TcpStream::connect(address).await.unwrap(),
             unread: String::new(),
         };
-        const OPEN: &str = "<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
-            xmlns:stream='http://etherx.jabber.org/streams'>";
         client.say(OPEN).await;
         client.hears("</stream:features>").await;
         let auth = format!(
             "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{initial}</auth>"
         );
         client.say(&auth).await;
+        client
+    }
+
+    /// Logs in and asks for the roster.
+    pub(super) async fn log_in(address: SocketAddr, resource: &str, initial: &str) -> Client {
+        let mut client = Client::knock(address, initial).await;
         client.hears("<success").await;
         client.say(OPEN).await;
         client.hears("</stream:features>").await;
@@ -52,12 +59,12 @@ impl Client {
         client
     }
 
-    async fn say(&mut self, xml: &str) {
+    pub(super) async fn say(&mut self, xml: &str) {
         self.socket.write_all(xml.as_bytes()).await.unwrap();
     }
 
     /// Reads on until this was said; gives all that was said until then.
-    async fn hears(&mut self, what: &str) -> String {
+    pub(super) async fn hears(&mut self, what: &str) -> String {
         let mut bytes = [0; 4_096];
         loop {
             if let Some(at) = self.unread.find(what) {
@@ -105,7 +112,7 @@ impl<'a> Owner<'a> {
 }
 
 /// Lets clients log in without TLS, at an address of its own.
-fn listens(settings: &mut Settings) -> SocketAddr {
+pub(super) fn listens(settings: &mut Settings) -> SocketAddr {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     settings.client.allow_plaintext_auth = true;
