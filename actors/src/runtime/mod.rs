@@ -15,6 +15,8 @@ mod panic_tests;
 #[cfg(test)]
 mod reign_tests;
 #[cfg(test)]
+mod row_tests;
+#[cfg(test)]
 pub(crate) mod stage;
 #[cfg(test)]
 mod stop_tests;

@@ -54,9 +54,7 @@ impl Cursors {
             Some(seen) if place.seq <= *seen => Reading::Again,
             Some(seen) if place.previous.is_none_or(|previous| previous <= *seen) => {
                 *seen = place.seq;
-                if self.holes.get(key).is_some_and(|heard| *heard <= place.seq) {
-                    self.holes.remove(key);
-                }
+                self.close_hole(key, place.seq);
                 Reading::Next
             }
             Some(_) => {
@@ -67,12 +65,22 @@ impl Cursors {
         }
     }
 
-    /// Starts a key's cursor where there is none: the log stands here, with nothing before it for the node. An empty
+    /// Starts a key's cursor: the log stands here, with nothing before it for the node. What it saw pass until then was for
+    /// sessions that are gone, of this life of the node or the one before: they have no say in where it begins. An empty
     /// log (0) starts none, since 0 says "none" in an attachment.
     pub(super) fn start(&mut self, key: &BareJid, seq: u64) {
-        if seq > 0 && !self.seen.contains_key(key) {
+        if seq > 0 {
             self.welcome(key);
-            self.seen.insert(key.clone(), seq);
+            let seen = self.seen.entry(key.clone()).or_default();
+            *seen = seq.max(*seen);
+            self.close_hole(key, seq);
+        }
+    }
+
+    /// All that was heard of up to this row has come, or need not come.
+    fn close_hole(&mut self, key: &BareJid, seq: u64) {
+        if self.holes.get(key).is_some_and(|heard| *heard <= seq) {
+            self.holes.remove(key);
         }
     }
 
@@ -187,6 +195,23 @@ mod tests {
         assert_eq!(cursors.read(&key, place(8, 9), false), Next);
         cursors.start(&key, 4);
         assert_eq!(cursors.get(&key), 9);
+    }
+
+    /// A node that has just started is still sent what was for the sessions that it had before.
+    #[test]
+    fn a_cursor_starts_where_the_owner_says_whatever_passed_before() {
+        let mut cursors = Cursors::default();
+        let key = key("juliet@localhost");
+        let place = |previous, seq| Place {
+            previous: Some(previous),
+            seq,
+        };
+        assert_eq!(cursors.read(&key, place(4, 5), false), Next);
+        assert_eq!(cursors.read(&key, place(6, 7), false), Hole);
+        cursors.start(&key, 9);
+        assert_eq!((cursors.get(&key), cursors.has_holes()), (9, false));
+        assert_eq!(cursors.read(&key, place(9, 10), false), Next);
+        assert_eq!(cursors.read(&key, place(8, 9), false), Again);
     }
 
     #[test]

@@ -489,15 +489,6 @@ fn rows_are_delivered_once_and_a_hole_is_closed_by_attaching() {
         []
     );
     assert_eq!(
-        node.down(Down::Position {
-            key: key(),
-            previous: 0,
-            seq: 9
-        }),
-        [],
-        "starts nothing anew"
-    );
-    assert_eq!(
         node.down(row(Some(6), 7)),
         [],
         "just attached: the rows may be on their way"
@@ -526,6 +517,38 @@ fn rows_are_delivered_once_and_a_hole_is_closed_by_attaching() {
         node.down(row(Some(8), 9)),
         [LinkAction::NeedSnapshot],
         "later a hole is acted on at once"
+    );
+}
+
+/// Rows that pass for sessions that are gone start a cursor. It is not where a new session's reading begins, or what is
+/// between the two would be given to it as missed.
+#[test]
+fn a_session_begins_where_it_was_bound_whatever_passed_before() {
+    let mut node = Node::attached();
+    let row = |previous, seq| Down::Deliver(delivery(previous, seq));
+    node.wait(1_000);
+    node.down(row(Some(3), 4));
+    let jid = FullJid::parse("juliet@localhost/balcony").unwrap();
+    let session = SessionKey {
+        node: 1,
+        number: 1,
+        jid,
+    };
+    node.link.ask(1, Ask::Bind(session), node.now).unwrap();
+    node.actions();
+    node.down(Down::Position {
+        key: key(),
+        previous: 0,
+        seq: 9,
+    });
+    node.down(Down::Reply {
+        request: 1,
+        reply: AskReply::Bound,
+    });
+    assert_eq!(
+        node.down(row(Some(9), 10)),
+        [LinkAction::Deliver(delivery(Some(9), 10))],
+        "nothing is missing"
     );
 }
 

@@ -190,7 +190,7 @@ pub enum Down {
     Position {
         /// The key.
         key: BareJid,
-        /// The row before.
+        /// The row before; 0: the node's reading of this log begins here.
         previous: u64,
         /// The row.
         seq: u64,

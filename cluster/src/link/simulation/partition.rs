@@ -386,7 +386,7 @@ fn replay(user: &AttachUser, rows: Option<&Vec<Arc<ArchiveRow>>>, state: &State)
         let seq = state.logs.get(key).map_or(0, |log| log.head);
         return vec![Down::Position {
             key: key.clone(),
-            previous: 0,
+            previous: seq,
             seq,
         }];
     }

@@ -11,7 +11,8 @@ use super::{
 
 impl Publication {
     /// RFC 6120 §7: a session wants its resource. An older session of the same full JID ends (§7.7.2.2); binding again
-    /// what is bound changes nothing. Ends with the position at which the session begins.
+    /// what is bound changes nothing. Ends with the position at which the session begins: where it is the user's only one on
+    /// its node, the node's reading begins there, too, whatever it saw pass before for sessions that are gone.
     ///
     /// # Errors
     /// `resource-constraint` where the user has as many sessions as may be (RFC 6120 §7.6.2.1).
@@ -22,6 +23,8 @@ impl Publication {
     ) -> Result<Vec<PublicationAction>, Box<StanzaError>> {
         let mut out = Vec::new();
         self.begin(contacts);
+        // What another session of the node lacks must show as a hole.
+        let mut previous = self.position();
         if self.find(&key).is_none() {
             let older = self.find_jid(key.jid.as_str());
             if older.is_none() && self.sessions.len() >= self.settings.resources_max {
@@ -32,12 +35,15 @@ impl Publication {
                 self.remove(older, unavailable(&key.jid), contacts, &mut out);
             }
             self.expected_is_over(|expected| expected.jid == key.jid, contacts, &mut out);
+            if !self.nodes().contains(&key.node) {
+                previous = 0;
+            }
             self.add(key.clone(), Reader::at(self.position()));
             self.finish(&mut out);
         }
         out.push(PublicationAction::Position {
             nodes: vec![key.node],
-            previous: 0,
+            previous,
             seq: self.position(),
         });
         Ok(out)
@@ -89,9 +95,14 @@ impl Publication {
         self.offer_waiting(None);
         self.finish(&mut out);
         let (nodes, seq) = (vec![node], self.position());
+        // Who has seen nothing begins here, unless rows pass on the way there: what is missing between must show.
+        let previous = match cursor {
+            0 => seq,
+            cursor => cursor,
+        };
         out.push(PublicationAction::Position {
             nodes,
-            previous: cursor,
+            previous,
             seq,
         });
         out
@@ -122,6 +133,9 @@ impl Publication {
                 // Of this owner's own rows everything is known.
                 reader.newest_row = before.newest_row;
                 reader.bound_at = before.bound_at;
+                // Of what came before it was bound it was given what waited, and missed nothing.
+                let seen = seen.max(before.bound_at);
+                reader.fresh_after = seen;
                 let again_from = self.compare_rows(index, &unacknowledged, newest_row);
                 reader.next = again_from.map_or(seen, |from| from.min(seen));
                 index

@@ -299,7 +299,7 @@ fn a_resource_bound_again_ends_the_older_stream() {
     check(
         &stage.bind(&new),
         expect![[r#"
-        position [2] 0..11
+        position [2] 11..11
     "#]],
     );
     check(&stage.down(&old), expect![""]);
@@ -453,6 +453,53 @@ fn a_vanished_sessions_rows_go_to_another_or_wait() {
     "#]],
     );
     assert!(!stage.user.is_idle(&stage.contacts));
+}
+
+/// Its node stands before the place where it was bound: it has seen rows pass for a session of a life before.
+#[test]
+fn a_session_misses_nothing_of_what_came_before_it_was_bound() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    stage.log(JULIET, USER);
+    stage.log(JULIET, USER);
+    let work = key(2, 2, "work");
+    check(
+        &stage.bind(&work),
+        expect![[r#"
+        position [2] 0..12
+    "#]],
+    );
+    let shown = presence("", "");
+    stage.presence(&work, "", "");
+    let actions = stage.down(&home);
+    check(
+        &stage.read(&actions),
+        expect![[r#"
+        work <- message chat from juliet/balcony delayed id (row 11)
+        work <- message chat from juliet/balcony delayed id (row 12)
+    "#]],
+    );
+    stage.acknowledge(&work, 12);
+    stage.log(JULIET, USER);
+    let state = SessionState {
+        key: work.clone(),
+        flags: SessionFlags::default(),
+        presence: Some(Stanza {
+            from: Some(Jid::from(&work.jid)),
+            ..shown
+        }),
+        directed: vec![],
+        unacknowledged: vec![],
+        newest_row: 12,
+        untold: false,
+    };
+    let actions = stage.user.attach(2, vec![state], 10, &stage.contacts);
+    check(
+        &stage.read(&actions),
+        expect![[r#"
+        work <- message chat from juliet/balcony id (row 13)
+    "#]],
+    );
 }
 
 #[test]
@@ -638,7 +685,7 @@ fn a_session_that_was_given_up_learns_what_it_missed() {
         work,home <- presence from romeo/home
         home <- presence from romeo/work
         probe juliet
-        position [1] 0..10
+        position [1] 10..10
     "#]],
     );
 }

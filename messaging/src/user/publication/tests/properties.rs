@@ -371,6 +371,10 @@ impl World {
         } else {
             self.cursors.get(&node).copied().unwrap_or(0)
         };
+        if cursor == 0 {
+            // It begins where the log stands.
+            self.cursors.insert(node, self.contacts.head);
+        }
         let actions = self.user.attach(node, states, cursor, &self.contacts);
         self.execute(actions);
     }
