@@ -511,8 +511,10 @@ impl LinkActor {
                 self.answer_for_gone(item);
                 continue;
             };
-            if let Some(row) = item.row {
-                self.picture.sent(key, target, row);
+            if let Some(row) = item.row
+                && !self.picture.sent(key, target, row, Instant::now())
+            {
+                continue;
             }
             let bytes = match &item.tail {
                 None => item.head.clone(),

@@ -349,6 +349,10 @@ impl PublicationActor {
                     previous,
                     seq,
                 } => {
+                    if previous == seq {
+                        // Nothing has come since: a node that has seen this place would leave out what comes with it.
+                        self.deliver_all(mark, &mut rows);
+                    }
                     let place = Place {
                         previous: (previous > 0).then_some(previous),
                         seq,

@@ -18,12 +18,42 @@ const TOLD_AGAIN_FOR: Duration = Duration::from_secs(15);
 /// Changes of presence that are remembered for it.
 const CHANGES_MAX: usize = 16_384;
 
+/// For how long after an attachment rows may come that its owner did not know to be given: longer than it takes to answer.
+const CROSSING_FOR: Duration = Duration::from_secs(10);
+
 /// The sessions and occupants that a node has of one partition.
 #[derive(Debug, Default)]
 pub(super) struct Picture {
     users: HashMap<BareJid, Vec<SessionState>>,
     rooms: HashMap<BareJid, HashSet<FullJid>>,
     untold: Untold,
+    crossing: Crossing,
+}
+
+/// Rows, by the session's number, that sessions were given since the last attachment said what they have: they were on their
+/// way when it left, so that its owner took them for lost and sends them once more.
+#[derive(Debug, Default)]
+struct Crossing {
+    until: Option<Instant>,
+    given: HashSet<(u64, u64)>,
+}
+
+impl Crossing {
+    fn begin(&mut self, now: Instant) {
+        self.until = Some(now + CROSSING_FOR);
+        self.given.clear();
+    }
+
+    /// Whether a session is given a row for the first time, as far as that is remembered.
+    fn is_first(&mut self, session: u64, row: u64, now: Instant) -> bool {
+        if self.until.is_some_and(|until| now < until) {
+            return self.given.insert((session, row));
+        }
+        if self.until.take().is_some() {
+            self.given = HashSet::new();
+        }
+        true
+    }
 }
 
 /// Sessions, by number, whose presence an owner that was lost may not have told anybody.
@@ -76,13 +106,24 @@ impl Picture {
         });
     }
 
-    /// A session is sent a row of its user's log.
-    pub(super) fn sent(&mut self, user: &BareJid, session: &FullJid, row: u64) {
+    /// A session is sent a row of its user's log; `false`: it has it already.
+    pub(super) fn sent(
+        &mut self,
+        user: &BareJid,
+        session: &FullJid,
+        row: u64,
+        now: Instant,
+    ) -> bool {
         let mut sessions = self.users.get_mut(user).into_iter().flatten();
-        if let Some(session) = sessions.find(|state| state.key.jid == *session) {
+        let Some(session) = sessions.find(|state| state.key.jid == *session) else {
+            return true;
+        };
+        let first = self.crossing.is_first(session.key.number, row, now);
+        if first {
             session.unacknowledged.push(row);
             session.newest_row = session.newest_row.max(row);
         }
+        first
     }
 
     /// Something happened to a session; `true`: it was its user's last one.
@@ -161,6 +202,7 @@ impl Picture {
     /// All of it; how far each log was read is filled in elsewhere.
     pub(super) fn snapshot(&mut self, now: Instant) -> (Vec<AttachUser>, Vec<AttachRoom>) {
         self.untold.forget(now);
+        self.crossing.begin(now);
         let since = &self.untold.since;
         let state = |session: &SessionState| SessionState {
             untold: since.contains_key(&session.key.number),
@@ -319,7 +361,7 @@ mod tests {
         picture.note(&presence("unavailable"));
         assert!(of(&mut picture).unwrap().presence.is_none());
         for row in [5, 7, 6] {
-            picture.sent(&key.jid.bare(), &key.jid, row);
+            picture.sent(&key.jid.bare(), &key.jid, row, Instant::now());
         }
         let acknowledged = |seq| SessionEvent::Acknowledged {
             key: key.clone(),
@@ -336,6 +378,37 @@ mod tests {
         assert!(picture.note(&down(&key)), "the user's last session");
         assert!(!picture.note(&down(&key)), "known no longer");
         assert!(picture.snapshot(Instant::now()).0.is_empty());
+    }
+
+    #[test]
+    fn a_row_that_crossed_an_attachment_is_given_once() {
+        let start = Instant::now();
+        let mut picture = Picture::default();
+        let (one, two) = (state(1, 0).key, state(2, 0).key);
+        picture.bound(one.clone());
+        picture.bound(two.clone());
+        let sent = |picture: &mut Picture, key: &SessionKey, row, seconds| {
+            let now = start + Duration::from_secs(seconds);
+            picture.sent(&key.jid.bare(), &key.jid, row, now)
+        };
+        assert!(sent(&mut picture, &one, 5, 0));
+        picture.snapshot(start);
+        assert!(sent(&mut picture, &one, 6, 1));
+        picture.note(&SessionEvent::Acknowledged {
+            key: one.clone(),
+            seq: 6,
+        });
+        assert!(!sent(&mut picture, &one, 6, 2), "acknowledged or not");
+        assert!(sent(&mut picture, &two, 6, 2));
+        assert!(sent(&mut picture, &one, 4, 2), "an older one that waited");
+        let (users, _) = picture.snapshot(start + Duration::from_secs(3));
+        let of_one = users[0].sessions.iter().find(|state| state.key == one);
+        assert_eq!(
+            of_one.map(|state| &state.unacknowledged[..]),
+            Some(&[4][..])
+        );
+        sent(&mut picture, &one, 7, 20);
+        assert!(picture.crossing.given.is_empty(), "nothing is kept");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use cluster::link::protocol::Down;
 
 use super::reign_tests::{Client, listens};
-use super::stage::{settings, until};
+use super::stage::{NODE, settings, until};
 use super::*;
 use crate::link::ToLink;
 
@@ -97,5 +97,21 @@ async fn what_passed_for_a_session_that_is_gone_is_no_session_s_beginning() {
     let mut heard = alice.hears("id='next'").await;
     heard += &alice.hears("id='last'").await;
     assert!(!heard.contains("id='waits'"), "{heard}");
+    stage.node.stop().await;
+}
+
+/// The owner learns by the attachment that a session takes messages now, and of no row that the node has not seen pass.
+#[actix::test]
+async fn what_waited_comes_with_an_attachment_that_has_no_newer_row() {
+    let mut stage = Stage::set().await;
+    let mut alice = stage.alice_logs_in().await;
+    alice
+        .say("<presence><priority>-1</priority></presence>")
+        .await;
+    alice.hears("<priority>-1</priority>").await;
+    stage.bob_writes("waits").await;
+    stage.tell_link(ToLink::PeerDown(NODE)).await;
+    alice.say("<presence/>").await;
+    alice.hears("id='waits'").await;
     stage.node.stop().await;
 }
