@@ -269,10 +269,8 @@ fn control_settings(control: &ControlConfig, token: ControlToken) -> ControlSett
 
 /// What the runtime starts with.
 fn settings(config: NodeConfig, data: DataDir) -> Settings {
-    let threads = match config.clients.section.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
+    let arbiters = threads(config.clients.section.threads);
+    let replication_threads = threads(config.replication_threads);
     let pool_digest = config.pool.digest();
     let member = |(id, address)| Member { id, address };
     Settings {
@@ -297,7 +295,17 @@ fn settings(config: NodeConfig, data: DataDir) -> Settings {
         },
         raft: config.raft,
         quorum_wait: config.cluster.quorum_wait,
-        arbiters: threads,
+        arbiters,
+        replication_threads,
+    }
+}
+
+/// How many threads, by a setting. Half the cores each for clients and for replication: a word that passes from one idle
+/// thread to another costs more than most of what is done with it.
+fn threads(setting: usize) -> usize {
+    match setting {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+        threads => threads,
     }
 }
 

@@ -45,6 +45,35 @@ fn what_was_saved_is_there_after_a_reopen() {
     assert_eq!(log.groups(), [GroupId(0), GroupId(7)]);
 }
 
+/// What is submitted while the writer rests shares one fdatasync; what comes after a time of rest has its own.
+#[test]
+fn submissions_share_an_fdatasync() {
+    const MANY: u64 = 50;
+    let dir = tempfile::tempdir().unwrap();
+    let patient = LogOptions {
+        sync_interval: Duration::from_millis(500),
+        ..options(1 << 20)
+    };
+    let log = open(dir.path(), patient);
+    append(&log, 0, entries(0..1, 1, 8)).unwrap();
+    let before = log.metrics().syncs;
+    let (done, answers) = std::sync::mpsc::channel();
+    for group in 1..=MANY {
+        let done = done.clone();
+        let answer = move |result| done.send(result).unwrap();
+        log.append(
+            GroupId(group.try_into().unwrap()),
+            entries(0..1, 1, 8),
+            answer,
+        );
+    }
+    for _ in 0..MANY {
+        answers.recv().unwrap().unwrap();
+    }
+    let syncs = log.metrics().syncs - before;
+    assert!((1..MANY / 2).contains(&syncs), "{syncs}");
+}
+
 #[test]
 fn entries_must_follow() {
     #[track_caller]

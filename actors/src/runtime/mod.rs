@@ -32,7 +32,7 @@ use cluster::gossip::shell::Gossiper;
 use cluster::machine::Replica;
 use cluster::meta::MetaState;
 use cluster::node_id::{Group, Incarnation, NodeId, PartitionId};
-use cluster::raft::{Groups, GroupsError};
+use cluster::raft::{GroupThreads, Groups, GroupsError, RaftSettings};
 use cluster::replica_hash::ReplicaHash;
 use cluster::transport::{
     ClusterTls, ProtocolRange, Transport, TransportConfig, TransportError, TransportLimits,
@@ -173,7 +173,7 @@ struct Inner {
     arbiters: Vec<Arbiter>,
     /// Looks whether the partitions' actors live.
     watch: tokio::task::JoinHandle<()>,
-    /// The transport's own runtime; it ends with the process.
+    /// The runtime of transport and Raft; it ends with the process.
     _network: Network,
 }
 
@@ -182,7 +182,7 @@ struct Inner {
 /// # Errors
 /// [`StartError`], each a sentence for the operator.
 pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
-    let network = Network::start().map_err(StartError::Runtime)?;
+    let network = Network::start(settings.replication_threads).map_err(StartError::Runtime)?;
     let ports = reserve_client_ports(&settings)?;
     let (archive, log) = open_files(&settings)?;
     let gossip = Arc::new(Gossiper::new(settings.node, Incarnation(0)));
@@ -198,15 +198,12 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     let stores = stores::Stores::new(&settings, Arc::clone(&incarnation), Arc::clone(&meta));
     let machines = |group: Group| stores.machine(group, &replicas);
     let count = settings.partitions + 1;
-    let groups = Groups::start(
-        settings.raft.clone(),
-        settings.node,
-        log,
-        transport.clone(),
-        machines,
-        count,
-    )
-    .await?;
+    let raft = RaftSettings {
+        threads: GroupThreads::Of(network.handle()),
+        ..settings.raft.clone()
+    };
+    let groups =
+        Groups::start(raft, settings.node, log, transport.clone(), machines, count).await?;
     judge_damage(&settings, &groups)?;
     dispatcher.set_groups(groups.clone());
     initialize(&settings, &groups).await?;

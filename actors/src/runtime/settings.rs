@@ -172,20 +172,22 @@ pub struct Settings {
     pub quorum_wait: Duration,
     /// Threads for sessions, rooms and partitions.
     pub arbiters: usize,
+    /// Threads for replication and the connections between nodes.
+    pub replication_threads: usize,
 }
 
-/// The transport's own runtime: its tasks must not wait for an actor's thread.
+/// The runtime of the transport and of Raft: their tasks must not wait for an actor's thread.
 pub struct Network(Option<Runtime>);
 
 impl Network {
-    /// Starts it.
+    /// Starts it with so many threads, at least one.
     ///
     /// # Errors
     /// When the threads can't be made.
-    pub fn start() -> std::io::Result<Network> {
+    pub fn start(threads: usize) -> std::io::Result<Network> {
         let runtime = Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("network")
+            .worker_threads(threads.max(1))
+            .thread_name("replication")
             .enable_all()
             .build()?;
         Ok(Network(Some(runtime)))

@@ -102,6 +102,7 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
         raft: RaftSettings::default(),
         quorum_wait: WAIT,
         arbiters: 2,
+        replication_threads: 2,
     }
 }
 

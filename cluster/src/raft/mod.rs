@@ -14,7 +14,7 @@
 //!  crash: brings elections forward   upkeep: snapshots, purges, spreading leaders   quarantine: damaged logs
 //! ```
 //!
-//! Invariants: everything runs on a multi-thread runtime of its own, never inside an actor's thread. Nothing of openraft's
+//! Invariants: everything runs on a multi-thread runtime, its own or the transport's, never inside an actor's thread. Nothing of openraft's
 //! layouts is stored or sent ([`record`]). Pre-vote is on and answered. Reads are ReadIndex, never a lease. A restarted
 //! leader is elected anew. The log is purged only up to what every member has. No snapshot is sent between nodes yet: a
 //! member that is added after a purge can't catch up.
@@ -29,6 +29,8 @@ mod machine;
 mod network;
 mod quarantine;
 mod record;
+mod riding;
+mod runtime;
 mod settings;
 mod shared;
 mod status;
@@ -62,7 +64,7 @@ pub use group::{GroupHandle, Leadership};
 #[cfg(test)]
 pub(crate) use machine::mark_of;
 pub use machine::{CommittedEntry, Machine, SnapshotFile, away, mark_place};
-pub use settings::{PAYLOAD_BYTES_LEAST, RaftSettings};
+pub use settings::{GroupThreads, PAYLOAD_BYTES_LEAST, RaftSettings};
 pub use status::{FollowerStatus, GroupStatus};
 pub use submission::Submission;
 
@@ -114,15 +116,8 @@ impl Groups {
     ) -> Result<Groups, GroupsError> {
         let config = Arc::new(settings.openraft()?);
         let settings = Arc::new(settings);
-        let threads = Builder::new_multi_thread()
-            .worker_threads(settings.threads)
-            .thread_name("raft")
-            .enable_all()
-            .build()
-            .map_err(GroupsError::Runtime)?;
         // From here on an early return must not drop the runtime in place: that may not be done in an async task.
-        let runtime = Owned(Some(threads));
-        let handle = runtime.handle()?;
+        let (runtime, handle) = threads(&settings.threads)?;
         let mut opening = Vec::new();
         for number in 0..count {
             let group = Group(u32::from(number));
@@ -408,7 +403,8 @@ impl Groups {
         self.halt();
     }
 
-    /// Stops at once, as a crash of the process would: nothing is handed over, nothing is answered.
+    /// Stops at once, as a crash of the process would: nothing is handed over, nothing is answered. Groups that run on
+    /// another's threads ([`GroupThreads::Of`]) go on until that runtime ends.
     pub fn halt(&self) {
         if let Some(runtime) = lock(&self.inner.runtime).take() {
             runtime.shutdown_background();
@@ -450,15 +446,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A runtime that is never dropped in place, which would panic inside an async task.
 struct Owned(Option<Runtime>);
 
-impl Owned {
-    fn handle(&self) -> Result<Handle, GroupsError> {
-        let gone = || GroupsError::Runtime(std::io::Error::other("the runtime is gone"));
-        self.0
-            .as_ref()
-            .map(|runtime| runtime.handle().clone())
-            .ok_or_else(gone)
-    }
+/// Where the groups run, and the runtime if it is theirs.
+fn threads(threads: &GroupThreads) -> Result<(Owned, Handle), GroupsError> {
+    let count = match threads {
+        GroupThreads::Of(handle) => return Ok((Owned(None), handle.clone())),
+        GroupThreads::Own(count) => *count,
+    };
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(count)
+        .thread_name("raft")
+        .enable_all()
+        .build()
+        .map_err(GroupsError::Runtime)?;
+    let handle = runtime.handle().clone();
+    Ok((Owned(Some(runtime)), handle))
+}
 
+impl Owned {
     fn release(mut self) -> Option<Runtime> {
         self.0.take()
     }

@@ -8,14 +8,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, Stream};
 use openraft::alias::{SnapshotOf, VoteOf};
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
-use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{
+    RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential,
+};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EmptyNode, OptionalSend};
 use storage::codec::{CodecError, Record, decode_frame, encode_frame};
@@ -24,9 +28,10 @@ use super::record::{
     AppendReply, AppendRequest, LogIdRecord, SentEntry, TransferQuery, TransferReply, VoteQuery,
     VoteRecord, VoteReply,
 };
+use super::riding::{WAIT_MAX, riding};
 use super::shared::GroupShared;
 use super::type_config::{Entry, LogId, TypeConfig, Vote};
-use crate::node_id::{NodeId, PartitionId};
+use crate::node_id::{Group, NodeId, PartitionId};
 use crate::transport::{CallError, Frame, Lane, SendError, Transport};
 
 /// What a frame of the RAFT lane asks.
@@ -40,6 +45,10 @@ pub(crate) mod kind {
 
 /// Replies and all requests but appends are small.
 pub(crate) const SMALL_MESSAGE_MAX: u64 = 4096;
+
+/// Answers to a stream of appends, in their order.
+type AppendResults<'s> =
+    BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
 
 /// A request was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -204,6 +213,21 @@ impl RaftNetworkV2<TypeConfig> for Client {
             }
             AppendReply::Conflict => AppendEntriesResponse::Conflict,
         })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<AppendResults<'s>, RPCError<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        // Heartbeats are what tells of a life. The meta group's entries are few, and nodes wait to see their own.
+        if self.is_heartbeat || self.group.group == Group::META {
+            return stream_append_sequential(self, input, option);
+        }
+        stream_append_sequential(self, riding(input, WAIT_MAX), option)
     }
 
     async fn vote(

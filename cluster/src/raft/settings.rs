@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
+use tokio::runtime::Handle;
 
 use crate::link::batcher::BATCH_BYTES_MAX;
 
@@ -11,6 +12,16 @@ use super::failure::OnFailure;
 
 /// What an entry must hold: a full batch of an owner, with what stands around its commands.
 pub const PAYLOAD_BYTES_LEAST: usize = BATCH_BYTES_MAX as usize + (64 << 10);
+
+/// The threads on which a node's groups run.
+#[derive(Clone, Debug)]
+pub enum GroupThreads {
+    /// So many of their own. [`super::Groups::halt`] then stops everything at once, as a crash would.
+    Own(usize),
+    /// Those of this runtime, which must be a multi-thread one and never an actor's: best the transport's, for a message
+    /// between nodes then wakes one thread instead of two.
+    Of(Handle),
+}
 
 /// How the groups of a node run.
 #[derive(Clone, Debug)]
@@ -60,8 +71,8 @@ pub struct RaftSettings {
     pub crash_retry: Duration,
     /// When a survivor leaves it to the timers. Default 1 s.
     pub crash_give_up: Duration,
-    /// Threads of Raft's own runtime. Default 2.
-    pub threads: usize,
+    /// On which threads the groups run. Default: two of their own.
+    pub threads: GroupThreads,
     /// What is done when a group fails on this node. Default: log and abort the process.
     pub on_failure: OnFailure,
 }
@@ -92,7 +103,7 @@ impl Default for RaftSettings {
             crash_rank_delay: Duration::from_millis(60),
             crash_retry: Duration::from_millis(20),
             crash_give_up: Duration::from_secs(1),
-            threads: 2,
+            threads: GroupThreads::Own(2),
             on_failure: OnFailure::default(),
         }
     }
@@ -158,7 +169,7 @@ impl RaftSettings {
         if self.append_bytes_max == 0
             || self.submissions_max == 0
             || self.reads_max == 0
-            || self.threads == 0
+            || matches!(self.threads, GroupThreads::Own(0))
         {
             return Err("sizes and the number of threads must be positive");
         }
@@ -193,7 +204,7 @@ mod tests {
         check(|s| s.election_min = s.heartbeat);
         check(|s| s.election_max = s.election_min);
         check(|s| s.submitted_bytes_max = 1);
-        check(|s| s.threads = 0);
+        check(|s| s.threads = GroupThreads::Own(0));
         check(|s| s.crash_retry = Duration::ZERO);
     }
 

@@ -46,14 +46,6 @@ impl<T: Send + 'static> openraft::raft::responder::Responder<TypeConfig, T> for 
     }
 }
 
-#[allow(
-    deprecated,
-    reason = "openraft re-exports its tokio runtime under a deprecated path only"
-)]
-mod runtime {
-    pub(crate) use openraft::impls::TokioRuntime;
-}
-
 /// Muster's choice of openraft's types. Written out because openraft's macro can't take a responder.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TypeConfig;
@@ -68,7 +60,7 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type Vote = openraft::impls::Vote<Self::LeaderId>;
     type Payload = EntryPayload<Self::D, Self::NodeId, Self::Node>;
     type Entry = openraft::Entry<<Self::LeaderId as RaftLeaderId>::Committed, Self::Payload>;
-    type AsyncRuntime = runtime::TokioRuntime;
+    type AsyncRuntime = super::runtime::Runtime;
     type Responder<T>
         = Answer<T>
     where

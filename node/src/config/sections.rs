@@ -111,7 +111,7 @@ section! {
         archive_page_max: u32 = 250,
         /// Archive queries of one session at once; further ones wait, for 5 s at most.
         archive_queries_max: usize = 4,
-        /// Threads for sessions and owners, at most 256; 0: as many as there are cores.
+        /// Threads for sessions and owners, at most 256; 0: half as many as there are cores, at least one.
         threads: usize = 0,
     }
 }
@@ -257,6 +257,9 @@ section! {
         log_queue_bytes_max: Size = mib(32),
         /// What is written to the log with one fdatasync.
         log_batch_bytes_max: Size = mib(4),
+        /// Least time from the start of one fdatasync of the log to that of the next; what comes in between shares the next.
+        /// What comes after a time of rest is never held up. At most 100 ms; 0: as fast as the disk is.
+        log_sync_interval: Span = ms(1),
         /// What of the log is kept in memory.
         log_cache_bytes_max: Size = mib(64),
         /// What the log leaves free on its disk for the other stores. With less than that free, nothing new is taken.
@@ -311,8 +314,9 @@ section! {
         crash_retry: Span = ms(20),
         /// When a survivor leaves it to the timers.
         crash_give_up: Span = s(1),
-        /// Threads of replication, 1 to 256.
-        threads: usize = 2,
+        /// Threads of replication and of the connections between nodes, at most 256; 0: half as many as there are cores, at
+        /// least one.
+        threads: usize = 0,
     }
 }
 

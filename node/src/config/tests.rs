@@ -265,6 +265,16 @@ fn values_must_go_together() {
     );
     check_config(
         "[clients]",
+        "[raft]\nthreads = 257\n[clients]",
+        "muster.toml: [raft] threads: at most 256",
+    );
+    check_config(
+        "[clients]",
+        "[storage]\nlog_sync_interval = \"1 s\"\n[clients]",
+        "muster.toml: [storage] log_sync_interval: must be at most 100 ms",
+    );
+    check_config(
+        "[clients]",
         "[storage]\nlog_segment_bytes = \"1 KiB\"\n[clients]",
         "muster.toml: [storage] log_segment_bytes: must be 8 KiB to 1 GiB",
     );

@@ -41,6 +41,8 @@ pub(crate) struct NodeConfig {
     pub(crate) storage: Storage,
     pub(crate) log_options: LogOptions,
     pub(crate) raft: RaftSettings,
+    /// For replication and the connections between nodes; 0: to be chosen.
+    pub(crate) replication_threads: usize,
     /// When its certificates end.
     pub(crate) ends: Vec<CertificateEnd>,
 }
@@ -84,6 +86,9 @@ pub(crate) struct ControlConfig {
 /// More threads than any machine that this runs on has cores.
 const THREADS_MAX: usize = 256;
 
+/// Every acknowledgement may wait so long; more is a mistake in the unit.
+const SYNC_INTERVAL_MAX: Duration = Duration::from_millis(100);
+
 /// RFC 5802 §5.1: at least 4096.
 const SCRAM_ITERATIONS_MIN: u32 = 4096;
 /// More would make a login a denial of service.
@@ -111,6 +116,7 @@ impl NodeConfig {
             storage: file.storage.clone(),
             log_options: log_options(file)?,
             raft: raft(file)?,
+            replication_threads: file.raft.threads,
             ends: identities.ends(),
             pool,
         })
@@ -446,12 +452,16 @@ fn log_options(file: &ConfigFile) -> Result<LogOptions, ConfigError> {
         0 => Err(file.invalid("storage", key, "must be above zero")),
         bytes => Ok(bytes),
     };
+    if section.log_sync_interval.0 > SYNC_INTERVAL_MAX {
+        return Err(file.invalid("storage", "log_sync_interval", "must be at most 100 ms"));
+    }
     Ok(LogOptions {
         segment_bytes: segment,
         queue_bytes_max: positive("log_queue_bytes_max", section.log_queue_bytes_max)?,
         batch_bytes_max: positive("log_batch_bytes_max", section.log_batch_bytes_max)?,
         cache_bytes_max: positive("log_cache_bytes_max", section.log_cache_bytes_max)?,
         disk_free_bytes_min: section.disk_free_bytes_min.0,
+        sync_interval: section.log_sync_interval.0,
         ..LogOptions::default()
     })
 }
@@ -481,12 +491,13 @@ fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
     if section.threads > THREADS_MAX {
         return Err(file.invalid("raft", "threads", format!("at most {THREADS_MAX}")));
     }
-    if section.threads == 0 || section.submissions_max == 0 || section.reads_max == 0 {
-        return Err(file.invalid(
-            "raft",
-            "threads",
-            "must be at least 1, like submissions_max and reads_max",
-        ));
+    for (key, value) in [
+        ("submissions_max", section.submissions_max),
+        ("reads_max", section.reads_max),
+    ] {
+        if value == 0 {
+            return Err(file.invalid("raft", key, "must be at least 1"));
+        }
     }
     if section.upkeep_interval.0.is_zero() || section.crash_retry.0.is_zero() {
         return Err(file.invalid(
@@ -522,8 +533,8 @@ fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
         crash_rank_delay: section.crash_rank_delay.0,
         crash_retry: section.crash_retry.0,
         crash_give_up: section.crash_give_up.0,
-        threads: section.threads,
         on_failure: OnFailure::default(),
+        ..RaftSettings::default()
     })
 }
 

@@ -38,6 +38,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -94,6 +95,9 @@ pub struct LogOptions {
     pub queue_bytes_max: usize,
     /// Most that is written with one fdatasync. Default 4 MiB.
     pub batch_bytes_max: usize,
+    /// Least time from the start of one fdatasync to that of the next: what is submitted in between shares the next. A
+    /// submission after a time of rest is never held up. Default 1 ms; zero: as fast as the disk is.
+    pub sync_interval: Duration,
     /// Payloads kept in memory for reading, all groups together. Default 64 MiB.
     pub cache_bytes_max: usize,
     /// Most segment files, spare and reserve included; then the log is full. Default: as many as the disk holds. At least 3.
@@ -114,6 +118,7 @@ impl Default for LogOptions {
             segment_bytes: 64 << 20,
             queue_bytes_max: 32 << 20,
             batch_bytes_max: 4 << 20,
+            sync_interval: Duration::from_millis(1),
             cache_bytes_max: 64 << 20,
             segments_max: None,
             disk_free_bytes_min: 128 << 20,

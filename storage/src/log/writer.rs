@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -94,6 +95,8 @@ pub(super) struct Writer {
     copying: VecDeque<(GroupId, u64, Location)>,
     /// A segment with a damaged entry is not copied again.
     uncopyable: Option<u32>,
+    /// When the last fdatasync began.
+    synced_at: Option<Instant>,
 }
 
 impl Writer {
@@ -113,6 +116,7 @@ impl Writer {
             batch,
             copying,
             uncopyable: None,
+            synced_at: None,
         }
     }
 
@@ -167,6 +171,12 @@ impl Writer {
                 .wait(inner)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+        if let Some(pause) = self.pause(&inner) {
+            // Not woken by what comes: that is what the pause is for.
+            drop(inner);
+            thread::sleep(pause);
+            inner = shared.lock();
+        }
         let mut work = Work::default();
         let mut bytes = 0;
         while bytes < shared.options.batch_bytes_max
@@ -189,6 +199,16 @@ impl Writer {
         }
         self.next_copies(&inner, &mut work);
         work
+    }
+
+    /// How long to wait so that more submissions share the next fdatasync.
+    fn pause(&self, inner: &Inner) -> Option<Duration> {
+        if inner.closing || inner.queued_bytes >= self.shared.options.batch_bytes_max {
+            return None;
+        }
+        let since = self.synced_at?.elapsed();
+        let left = self.shared.options.sync_interval.checked_sub(since)?;
+        (!left.is_zero()).then_some(left)
     }
 
     /// Decides whether the oldest segment's entries are to be copied forward, and lists them.
@@ -441,6 +461,7 @@ impl Writer {
         let mut batch = std::mem::take(&mut self.batch);
         let started = Instant::now();
         if !batch.frames.is_empty() {
+            self.synced_at = Some(started);
             let written = self
                 .write_and_sync(&batch.frames)
                 .and_then(|()| self.write_mark(batch.frames.len()));
