@@ -96,13 +96,25 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
         storage: StorageSettings {
             archive_cache_bytes: 8 * 1024 * 1024,
             state_cache_bytes: 8 * 1024 * 1024,
-            log: LogOptions::default(),
+            log: LogOptions {
+                on_disk_error: stay,
+                ..LogOptions::default()
+            },
             state_engine: Engine::Fjall,
         },
         raft: RaftSettings::default(),
         quorum_wait: WAIT,
         arbiters: 2,
         replication_threads: 2,
+    }
+}
+
+/// At the end of a test its folder goes while the log's threads still run: that must not end the process, in which the test
+/// is about to pass.
+fn stay(error: &std::io::Error) -> ! {
+    tracing::error!(%error, "the log's disk has gone");
+    loop {
+        std::thread::park();
     }
 }
 
