@@ -100,10 +100,9 @@ pub(crate) fn bars(caption: &Caption<'_>, bars: &[Bar<'_>], budget: Option<f64>)
         let _ = writeln!(
             out,
             "<line class=\"budget\" x1=\"{x:.1}\" y1=\"2\" x2=\"{x:.1}\" y2=\"{:.1}\"/>\
-             <text class=\"note\" x=\"{label:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">must reach {}</text>",
+             <text class=\"note\" x=\"{label:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">must reach {budget}</text>",
             bottom + 4.0,
             bottom + 14.0,
-            number(budget)
         );
     }
     out.push_str("</svg>\n");
