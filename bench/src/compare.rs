@@ -70,6 +70,21 @@ pub(crate) struct OutputArgs {
     /// Write all that was found here, as JSON
     #[arg(long)]
     pub(crate) save: Option<PathBuf>,
+    /// Put the Markdown into this document, in place of what stands between `<!-- figures -->` and `<!-- /figures -->`
+    #[arg(long)]
+    pub(crate) update: Option<PathBuf>,
+}
+
+impl OutputArgs {
+    /// Refuses a document without a place for figures: better before the run than after it.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        if let Some(file) = &self.update {
+            let text = std::fs::read_to_string(file);
+            let text = text.with_context(|| format!("{}", file.display()))?;
+            markdown::replaced(&text, "").with_context(|| format!("{}", file.display()))?;
+        }
+        Ok(())
+    }
 }
 
 /// What one server did.
@@ -107,6 +122,7 @@ pub(crate) async fn run(
     machine: Machine,
     command: String,
 ) -> anyhow::Result<Comparison> {
+    args.output.check()?;
     let beside = || args.binary.parent().unwrap_or(Path::new(".")).to_owned();
     let dir = args.dir.clone().unwrap_or_else(beside).canonicalize()?;
     let site = Site {
@@ -186,6 +202,12 @@ impl Comparison {
         if let Some(file) = &output.html {
             let page = html::page(self);
             std::fs::write(file, page).with_context(|| format!("{}", file.display()))?;
+        }
+        if let Some(file) = &output.update {
+            let old = std::fs::read_to_string(file);
+            let old = old.with_context(|| format!("{}", file.display()))?;
+            let new = markdown::replaced(&old, &markdown::document(self))?;
+            std::fs::write(file, new).with_context(|| format!("{}", file.display()))?;
         }
         Ok(match (json, output.markdown) {
             (true, _) => text,

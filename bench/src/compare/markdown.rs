@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use anyhow::Context;
+
 use crate::compare::metric::{Cell, Metric, lines};
 use crate::compare::{Comparison, Contender};
 use crate::report::number;
@@ -36,6 +38,9 @@ pub(crate) fn document(comparison: &Comparison) -> String {
     facts(comparison, "- ", &mut out);
     out.push('\n');
     table(comparison, &mut out);
+    out.push_str(
+        "\nBold: it misses what must be reached. ÷: Muster's figure in multiples of the peer's.\n",
+    );
     let voids = voids(comparison);
     if !voids.is_empty() {
         out.push_str("\nVoid, because not all of the work was done, or some of it twice:\n\n");
@@ -44,6 +49,15 @@ pub(crate) fn document(comparison: &Comparison) -> String {
         let _ = writeln!(out, "- {void}");
     }
     out
+}
+
+/// A document with other figures between its marks, and all else as it was.
+pub(crate) fn replaced(document: &str, figures: &str) -> anyhow::Result<String> {
+    const BEGIN: &str = "<!-- figures -->\n";
+    const END: &str = "<!-- /figures -->";
+    let (before, rest) = document.split_once(BEGIN).context("no <!-- figures -->")?;
+    let (_, after) = rest.split_once(END).context("no <!-- /figures -->")?;
+    Ok(format!("{before}{BEGIN}\n{figures}\n{END}{after}"))
 }
 
 /// For a terminal: the same table, with the facts before it.
@@ -90,6 +104,7 @@ fn facts(comparison: &Comparison, bullet: &str, out: &mut String) {
     }
 }
 
+/// The lines with a figure for each server, and the ratios. Bold: what misses its budget.
 fn table(comparison: &Comparison, out: &mut String) {
     let (contenders, ratios) = (&comparison.contenders, ratios(comparison));
     let names = contenders.iter().map(|one| one.kind.name());

@@ -69,14 +69,14 @@ impl Metric {
 
 /// All lines, in the order of the table.
 pub(crate) const METRICS: &[Metric] = &[
-    line(Part::IdlePlain, "PSS", "idle session, plain", "KiB")
+    line(Part::IdlePlain, "RSS", "idle session, plain", "KiB")
         .budget(6.0, 6.0)
         .plotted(),
-    line(Part::IdlePlain, "RSS", "… RSS", "KiB"),
-    line(Part::IdleTls, "PSS", "idle session, TLS", "KiB")
+    line(Part::IdlePlain, "PSS", "… PSS", "KiB"),
+    line(Part::IdleTls, "RSS", "idle session, TLS", "KiB")
         .budget(16.0, 16.0)
         .plotted(),
-    line(Part::IdleTls, "RSS", "… RSS", "KiB"),
+    line(Part::IdleTls, "PSS", "… PSS", "KiB"),
     line(
         Part::LoginPlain,
         "CPU",

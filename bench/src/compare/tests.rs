@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use expect_test::{expect, expect_file};
+use expect_test::expect_file;
 
 use super::*;
 use crate::report::{Faults, Figure, Percentile};
@@ -89,12 +89,12 @@ fn comparison() -> Comparison {
 
 #[test]
 fn as_markdown() {
-    expect![[r#""#]].assert_eq(&markdown::document(&comparison()));
+    expect_file!["tests/table.md"].assert_eq(&markdown::document(&comparison()));
 }
 
 #[test]
 fn for_a_terminal() {
-    expect![[r#""#]].assert_eq(&markdown::plain(&comparison()));
+    expect_file!["tests/terminal.txt"].assert_eq(&markdown::plain(&comparison()));
 }
 
 #[test]
@@ -134,6 +134,7 @@ fn what_is_saved_is_read_again() {
         markdown: true,
         html: Some(dir.path().join("a.html")),
         save: Some(file.clone()),
+        update: None,
     };
     let shown = comparison().shown(false, &output).unwrap();
     let again = Comparison::read(&file).unwrap();
@@ -149,4 +150,19 @@ fn every_line_names_a_figure_once() {
     for metric in metric::METRICS {
         assert!(seen.insert((metric.part, metric.figure)), "{metric:?}");
     }
+}
+
+#[test]
+fn figures_in_a_document_are_replaced() {
+    let check = |document: &str, expect: Option<&str>| {
+        let found = markdown::replaced(document, "new\n").ok();
+        assert_eq!(found.as_deref(), expect, "{document}");
+    };
+    let good = "a\n<!-- figures -->\nold\n<!-- /figures -->\nb\n";
+    let new = "a\n<!-- figures -->\n\nnew\n\n<!-- /figures -->\nb\n";
+    check(good, Some(new));
+    check(new, Some(new));
+    check("a\n<!-- figures -->\nold\n", None);
+    check("a\n<!-- /figures -->\n<!-- figures -->\n", None);
+    check("", None);
 }
