@@ -122,82 +122,117 @@ fn nines(share: f64) -> f64 {
     -(1.0 - share).max(1e-4).log10()
 }
 
-/// Curves of latencies over percentiles, both on logarithmic scales.
-pub(crate) fn curves(caption: &Caption<'_>, curves: &[Curve<'_>]) -> String {
+/// The place of latencies in a plot: both scales logarithmic.
+struct Scales {
+    /// Powers of ten at the bottom and the top.
+    least: f64,
+    most: f64,
+}
+
+impl Scales {
     const HEIGHT: f64 = 300.0;
     const TOP: f64 = 12.0;
-    const BOTTOM: f64 = 36.0;
+    const FLOOR: f64 = 264.0;
     const SIDE: f64 = 64.0;
-    let all = || {
-        curves
-            .iter()
-            .flat_map(|curve| curve.points)
-            .map(|point| point.ms.max(1e-3))
-    };
-    let least = all().fold(f64::INFINITY, f64::min).log10().floor();
-    let most = all().fold(1e-3, f64::max).log10().ceil();
-    let (least, most) = match least.is_finite() {
-        true => (least, most.max(least + 1.0)),
-        false => (0.0, 1.0),
-    };
-    let x = |share: f64| SIDE + nines(share) / 4.0 * (WIDTH - SIDE - RIGHT);
-    let y = |ms: f64| {
-        let up = (ms.max(1e-3).log10() - least) / (most - least);
-        HEIGHT - BOTTOM - up * (HEIGHT - BOTTOM - TOP)
-    };
+
+    /// Wide enough for all of these.
+    fn around(curves: &[Curve<'_>]) -> Scales {
+        let points = || curves.iter().flat_map(|curve| curve.points);
+        let all = || points().map(|point| point.ms.max(1e-3));
+        let least = all().fold(f64::INFINITY, f64::min).log10().floor();
+        let most = all().fold(1e-3, f64::max).log10().ceil();
+        match least.is_finite() {
+            true => Scales {
+                least,
+                most: most.max(least + 1.0),
+            },
+            false => Scales {
+                least: 0.0,
+                most: 1.0,
+            },
+        }
+    }
+
+    fn x(&self, share: f64) -> f64 {
+        Self::SIDE + nines(share) / 4.0 * (WIDTH - Self::SIDE - RIGHT)
+    }
+
+    fn y(&self, ms: f64) -> f64 {
+        let up = (ms.max(1e-3).log10() - self.least) / (self.most - self.least);
+        Self::FLOOR - up * (Self::FLOOR - Self::TOP)
+    }
+
+    /// Where a curve ends.
+    fn end(&self, curve: &Curve<'_>) -> f64 {
+        let last = curve.points.last();
+        last.map_or(Self::FLOOR, |point| self.y(point.ms))
+    }
+
+    fn grid(&self, out: &mut String) {
+        const SHARES: [(f64, &str); 6] = [
+            (0.0, "0 %"),
+            (0.5, "50 %"),
+            (0.9, "90 %"),
+            (0.99, "99 %"),
+            (0.999, "99.9 %"),
+            (1.0, "max"),
+        ];
+        let (side, top, floor) = (Self::SIDE, Self::TOP, Self::FLOOR);
+        let mut power = self.least;
+        while power <= self.most {
+            let ms = 10f64.powf(power);
+            let level = self.y(ms);
+            let _ = writeln!(
+                out,
+                "<line class=\"grid\" x1=\"{side}\" y1=\"{level:.1}\" x2=\"{:.1}\" y2=\"{level:.1}\"/>\
+                 <text class=\"note\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{} ms</text>",
+                WIDTH - RIGHT,
+                side - 6.0,
+                level + 4.0,
+                power_of_ten(power)
+            );
+            power += 1.0;
+        }
+        for (share, name) in SHARES {
+            let at = self.x(share);
+            let _ = writeln!(
+                out,
+                "<line class=\"grid\" x1=\"{at:.1}\" y1=\"{top}\" x2=\"{at:.1}\" y2=\"{floor:.1}\"/>\
+                 <text class=\"note\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{name}</text>",
+                floor + 16.0
+            );
+        }
+    }
+}
+
+/// `0.001` to `100000`, without what floating point makes of it.
+fn power_of_ten(power: f64) -> String {
+    let decimals = (-power).max(0.0) as usize;
+    format!("{:.decimals$}", 10f64.powf(power))
+}
+
+/// Curves of latencies over percentiles.
+pub(crate) fn curves(caption: &Caption<'_>, curves: &[Curve<'_>]) -> String {
+    const LINE: f64 = 15.0;
+    let scales = Scales::around(curves);
     let mut out = String::new();
-    open(caption, HEIGHT, &mut out);
-    let mut power = least;
-    while power <= most {
-        let (ms, level) = (10f64.powf(power), y(10f64.powf(power)));
+    open(caption, Scales::HEIGHT, &mut out);
+    scales.grid(&mut out);
+    // Names stand at the curves' ends, pushed apart where they would lie on each other.
+    let mut order: Vec<&Curve<'_>> = curves.iter().collect();
+    order.sort_by(|one, other| scales.end(one).total_cmp(&scales.end(other)));
+    let mut free = Scales::TOP;
+    for curve in order {
+        let point =
+            |point: &Percentile| format!("{:.1},{:.1}", scales.x(point.share), scales.y(point.ms));
+        let points: Vec<String> = curve.points.iter().map(point).collect();
+        let level = scales.end(curve).max(free);
+        free = level + LINE;
         let _ = writeln!(
             out,
-            "<line class=\"grid\" x1=\"{SIDE}\" y1=\"{level:.1}\" x2=\"{:.1}\" y2=\"{level:.1}\"/>\
-             <text class=\"note\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{ms} ms</text>",
-            WIDTH - RIGHT,
-            SIDE - 6.0,
-            level + 4.0
-        );
-        power += 1.0;
-    }
-    for (share, name) in [
-        (0.0, "0 %"),
-        (0.9, "90 %"),
-        (0.99, "99 %"),
-        (0.999, "99.9 %"),
-        (0.9999, "max"),
-    ] {
-        let at = x(share);
-        let _ = writeln!(
-            out,
-            "<line class=\"grid\" x1=\"{at:.1}\" y1=\"{TOP}\" x2=\"{at:.1}\" y2=\"{:.1}\"/>\
-             <text class=\"note\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{name}</text>",
-            HEIGHT - BOTTOM,
-            HEIGHT - BOTTOM + 16.0
-        );
-    }
-    // Names at the curves' ends, pushed apart where they would lie on each other.
-    let end = |curve: &Curve<'_>| curve.points.last().map_or(HEIGHT, |point| y(point.ms));
-    let mut order: Vec<usize> = (0..curves.len()).collect();
-    order.sort_by(|one, other| {
-        let ends = [one, other].map(|at| curves.get(*at).map_or(HEIGHT, end));
-        ends[0].total_cmp(&ends[1])
-    });
-    let mut free = TOP;
-    for curve in order.iter().filter_map(|at| curves.get(*at)) {
-        let points: Vec<String> = curve
-            .points
-            .iter()
-            .map(|point| format!("{:.1},{:.1}", x(point.share), y(point.ms)))
-            .collect();
-        let level = end(curve).max(free);
-        free = level + 15.0;
-        let _ = writeln!(
-            out,
-            "<polyline class=\"{}\" points=\"{}\"/><text class=\"{} name\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            "<polyline class=\"{}\" points=\"{}\"/><text class=\"name\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
             curve.class,
             points.join(" "),
-            curve.class,
             WIDTH - RIGHT + 6.0,
             level + 4.0,
             escaped(curve.name)

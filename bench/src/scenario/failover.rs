@@ -54,6 +54,35 @@ struct Doomed {
     delivered: AtomicU64,
 }
 
+impl Doomed {
+    fn new(
+        target: &Target,
+        seating: Seating,
+        survivors: Survivors,
+        messages: usize,
+    ) -> anyhow::Result<Doomed> {
+        let gaps = (0..seating.rooms).map(|_| AtomicU64::new(u64::MAX));
+        Ok(Doomed {
+            rooms: Rooms::new(target, seating, messages, survivors.count(), false)?,
+            seating,
+            survivors,
+            killed: OnceLock::new(),
+            gaps: gaps.collect(),
+            delivered: AtomicU64::new(0),
+        })
+    }
+
+    /// Survivors whose streams ended.
+    fn broken(&self) -> u64 {
+        let is_broken = |session: &usize| {
+            let occupant = session % self.survivors.occupants;
+            let handle = self.rooms.handles.get(*session);
+            self.survivors.place(occupant).is_some() && handle.is_some_and(|one| one.is_broken())
+        };
+        (0..self.seating.sessions).filter(is_broken).count() as u64
+    }
+}
+
 /// Which occupants are on nodes that live on: occupant `o` is on node `o mod nodes`.
 #[derive(Clone, Copy, Debug)]
 struct Survivors {
@@ -169,6 +198,7 @@ pub(crate) async fn run(
     Ok(row.judged(found.faults))
 }
 
+/// One node's turn: users log in anew, write, the node dies, and comes back when all is told.
 async fn one_kill(
     target: &Arc<Target>,
     args: &FailoverArgs,
@@ -188,15 +218,7 @@ async fn one_kill(
     };
     let pace = Pace::new(args.rate).context("the rate must be a positive number")?;
     let count = pace.messages(Duration::from_secs(args.seconds));
-    let rooms = Rooms::new(target, seating, count, survivors.count(), false)?;
-    let load = Arc::new(Doomed {
-        rooms,
-        seating,
-        survivors,
-        killed: OnceLock::new(),
-        gaps: (0..args.rooms).map(|_| AtomicU64::new(u64::MAX)).collect(),
-        delivered: AtomicU64::new(0),
-    });
+    let load = Arc::new(Doomed::new(target, seating, survivors, count)?);
     let options = LoginOptions {
         stream_management: true,
         available: true,
@@ -225,17 +247,10 @@ async fn one_kill(
     killed?;
     let expected = (count as u64).saturating_mul(survivors.count() as u64);
     drain(|| load.delivered.load(Ordering::Relaxed) >= expected).await;
-    let broken = |session: &usize| {
-        let is_survivor = survivors.place(session % args.occupants).is_some();
-        is_survivor
-            && load
-                .rooms
-                .handles
-                .get(*session)
-                .is_some_and(|one| one.is_broken())
-    };
-    let broken = (0..seating.sessions).filter(broken).count() as u64;
-    let faults = load.rooms.tally.faults(load.rooms.ledger.sum(), broken);
+    let faults = load
+        .rooms
+        .tally
+        .faults(load.rooms.ledger.sum(), load.broken());
     found.faults.add(faults);
     for gap in &load.gaps {
         found

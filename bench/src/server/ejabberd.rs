@@ -51,6 +51,42 @@ pub(super) fn description() -> anyhow::Result<String> {
     ))
 }
 
+/// What it does for clients.
+const MODULES: &str = "\
+modules:
+  mod_blocking: {}
+  mod_caps: {}
+  mod_carboncopy: {}
+  mod_client_state: {}
+  mod_disco: {}
+  mod_last: {}
+  mod_mam:
+    db_type: sql
+    default: always
+  mod_muc:
+    access: all
+    access_create: all
+    max_user_conferences: 1000
+    default_room_options:
+      mam: true
+  mod_offline: {}
+  mod_ping: {}
+  mod_privacy: {}
+  mod_private: {}
+  mod_pubsub:
+    plugins:
+      - flat
+      - pep
+  mod_register:
+    access: register
+    ip_access: all
+  mod_roster: {}
+  mod_stream_mgmt: {}
+  mod_time: {}
+  mod_vcard: {}
+  mod_version: {}
+";
+
 /// `ejabberd.yml`: the modules of the package's own configuration that concern clients, archives on, shapers off.
 fn configuration(folder: &Path, ports: Ports, certificates: &Certificates) -> String {
     let Ports { plain, tls } = ports;
@@ -97,39 +133,7 @@ shaper_rules:
   c2s_shaper: none
   max_user_sessions: 10
   max_user_offline_messages: 100000
-modules:
-  mod_blocking: {{}}
-  mod_caps: {{}}
-  mod_carboncopy: {{}}
-  mod_client_state: {{}}
-  mod_disco: {{}}
-  mod_last: {{}}
-  mod_mam:
-    db_type: sql
-    default: always
-  mod_muc:
-    access: all
-    access_create: all
-    max_user_conferences: 1000
-    default_room_options:
-      mam: true
-  mod_offline: {{}}
-  mod_ping: {{}}
-  mod_privacy: {{}}
-  mod_private: {{}}
-  mod_pubsub:
-    plugins:
-      - flat
-      - pep
-  mod_register:
-    access: register
-    ip_access: all
-  mod_roster: {{}}
-  mod_stream_mgmt: {{}}
-  mod_time: {{}}
-  mod_vcard: {{}}
-  mod_version: {{}}
-"#
+{MODULES}"#
     )
 }
 
