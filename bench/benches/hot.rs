@@ -323,7 +323,7 @@ fn log_append() -> Piece {
     };
     let (log, _) = Log::open(dir.path(), options).expect("a log");
     let payload = Bytes::from_static(MESSAGE.as_bytes());
-    let (mut next, group) = (1, GroupId(1));
+    let (mut next, group) = (0, GroupId(1));
     Box::new(move || {
         let _ = &dir;
         let entry = |index| LogEntry {
