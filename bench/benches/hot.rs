@@ -47,8 +47,11 @@ const ROWS: u64 = 20_000;
 /// What is done again and again; the closure does it once.
 type Piece = Box<dyn FnMut()>;
 
-/// The pieces by name, with how many units each call is. They are made when they are wanted.
-const PIECES: &[(&str, u64, fn() -> Piece)] = &[
+/// Its name, how many units each call is, and how it is made when it is wanted.
+type Named = (&'static str, u64, fn() -> Piece);
+
+/// All pieces.
+const PIECES: &[Named] = &[
     ("scan: a message, from the socket's bytes", 1, scan),
     ("stanza: parse a scanned message", 1, parse),
     ("slot: which partition a user is in", 1, slots),

@@ -21,7 +21,7 @@ fn server() -> PathBuf {
 
 /// Runs parts of the suite, small, and gives their rows.
 fn rows(nodes: &str, parts: &str) -> Vec<Value> {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("a folder");
     let output = Command::new(env!("CARGO_BIN_EXE_muster-bench"))
         .args(["pool", "--json", "--seconds", "2", "--idle-settle", "1"])
         .args(["--logins", "100", "--archived-messages", "230"])
