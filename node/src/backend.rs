@@ -1,9 +1,17 @@
 //! The node behind the control port: what the runtime says and does, in the port's terms.
 
 use actors::control::ControlError;
-use actors::runtime::{MemberStatus, NodeHandle, PartitionStatus};
+use actors::runtime::{
+    DrainOptions, MemberStatus, NewMember, NodeHandle, Operation, OperationError, PartitionStatus,
+    RemoveOptions,
+};
+use cluster::node_id::NodeId;
+use serde_json::{Value, json};
 use web::backend::{BackendError, ControlBackend};
-use web::report::{HashReport, MemberReport, PartitionReport, PoolReport, Readiness};
+use web::report::{
+    HashReport, MemberReport, OperationRequest, OperationsReport, PartitionReport, PoolReport,
+    Readiness,
+};
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 
@@ -35,11 +43,39 @@ impl ControlBackend for Backend {
         Readiness {
             quorum: ready.quorum,
             stopping: ready.stopping,
+            draining: ready.draining,
             log_full: ready.log_full,
             groups_failed: ready.groups_failed,
             partitions_owned: ready.partitions_owned,
             partitions: ready.partitions,
         }
+    }
+
+    fn operations(&self) -> OperationsReport {
+        OperationsReport {
+            members: json!(self.node.members()),
+            progress: json!(self.node.progress()),
+        }
+    }
+
+    async fn operate(&self, request: OperationRequest) -> Result<Value, BackendError> {
+        let (operation, dry_run) = operation(request);
+        if dry_run {
+            let plan = self.node.plan(&operation).map_err(not_done)?;
+            return Ok(json!(plan));
+        }
+        let done = match operation {
+            Operation::Add(new) => {
+                let node = self.node.add_member(new).await.map_err(not_done)?;
+                return Ok(json!({ "node": node.0 }));
+            }
+            Operation::Drain(node, options) => self.node.drain(node, options).await,
+            Operation::Undrain(node) => self.node.undrain(node).await,
+            Operation::Remove(node, options) => self.node.remove(node, options).await,
+            Operation::Replace { old, new } => self.node.replace(old, new).await,
+        };
+        done.map_err(not_done)?;
+        Ok(json!({}))
     }
 
     async fn partition_hash(&self, partition: u16) -> Result<HashReport, BackendError> {
@@ -83,6 +119,50 @@ impl ControlBackend for Backend {
         limit: u32,
     ) -> Result<Vec<BareJid>, BackendError> {
         self.node.list_accounts(after, limit).await.map_err(refusal)
+    }
+}
+
+/// An operator's request in the runtime's terms, and whether only its plan is wanted.
+fn operation(request: OperationRequest) -> (Operation, bool) {
+    match request {
+        OperationRequest::Add { address, dry_run } => {
+            let addition = rand::random();
+            (Operation::Add(NewMember { address, addition }), dry_run)
+        }
+        OperationRequest::Drain {
+            node,
+            sessions_per_second,
+            dry_run,
+        } => {
+            let options = DrainOptions {
+                sessions_per_second,
+            };
+            (Operation::Drain(NodeId(node), options), dry_run)
+        }
+        OperationRequest::Undrain { node, dry_run } => (Operation::Undrain(NodeId(node)), dry_run),
+        OperationRequest::Remove {
+            node,
+            force_dead,
+            dry_run,
+        } => {
+            let options = RemoveOptions { force_dead };
+            (Operation::Remove(NodeId(node), options), dry_run)
+        }
+        OperationRequest::Replace { old, new, dry_run } => {
+            let (old, new) = (NodeId(old), NodeId(new));
+            (Operation::Replace { old, new }, dry_run)
+        }
+    }
+}
+
+fn not_done(error: OperationError) -> BackendError {
+    match error.code {
+        "unavailable" => BackendError::Unavailable(error.sentence),
+        "outcome-unknown" => BackendError::Timeout,
+        code => BackendError::Refused {
+            code,
+            sentence: error.sentence,
+        },
     }
 }
 

@@ -192,25 +192,45 @@ async fn serve(
             return Err(refused(error));
         }
     };
-    let signal = serve_until(&node, &places, rotation, &mut signals).await?;
-    tracing::info!(signal, "stopping; a second signal ends the process at once");
+    let ended = serve_until(&node, &places, rotation, &mut signals).await?;
+    match ended {
+        Ended::Signal(signal) => {
+            tracing::info!(signal, "stopping; a second signal ends the process at once")
+        }
+        Ended::Removed => tracing::info!("stopping; a signal ends the process at once"),
+    }
     tokio::select! {
         // The control port goes last: until then it says that the node is not ready, and why.
         () = async { node.stop().await; control.stop().await } => {
             tracing::info!("stopped");
-            Ok(())
+            match ended {
+                Ended::Signal(_) => Ok(()),
+                Ended::Removed => Err(Failure::new(
+                    Exit::Data,
+                    "this node was removed from the pool; its data folder is of no more use",
+                )),
+            }
         }
         signal = signals.next() => std::process::exit(SIGNALLED + signal),
     }
 }
 
-/// Says when the node is ready, and returns the signal that ends it.
+/// What ends a node that serves.
+#[derive(Clone, Copy, Debug)]
+enum Ended {
+    /// A signal.
+    Signal(i32),
+    /// The pool does without it from now on.
+    Removed,
+}
+
+/// Says when the node is ready, and returns what ends it.
 async fn serve_until(
     node: &NodeHandle,
     places: &str,
     mut rotation: Rotation,
     signals: &mut Signals,
-) -> Result<i32, Failure> {
+) -> Result<Ended, Failure> {
     rotation.look(node, false);
     loop {
         let readiness = node.ready();
@@ -218,7 +238,8 @@ async fn serve_until(
             break;
         }
         tokio::select! {
-            signal = signals.next() => return Ok(signal),
+            signal = signals.next() => return Ok(Ended::Signal(signal)),
+            () = node.removed() => return Ok(Ended::Removed),
             () = tokio::time::sleep(READY_EVERY) => {}
         }
     }
@@ -229,9 +250,10 @@ async fn serve_until(
     loop {
         tokio::select! {
             signal = signals.next_or_hangup() => match signal {
-                Some(signal) => return Ok(signal),
+                Some(signal) => return Ok(Ended::Signal(signal)),
                 None => rotation.look(node, true),
             },
+            () = node.removed() => return Ok(Ended::Removed),
             _ = looks.tick() => rotation.look(node, false),
         }
     }
@@ -248,6 +270,7 @@ fn start_failure(error: &StartError) -> Failure {
         StartError::NoQuorum { .. } | StartError::FirstStartUnheard { .. } => Exit::NoQuorum,
         StartError::Log { .. } | StartError::Archive(_) | StartError::Data(_) => Exit::Data,
         StartError::BegunBefore { .. } | StartError::DamagedLog { .. } => Exit::Data,
+        StartError::Removed(_) | StartError::NotAMember { .. } => Exit::Data,
         StartError::Groups(GroupsError::Machine { .. } | GroupsError::Log { .. }) => Exit::Data,
         _ => Exit::Failed,
     };
@@ -279,6 +302,7 @@ fn settings(config: NodeConfig, data: DataDir) -> Settings {
         node: config.node,
         pool_id: config.pool.id,
         members: config.cluster.members.into_iter().map(member).collect(),
+        drain_sessions_per_second: config.clients.section.drain_sessions_per_second,
         partitions: config.pool.partitions,
         constants: config.pool.constants,
         pool_digest,

@@ -7,7 +7,7 @@ use std::future::Future;
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 
-use crate::report::{HashReport, PoolReport, Readiness};
+use crate::report::{HashReport, OperationRequest, OperationsReport, PoolReport, Readiness};
 
 /// A node as its operators see it. Clones are handles of the same node and may be used on any thread.
 pub trait ControlBackend: Clone + Send + 'static {
@@ -26,6 +26,18 @@ pub trait ControlBackend: Clone + Send + 'static {
         &self,
         partition: u16,
     ) -> impl Future<Output = Result<HashReport, BackendError>>;
+
+    /// The members and what is under way.
+    fn operations(&self) -> OperationsReport;
+
+    /// Lets a node in, drains it, takes that back or removes it.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`] with the reason.
+    fn operate(
+        &self,
+        request: OperationRequest,
+    ) -> impl Future<Output = Result<serde_json::Value, BackendError>>;
 
     /// Its counters in the text format of OpenMetrics.
     fn metrics(&self) -> String;
@@ -85,6 +97,14 @@ pub enum BackendError {
     /// It can't be done now, and nothing was changed.
     #[error("{0}")]
     Unavailable(String),
+    /// The pool refuses.
+    #[error("{sentence}")]
+    Refused {
+        /// For programs.
+        code: &'static str,
+        /// For people.
+        sentence: String,
+    },
     /// Nobody knows whether it was done: ask, or try again.
     #[error("no answer in time: the change may still come about")]
     Timeout,

@@ -59,6 +59,9 @@ impl ControlError {
             ControlError::Backend(BackendError::Unavailable(_)) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
             }
+            ControlError::Backend(BackendError::Refused { code, .. }) => {
+                (StatusCode::CONFLICT, code)
+            }
             ControlError::Backend(BackendError::Timeout) => {
                 (StatusCode::GATEWAY_TIMEOUT, "outcome-unknown")
             }

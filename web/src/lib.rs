@@ -21,6 +21,7 @@ pub mod error;
 pub mod server;
 
 mod health;
+mod operations;
 mod path;
 mod status;
 mod users;

@@ -124,6 +124,68 @@ pub struct NewPassword {
     pub password: String,
 }
 
+/// The members and what is under way.
+#[derive(Debug, Clone, Serialize)]
+pub struct OperationsReport {
+    /// All members, those that were removed too.
+    pub members: serde_json::Value,
+    /// How far what is under way has come.
+    pub progress: serde_json::Value,
+}
+
+/// What an operator wants done with the pool's members.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "operation", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum OperationRequest {
+    /// Lets a node in.
+    Add {
+        /// Where the others reach its cluster port.
+        address: String,
+        /// Only tell what would be done.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// Empties a node of leaders and sessions.
+    Drain {
+        /// Its id.
+        node: u64,
+        /// Sessions a second.
+        sessions_per_second: Option<u32>,
+        /// Only tell what would be done.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// Takes a drain back.
+    Undrain {
+        /// Its id.
+        node: u64,
+        /// Only tell what would be done.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// Drains a node, moves its replicas and lets it go.
+    Remove {
+        /// Its id.
+        node: u64,
+        /// It is dead and is not waited for.
+        #[serde(default)]
+        force_dead: bool,
+        /// Only tell what would be done.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// Removes a node whose replicas go to another.
+    Replace {
+        /// Who goes.
+        old: u64,
+        /// Who gets its replicas.
+        new: u64,
+        /// Only tell what would be done.
+        #[serde(default)]
+        dry_run: bool,
+    },
+}
+
 /// Whether a node can serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Readiness {
@@ -131,6 +193,8 @@ pub struct Readiness {
     pub quorum: bool,
     /// Whether it is about to end.
     pub stopping: bool,
+    /// Whether an operator wants it empty of sessions.
+    pub draining: bool,
     /// Whether its log takes no entries because its disk is full.
     pub log_full: bool,
     /// Groups that have stopped on the node after an error.
@@ -147,6 +211,7 @@ impl Readiness {
         let Readiness {
             quorum,
             stopping,
+            draining,
             log_full,
             groups_failed,
             partitions_owned,
@@ -154,6 +219,7 @@ impl Readiness {
         } = *self;
         let sentences = [
             (stopping, "this node is stopping"),
+            (draining, "this node is drained: it takes no sessions"),
             (
                 !quorum,
                 "no quorum: this node is not in touch with a majority of the pool",

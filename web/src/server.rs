@@ -17,7 +17,7 @@ use crate::access::{Access, ControlToken};
 use crate::backend::ControlBackend;
 use crate::error::ControlError;
 use crate::path::is_canonical;
-use crate::{health, status, users};
+use crate::{health, operations, status, users};
 
 /// What a control port is started with.
 pub struct ControlSettings {
@@ -131,6 +131,7 @@ impl ControlServer {
                 .app_data(PathConfig::default().error_handler(|error, _| bad_path(&error).into()))
                 .configure(status::routes::<B>)
                 .configure(users::routes::<B>)
+                .configure(operations::routes::<B>)
                 .configure(health::routes::<B>)
                 .default_service(web::to(no_such_path))
                 .wrap(from_fn(canonical_paths_only))

@@ -14,7 +14,10 @@ use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 
 use crate::backend::{BackendError, ControlBackend};
-use crate::report::{HashReport, MemberReport, PartitionReport, PoolReport, Readiness};
+use crate::report::{
+    HashReport, MemberReport, OperationRequest, OperationsReport, PartitionReport, PoolReport,
+    Readiness,
+};
 use crate::{ControlServer, ControlSettings, ControlToken, ReservedPort};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -64,11 +67,26 @@ impl ControlBackend for Accounts {
         Readiness {
             quorum: self.quorum,
             stopping: false,
+            draining: false,
             log_full: false,
             groups_failed: 0,
             partitions_owned: 1,
             partitions: 1,
         }
+    }
+
+    fn operations(&self) -> OperationsReport {
+        OperationsReport {
+            members: serde_json::json!([]),
+            progress: serde_json::json!({}),
+        }
+    }
+
+    async fn operate(&self, _: OperationRequest) -> Result<serde_json::Value, BackendError> {
+        Err(BackendError::Refused {
+            code: "last-node",
+            sentence: "it is the last".to_owned(),
+        })
     }
 
     async fn partition_hash(&self, partition: u16) -> Result<HashReport, BackendError> {
@@ -590,6 +608,7 @@ fn readiness_in_words() {
     const READY: Readiness = Readiness {
         quorum: true,
         stopping: false,
+        draining: false,
         log_full: false,
         groups_failed: 0,
         partitions_owned: 16,
@@ -608,6 +627,10 @@ fn readiness_in_words() {
     check(
         |ready| ready.quorum = false,
         Some("no quorum: this node is not in touch with a majority of the pool"),
+    );
+    check(
+        |ready| ready.draining = true,
+        Some("this node is drained: it takes no sessions"),
     );
     check(
         |ready| ready.log_full = true,

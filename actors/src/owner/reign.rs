@@ -1,7 +1,7 @@
 //! One reign: from the `OwnerBegin` that this node committed to the next one's.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -53,6 +53,8 @@ pub(super) struct Reign {
     pub(super) unattached: HashMap<NodeId, Instant>,
     /// Nodes whose death was told to the publications.
     pub(super) mourned: HashSet<NodeId>,
+    /// Nodes that the log names as holding sessions; one may have been removed from the pool before this reign.
+    pub(super) named: BTreeSet<NodeId>,
     pub(super) began: Instant,
     pub(super) held_back: HeldBack,
     pub(super) followers: Followers,
@@ -114,7 +116,7 @@ impl OwnerActor {
         self.learn_of_oneself(epoch);
         let now = Instant::now();
         let fabric = Arc::clone(&self.fabric);
-        let (target, outbox, expected) = {
+        let (target, outbox, expected, named) = {
             let state = fabric.partitions[usize::from(self.partition.0)]
                 .replica
                 .state();
@@ -138,7 +140,10 @@ impl OwnerActor {
                 let sessions = expected.entry(jid.bare()).or_default();
                 sessions.push((jid.clone(), online.node, online.incarnation));
             }
-            (target, outbox, expected)
+            let online = state.online.iter().map(|(_, online)| online.node);
+            let occupants = state.occupants.iter().map(|(_, occupant)| occupant.node);
+            let named = online.chain(occupants).map(NodeId).collect();
+            (target, outbox, expected, named)
         };
         self.reign = Some(Reign {
             epoch,
@@ -157,6 +162,7 @@ impl OwnerActor {
             reattach: HashSet::new(),
             unattached: HashMap::new(),
             mourned: HashSet::new(),
+            named,
             began: now,
             held_back: HeldBack::default(),
             followers: Followers::default(),
@@ -184,8 +190,8 @@ impl OwnerActor {
 
     /// Tells every node, so that they attach at once instead of at the next gossip.
     fn announce(&mut self, epoch: Epoch) {
-        for node in self.fabric.settings.members.iter().map(|member| member.id) {
-            self.announce_to(node, epoch);
+        for member in self.fabric.members().iter() {
+            self.announce_to(member.id, epoch);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Frames and peer events of the transport, handed to whom they are for. Nothing here blocks.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use cluster::gossip::shell::Gossiper;
@@ -13,8 +14,8 @@ use cluster::reach::Reachability;
 use cluster::transport::{Direction, Frame, FrameHandler, Lane, PeerEvent, Reply};
 use storage::data_dir::DataDir;
 
-use super::Settings;
-use super::{first_start, reach, start_entry};
+use super::{MemberList, Settings};
+use super::{StartError, first_start, meta_road, reach};
 use crate::fabric::Fabric;
 use crate::link::ToLink;
 use crate::owner::ToOwner;
@@ -22,17 +23,22 @@ use crate::relay::{self, Road};
 
 /// The transport's handler.
 pub(super) struct Dispatcher {
-    members: Vec<NodeId>,
+    members: Arc<MemberList>,
     own: NodeId,
     data: Arc<DataDir>,
     gossip: Arc<Gossiper>,
     groups: OnceLock<Groups>,
     fabric: OnceLock<Arc<Fabric>>,
+    /// Who said lately that this node is no member.
+    strangers: Mutex<BTreeSet<NodeId>>,
 }
 
 impl Dispatcher {
-    pub(super) fn new(settings: &Settings, gossip: Arc<Gossiper>) -> Dispatcher {
-        let members = settings.members.iter().map(|member| member.id).collect();
+    pub(super) fn new(
+        settings: &Settings,
+        members: Arc<MemberList>,
+        gossip: Arc<Gossiper>,
+    ) -> Dispatcher {
         Dispatcher {
             members,
             own: settings.node,
@@ -40,6 +46,26 @@ impl Dispatcher {
             gossip,
             groups: OnceLock::new(),
             fabric: OnceLock::new(),
+            strangers: Mutex::default(),
+        }
+    }
+
+    /// A start without a quorum has a reason if others don't know this node.
+    pub(super) fn explain(&self, settings: &Settings, error: StartError) -> StartError {
+        let strangers = self
+            .strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match error {
+            StartError::NoQuorum { waited, .. } if !strangers.is_empty() => {
+                let by: Vec<String> = strangers.iter().map(NodeId::to_string).collect();
+                StartError::NotAMember {
+                    node: settings.node,
+                    waited,
+                    by: by.join(", "),
+                }
+            }
+            error => error,
         }
     }
 
@@ -52,9 +78,9 @@ impl Dispatcher {
     }
 
     fn route(&self, from: NodeId, frame: Frame, reply: Option<Reply>) {
-        if frame.kind == start_entry::FRAME_KIND {
+        if frame.kind == meta_road::FRAME_KIND {
             if let (Some(groups), Some(reply)) = (self.groups.get(), reply) {
-                start_entry::serve(groups, from, &frame, reply);
+                meta_road::serve(groups, from, &frame, reply);
             }
             return;
         }
@@ -295,8 +321,20 @@ impl FrameHandler for Dispatcher {
         }
     }
 
+    fn on_stranger(&self, node: NodeId, refused: bool) {
+        let mut strangers = self
+            .strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if refused {
+            strangers.insert(node);
+        } else {
+            strangers.remove(&node);
+        }
+    }
+
     fn is_member(&self, node: NodeId) -> bool {
-        self.members.contains(&node)
+        self.members.admits(node)
     }
 }
 

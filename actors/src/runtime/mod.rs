@@ -2,7 +2,12 @@
 
 mod dispatch;
 mod first_start;
+mod follow;
+mod members;
+mod meta_road;
+mod operations;
 mod reach;
+mod reconcile;
 mod settings;
 mod start_entry;
 mod status;
@@ -17,18 +22,20 @@ mod reign_tests;
 #[cfg(test)]
 pub(crate) mod stage;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::Actor;
 use actix_rt::Arbiter;
 use cluster::gossip::shell::Gossiper;
 use cluster::machine::Replica;
-use cluster::meta::MetaState;
+use cluster::meta::MetaReplica;
+use cluster::meta::placement::initial;
 use cluster::node_id::{Group, Incarnation, NodeId, PartitionId};
-use cluster::raft::{Groups, GroupsError};
+use cluster::raft::{GroupStatus, Groups, GroupsError};
 use cluster::replica_hash::ReplicaHash;
 use cluster::transport::{
     ClusterTls, ProtocolRange, Transport, TransportConfig, TransportError, TransportLimits,
@@ -38,11 +45,17 @@ use messaging::slot::PartitionTable;
 use storage::archive::{Archive, ArchiveError, ArchiveOptions};
 use storage::data_dir::DataDirError;
 use storage::log::{Log, LogError};
+use tokio::sync::watch;
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 use xmpp::stream::{ServedDomains, StreamConfig};
 use xmpp::stream_error::StreamErrorCondition;
 
+pub use members::MemberList;
+pub use meta_road::OperationError;
+pub use operations::{
+    DrainOptions, MemberInfo, NewMember, Operation, Plan, PlanStep, Progress, RemoveOptions,
+};
 pub use settings::{ClientListener, ClientSettings, Member, Network, Settings, StorageSettings};
 pub use status::{MemberStatus, PartitionStatus, PoolStatus, Readiness};
 
@@ -53,6 +66,9 @@ use crate::metrics::Metrics;
 use crate::owner::{OwnerActor, ToOwner};
 use crate::session::ToSession;
 use dispatch::Dispatcher;
+use follow::Follower;
+use meta_road::MetaRoad;
+use reconcile::Reconciler;
 
 /// The time, in ms since 1970.
 pub fn now_ms() -> u64 {
@@ -149,6 +165,25 @@ pub enum StartError {
         "the pool file differs from the one this pool was made with: every node must have the same"
     )]
     OtherPool,
+    /// An operator has removed this node.
+    #[error(
+        "{0} was removed from the pool, and its id is never used again: bring the machine in as a new node with an empty \
+         data folder"
+    )]
+    Removed(NodeId),
+    /// The others don't know this node.
+    #[error(
+        "no quorum: after {waited:?} the pool does not let this node in: {by} say that {node} is no member; it was removed, \
+         or was never added"
+    )]
+    NotAMember {
+        /// This node.
+        node: NodeId,
+        /// For how long.
+        waited: Duration,
+        /// Who refuse it.
+        by: String,
+    },
     /// A thread or runtime could not be made.
     #[error("a runtime can't be started: {0}")]
     Runtime(std::io::Error),
@@ -165,6 +200,8 @@ struct Inner {
     groups: Groups,
     transport: Transport,
     gossip: Arc<Gossiper>,
+    road: MetaRoad,
+    removed: watch::Receiver<bool>,
     started: Instant,
     arbiters: Vec<Arbiter>,
     /// Looks whether the partitions' actors live.
@@ -181,18 +218,30 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     let network = Network::start().map_err(StartError::Runtime)?;
     let ports = reserve_client_ports(&settings)?;
     let (archive, log) = open_files(&settings)?;
+    let incarnation = Arc::new(AtomicU64::new(0));
+    let meta: Arc<MetaReplica> = Arc::default();
+    let table = PartitionTable::even(settings.partitions);
+    let replicas = replicas(&settings, &table, &archive);
+    let stores = stores::Stores::new(&settings, Arc::clone(&incarnation), Arc::clone(&meta));
+    // First of all: who is a member, as far as this node knew when it ended.
+    let mut known = Some(open_meta(&stores, &replicas)?);
+    start_entry::refuse_removed(&settings, &meta)?;
+    let members = Arc::new(MemberList::new(settings.members.clone()));
+    members.follow(&meta.state(), &[]);
     let gossip = Arc::new(Gossiper::new(settings.node, Incarnation(0)));
-    let dispatcher = Arc::new(Dispatcher::new(&settings, Arc::clone(&gossip)));
-    let transport = start_transport(&settings, &network, Arc::clone(&dispatcher)).await?;
+    let dispatcher = Arc::new(Dispatcher::new(
+        &settings,
+        Arc::clone(&members),
+        Arc::clone(&gossip),
+    ));
+    let transport = start_transport(&settings, &network, &members, Arc::clone(&dispatcher)).await?;
     // Before the node gives a vote or takes an entry.
     first_start::be_admitted(&settings, &transport).await?;
 
-    let table = PartitionTable::even(settings.partitions);
-    let incarnation = Arc::new(AtomicU64::new(0));
-    let meta = Arc::default();
-    let replicas = replicas(&settings, &table, &archive);
-    let stores = stores::Stores::new(&settings, Arc::clone(&incarnation), Arc::clone(&meta));
-    let machines = |group: Group| stores.machine(group, &replicas);
+    let machines = |group: Group| match known.take_if(|_| group == Group::META) {
+        Some(machine) => Ok(machine),
+        None => stores.machine(group, &replicas),
+    };
     let count = settings.partitions + 1;
     let groups = Groups::start(
         settings.raft.clone(),
@@ -205,24 +254,31 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     .await?;
     judge_damage(&settings, &groups)?;
     dispatcher.set_groups(groups.clone());
-    initialize(&settings, &groups).await?;
-    let identity = (&transport, &*gossip, &*incarnation);
-    let life = begin_life(&settings, &groups, identity, &meta).await?;
-    wait_for_recovery(&settings, &groups).await?;
+    initialize(&settings, &groups, &meta).await?;
+    let road = MetaRoad {
+        node: settings.node,
+        groups: groups.clone(),
+        transport: transport.clone(),
+    };
+    let identity = (&*gossip, &*incarnation);
+    let life = begin_life(&settings, &road, identity, &meta)
+        .await
+        .map_err(|error| dispatcher.explain(&settings, error))?;
+    wait_for_recovery(&settings, &groups, &meta).await?;
 
     let arbiters = settings.arbiters.max(1);
     let fabric = make_fabric(
         settings,
-        table,
-        replicas,
+        (table, replicas),
         &groups,
         (&transport, &gossip),
-        (life, meta),
+        (life, meta, members),
     );
     let arbiters: Vec<Arbiter> = (0..arbiters).map(|_| Arbiter::new()).collect();
     start_actors(&fabric, &arbiters);
     dispatcher.set_fabric(Arc::clone(&fabric));
     run_gossip(&network, &gossip, &groups, &transport, &fabric);
+    let removed = run_membership(&network, &fabric, &road);
     accept_clients(&fabric, &arbiters, ports)?;
     let watch = crate::supervision::watch(Arc::clone(&fabric));
     let watch = network.handle().spawn(watch);
@@ -233,6 +289,8 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         groups,
         transport,
         gossip,
+        road,
+        removed,
         started: Instant::now(),
         arbiters,
         watch,
@@ -241,6 +299,33 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     Ok(NodeHandle {
         inner: Arc::new(inner),
     })
+}
+
+fn open_meta(
+    stores: &stores::Stores<'_>,
+    replicas: &[Arc<Replica>],
+) -> Result<Box<dyn cluster::raft::Machine>, StartError> {
+    let machine = stores.machine(Group::META, replicas);
+    machine.map_err(|source| {
+        StartError::Groups(GroupsError::Machine {
+            group: Group::META,
+            source,
+        })
+    })
+}
+
+/// Follows the meta group, and does this node's part of what it decides. Tells when this node was removed.
+fn run_membership(
+    network: &Network,
+    fabric: &Arc<Fabric>,
+    road: &MetaRoad,
+) -> watch::Receiver<bool> {
+    let (removes, removed) = watch::channel(false);
+    let follower = Follower::new(Arc::clone(fabric), road.clone(), removes);
+    network.handle().spawn(follower.run());
+    let reconciler = Reconciler::new(Arc::clone(fabric), road.clone());
+    network.handle().spawn(reconciler.run());
+    removed
 }
 
 fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
@@ -257,13 +342,13 @@ fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
 
 async fn begin_life(
     settings: &Settings,
-    groups: &Groups,
-    (transport, gossip, incarnation): (&Transport, &Gossiper, &AtomicU64),
-    meta: &Arc<std::sync::Mutex<cluster::meta::MetaState>>,
+    road: &MetaRoad,
+    (gossip, incarnation): (&Gossiper, &AtomicU64),
+    meta: &MetaReplica,
 ) -> Result<Incarnation, StartError> {
-    let life = start_entry::begin(settings, groups, transport, meta).await?;
+    let life = start_entry::begin(settings, road, meta).await?;
     incarnation.store(life.0, Ordering::Release);
-    transport.set_incarnation(life);
+    road.transport.set_incarnation(life);
     gossip.renew(life);
     tracing::info!(
         node = settings.node.0,
@@ -278,27 +363,40 @@ async fn begin_life(
 /// Going on with what is left is no way out: a partition that forgot the end of its outbox numbers new entries like those
 /// that it forgot, and the others take them for entries that they have seen.
 fn judge_damage(settings: &Settings, groups: &Groups) -> Result<(), StartError> {
-    let nodes = settings.members.len();
-    let damaged = groups
-        .status()
-        .iter()
-        .filter(|group| group.quarantined)
-        .count();
-    if nodes > 2 || damaged == 0 {
+    let statuses = groups.status();
+    let voters = |group: &GroupStatus| match group.voters.len() {
+        // The damage may have taken the members' entry, too.
+        0 => settings.members.len(),
+        voters => voters,
+    };
+    let damaged = statuses.iter().filter(|group| group.quarantined);
+    let hopeless: Vec<usize> = damaged.map(voters).filter(|voters| *voters <= 2).collect();
+    let Some(nodes) = hopeless.iter().max().copied() else {
         return Ok(());
-    }
+    };
     Err(StartError::DamagedLog {
         path: settings.data.log_dir(),
-        groups: damaged,
+        groups: hopeless.len(),
         nodes,
     })
 }
 
-/// On a fresh pool each node gives every group the same first voters.
-async fn initialize(settings: &Settings, groups: &Groups) -> Result<(), StartError> {
-    let voters: Vec<NodeId> = settings.members.iter().map(|member| member.id).collect();
-    for group in groups.groups().collect::<Vec<_>>() {
-        groups.initialize(group, &voters).await?;
+/// On a fresh pool each node gives every group that it votes in the same first voters. A node that isn't among the members
+/// of its configuration was added to a pool that runs, and waits for the leaders; so does one that knows its pool already.
+async fn initialize(
+    settings: &Settings,
+    groups: &Groups,
+    meta: &MetaReplica,
+) -> Result<(), StartError> {
+    let nodes: BTreeSet<NodeId> = settings.members.iter().map(|member| member.id).collect();
+    if !nodes.contains(&settings.node) || !meta.state().members.rows.is_empty() {
+        return Ok(());
+    }
+    let first = initial(&nodes, u32::from(settings.partitions) + 1);
+    for (group, voters) in (0..).map(Group).zip(first) {
+        if voters.contains(&settings.node) {
+            groups.initialize(group, &voters).await?;
+        }
     }
     Ok(())
 }
@@ -339,6 +437,7 @@ fn reserve_client_ports(settings: &Settings) -> Result<Vec<Reserved>, StartError
 async fn start_transport(
     settings: &Settings,
     network: &Network,
+    members: &MemberList,
     dispatcher: Arc<Dispatcher>,
 ) -> Result<Transport, StartError> {
     let config = TransportConfig {
@@ -356,8 +455,8 @@ async fn start_transport(
         .await;
     let transport =
         started.map_err(|error| StartError::Runtime(std::io::Error::other(error)))??;
-    let peers: Vec<_> = settings
-        .members
+    let peers: Vec<_> = members
+        .peers()
         .iter()
         .map(|member| (member.id, member.address.clone()))
         .collect();
@@ -386,8 +485,22 @@ fn replicas(settings: &Settings, table: &PartitionTable, archive: &Archive) -> V
 }
 
 /// What this node holds may be older than what it showed before its restart: it catches up before it serves.
-async fn wait_for_recovery(settings: &Settings, groups: &Groups) -> Result<(), StartError> {
-    match groups.wait_for_recovery(settings.quorum_wait).await {
+async fn wait_for_recovery(
+    settings: &Settings,
+    groups: &Groups,
+    meta: &MetaReplica,
+) -> Result<(), StartError> {
+    let counts = |group: Group| {
+        let state = meta.state();
+        let row = state.placements.rows.get(&group);
+        // Meta is followed by all; a pool whose members are not noted yet is as it began.
+        group == Group::META
+            || match row {
+                Some(row) => row.voters.contains(&settings.node),
+                None => groups.handle(group).is_some_and(|group| group.is_voter()),
+            }
+    };
+    match groups.wait_for_recovery(settings.quorum_wait, counts).await {
         Err(GroupsError::Timeout { .. }) => Err(no_quorum(settings)),
         other => Ok(other?),
     }
@@ -413,11 +526,10 @@ fn names(settings: &Settings, which: impl Fn(NodeId) -> bool) -> String {
 
 fn make_fabric(
     settings: Settings,
-    table: PartitionTable,
-    replicas: Vec<Arc<Replica>>,
+    (table, replicas): (PartitionTable, Vec<Arc<Replica>>),
     groups: &Groups,
     (transport, gossip): (&Transport, &Arc<Gossiper>),
-    (incarnation, meta): (Incarnation, Arc<Mutex<MetaState>>),
+    (incarnation, meta, member_list): (Incarnation, Arc<MetaReplica>, Arc<MemberList>),
 ) -> Arc<Fabric> {
     let places = replicas.into_iter().filter_map(|replica| {
         let id = replica.surroundings.partition;
@@ -436,6 +548,7 @@ fn make_fabric(
         node,
         incarnation,
         meta,
+        member_list,
         table,
         partitions,
         transport,
@@ -489,13 +602,9 @@ fn run_gossip(
     let (gossip, transport, shared) = (Arc::clone(gossip), transport.clone(), Arc::clone(fabric));
     let own = fabric.node;
     let peers = move || {
-        shared
-            .settings
-            .members
-            .iter()
-            .map(|member| member.id)
-            .filter(|id| *id != own)
-            .collect()
+        let members = shared.members();
+        let others = members.iter().map(|member| member.id);
+        others.filter(|id| *id != own).collect()
     };
     network.handle().spawn(dispatch::spread_hints(
         Arc::clone(fabric),
@@ -606,6 +715,15 @@ impl NodeHandle {
         self.inner.fabric.settings.client.scram_iterations
     }
 
+    /// Returns when this node was removed from the pool: it is to stop.
+    pub async fn removed(&self) {
+        let mut removed = self.inner.removed.clone();
+        if removed.wait_for(|removed| *removed).await.is_err() {
+            // Nobody is there who could tell.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Ends streams, hands leaderships over, closes the stores. The process is to end after it.
     pub async fn stop(&self) {
         let inner = &self.inner;
@@ -633,7 +751,7 @@ impl NodeHandle {
             }
         }
         let kept = inner.groups.step_down_all(HAND_OVER_MAX).await;
-        if !kept.is_empty() && inner.fabric.settings.members.len() > 1 {
+        if !kept.is_empty() && inner.fabric.members().len() > 1 {
             tracing::info!(
                 groups = kept.len(),
                 "no other node could take these groups over; who is there elects anew"

@@ -142,8 +142,11 @@ pub struct Settings {
     pub node: NodeId,
     /// The pool.
     pub pool_id: PoolId,
-    /// All members, this node among them.
+    /// The members of a new pool, this node among them; or, of a node that was added to a pool, those to dial first. The
+    /// meta group's word replaces it.
     pub members: Vec<Member>,
+    /// Sessions that a drain of this node moves a second, unless the operator says otherwise.
+    pub drain_sessions_per_second: u32,
     /// Partitions, fixed at the pool's creation.
     pub partitions: u16,
     /// What every replica agrees on.

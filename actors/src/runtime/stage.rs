@@ -83,6 +83,7 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
             id: NODE,
             address: "127.0.0.1:0".to_owned(),
         }],
+        drain_sessions_per_second: 100,
         partitions: 2,
         constants,
         pool_digest: [2; 32],

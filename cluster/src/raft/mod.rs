@@ -17,7 +17,8 @@
 //! Invariants: everything runs on a multi-thread runtime of its own, never inside an actor's thread. Nothing of openraft's
 //! layouts is stored or sent ([`record`]). Pre-vote is on and answered. Reads are ReadIndex, never a lease. A restarted
 //! leader is elected anew. The log is purged only up to what every member has. No snapshot is sent between nodes yet: a
-//! member that is added after a purge can't catch up.
+//! member that is added after a purge can't catch up. A node runs all groups; those that it is no member of stay empty and
+//! wait, for they have no voters and so never campaign.
 
 mod crash;
 mod error;
@@ -41,7 +42,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
-use openraft::{Config, EmptyNode, Raft};
+use openraft::{ChangeMembers, Config, EmptyNode, Raft};
 use storage::log::{Log, LogMetrics};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
@@ -71,6 +72,9 @@ const INBOUND_MAX: usize = 4096;
 
 /// How often a graceful stop looks whether leadership has gone.
 const STEP_DOWN_POLL: Duration = Duration::from_millis(20);
+
+/// How often a start that waits for a group looks whether it still has to.
+const RECOVERY_LOOK: Duration = Duration::from_secs(1);
 
 /// How long a successor gets to take over before another is tried.
 const STEP_DOWN_TRY: Duration = Duration::from_millis(400);
@@ -207,21 +211,34 @@ impl Groups {
         }
     }
 
-    /// Returns when every group has heard what the pool has committed and has applied it. Before that a node must not
-    /// serve what it holds: it may be older than what it showed before its restart.
+    /// Returns when every group that `counts` says this node has a vote in has heard what the pool has committed and has
+    /// applied it. Before that a node must not serve what it holds: it may be older than what it showed before its restart.
+    ///
+    /// `counts` is asked again while it waits: a vote may be gone that the node's own log still knows of.
     ///
     /// # Errors
     /// [`GroupsError::Timeout`] with the first group that isn't there within `limit`, and [`GroupsError::Stopped`].
-    pub async fn wait_for_recovery(&self, limit: Duration) -> Result<(), GroupsError> {
+    pub async fn wait_for_recovery(
+        &self,
+        limit: Duration,
+        counts: impl Fn(Group) -> bool,
+    ) -> Result<(), GroupsError> {
         let deadline = Instant::now() + limit;
         for node in &self.inner.groups {
             let group = node.shared.group;
-            let rest = deadline.saturating_duration_since(Instant::now());
-            let recovered = node.raft.wait_for_recovery(Some(rest)).await;
-            recovered.map_err(|_| match node.status().failed {
-                Some(reason) => GroupsError::Stopped { group, reason },
-                None => GroupsError::Timeout { group },
-            })?;
+            while counts(group) {
+                let rest = deadline.saturating_duration_since(Instant::now());
+                let slice = Some(rest.min(RECOVERY_LOOK));
+                if node.raft.wait_for_recovery(slice).await.is_ok() {
+                    break;
+                }
+                if let Some(reason) = node.status().failed {
+                    return Err(GroupsError::Stopped { group, reason });
+                }
+                if Instant::now() >= deadline {
+                    return Err(GroupsError::Timeout { group });
+                }
+            }
         }
         Ok(())
     }
@@ -379,15 +396,34 @@ impl Groups {
             .map_err(|error| membership_error(group, error))
     }
 
-    /// Makes these members the voters, by joint change; former voters leave the group. To be asked of the leader, when
-    /// those that are new have caught up.
+    /// Makes these members the voters, by joint change; former voters follow on as learners (`keep`) or leave the group.
+    /// To be asked of the leader, when those that are new have caught up. It ends a joint change that a leader before has
+    /// begun.
     ///
     /// # Errors
     /// As [`Groups::add_learner`].
-    pub async fn change_voters(&self, group: Group, voters: &[NodeId]) -> Result<(), GroupsError> {
+    pub async fn change_voters(
+        &self,
+        group: Group,
+        voters: &[NodeId],
+        keep: bool,
+    ) -> Result<(), GroupsError> {
         let node = self.group(group)?;
         let voters: BTreeSet<NodeId> = voters.iter().copied().collect();
-        let changed = node.raft.change_membership(voters, false).await;
+        let changed = node.raft.change_membership(voters, keep).await;
+        changed
+            .map(drop)
+            .map_err(|error| membership_error(group, error))
+    }
+
+    /// Takes a member out of the group that only follows. To be asked of the leader.
+    ///
+    /// # Errors
+    /// As [`Groups::add_learner`].
+    pub async fn remove_learner(&self, group: Group, learner: NodeId) -> Result<(), GroupsError> {
+        let node = self.group(group)?;
+        let gone = ChangeMembers::RemoveNodes(BTreeSet::from([learner]));
+        let changed = node.raft.change_membership(gone, true).await;
         changed
             .map(drop)
             .map_err(|error| membership_error(group, error))

@@ -59,9 +59,10 @@ impl GroupShared {
         some(self.matched_by_all.load(Ordering::Relaxed))
     }
 
-    /// Never falls: what every member had once, none needs again from us.
-    pub(crate) fn learn_matched_by_all(&self, index: u64) {
-        raise(&self.matched_by_all, index);
+    /// It falls when a member comes that has less, and is not known while nobody knows what a member has.
+    pub(crate) fn learn_matched_by_all(&self, index: Option<u64>) {
+        self.matched_by_all
+            .store(index.unwrap_or(NONE), Ordering::Relaxed);
     }
 
     /// Whether this replica must not vote, see [`super::quarantine`].

@@ -22,6 +22,8 @@ pub struct GroupStatus {
     pub is_leader: bool,
     /// The voters; during a change those of both sets.
     pub voters: Vec<NodeId>,
+    /// Whether the voters are changing: a joint change is under way.
+    pub is_joint: bool,
     /// Members that only follow.
     pub learners: Vec<NodeId>,
     /// Index of the last entry in this node's log.
@@ -73,6 +75,7 @@ impl GroupNode {
             leader: metrics.current_leader,
             is_leader: metrics.state == ServerState::Leader,
             voters: membership.voter_ids().collect(),
+            is_joint: membership.get_joint_config().len() > 1,
             learners: membership.learner_ids().collect(),
             last_log: metrics.last_log_index,
             committed: metrics.cluster_committed.map(|id| id.index),
@@ -151,6 +154,13 @@ impl GroupStatus {
             .any(|follower| follower.node == node && self.is_fit(follower, heard_within))
     }
 
+    /// How many entries a follower lacks; `None` if this node doesn't lead, or the follower has shown nothing yet.
+    pub fn lag_of(&self, node: NodeId) -> Option<u64> {
+        let follower = self.followers.iter().find(|follower| follower.node == node);
+        let matched = follower?.matched?;
+        Some(self.last_log.unwrap_or(0).saturating_sub(matched))
+    }
+
     /// Whether a follower has the log up to here.
     pub(crate) fn has_upto(&self, node: NodeId, index: Option<u64>) -> bool {
         let mut followers = self.followers.iter();
@@ -208,6 +218,7 @@ mod tests {
             voters: std::iter::once(NodeId(1))
                 .chain(matched.iter().map(|(node, ..)| NodeId(*node)))
                 .collect(),
+            is_joint: false,
             learners: Vec::new(),
             last_log: Some(5000),
             committed: Some(5000),

@@ -106,8 +106,9 @@ fn tell_failure(node: &GroupNode, memory: &mut Memory) {
 }
 
 fn note_progress(node: &GroupNode, status: &GroupStatus, memory: &mut Memory, now: Instant) {
-    if let Some(index) = status.matched_by_followers() {
-        node.shared.learn_matched_by_all(index);
+    if status.is_leader {
+        node.shared
+            .learn_matched_by_all(status.matched_by_followers());
     }
     if status.snapshot > memory.snapshot_index {
         memory.snapshot_index = status.snapshot;

@@ -150,7 +150,7 @@ async fn a_pool_whose_nodes_all_crashed_comes_back_with_everything() {
     for node in 1..=3 {
         pool.node(NodeId(node))
             .groups
-            .wait_for_recovery(LIMIT)
+            .wait_for_recovery(LIMIT, |_| true)
             .await
             .unwrap();
     }

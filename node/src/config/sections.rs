@@ -48,7 +48,9 @@ section! {
     struct Cluster["cluster"] {
         /// Where other nodes reach this one.
         listen: SocketAddr,
-        /// All members of the pool with the addresses where the others reach them; the same on every node.
+        /// The first members of a new pool with the addresses where the others reach them; the same on all of them. A node
+        /// that is added to a pool later names some of those that are there, and not itself. Once a node has been in its
+        /// pool, what the pool has decided since counts, and not this.
         members: Vec<MemberAddress>,
         /// The pool's CA certificate; two of them while the CA is being replaced.
         ca: PathBuf = PathBuf::from("ca.pem"),
@@ -111,6 +113,8 @@ section! {
         archive_page_max: u32 = 250,
         /// Archive queries of one session at once; further ones wait, for 5 s at most.
         archive_queries_max: usize = 4,
+        /// Sessions that are moved to other nodes a second while this node is drained, unless the drain says otherwise.
+        drain_sessions_per_second: u32 = 100,
         /// Threads for sessions and owners, at most 256; 0: as many as there are cores.
         threads: usize = 0,
     }

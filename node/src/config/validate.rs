@@ -149,7 +149,7 @@ fn check_listeners(file: &ConfigFile) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// This node is one of its pool's members, and each of them is there once.
+/// Each member is there once. This node is one of them, or was added to the pool by an operator.
 fn check_members(file: &ConfigFile) -> Result<(), ConfigError> {
     let members = &file.cluster.members;
     let ids: BTreeSet<u64> = members.iter().map(|member| member.id).collect();
@@ -160,10 +160,8 @@ fn check_members(file: &ConfigFile) -> Result<(), ConfigError> {
     if ids.len() < members.len() || addresses.len() < members.len() {
         return Err(file.invalid("cluster", "members", "an id or an address is there twice"));
     }
-    let node = file.node.id;
-    if !ids.contains(&node) {
-        let reason = format!("this node, {node}, is not among them ([node] id)");
-        return Err(file.invalid("cluster", "members", reason));
+    if members.is_empty() {
+        return Err(file.invalid("cluster", "members", "there must be at least one"));
     }
     Ok(())
 }
@@ -193,6 +191,10 @@ fn check_clients(file: &ConfigFile) -> Result<(), ConfigError> {
         (
             "unauthenticated_per_address_max",
             section.unauthenticated_per_address_max,
+        ),
+        (
+            "drain_sessions_per_second",
+            section.drain_sessions_per_second,
         ),
         ("archive_page_max", section.archive_page_max),
     ] {

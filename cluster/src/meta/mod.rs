@@ -1,4 +1,7 @@
-//! The meta group: who is a member, and which life each node is in.
+//! The meta group: who is a member, who votes where, and which life each node is in.
+//!
+//! [`members`]: the members and the rules of their coming and going. [`targets`]: the voters of each group. [`placement`]:
+//! where replicas should be, a pure planner. [`replica`]: what readers see.
 //!
 //! Its log decides *incarnations*: a node that starts proposes [`MetaEntry::NodeStarted`], and the index of that entry is
 //! its incarnation. A later start has a higher one, on every replica, whatever clocks say.
@@ -6,9 +9,14 @@
 //! The pool's description (partitions, domains, constants) is in every node's pool file; [`MetaEntry::PoolCreated`] records
 //! its digest, so that a node with another description can't take part.
 
+pub mod members;
+pub mod placement;
+pub mod replica;
+pub mod targets;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -18,6 +26,9 @@ use storage::state_store::{AppliedMark, StateBatch, StateStore, Table};
 
 use crate::node_id::{Group, Incarnation, NodeId};
 use crate::raft::{CommittedEntry, Machine, MachineError, SnapshotFile, mark_place};
+use members::{MemberEntry, MemberRow, Members};
+pub use replica::{MetaAnswer, MetaRefusal, MetaReplica, Verdict};
+use targets::{PlacementEntry, PlacementRow, Placements};
 
 /// One entry of the meta log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +43,10 @@ pub enum MetaEntry {
         /// Which.
         node: NodeId,
     },
+    /// Members come, change and go.
+    Members(MemberEntry),
+    /// Groups change their voters.
+    Placement(PlacementEntry),
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +55,24 @@ struct StoredMetaEntry(MetaEntry);
 impl Record for StoredMetaEntry {
     const VERSION: u8 = 1;
     const NAME: &'static str = "meta entry";
+}
+
+/// A row of the members' table.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct StoredMember(MemberRow);
+
+impl Record for StoredMember {
+    const VERSION: u8 = 1;
+    const NAME: &'static str = "meta-member";
+}
+
+/// A row of the placements' table.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct StoredPlacement(PlacementRow);
+
+impl Record for StoredPlacement {
+    const VERSION: u8 = 1;
+    const NAME: &'static str = "meta-placement";
 }
 
 impl MetaEntry {
@@ -67,6 +100,10 @@ pub struct MetaState {
     pub digest: Option<[u8; 32]>,
     /// The last start of each node.
     pub starts: BTreeMap<NodeId, Incarnation>,
+    /// All members there ever were. Empty in a pool that has only those of its nodes' configurations yet.
+    pub members: Members,
+    /// The voters of all groups.
+    pub placements: Placements,
 }
 
 /// Table, key and value.
@@ -74,24 +111,26 @@ type StoredRow = (Table, Vec<u8>, Vec<u8>);
 
 const DIGEST_TABLE: Table = Table(0);
 const STARTS_TABLE: Table = Table(1);
+const MEMBERS_TABLE: Table = Table(2);
+const PLACEMENTS_TABLE: Table = Table(3);
 
 /// The meta group's replica.
 pub struct MetaMachine {
-    state: Arc<Mutex<MetaState>>,
+    shared: Arc<MetaReplica>,
     store: Option<Box<dyn StateStore>>,
     mark: Option<Bytes>,
     snapshots: PathBuf,
 }
 
 impl MetaMachine {
-    /// Loads what the store has; readers share `state`.
+    /// Loads what the store has, for the readers of `shared`.
     ///
     /// # Errors
     /// When a row can't be read.
     pub fn load(
         mut store: Box<dyn StateStore>,
         snapshots: PathBuf,
-        state: Arc<Mutex<MetaState>>,
+        shared: Arc<MetaReplica>,
     ) -> Result<MetaMachine, MachineError> {
         let mut loaded = MetaState::default();
         let mut failed = None;
@@ -107,10 +146,10 @@ impl MetaMachine {
                 error,
             ));
         }
-        *state.lock().unwrap_or_else(PoisonError::into_inner) = loaded;
+        *shared.state() = loaded;
         let mark = store.applied();
         Ok(MetaMachine {
-            state,
+            shared,
             store: Some(store),
             mark,
             snapshots,
@@ -122,9 +161,19 @@ impl MetaState {
     fn load_row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), CodecError> {
         match table {
             DIGEST_TABLE => self.digest = Some(codec::body(value)?),
-            _ => {
+            STARTS_TABLE => {
                 self.starts.insert(codec::body(key)?, codec::body(value)?);
             }
+            MEMBERS_TABLE => {
+                let row: StoredMember = codec::decode(value)?;
+                self.members.rows.insert(codec::body(key)?, row.0);
+            }
+            PLACEMENTS_TABLE => {
+                let row: StoredPlacement = codec::decode(value)?;
+                self.placements.rows.insert(codec::body(key)?, row.0);
+            }
+            // Of a later build; what it means is not known here.
+            Table(_) => {}
         }
         Ok(())
     }
@@ -145,6 +194,14 @@ impl MetaState {
                 codec::row_bytes(incarnation)?,
             ));
         }
+        for (node, row) in &self.members.rows {
+            let value = codec::encode(&StoredMember(row.clone()))?;
+            rows.push((MEMBERS_TABLE, codec::row_bytes(node)?, value));
+        }
+        for (group, row) in &self.placements.rows {
+            let value = codec::encode(&StoredPlacement(row.clone()))?;
+            rows.push((PLACEMENTS_TABLE, codec::row_bytes(group)?, value));
+        }
         Ok(rows)
     }
 
@@ -154,14 +211,30 @@ impl MetaState {
         self.starts.get(&node).is_some_and(|last| life <= *last)
     }
 
-    fn apply(&mut self, index: u64, entry: MetaEntry) {
+    /// Does to a copy of the state what an entry would do if it came next.
+    ///
+    /// # Errors
+    /// What would be refused.
+    pub fn rehearse(&mut self, entry: MetaEntry) -> Verdict {
+        let members = self.members.rows.values().map(|row| row.revision);
+        let placements = self.placements.rows.values().map(|row| row.revision);
+        let last = members.chain(placements).max().unwrap_or_default();
+        self.apply(last + 1, entry)
+    }
+
+    /// The only judge of an entry: what it refuses changes nothing.
+    fn apply(&mut self, index: u64, entry: MetaEntry) -> Verdict {
         match entry {
             MetaEntry::PoolCreated { digest } => {
                 self.digest.get_or_insert(digest);
+                Ok(MetaAnswer::Done)
             }
             MetaEntry::NodeStarted { node } => {
                 self.starts.insert(node, Incarnation(index));
+                Ok(MetaAnswer::Done)
             }
+            MetaEntry::Members(entry) => self.members.apply(&mut self.placements, index, entry),
+            MetaEntry::Placement(entry) => self.placements.apply(&self.members, index, entry),
         }
     }
 }
@@ -172,13 +245,16 @@ impl Machine for MetaMachine {
     }
 
     fn apply(&mut self, entries: Vec<CommittedEntry>, mark: Bytes) -> Result<(), MachineError> {
+        let mut applied = 0;
         let rows = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.shared.state();
             for CommittedEntry { index, payload, .. } in entries {
+                applied = index;
                 let Some(payload) = payload else { continue };
                 let entry = MetaEntry::decode(&payload)
                     .map_err(|error| MachineError::caused("a meta entry does not read", error))?;
-                state.apply(index, entry);
+                let verdict = state.apply(index, entry);
+                self.shared.judged(index, verdict);
             }
             state
                 .rows()
@@ -196,6 +272,7 @@ impl Machine for MetaMachine {
                 .map_err(|error| MachineError::caused("the meta store takes no rows", error))?;
         }
         self.mark = Some(mark);
+        self.shared.tell(applied);
         Ok(())
     }
 
@@ -208,11 +285,7 @@ impl Machine for MetaMachine {
             applied: AppliedMark(mark),
         };
         let mut writer = SnapshotWriter::create(&self.snapshots, head).map_err(failed)?;
-        let rows = self
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .rows();
+        let rows = self.shared.state().rows();
         for (table, key, value) in
             rows.map_err(|error| MachineError::caused("a meta row does not encode", error))?
         {
@@ -266,7 +339,9 @@ mod tests {
     #[test]
     fn a_life_has_begun_when_its_entry_is_applied() {
         let mut state = MetaState::default();
-        state.apply(7, MetaEntry::NodeStarted { node: NodeId(3) });
+        state
+            .apply(7, MetaEntry::NodeStarted { node: NodeId(3) })
+            .unwrap();
         let check = |state: &MetaState, node, life, expect| {
             assert_eq!(
                 state.has_begun(NodeId(node), Incarnation(life)),
@@ -278,7 +353,9 @@ mod tests {
         check(&state, 3, 8, false);
         check(&state, 3, u64::MAX, false);
         check(&state, 2, 7, false);
-        state.apply(9, MetaEntry::NodeStarted { node: NodeId(3) });
+        state
+            .apply(9, MetaEntry::NodeStarted { node: NodeId(3) })
+            .unwrap();
         check(&state, 3, 8, true);
         check(&state, 3, 9, true);
         check(&state, 3, 10, false);
