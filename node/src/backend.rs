@@ -1,25 +1,30 @@
 //! The node behind the control port: what the runtime says and does, in the port's terms.
 
+mod access;
+mod joining;
+mod nodes;
+
 use actors::control::ControlError;
-use actors::runtime::{
-    DrainOptions, MemberStatus, NewMember, NodeHandle, Operation, OperationError, PartitionStatus,
-    RemoveOptions,
+use actors::runtime::{MemberStatus, NodeHandle, OperationError, PartitionStatus};
+use web::backend::{AuditKey, BackendError, ControlBackend};
+use web::report::access::{
+    AuditPage, AuditQuery, ChangeReport, Identity, IssuedOperator, IssuedToken, NewOperator,
+    NewToken, OperatorReport, OutcomeReport, TokenReport,
 };
-use cluster::node_id::NodeId;
-use serde_json::{Value, json};
-use web::backend::{BackendError, ControlBackend};
-use web::report::{
-    HashReport, MemberReport, OperationRequest, OperationsReport, PartitionReport, PoolReport,
-    Readiness,
-};
+use web::report::join::{JoinReply, JoinRequest};
+use web::report::nodes::{NodeOperation, NodeReport, PlanStep, ProgressReport};
+use web::report::{HashReport, MemberReport, PartitionReport, PoolReport, Readiness};
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
+
+use crate::issuing::Issuing;
 
 /// A running node as its operators see it.
 #[derive(Clone)]
 pub(crate) struct Backend {
     pub(crate) node: NodeHandle,
     pub(crate) domain: String,
+    pub(crate) issuing: Issuing,
 }
 
 impl ControlBackend for Backend {
@@ -49,33 +54,6 @@ impl ControlBackend for Backend {
             partitions_owned: ready.partitions_owned,
             partitions: ready.partitions,
         }
-    }
-
-    fn operations(&self) -> OperationsReport {
-        OperationsReport {
-            members: json!(self.node.members()),
-            progress: json!(self.node.progress()),
-        }
-    }
-
-    async fn operate(&self, request: OperationRequest) -> Result<Value, BackendError> {
-        let (operation, dry_run) = operation(request);
-        if dry_run {
-            let plan = self.node.plan(&operation).map_err(not_done)?;
-            return Ok(json!(plan));
-        }
-        let done = match operation {
-            Operation::Add(new) => {
-                let node = self.node.add_member(new).await.map_err(not_done)?;
-                return Ok(json!({ "node": node.0 }));
-            }
-            Operation::Drain(node, options) => self.node.drain(node, options).await,
-            Operation::Undrain(node) => self.node.undrain(node).await,
-            Operation::Remove(node, options) => self.node.remove(node, options).await,
-            Operation::Replace { old, new } => self.node.replace(old, new).await,
-        };
-        done.map_err(not_done)?;
-        Ok(json!({}))
     }
 
     async fn partition_hash(&self, partition: u16) -> Result<HashReport, BackendError> {
@@ -120,48 +98,85 @@ impl ControlBackend for Backend {
     ) -> Result<Vec<BareJid>, BackendError> {
         self.node.list_accounts(after, limit).await.map_err(refusal)
     }
-}
 
-/// An operator's request in the runtime's terms, and whether only its plan is wanted.
-fn operation(request: OperationRequest) -> (Operation, bool) {
-    match request {
-        OperationRequest::Add { address, dry_run } => {
-            let addition = rand::random();
-            (Operation::Add(NewMember { address, addition }), dry_run)
-        }
-        OperationRequest::Drain {
-            node,
-            sessions_per_second,
-            dry_run,
-        } => {
-            let options = DrainOptions {
-                sessions_per_second,
-            };
-            (Operation::Drain(NodeId(node), options), dry_run)
-        }
-        OperationRequest::Undrain { node, dry_run } => (Operation::Undrain(NodeId(node)), dry_run),
-        OperationRequest::Remove {
-            node,
-            force_dead,
-            dry_run,
-        } => {
-            let options = RemoveOptions { force_dead };
-            (Operation::Remove(NodeId(node), options), dry_run)
-        }
-        OperationRequest::Replace { old, new, dry_run } => {
-            let (old, new) = (NodeId(old), NodeId(new));
-            (Operation::Replace { old, new }, dry_run)
-        }
+    fn nodes(&self) -> Vec<NodeReport> {
+        nodes::list(&self.node)
+    }
+
+    fn plan(&self, node: u64, operation: NodeOperation) -> Result<Vec<PlanStep>, BackendError> {
+        nodes::plan(&self.node, node, operation)
+    }
+
+    async fn operate(&self, node: u64, operation: NodeOperation) -> Result<(), BackendError> {
+        nodes::operate(&self.node, node, operation).await
+    }
+
+    fn progress(&self) -> ProgressReport {
+        nodes::progress(&self.node)
+    }
+
+    fn identify(&self, token: &str) -> Option<Identity> {
+        access::identify(&self.node, token)
+    }
+
+    async fn begin_record(&self, change: ChangeReport) -> Result<AuditKey, BackendError> {
+        access::begin_record(&self.node, change).await
+    }
+
+    async fn end_record(&self, key: AuditKey, outcome: OutcomeReport) {
+        access::end_record(&self.node, key, outcome).await;
+    }
+
+    fn audit(&self, query: &AuditQuery) -> AuditPage {
+        access::audit(&self.node, query)
+    }
+
+    fn operators(&self) -> Vec<OperatorReport> {
+        access::operators(&self.node)
+    }
+
+    async fn add_operator(
+        &self,
+        new: NewOperator,
+        by: String,
+    ) -> Result<IssuedOperator, BackendError> {
+        access::add_operator(&self.node, new, by).await
+    }
+
+    async fn revoke_operator(&self, name: String) -> Result<(), BackendError> {
+        access::revoke_operator(&self.node, &name).await
+    }
+
+    fn tokens(&self) -> Vec<TokenReport> {
+        joining::tokens(&self.node)
+    }
+
+    async fn issue_token(&self, new: NewToken, by: String) -> Result<IssuedToken, BackendError> {
+        joining::issue(&self.node, &self.issuing, new, by).await
+    }
+
+    async fn revoke_token(&self, id: String) -> Result<(), BackendError> {
+        joining::revoke(&self.node, &id).await
+    }
+
+    async fn check_join(&self, request: &JoinRequest) -> Result<String, BackendError> {
+        joining::check(&self.node, request).await
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<JoinReply, BackendError> {
+        joining::join(&self.node, &self.issuing, request).await
     }
 }
 
+/// What the meta group refused.
 fn not_done(error: OperationError) -> BackendError {
     match error.code {
         "unavailable" => BackendError::Unavailable(error.sentence),
         "outcome-unknown" => BackendError::Timeout,
+        "unknown-node" => BackendError::NoSuch("node"),
         code => BackendError::Refused {
-            code,
-            sentence: error.sentence,
+            code: code.to_owned(),
+            message: error.sentence,
         },
     }
 }

@@ -27,6 +27,7 @@ use crate::config::{ConfigFile, NodeConfig};
 use crate::disk::DataDisk;
 use crate::exit::{Exit, Failure, print};
 use crate::init::TOKEN_BYTES;
+use crate::issuing::Issuing;
 use crate::logging;
 use crate::rotation::{LOOK_EVERY, Rotation};
 use crate::secret_file::{Readers, create, random_hex};
@@ -50,8 +51,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         Arc::clone(&config.control.shown),
     );
     let pool = config.pool.clone();
+    let issuing = Issuing::new(file.clone(), pool.clone(), Arc::clone(&provider));
     let rotation = Rotation::new(file, pool, provider, shown, config.ends.clone());
-    live(config, rotation, args, disk.clone()).map_err(|failure| match failure.exit {
+    live(config, (rotation, issuing), args, disk.clone()).map_err(|failure| match failure.exit {
         Exit::Data | Exit::Failed => disk.explain(failure),
         _ => failure,
     })
@@ -59,14 +61,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
 
 fn live(
     mut config: NodeConfig,
-    rotation: Rotation,
+    files: (Rotation, Issuing),
     args: &RunArgs,
     disk: DataDisk,
 ) -> Result<(), Failure> {
     config.raft.on_failure = disk.on_failure();
     let data = open_data(&config, args.new_data)?;
     let token = control_token(&config.control.token_file)?;
-    actix_rt::System::new().block_on(serve((config, data), rotation, token))
+    actix_rt::System::new().block_on(serve((config, data), files, token))
 }
 
 /// Every client is an open file: the hard limit is what the operator means.
@@ -163,13 +165,13 @@ impl Signals {
 
 async fn serve(
     (config, data): (NodeConfig, DataDir),
-    rotation: Rotation,
+    (rotation, issuing): (Rotation, Issuing),
     token: ControlToken,
 ) -> Result<(), Failure> {
     let mut signals = Signals::catch()?;
     let places = places(&config);
     let domain = config.pool.constants.domain.clone();
-    let control = control_settings(&config.control, token);
+    let control = control_settings(&config, token);
     let refused = |error: ControlServerError| Failure::from_error(Exit::Port, &error);
     let control_port = ReservedPort::new(config.control.section.listen).map_err(refused)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting: {places}");
@@ -184,6 +186,7 @@ async fn serve(
     let backend = Backend {
         node: node.clone(),
         domain,
+        issuing,
     };
     let control = match ControlServer::start(control_port, control, backend) {
         Ok(control) => control,
@@ -277,11 +280,13 @@ fn start_failure(error: &StartError) -> Failure {
     Failure::from_error(exit, error)
 }
 
-fn control_settings(control: &ControlConfig, token: ControlToken) -> ControlSettings {
+fn control_settings(config: &NodeConfig, token: ControlToken) -> ControlSettings {
+    let control: &ControlConfig = &config.control;
     let section = &control.section;
     ControlSettings {
         tls: control.tls.clone(),
         token,
+        root: format!("root@node-{}", config.node.0),
         health_open: section.health_open,
         metrics_open: section.metrics_open,
         connections_max: section.connections_max,

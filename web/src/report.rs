@@ -1,9 +1,18 @@
 //! What the control port says about a pool. Clients of the port read the same types back.
+//!
+//! - [`access`]: operators, tokens, the audit log.
+//! - [`join`]: what a machine that joins says and hears.
+//! - [`nodes`]: members, and what is done with them.
+
+pub mod access;
+pub mod join;
+pub mod nodes;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A pool as one of its nodes sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PoolReport {
     /// The pool's id.
     pub pool: String,
@@ -26,7 +35,7 @@ pub struct PoolReport {
 }
 
 /// A member of the pool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemberReport {
     /// Its id.
     pub id: u64,
@@ -46,7 +55,7 @@ pub struct MemberReport {
 }
 
 /// A partition of the pool's users and rooms.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartitionReport {
     /// Its number.
     pub id: u32,
@@ -72,7 +81,7 @@ pub struct PartitionReport {
 
 /// What one node's replica of a partition holds. Replicas with the same `applied` have the same in all other fields, or one
 /// of them is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HashReport {
     /// The partition's number.
     pub partition: u16,
@@ -89,7 +98,7 @@ pub struct HashReport {
 }
 
 /// A page of accounts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UsersPage {
     /// Their addresses, in order.
     pub users: Vec<String>,
@@ -98,16 +107,16 @@ pub struct UsersPage {
 }
 
 /// What every refusal looks like.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RefusalReport {
     /// A word for programs; see [`crate::error`].
-    pub error: String,
+    pub code: String,
     /// A sentence for people.
     pub message: String,
 }
 
 /// What a new account is made of.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// The address, `alice@example.org`.
@@ -117,73 +126,11 @@ pub struct NewUser {
 }
 
 /// A password on its way to an account.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewPassword {
     /// The password.
     pub password: String,
-}
-
-/// The members and what is under way.
-#[derive(Debug, Clone, Serialize)]
-pub struct OperationsReport {
-    /// All members, those that were removed too.
-    pub members: serde_json::Value,
-    /// How far what is under way has come.
-    pub progress: serde_json::Value,
-}
-
-/// What an operator wants done with the pool's members.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "operation", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum OperationRequest {
-    /// Lets a node in.
-    Add {
-        /// Where the others reach its cluster port.
-        address: String,
-        /// Only tell what would be done.
-        #[serde(default)]
-        dry_run: bool,
-    },
-    /// Empties a node of leaders and sessions.
-    Drain {
-        /// Its id.
-        node: u64,
-        /// Sessions a second.
-        sessions_per_second: Option<u32>,
-        /// Only tell what would be done.
-        #[serde(default)]
-        dry_run: bool,
-    },
-    /// Takes a drain back.
-    Undrain {
-        /// Its id.
-        node: u64,
-        /// Only tell what would be done.
-        #[serde(default)]
-        dry_run: bool,
-    },
-    /// Drains a node, moves its replicas and lets it go.
-    Remove {
-        /// Its id.
-        node: u64,
-        /// It is dead and is not waited for.
-        #[serde(default)]
-        force_dead: bool,
-        /// Only tell what would be done.
-        #[serde(default)]
-        dry_run: bool,
-    },
-    /// Removes a node whose replicas go to another.
-    Replace {
-        /// Who goes.
-        old: u64,
-        /// Who gets its replicas.
-        new: u64,
-        /// Only tell what would be done.
-        #[serde(default)]
-        dry_run: bool,
-    },
 }
 
 /// Whether a node can serve.

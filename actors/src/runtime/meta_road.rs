@@ -131,7 +131,7 @@ fn may_propose(from: NodeId, entry: &MetaEntry) -> bool {
         // The first one counts; a node with another one ends its start.
         MetaEntry::PoolCreated { .. } => true,
         // Any member may carry an operator's word, and report what it leads. `apply` judges it.
-        MetaEntry::Members(_) | MetaEntry::Placement(_) => true,
+        MetaEntry::Members(_) | MetaEntry::Placement(_) | MetaEntry::Access(_) => true,
     }
 }
 

@@ -1,5 +1,6 @@
 //! A node from start to stop: log, replicas, transport, groups, actors, listeners, in this order.
 
+mod access;
 mod dispatch;
 mod first_start;
 mod follow;

@@ -433,7 +433,7 @@ impl NodeHandle {
         self.decide(MetaEntry::Members(entry)).await.map(drop)
     }
 
-    async fn decide(&self, entry: MetaEntry) -> Result<MetaAnswer, OperationError> {
+    pub(super) async fn decide(&self, entry: MetaEntry) -> Result<MetaAnswer, OperationError> {
         self.inner.road.decide(&self.inner.fabric.meta, entry).await
     }
 }

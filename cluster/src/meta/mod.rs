@@ -1,7 +1,8 @@
 //! The meta group: who is a member, who votes where, and which life each node is in.
 //!
 //! [`members`]: the members and the rules of their coming and going. [`targets`]: the voters of each group. [`placement`]:
-//! where replicas should be, a pure planner. [`replica`]: what readers see.
+//! where replicas should be, a pure planner. [`replica`]: what readers see. [`access`]: [`tokens`] of nodes that join,
+//! [`operators`], and the [`audit`] log of what they did.
 //!
 //! Its log decides *incarnations*: a node that starts proposes [`MetaEntry::NodeStarted`], and the index of that entry is
 //! its incarnation. A later start has a higher one, on every replica, whatever clocks say.
@@ -9,10 +10,14 @@
 //! The pool's description (partitions, domains, constants) is in every node's pool file; [`MetaEntry::PoolCreated`] records
 //! its digest, so that a node with another description can't take part.
 
+pub mod access;
+pub mod audit;
 pub mod members;
+pub mod operators;
 pub mod placement;
 pub mod replica;
 pub mod targets;
+pub mod tokens;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,6 +31,7 @@ use storage::state_store::{AppliedMark, StateBatch, StateStore, Table};
 
 use crate::node_id::{Group, Incarnation, NodeId};
 use crate::raft::{CommittedEntry, Machine, MachineError, SnapshotFile, mark_place};
+use access::{Access, AccessEntry, Changes};
 use members::{MemberEntry, MemberRow, Members};
 pub use replica::{MetaAnswer, MetaRefusal, MetaReplica, Verdict};
 use targets::{PlacementEntry, PlacementRow, Placements};
@@ -47,6 +53,8 @@ pub enum MetaEntry {
     Members(MemberEntry),
     /// Groups change their voters.
     Placement(PlacementEntry),
+    /// Tokens, operators, the audit log.
+    Access(AccessEntry),
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -132,10 +140,15 @@ impl MetaMachine {
         snapshots: PathBuf,
         shared: Arc<MetaReplica>,
     ) -> Result<MetaMachine, MachineError> {
-        let mut loaded = MetaState::default();
+        let (mut loaded, mut access) = (MetaState::default(), Access::default());
         let mut failed = None;
         let load = store.load(&mut |table, key, value| {
-            if let Err(error) = loaded.load_row(table, key, value) {
+            let taken = access.load_row(table, key, value);
+            let read = taken.and_then(|taken| match taken {
+                true => Ok(()),
+                false => loaded.load_row(table, key, value),
+            });
+            if let Err(error) = read {
                 failed = Some(error);
             }
         });
@@ -147,6 +160,7 @@ impl MetaMachine {
             ));
         }
         *shared.state() = loaded;
+        *shared.access() = access;
         let mark = store.applied();
         Ok(MetaMachine {
             shared,
@@ -235,6 +249,8 @@ impl MetaState {
             }
             MetaEntry::Members(entry) => self.members.apply(&mut self.placements, index, entry),
             MetaEntry::Placement(entry) => self.placements.apply(&self.members, index, entry),
+            // Another part of the state is concerned.
+            MetaEntry::Access(_) => Ok(MetaAnswer::Done),
         }
     }
 }
@@ -246,6 +262,7 @@ impl Machine for MetaMachine {
 
     fn apply(&mut self, entries: Vec<CommittedEntry>, mark: Bytes) -> Result<(), MachineError> {
         let mut applied = 0;
+        let mut changes = Changes::default();
         let rows = {
             let mut state = self.shared.state();
             for CommittedEntry { index, payload, .. } in entries {
@@ -253,18 +270,24 @@ impl Machine for MetaMachine {
                 let Some(payload) = payload else { continue };
                 let entry = MetaEntry::decode(&payload)
                     .map_err(|error| MachineError::caused("a meta entry does not read", error))?;
-                let verdict = state.apply(index, entry);
+                let verdict = match entry {
+                    MetaEntry::Access(entry) => self.shared.access().apply(entry, &mut changes),
+                    entry => state.apply(index, entry),
+                };
                 self.shared.judged(index, verdict);
             }
             state
                 .rows()
                 .map_err(|error| MachineError::caused("a meta row does not encode", error))?
         };
-        // Few rows and few entries: all of them each time.
+        // Few rows and few entries: all of them each time. Of the audit log's many only those that change.
         let mut batch = StateBatch::new();
         for (table, key, value) in rows {
             batch.put(table, key, value);
         }
+        changes
+            .into(&mut batch)
+            .map_err(|error| MachineError::caused("a meta row does not encode", error))?;
         batch.mark(AppliedMark(mark.clone()));
         if let Some(store) = &mut self.store {
             store
@@ -285,7 +308,10 @@ impl Machine for MetaMachine {
             applied: AppliedMark(mark),
         };
         let mut writer = SnapshotWriter::create(&self.snapshots, head).map_err(failed)?;
-        let rows = self.shared.state().rows();
+        let rows = self.shared.state().rows().and_then(|mut rows| {
+            rows.extend(self.shared.access().rows()?);
+            Ok(rows)
+        });
         for (table, key, value) in
             rows.map_err(|error| MachineError::caused("a meta row does not encode", error))?
         {

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::MetaState;
+use super::access::Access;
 use crate::node_id::NodeId;
 
 /// What an entry did.
@@ -50,6 +51,7 @@ const VERDICTS_MAX: usize = 256;
 #[derive(Debug)]
 pub struct MetaReplica {
     state: Mutex<MetaState>,
+    access: Mutex<Access>,
     verdicts: Mutex<VecDeque<(u64, Verdict)>>,
     applied: watch::Sender<u64>,
 }
@@ -58,6 +60,7 @@ impl Default for MetaReplica {
     fn default() -> MetaReplica {
         MetaReplica {
             state: Mutex::default(),
+            access: Mutex::default(),
             verdicts: Mutex::default(),
             applied: watch::channel(0).0,
         }
@@ -68,6 +71,11 @@ impl MetaReplica {
     /// What was decided, as far as this node has heard. Hold it briefly: the apply task waits.
     pub fn state(&self) -> MutexGuard<'_, MetaState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tokens, operators and the audit log, as far as this node has heard. Hold it briefly: the apply task waits.
+    pub fn access(&self) -> MutexGuard<'_, Access> {
+        self.access.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The log index up to which this replica has applied, now and whenever it rises; 0 before the first in this life.

@@ -58,6 +58,10 @@ section! {
         certificate: PathBuf = PathBuf::from("cluster.pem"),
         /// Its key.
         key: PathBuf = PathBuf::from("cluster-key.pem"),
+        /// The certificate that lets this node sign those of nodes that join; there need be none.
+        issuer: PathBuf = PathBuf::from("issuer.pem"),
+        /// Its key.
+        issuer_key: PathBuf = PathBuf::from("issuer-key.pem"),
         /// How long a starting node waits for a quorum of the pool; then it gives up and says so.
         quorum_wait: Span = s(60),
     }

@@ -26,7 +26,7 @@ use super::knob::Size;
 use super::paces;
 use super::pool_file::PoolFile;
 use super::sections::{Clients, Control, Storage};
-use crate::certificate::Shown;
+use crate::certificate::{Shown, ShownByName};
 use crate::identities::{CertificateEnd, Identities};
 use crate::tickets::PoolTickets;
 
@@ -77,7 +77,7 @@ pub(crate) struct ControlConfig {
     pub(crate) section: Control,
     pub(crate) tls: rustls::ServerConfig,
     /// What `tls` shows.
-    pub(crate) shown: Arc<Shown>,
+    pub(crate) shown: Arc<ShownByName>,
     pub(crate) token_file: PathBuf,
 }
 
@@ -107,7 +107,7 @@ impl NodeConfig {
             data_dir: file.resolve(&file.node.data_dir),
             cluster: cluster(file, &identities),
             clients: clients(file, &pool, &identities, provider.clone())?,
-            control: control(file, &identities, provider)?,
+            control: control(file, &pool, &identities, provider)?,
             storage: file.storage.clone(),
             log_options: log_options(file)?,
             raft: raft(file)?,
@@ -413,8 +413,14 @@ fn outbound(file: &ConfigFile) -> Result<OutboundLimits, ConfigError> {
     })
 }
 
+/// What the names of a pool's nodes end with.
+pub(crate) fn node_names(pool: &PoolFile) -> String {
+    format!(".{}.muster", pool.id)
+}
+
 fn control(
     file: &ConfigFile,
+    pool: &PoolFile,
     identities: &Identities,
     provider: Arc<CryptoProvider>,
 ) -> Result<ControlConfig, ConfigError> {
@@ -429,7 +435,8 @@ fn control(
     if section.body_bytes_max.0 < 4096 {
         return Err(file.invalid("control", "body_bytes_max", "must be at least 4 KiB"));
     }
-    let (tls, shown) = identities.control.server_config(provider)?;
+    let joining = (node_names(pool), &identities.joining);
+    let (tls, shown) = identities.control.control_config(joining, provider)?;
     Ok(ControlConfig {
         tls,
         shown,
