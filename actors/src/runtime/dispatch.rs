@@ -8,6 +8,7 @@ use std::time::Duration;
 use cluster::gossip::shell::Gossiper;
 use cluster::gossip::{GossipKey, GossipValue};
 use cluster::link::protocol::{Across, Down, RouteKind, Up};
+use cluster::meta::MetaReplica;
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use cluster::raft::Groups;
 use cluster::reach::Reachability;
@@ -50,21 +51,36 @@ impl Dispatcher {
         }
     }
 
-    /// A start without a quorum has a reason if others don't know this node.
-    pub(super) fn explain(&self, settings: &Settings, error: StartError) -> StartError {
+    /// A start without a quorum has a reason if others don't know this node, or never told it of the pool that it was to
+    /// be added to.
+    pub(super) fn explain(
+        &self,
+        settings: &Settings,
+        meta: &MetaReplica,
+        error: StartError,
+    ) -> StartError {
         let strangers = self
             .strangers
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        match error {
-            StartError::NoQuorum { waited, .. } if !strangers.is_empty() => {
+        let is_first = settings
+            .members
+            .iter()
+            .any(|member| member.id == settings.node);
+        let by = match strangers.len() {
+            0 if is_first || meta.state().digest.is_some() => return error,
+            0 => "nobody has told it of the pool".to_owned(),
+            _ => {
                 let by: Vec<String> = strangers.iter().map(NodeId::to_string).collect();
-                StartError::NotAMember {
-                    node: settings.node,
-                    waited,
-                    by: by.join(", "),
-                }
+                format!("refused by {}", by.join(", "))
             }
+        };
+        match error {
+            StartError::NoQuorum { waited, .. } => StartError::NotAMember {
+                node: settings.node,
+                waited,
+                by,
+            },
             error => error,
         }
     }

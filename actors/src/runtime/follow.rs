@@ -6,6 +6,7 @@
 //!                     └► Removed: the node ends itself
 //! ```
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,8 @@ pub(super) struct Follower {
     /// `true` once this node was removed from the pool.
     removed: watch::Sender<bool>,
     handed_over: Vec<(Group, Instant)>,
+    /// Groups that this node has left, as far as the meta group knows.
+    left: BTreeSet<Group>,
     /// Sessions that may be moved by now, as parts of one.
     allowance: f64,
     looked: Instant,
@@ -54,6 +57,7 @@ impl Follower {
             road,
             removed,
             handed_over: Vec::new(),
+            left: BTreeSet::new(),
             allowance: 0.0,
             looked: Instant::now(),
         }
@@ -76,6 +80,7 @@ impl Follower {
         let statuses = self.road.groups.status();
         let meta = statuses.iter().find(|status| status.group == Group::META);
         let following = meta.map(|meta| meta.learners.clone()).unwrap_or_default();
+        self.leave_groups();
         let own = {
             let state = self.fabric.meta.state();
             if self.fabric.member_list.follow(&state, &following) {
@@ -110,6 +115,24 @@ impl Follower {
                 tracing::debug!(%error, "the end of the drain was not noted yet");
             }
         }
+    }
+
+    /// What counts on this node no more is not to be led by it.
+    fn leave_groups(&mut self) {
+        let left: BTreeSet<Group> = {
+            let state = self.fabric.meta.state();
+            let partitions = state.placements.rows.iter();
+            let left = partitions
+                .filter(|(group, row)| **group != Group::META && !row.counts_on(self.fabric.node));
+            left.map(|(group, _)| *group).collect()
+        };
+        for group in self.left.symmetric_difference(&left) {
+            let stands = !left.contains(group);
+            if let Err(error) = self.road.groups.stand_for_election(*group, stands) {
+                tracing::debug!(%group, %error, "this node does not run a group");
+            }
+        }
+        self.left = left;
     }
 
     /// Hands over some of what this node leads; gives how much that is.

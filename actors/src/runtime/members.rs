@@ -2,6 +2,10 @@
 //!
 //! Two lists, because a node that was removed still has to be told so: *members* are those that count; *peers* are those
 //! that this node keeps connections with, which may be some more for a moment.
+//!
+//! Who may connect: peers, and nodes with a higher id than any that this node has heard of. Ids only grow, so such a node
+//! was added since, and it may lead the meta group: without it this node would never hear of it. Its certificate has proven
+//! the id, and ids are certified when they are given out.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -21,16 +25,24 @@ pub struct MemberList {
 struct Lists {
     members: Arc<Vec<Member>>,
     peers: Arc<Vec<Member>>,
+    /// The highest id heard of, tombstones included; 0 on a node that was added and has heard of nobody yet.
+    highest: NodeId,
 }
 
 impl MemberList {
-    /// From a node's configuration.
-    pub fn new(members: Vec<Member>) -> MemberList {
+    /// From the configuration of a node, which is one of these members or was added to their pool.
+    pub fn new(own: NodeId, members: Vec<Member>) -> MemberList {
+        let ids = || members.iter().map(|member| member.id);
+        let highest = match ids().any(|id| id == own) {
+            true => ids().max().unwrap_or_default(),
+            false => NodeId(0),
+        };
         let members = Arc::new(members);
         MemberList {
             lists: RwLock::new(Lists {
                 peers: Arc::clone(&members),
                 members,
+                highest,
             }),
         }
     }
@@ -49,7 +61,8 @@ impl MemberList {
 
     /// Whether a node may connect.
     pub fn admits(&self, node: NodeId) -> bool {
-        self.peers().iter().any(|member| member.id == node)
+        let lists = self.lists.read().unwrap_or_else(PoisonError::into_inner);
+        node > lists.highest || lists.peers.iter().any(|member| member.id == node)
     }
 
     /// Takes what the meta group says. `following`: who still follows the meta group, removed or not. Whether the peers
@@ -74,6 +87,9 @@ impl MemberList {
             .collect();
         let mut lists = self.lists.write().unwrap_or_else(PoisonError::into_inner);
         let changed = *lists.peers != peers;
+        if let Some((last, _)) = state.members.rows.last_key_value() {
+            lists.highest = *last;
+        }
         if *lists.members != members {
             lists.members = Arc::new(members);
         }
@@ -110,10 +126,16 @@ mod tests {
     #[test]
     fn the_meta_groups_word_replaces_the_configurations() {
         use MemberPhase::{Joining, Member as Is, Removed};
-        let list = MemberList::new(vec![Member {
-            id: NodeId(9),
-            address: "old".to_owned(),
-        }]);
+        let old = || {
+            vec![Member {
+                id: NodeId(9),
+                address: "old".to_owned(),
+            }]
+        };
+        let added = MemberList::new(NodeId(10), old());
+        assert!(added.admits(NodeId(2)) && added.admits(NodeId(11)));
+        let list = MemberList::new(NodeId(9), old());
+        assert!(!list.admits(NodeId(2)) && list.admits(NodeId(10)));
         let check =
             |rows: &[(u64, MemberPhase)], following: &[u64], members: &[u64], peers: &[u64]| {
                 let following: Vec<NodeId> = following.iter().copied().map(NodeId).collect();
@@ -124,7 +146,7 @@ mod tests {
             };
         check(&[], &[], &[9], &[9]);
         check(&[(1, Is), (2, Joining)], &[], &[1, 2], &[1, 2]);
-        assert!(!list.admits(NodeId(9)));
+        assert!(!list.admits(NodeId(0)) && list.admits(NodeId(3)));
         check(&[(1, Is), (2, Removed)], &[1, 2], &[1], &[1, 2]);
         assert!(list.admits(NodeId(2)));
         check(&[(1, Is), (2, Removed)], &[1], &[1], &[1]);

@@ -174,8 +174,7 @@ pub enum StartError {
     Removed(NodeId),
     /// The others don't know this node.
     #[error(
-        "no quorum: after {waited:?} the pool does not let this node in: {by} say that {node} is no member; it was removed, \
-         or was never added"
+        "after {waited:?} the pool has not let this node in ({by}): {node} was removed, or was never added"
     )]
     NotAMember {
         /// This node.
@@ -227,7 +226,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     // First of all: who is a member, as far as this node knew when it ended.
     let mut known = Some(open_meta(&stores, &replicas)?);
     start_entry::refuse_removed(&settings, &meta)?;
-    let members = Arc::new(MemberList::new(settings.members.clone()));
+    let members = Arc::new(MemberList::new(settings.node, settings.members.clone()));
     members.follow(&meta.state(), &[]);
     let gossip = Arc::new(Gossiper::new(settings.node, Incarnation(0)));
     let dispatcher = Arc::new(Dispatcher::new(
@@ -264,7 +263,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     let identity = (&*gossip, &*incarnation);
     let life = begin_life(&settings, &road, identity, &meta)
         .await
-        .map_err(|error| dispatcher.explain(&settings, error))?;
+        .map_err(|error| dispatcher.explain(&settings, &meta, error))?;
     wait_for_recovery(&settings, &groups, &meta).await?;
 
     let arbiters = settings.arbiters.max(1);

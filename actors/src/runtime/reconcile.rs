@@ -23,6 +23,7 @@ use cluster::meta::{MetaEntry, MetaState};
 use cluster::node_id::{Group, NodeId};
 use cluster::raft::{GroupStatus, GroupsError};
 use cluster::transport::Lane;
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use super::meta_road::{MetaRoad, OperationError};
@@ -59,6 +60,8 @@ pub(super) struct Reconciler {
     road: MetaRoad,
     /// Groups with a step under way.
     in_hand: Arc<Mutex<BTreeSet<Group>>>,
+    /// A step has come to its end.
+    stepped: Arc<Notify>,
     /// When this node saw that a member was removed.
     farewells: BTreeMap<NodeId, Instant>,
 }
@@ -132,6 +135,7 @@ impl Reconciler {
             fabric,
             road,
             in_hand: Arc::default(),
+            stepped: Arc::default(),
             farewells: BTreeMap::new(),
         }
     }
@@ -144,6 +148,7 @@ impl Reconciler {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
+                () = self.stepped.notified() => {}
                 changed = applied.changed() => if changed.is_err() { return },
             }
             self.look().await;
@@ -263,12 +268,13 @@ impl Reconciler {
         }
         let keep = status.group == Group::META;
         let (group, road, fabric) = (status.group, self.road.clone(), Arc::clone(&self.fabric));
-        let in_hand = Arc::clone(&self.in_hand);
+        let (in_hand, stepped) = (Arc::clone(&self.in_hand), Arc::clone(&self.stepped));
         tokio::spawn(async move {
             tracing::info!(%group, ?step, "a step to new voters");
             take(&road, &fabric, group, step, keep).await;
             let mut in_hand = in_hand.lock().unwrap_or_else(PoisonError::into_inner);
             in_hand.remove(&group);
+            stepped.notify_one();
         });
     }
 
@@ -324,6 +330,10 @@ async fn take(road: &MetaRoad, fabric: &Fabric, group: Group, step: Step, keep: 
             return;
         }
     };
+    if done.is_err() {
+        // Not at once: what stands in the way has to go first.
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
     told(group, done);
 }
 

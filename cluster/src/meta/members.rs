@@ -406,3 +406,6 @@ impl MemberRow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

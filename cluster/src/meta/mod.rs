@@ -394,6 +394,120 @@ mod tests {
             MetaEntry::NodeStarted { node: NodeId(3) },
         ];
         let samples = Samples(entries.map(StoredMetaEntry).into());
-        storage::golden!("../tests/goldens/partition.txt", &samples);
+        storage::golden!("../../tests/goldens/partition.txt", &samples);
+    }
+
+    /// The same for what is about members and voters.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct MemberSamples(Vec<StoredMetaEntry>);
+
+    impl Record for MemberSamples {
+        const VERSION: u8 = StoredMetaEntry::VERSION;
+        const NAME: &'static str = "meta-member-entries";
+    }
+
+    #[test]
+    fn golden_bytes_of_members_and_voters() {
+        use members::{FirstMember, MemberChange, MemberPhase};
+        let changed = |change| {
+            MetaEntry::Members(MemberEntry::Changed {
+                node: NodeId(4),
+                expected: 9,
+                change,
+            })
+        };
+        let drain = MemberChange::Drain {
+            pace: 100,
+            leaves: true,
+            heir: Some(NodeId(5)),
+        };
+        let entries = [
+            MetaEntry::Members(MemberEntry::Seeded {
+                members: vec![FirstMember {
+                    node: NodeId(1),
+                    address: "one:1".to_owned(),
+                }],
+                voters: vec![vec![NodeId(1)], vec![NodeId(1)]],
+            }),
+            MetaEntry::Members(MemberEntry::Added {
+                address: "four:4".to_owned(),
+                addition: [4; 16],
+            }),
+            changed(MemberChange::Joined),
+            changed(drain),
+            changed(MemberChange::Undrain),
+            changed(MemberChange::Drained),
+            changed(MemberChange::Leave { heir: None }),
+            changed(MemberChange::Removed),
+            MetaEntry::Placement(PlacementEntry::Target {
+                group: Group(3),
+                expected: 8,
+                voters: vec![NodeId(1), NodeId(4)],
+            }),
+            MetaEntry::Placement(PlacementEntry::Reached {
+                group: Group(3),
+                expected: 10,
+            }),
+        ];
+        let samples = MemberSamples(entries.map(StoredMetaEntry).into());
+        storage::golden!("../../tests/goldens/members.txt", &samples);
+        let phases = [
+            MemberPhase::Joining,
+            MemberPhase::Member,
+            MemberPhase::Draining,
+            MemberPhase::Drained,
+            MemberPhase::Leaving,
+            MemberPhase::Removed,
+        ];
+        // Each phase is its number, in this order.
+        for (number, phase) in (0_u32..).zip(phases) {
+            let bytes = codec::row_bytes(&phase).unwrap();
+            assert_eq!(bytes, number.to_le_bytes(), "{phase:?}");
+        }
+        let member = StoredMember(MemberRow {
+            address: "four:4".to_owned(),
+            phase: MemberPhase::Draining,
+            revision: 12,
+            addition: [4; 16],
+            leaves: true,
+            heir: Some(NodeId(5)),
+            pace: 100,
+        });
+        storage::golden!("../../tests/goldens/members.txt", &member);
+        let placement = StoredPlacement(PlacementRow {
+            voters: vec![NodeId(1)],
+            target: vec![NodeId(1), NodeId(4)],
+            revision: 11,
+        });
+        storage::golden!("../../tests/goldens/members.txt", &placement);
+    }
+
+    #[test]
+    fn what_the_store_gets_is_what_it_gives_back() {
+        let mut state = MetaState::default();
+        let entries = [
+            MetaEntry::PoolCreated { digest: [7; 32] },
+            MetaEntry::NodeStarted { node: NodeId(1) },
+            MetaEntry::Members(MemberEntry::Seeded {
+                members: vec![members::FirstMember {
+                    node: NodeId(1),
+                    address: "one:1".to_owned(),
+                }],
+                voters: vec![vec![NodeId(1)], vec![NodeId(1)]],
+            }),
+            MetaEntry::Members(MemberEntry::Added {
+                address: "two:2".to_owned(),
+                addition: [2; 16],
+            }),
+        ];
+        for (index, entry) in (1..).zip(entries) {
+            state.apply(index, entry).unwrap();
+        }
+        let mut loaded = MetaState::default();
+        for (table, key, value) in state.rows().unwrap() {
+            loaded.load_row(table, &key, &value).unwrap();
+        }
+        assert_eq!(loaded, state);
+        assert_eq!(loaded.placements.rows.len(), 2);
     }
 }

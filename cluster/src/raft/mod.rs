@@ -381,6 +381,19 @@ impl Groups {
         handed.map_err(|fatal| GroupsError::stopped(group, &fatal))
     }
 
+    /// Whether this node may stand for election in a group. A voter that was removed never hears of it, and would ask for
+    /// votes for ever.
+    ///
+    /// # Errors
+    /// [`GroupsError::NoGroup`].
+    pub fn stand_for_election(&self, group: Group, stands: bool) -> Result<(), GroupsError> {
+        let node = self.group(group)?;
+        node.raft
+            .runtime_config()
+            .elect(stands && !node.shared.is_quarantined());
+        Ok(())
+    }
+
     /// Adds a member that follows without a vote. To be asked of the leader.
     ///
     /// # Errors
