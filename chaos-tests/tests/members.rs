@@ -74,10 +74,7 @@ async fn grows_and_shrinks() -> Result<()> {
     trial.crowd.acks(50, LIMIT).await?;
 
     // 4 → 3: replicas first, and then the node ends by itself and does not start again.
-    trial
-        .pool
-        .operate(2, &json!({ "operation": "remove", "node": 4 }))
-        .await?;
+    trial.pool.operate(2, 4, "remove", &json!({})).await?;
     trial.pool.member_is(4, "removed", 1).await?;
     let ended = until("the removed node ends", LIMIT, async || trial.pool.ended(4)).await?;
     ensure!(
