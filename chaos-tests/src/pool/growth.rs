@@ -10,7 +10,7 @@ use super::{Node, Pool};
 use crate::wait::until;
 
 /// How long a change of the members may take on a busy machine.
-pub const CHANGE_LIMIT: Duration = Duration::from_secs(120);
+const CHANGE_LIMIT: Duration = Duration::from_secs(120);
 
 /// Leaves the first members in a node's configuration.
 pub(super) fn begin_with(node: &Node, first: u16) -> Result<()> {
