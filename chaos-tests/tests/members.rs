@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use chaos_tests::checker::Dose;
+use chaos_tests::client::{Client, Incoming};
 use chaos_tests::load::{Audience, Seat};
+use chaos_tests::people::online;
 use chaos_tests::pool::{DOMAIN, Pool, PoolSettings};
 use chaos_tests::trial::Trial;
 use chaos_tests::wait::until;
@@ -93,4 +95,89 @@ async fn grows_and_shrinks() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_grows_and_shrinks_under_load() {
     grows_and_shrinks().await.expect("nobody notices");
+}
+
+/// The end of a client's stream, in words.
+async fn end_of(client: &mut Client) -> Result<String> {
+    loop {
+        match client.next(LIMIT).await? {
+            Incoming::Closed(why) => return Ok(why),
+            Incoming::Element(came) if came.root().name() == "error" => {
+                return Ok(came.source().to_owned());
+            }
+            Incoming::Element(_) | Incoming::Acked(_) => {}
+        }
+    }
+}
+
+/// A node is emptied, taken back, and nothing else may happen meanwhile.
+async fn is_drained(pool: &mut Pool) -> Result<()> {
+    let mut alice = online(&pool.login(3, "alice")).await?;
+    pool.operate(1, 3, "drain", &json!({})).await?;
+    pool.operate(2, 3, "drain", &json!({})).await?;
+    let why = end_of(&mut alice).await?;
+    ensure!(why.contains("system-shutdown"), "the stream ended: {why}");
+    pool.member_is(3, "drained", 1).await?;
+    let owns = |seen: &serde_json::Value| seen["members"][2]["owns"].as_u64();
+    until("it leads nothing", LIMIT, async || {
+        (owns(&pool.operations(1).await.ok()?) == Some(0)).then_some(())
+    })
+    .await?;
+    ensure!(
+        Client::connect(&pool.login(3, "alice")).await.is_err(),
+        "a drained node takes logins"
+    );
+    let ready = pool.node(3).control.request("GET", "/health/ready", None).await?;
+    ensure!(ready.status == 503, "a drained node is ready: {}", ready.body);
+    // It keeps its replicas.
+    ensure!(pool.placed(3, 1).await? == [(1, 17), (2, 17), (3, 17)]);
+    pool.operate(3, 3, "undrain", &json!({})).await?;
+    pool.ready(3).await?;
+    online(&pool.login(3, "alice")).await?.close().await
+}
+
+/// A node whose disk is lost is replaced by a new one.
+async fn is_replaced(pool: &mut Pool) -> Result<()> {
+    let forced = json!({ "dead": true });
+    ensure!(pool.refused(1, 2, "remove", &forced).await? == "is-alive");
+    pool.let_in(4, 2).await?;
+    pool.placed(3, 1).await?;
+    pool.kill(2)?;
+    let replace = json!({ "with": 4 });
+    until("the others know that it is dead", LIMIT, async || {
+        let seen = pool.operations(1).await.ok()?;
+        (seen["members"][1]["alive"] == json!(false)).then_some(())
+    })
+    .await?;
+    let plan = pool.operate(1, 2, "replace?dry_run=true", &replace).await?;
+    let steps = plan["steps"].as_array().map(Vec::len).unwrap_or_default();
+    ensure!(steps > 10, "{plan}");
+    pool.operate(1, 2, "replace", &replace).await?;
+    let word = pool.refused(3, 3, "drain", &json!({})).await?;
+    ensure!(
+        ["another-drain", "quorum-would-be-lost"].contains(&word.as_str()),
+        "refused for {word}"
+    );
+    pool.member_is(2, "removed", 1).await?;
+    let placed = pool.placed(3, 4).await?;
+    ensure!(placed == [(1, 17), (2, 0), (3, 17), (4, 17)], "{placed:?}");
+    // The old one comes back from the dead, and is told.
+    pool.spawn(2)?;
+    let ended = until("it does not start", LIMIT, async || pool.ended(2)).await?;
+    ensure!(ended.code() == Some(5), "a removed node ended with {ended}");
+    online(&pool.login(4, "alice")).await?.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_are_drained_and_replaced() {
+    let story = async {
+        let settings = PoolSettings::nodes(4)
+            .beginning_with(3)
+            .set("cluster", "quorum_wait", "20 s");
+        let mut pool = Pool::start(&settings).await?;
+        pool.add_users(["alice"]).await?;
+        is_drained(&mut pool).await?;
+        is_replaced(&mut pool).await
+    };
+    story.await.expect("the operator gets what was asked for");
 }

@@ -96,7 +96,8 @@ impl Dispatcher {
     fn route(&self, from: NodeId, frame: Frame, reply: Option<Reply>) {
         if frame.kind == meta_road::FRAME_KIND {
             if let (Some(groups), Some(reply)) = (self.groups.get(), reply) {
-                meta_road::serve(groups, from, &frame, reply);
+                let knows = self.members.knows(from);
+                meta_road::serve(groups, (from, knows), &frame, reply);
             }
             return;
         }

@@ -65,6 +65,11 @@ impl MemberList {
         node > lists.highest || lists.peers.iter().any(|member| member.id == node)
     }
 
+    /// Whether a node is one that connections are kept with.
+    pub fn knows(&self, node: NodeId) -> bool {
+        self.peers().iter().any(|member| member.id == node)
+    }
+
     /// Takes what the meta group says. `following`: who still follows the meta group, removed or not. Whether the peers
     /// have changed. A pool whose members are not noted yet changes nothing.
     pub fn follow(&self, state: &MetaState, following: &[NodeId]) -> bool {

@@ -124,22 +124,28 @@ fn unknown(why: &str) -> OperationError {
     )
 }
 
-/// Whether a node may have this entry proposed: nobody begins another's life, which would end the one before.
-fn may_propose(from: NodeId, entry: &MetaEntry) -> bool {
+/// Whether a node, which is known as a member or not, may have this entry proposed: nobody begins another's life, which
+/// would end the one before.
+fn may_propose((from, is_known): (NodeId, bool), entry: &MetaEntry) -> bool {
     match entry {
         MetaEntry::NodeStarted { node } => *node == from,
         // The first one counts; a node with another one ends its start.
         MetaEntry::PoolCreated { .. } => true,
         // Any member may carry an operator's word, and report what it leads. `apply` judges it.
-        MetaEntry::Members(_) | MetaEntry::Placement(_) | MetaEntry::Access(_) => true,
+        MetaEntry::Members(_) | MetaEntry::Placement(_) | MetaEntry::Access(_) => is_known,
     }
 }
 
 /// Proposes for another node, if this one leads the meta group.
-pub(super) fn serve(groups: &Groups, from: NodeId, frame: &Frame, reply: Reply) {
+pub(super) fn serve(
+    groups: &Groups,
+    (from, is_known): (NodeId, bool),
+    frame: &Frame,
+    reply: Reply,
+) {
     match MetaEntry::decode(&frame.body) {
-        Ok(entry) if may_propose(from, &entry) => {}
-        Ok(_) => return tracing::warn!(%from, "a node wants to begin another's life; refused"),
+        Ok(entry) if may_propose((from, is_known), &entry) => {}
+        Ok(_) => return tracing::warn!(%from, "a proposal that is not this node's to make; refused"),
         Err(error) => return tracing::warn!(%from, %error, "a meta entry does not read"),
     }
     let Some(meta) = groups.handle(Group::META) else {
@@ -157,13 +163,15 @@ pub(super) fn serve(groups: &Groups, from: NodeId, frame: &Frame, reply: Reply) 
 
 #[cfg(test)]
 mod tests {
+    use cluster::meta::targets::PlacementEntry;
+
     use super::*;
 
     #[test]
     fn a_node_begins_no_life_but_its_own() {
         let check = |from, entry, expect| {
             assert_eq!(
-                may_propose(NodeId(from), &entry),
+                may_propose((NodeId(from), false), &entry),
                 expect,
                 "{from}: {entry:?}"
             );
@@ -173,5 +181,11 @@ mod tests {
         check(1, started(2), false);
         check(2, started(1), false);
         check(2, MetaEntry::PoolCreated { digest: [7; 32] }, true);
+        let reached = MetaEntry::Placement(PlacementEntry::Reached {
+            group: Group(1),
+            expected: 1,
+        });
+        check(2, reached.clone(), false);
+        assert!(may_propose((NodeId(2), true), &reached));
     }
 }

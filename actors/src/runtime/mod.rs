@@ -252,7 +252,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         count,
     )
     .await?;
-    judge_damage(&settings, &groups)?;
+    judge_damage(&settings, &groups, &meta)?;
     dispatcher.set_groups(groups.clone());
     initialize(&settings, &groups, &meta).await?;
     let road = MetaRoad {
@@ -362,11 +362,19 @@ async fn begin_life(
 ///
 /// Going on with what is left is no way out: a partition that forgot the end of its outbox numbers new entries like those
 /// that it forgot, and the others take them for entries that they have seen.
-fn judge_damage(settings: &Settings, groups: &Groups) -> Result<(), StartError> {
+fn judge_damage(
+    settings: &Settings,
+    groups: &Groups,
+    meta: &MetaReplica,
+) -> Result<(), StartError> {
     let statuses = groups.status();
-    let voters = |group: &GroupStatus| match group.voters.len() {
-        // The damage may have taken the members' entry, too.
+    let members = match meta.state().members.present().count() {
         0 => settings.members.len(),
+        members => members,
+    };
+    let voters = |group: &GroupStatus| match group.voters.len() {
+        // The damage may have taken the members' entry, too; or the node has no part in the group.
+        0 => members,
         voters => voters,
     };
     let damaged = statuses.iter().filter(|group| group.quarantined);

@@ -308,10 +308,11 @@ impl NodeHandle {
     /// between: look again every second.
     pub fn progress(&self) -> Progress {
         let fabric = &self.inner.fabric;
-        let alive = alive(fabric);
         let owners = fabric.owners();
         let statuses = self.inner.groups.status();
         let state = fabric.meta.state().clone();
+        // What waits for a member that is away is still to be done.
+        let alive = state.members.present().map(|(node, _)| node).collect();
         let mut progress = Progress::default();
         for (node, row) in state.members.present() {
             let settled = matches!(row.phase, MemberPhase::Member)

@@ -12,7 +12,7 @@ use super::{Node, Pool, PoolSettings, run_ok};
 use crate::wait::until;
 
 /// How long a change of the members may take on a busy machine.
-pub const CHANGE_LIMIT: Duration = Duration::from_secs(120);
+const CHANGE_LIMIT: Duration = Duration::from_secs(120);
 
 /// Where a node's cluster port is unless something else is said.
 const CLUSTER_PORT: u16 = 7400;
