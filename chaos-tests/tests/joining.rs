@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chaos_tests::client::Client;
 use chaos_tests::control::ControlPort;
 use chaos_tests::pool::{Pool, PoolSettings, READY_LIMIT, binary};
@@ -95,7 +97,10 @@ async fn one_two_three() -> Result<()> {
 
     // Once only; and nothing is overwritten.
     let again = join(&token, place)?;
-    ensure!(again.0 == 1 && again.1.contains("is not empty"), "{again:?}");
+    ensure!(
+        again.0 == 1 && again.1.contains("is not empty"),
+        "{again:?}"
+    );
     let other = pool.root().join("other");
     let other_place = other.to_str().context("plain")?;
     let used = join(&token, other_place)?;
@@ -103,14 +108,23 @@ async fn one_two_three() -> Result<()> {
 
     pool.adopt(2)?;
     let states = ctl_json(&pool, 1, &["node", "list"])?;
-    ensure!(node_states(&states) == [(1, "member"), (2, "joining")], "{states}");
+    ensure!(
+        node_states(&states) == [(1, "member"), (2, "joining")],
+        "{states}"
+    );
     pool.spawn(2)?;
     pool.ready(2).await?;
     pool.member_is(2, "member", 1).await?;
     // The new node's own folder opens its control port, whose certificate no CA has signed.
     let states = ctl_json(&pool, 2, &["node", "list"])?;
-    ensure!(node_states(&states) == [(1, "member"), (2, "member")], "{states}");
-    Client::connect(&pool.login(2, "nurse")).await?.close().await?;
+    ensure!(
+        node_states(&states) == [(1, "member"), (2, "member")],
+        "{states}"
+    );
+    Client::connect(&pool.login(2, "nurse"))
+        .await?
+        .close()
+        .await?;
 
     // A node that joined lets others join; an earlier folder of a machine that was refused is no obstacle.
     let id = pool.join(2, beside(&pool, 3)?).await?;
@@ -120,7 +134,10 @@ async fn one_two_three() -> Result<()> {
     pool.member_is(3, "member", 2).await?;
     let placed = pool.placed(3, 1).await?;
     ensure!(placed == [(1, 17), (2, 17), (3, 17)], "{placed:?}");
-    Client::connect(&pool.login(3, "doctor")).await?.close().await?;
+    Client::connect(&pool.login(3, "doctor"))
+        .await?
+        .close()
+        .await?;
 
     // It is all written down, and the same on every node.
     let log = ctl_json(&pool, 3, &["audit"])?;
@@ -138,7 +155,10 @@ async fn one_two_three() -> Result<()> {
         done("node.join"),
     ];
     ensure!(seen == expect, "{log}");
-    ensure!(!log.to_string().contains("nurse-password"), "a password is in the log");
+    ensure!(
+        !log.to_string().contains("nurse-password"),
+        "a password is in the log"
+    );
     Ok(())
 }
 
@@ -175,7 +195,10 @@ async fn refused_tokens() -> Result<()> {
     let (code, said) = join(issued["token"].as_str().context("a token")?, &[])?;
     ensure!(code == 7 && said.contains("was revoked"), "{said}");
     let unknown = ctl(&pool, 1, &["node", "revoke", "0123456789ab"])?;
-    ensure!(unknown.0 == 7 && unknown.1.contains("no such token"), "{unknown:?}");
+    ensure!(
+        unknown.0 == 7 && unknown.1.contains("no such token"),
+        "{unknown:?}"
+    );
 
     let short = ctl_json(&pool, 1, &["node", "token", "--ttl", "1s"])?;
     until("the token has expired", READY_LIMIT, async || {
@@ -204,6 +227,83 @@ async fn refused_tokens() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_that_let_nobody_in_say_why() {
     refused_tokens().await.expect("the story ends well");
+}
+
+/// The secret in a token, as the machine that joins sends it.
+fn secret(token: &str) -> Result<String> {
+    let coded = token.strip_prefix("muster-join-").context("a token")?;
+    let token: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(coded)?)?;
+    Ok(token["secret"].as_str().context("a secret")?.to_owned())
+}
+
+fn request() -> Result<String> {
+    let key = rcgen::KeyPair::generate()?;
+    let request = rcgen::CertificateParams::default().serialize_request(&key)?;
+    Ok(request.pem()?)
+}
+
+/// Answers get lost: the same request gets the same answer, and nobody else gets one.
+async fn lost_answers() -> Result<()> {
+    let pool = Pool::start(&PoolSettings::nodes(1)).await?;
+    let secret = secret(&pool.join_token(1).await?)?;
+    let (own, other) = (request()?, request()?);
+    // What authorises the request is the token in it.
+    let stranger = ControlPort {
+        token: String::new(),
+        ..pool.node(1).control.clone()
+    };
+    let address = format!("{}:7400", beside(&pool, 2)?);
+    let join = async |request: &str, address: &str| {
+        let body = json!({ "secret": secret, "request": request, "address": address });
+        let answer = stranger.request("POST", "/v1/join", Some(&body)).await?;
+        let report = answer.json()?;
+        anyhow::Ok((answer.status, report))
+    };
+    let code = |(status, report): (u16, Value)| (status, report["code"].to_string());
+    let refused = |status, code: &str| (status, format!("{code:?}"));
+    // What could never be signed spends no token.
+    let garbage = code(join("no request", &address).await?);
+    ensure!(garbage == refused(422, "invalid"), "{garbage:?}");
+    let nowhere = code(join(&own, "0.0.0.0:7400").await?);
+    ensure!(nowhere == refused(422, "invalid"), "{nowhere:?}");
+    let taken = pool.cluster_address(1)?.to_string();
+    let taken = code(join(&own, &taken).await?);
+    ensure!(taken == refused(409, "address-in-use"), "{taken:?}");
+
+    let (status, first) = join(&own, &address).await?;
+    ensure!(
+        status == 200 && first["node"] == 2,
+        "{status} {}",
+        first["code"]
+    );
+    let (status, again) = join(&own, &address).await?;
+    ensure!(status == 200, "{status} {}", again["code"]);
+    for part in ["node", "pool", "ca", "issuer", "clients", "members"] {
+        ensure!(first[part] == again[part], "{part} differs");
+    }
+    let members = pool.operations(1).await?;
+    ensure!(
+        members["members"].as_array().map(Vec::len) == Some(2),
+        "{members}"
+    );
+    let used = code(join(&other, &address).await?);
+    ensure!(used == refused(409, "token-used"), "{used:?}");
+    let moved = format!("{}:7400", beside(&pool, 9)?);
+    let moved = code(join(&own, &moved).await?);
+    ensure!(moved == refused(409, "address-differs"), "{moved:?}");
+    let tokens = ctl_json(&pool, 1, &["node", "tokens"])?;
+    let token = &tokens["tokens"][0];
+    ensure!(token["state"] == "spent" && token["node"] == 2, "{tokens}");
+    let id = token["id"].as_str().context("an id")?;
+    ensure!(ctl(&pool, 1, &["node", "revoke", id])?.0 == 0);
+    let revoked = code(join(&own, &address).await?);
+    ensure!(revoked == refused(409, "token-revoked"), "{revoked:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_comes_again_gets_the_same_answer() {
+    lost_answers().await.expect("the story ends well");
 }
 
 async fn operators() -> Result<()> {
@@ -248,11 +348,19 @@ async fn operators() -> Result<()> {
     .await?;
     let page = pool.node(1).control.ok("GET", "/v1/audit?limit=2", None);
     let page = page.await?.json()?;
-    let (records, before) = (page["records"].as_array().context("records")?, &page["previous"]);
+    let (records, before) = (
+        page["records"].as_array().context("records")?,
+        &page["previous"],
+    );
     ensure!(records.len() == 2 && before.is_u64(), "{page}");
     let log = ctl_json(&pool, 1, &["audit", "--after", "0"])?;
     let seen: Vec<String> = (log["records"].as_array().into_iter().flatten())
-        .map(|record| format!("{} {} {}", record["who"], record["action"], record["outcome"]))
+        .map(|record| {
+            format!(
+                "{} {} {}",
+                record["who"], record["action"], record["outcome"]
+            )
+        })
         .collect();
     let expect = [
         r#""root@node-1" "operator.add" "done""#,

@@ -182,9 +182,10 @@ impl Operation {
         if how.wait || (!json && *word != "undrain" && io::stdout().is_terminal()) {
             return follow(client, json, &format!("muster ctl node {word} {node}"));
         }
-        match json {
-            true => print_json(&begun),
-            false => print(&format!(
+        match *word {
+            _ if json => print_json(&begun),
+            "undrain" => print(&format!("node {node}: taken back, it serves again\n")),
+            word => print(&format!(
                 "node {node}: {word} begun; muster ctl node progress shows how far it is\n"
             )),
         }

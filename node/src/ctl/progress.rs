@@ -132,15 +132,27 @@ fn line(progress: &ProgressReport) -> String {
     }
     let state = |one: &UnderWay| format!("node {} {}", one.node, one.state);
     let mut words: Vec<String> = progress.under_way.iter().map(state).collect();
-    let mut counted = |count: u64, what: &str| {
-        if count > 0 {
-            words.push(format!("{count} {what}"));
-        }
+    let mut counted = |count: u64, one: &str, many: &str| match count {
+        0 => {}
+        1 => words.push(format!("1 {one}")),
+        count => words.push(format!("{count} {many}")),
     };
-    counted(progress.sessions_left.unwrap_or(0), "sessions left here");
-    counted(progress.leaders_left, "partitions to hand over");
-    counted(progress.groups_to_move, "groups to move");
-    counted(progress.entries_behind, "log entries to catch up");
+    counted(
+        progress.sessions_left.unwrap_or(0),
+        "session left here",
+        "sessions left here",
+    );
+    counted(
+        progress.leaders_left,
+        "partition to hand over",
+        "partitions to hand over",
+    );
+    counted(progress.groups_to_move, "group to move", "groups to move");
+    counted(
+        progress.entries_behind,
+        "log entry to catch up",
+        "log entries to catch up",
+    );
     words.join(", ")
 }
 
@@ -163,6 +175,8 @@ mod tests {
             line(&progress),
             "node 3 draining, 120 sessions left here, 5 partitions to hand over"
         );
+        progress.leaders_left = 1;
+        assert!(line(&progress).ends_with("1 partition to hand over"));
         progress.done = true;
         assert_eq!(line(&progress), "done: nothing is under way");
     }

@@ -14,8 +14,16 @@ pub(super) const ROUTES: [(&str, &str, [bool; 3]); 28] = [
     ("GET /v1/openapi.json", "", [true, true, true]),
     ("GET /metrics", "", [true, true, true]),
     ("GET /v1/users", "", [true, true, true]),
-    ("POST /v1/users", r#"{"user":"x@localhost","password":"x"}"#, [true, true, false]),
-    ("PUT /v1/users/x@localhost/password", r#"{"password":"y"}"#, [true, true, false]),
+    (
+        "POST /v1/users",
+        r#"{"user":"x@localhost","password":"x"}"#,
+        [true, true, false],
+    ),
+    (
+        "PUT /v1/users/x@localhost/password",
+        r#"{"password":"y"}"#,
+        [true, true, false],
+    ),
     ("DELETE /v1/users/x@localhost", "", [true, true, false]),
     ("GET /v1/nodes", "", [true, true, true]),
     ("GET /v1/nodes/1", "", [true, true, true]),
@@ -23,16 +31,32 @@ pub(super) const ROUTES: [(&str, &str, [bool; 3]); 28] = [
     ("GET /v1/progress", "", [true, true, true]),
     ("GET /v1/progress/events", "", [true, true, true]),
     ("POST /v1/nodes/2/drain", "{}", [true, false, false]),
-    ("POST /v1/nodes/2/drain?dry_run=true", "{}", [true, false, false]),
+    (
+        "POST /v1/nodes/2/drain?dry_run=true",
+        "{}",
+        [true, false, false],
+    ),
     ("POST /v1/nodes/2/undrain", "", [true, false, false]),
-    ("POST /v1/nodes/2/remove", r#"{"dead":true}"#, [true, false, false]),
-    ("POST /v1/nodes/2/replace", r#"{"with":3}"#, [true, false, false]),
+    (
+        "POST /v1/nodes/2/remove",
+        r#"{"dead":true}"#,
+        [true, false, false],
+    ),
+    (
+        "POST /v1/nodes/2/replace",
+        r#"{"with":3}"#,
+        [true, false, false],
+    ),
     ("POST /v1/nodes/1/drain", "{}", [true, false, false]),
     ("GET /v1/tokens", "", [true, false, true]),
     ("POST /v1/tokens", r#"{"ttl_s":60}"#, [true, false, false]),
     ("DELETE /v1/tokens/0a", "", [true, false, false]),
     ("GET /v1/operators", "", [true, false, true]),
-    ("POST /v1/operators", r#"{"name":"x","role":"support"}"#, [true, false, false]),
+    (
+        "POST /v1/operators",
+        r#"{"name":"x","role":"support"}"#,
+        [true, false, false],
+    ),
     ("DELETE /v1/operators/x", "", [true, false, false]),
     ("GET /v1/audit", "", [true, false, true]),
     ("GET /v1/audit?after=1&limit=2", "", [true, false, true]),
@@ -50,14 +74,21 @@ async fn each_role_may_do_what_the_table_says() {
     let accounts = Accounts::default();
     let port = Port::start(accounts, false, false);
     for (request, body, may) in ROUTES {
-        let none = port.ask(request, "Content-Type: application/json\r\n", body).await;
+        let none = port
+            .ask(request, "Content-Type: application/json\r\n", body)
+            .await;
         assert_eq!(none.status, 401, "{request} without a token");
         for ((token, role), may) in OPERATORS.into_iter().zip(may) {
             let reply = port.as_operator(token, request, body).await;
             let known = reply.status != 401 && reply.status != 405;
             let path = reply.status != 404 || reply.json()["code"] == "not-found";
             assert!(known && path, "{request}: {} {}", reply.status, reply.body);
-            assert_eq!(reply.status != 403, may, "{request} as {role}: {}", reply.body);
+            assert_eq!(
+                reply.status != 403,
+                may,
+                "{request} as {role}: {}",
+                reply.body
+            );
             if !may {
                 assert_eq!(reply.json()["code"], "forbidden");
             }
@@ -113,10 +144,18 @@ async fn changes_are_written_down() {
             continue;
         };
         let (change, became) = &records[0];
-        let found = (change.who.as_str(), change.action, change.target.as_str(), became);
+        let found = (
+            change.who.as_str(),
+            change.action,
+            change.target.as_str(),
+            became,
+        );
         assert_eq!(found, (who, action, target, &outcome), "{request}");
         assert_eq!(change.from, "127.0.0.1");
-        assert!(!format!("{change:?}").contains("hunter"), "a secret is in the audit log");
+        assert!(
+            !format!("{change:?}").contains("hunter"),
+            "a secret is in the audit log"
+        );
     }
     port.server.stop().await;
 }
@@ -137,7 +176,9 @@ async fn what_cannot_be_written_down_is_not_done() {
 #[actix_web::test]
 async fn plans_and_refusals_of_nodes() {
     let port = Port::start(Accounts::default(), false, false);
-    let plan = port.operate("POST /v1/nodes/2/drain?dry_run=true", "{}").await;
+    let plan = port
+        .operate("POST /v1/nodes/2/drain?dry_run=true", "{}")
+        .await;
     let expect = json!({
         "node": 2, "begun": false, "steps": [{ "step": "move-sessions", "node": 2 }]
     });
@@ -145,7 +186,12 @@ async fn plans_and_refusals_of_nodes() {
     let begun = port.operate("POST /v1/nodes/2/drain", "{}").await;
     assert_eq!(begun.json()["begun"], true);
     for (request, body, status, code) in [
-        ("POST /v1/nodes/1/drain?dry_run=true", "{}", 409, "last-node"),
+        (
+            "POST /v1/nodes/1/drain?dry_run=true",
+            "{}",
+            409,
+            "last-node",
+        ),
         ("POST /v1/nodes/1/drain", "{}", 409, "last-node"),
         ("POST /v1/nodes/2/drain", r#"{"pace":1}"#, 400, "malformed"),
         ("POST /v1/nodes/2/drain?dry=true", "{}", 400, "malformed"),
@@ -155,7 +201,12 @@ async fn plans_and_refusals_of_nodes() {
         ("GET /v1/nodes/9", "", 404, "not-found"),
         ("GET /v1/audit?limit=0", "", 400, "malformed"),
         ("GET /v1/audit?after=1&before=2", "", 400, "malformed"),
-        ("POST /v1/operators", r#"{"name":"x","role":"root"}"#, 400, "malformed"),
+        (
+            "POST /v1/operators",
+            r#"{"name":"x","role":"root"}"#,
+            400,
+            "malformed",
+        ),
         ("POST /v1/join", "{}", 400, "malformed"),
         (
             "POST /v1/join",
@@ -174,12 +225,19 @@ async fn plans_and_refusals_of_nodes() {
 async fn progress_is_told_until_it_is_done() {
     let port = Port::start(Accounts::default(), false, false);
     let reply = port.operate("GET /v1/progress/events", "").await;
-    assert!(reply.head.contains("content-type: text/event-stream"), "{}", reply.head);
+    assert!(
+        reply.head.contains("content-type: text/event-stream"),
+        "{}",
+        reply.head
+    );
     let told: Vec<Value> = (reply.body.lines())
         .filter_map(|line| line.strip_prefix("data: "))
         .map(|data| serde_json::from_str(data).unwrap())
         .collect();
-    let done: Vec<_> = told.iter().map(|progress| progress["done"] == true).collect();
+    let done: Vec<_> = told
+        .iter()
+        .map(|progress| progress["done"] == true)
+        .collect();
     assert_eq!(done, [false, true], "{}", reply.body);
     assert_eq!(reply.body.matches("event: progress\n").count(), 2);
     port.server.stop().await;

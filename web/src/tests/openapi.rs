@@ -74,5 +74,8 @@ fn the_document_is_whole() {
     assert!(schemas.len() > 20, "{}", schemas.len());
     assert!(document["components"]["securitySchemes"]["token"].is_object());
     // Where no token is needed the document says so.
-    assert_eq!(document["paths"]["/v1/join"]["post"]["security"], json!([{}]));
+    assert_eq!(
+        document["paths"]["/v1/join"]["post"]["security"],
+        json!([{}])
+    );
 }
