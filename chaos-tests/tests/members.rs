@@ -131,8 +131,16 @@ async fn is_drained(pool: &mut Pool) -> Result<()> {
         Client::connect(&pool.login(3, "alice")).await.is_err(),
         "a drained node takes logins"
     );
-    let ready = pool.node(3).control.request("GET", "/health/ready", None).await?;
-    ensure!(ready.status == 503, "a drained node is ready: {}", ready.body);
+    let ready = pool
+        .node(3)
+        .control
+        .request("GET", "/health/ready", None)
+        .await?;
+    ensure!(
+        ready.status == 503,
+        "a drained node is ready: {}",
+        ready.body
+    );
     // It keeps its replicas.
     ensure!(pool.placed(3, 1).await? == [(1, 17), (2, 17), (3, 17)]);
     let undrain = json!({ "operation": "undrain", "node": 3 });
@@ -178,9 +186,10 @@ async fn is_replaced(pool: &mut Pool) -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_are_drained_and_replaced() {
     let story = async {
-        let settings = PoolSettings::nodes(4)
-            .beginning_with(3)
-            .set("cluster", "quorum_wait", "20 s");
+        let settings =
+            PoolSettings::nodes(4)
+                .beginning_with(3)
+                .set("cluster", "quorum_wait", "20 s");
         let mut pool = Pool::start(&settings).await?;
         pool.add_users(["alice"]).await?;
         is_drained(&mut pool).await?;

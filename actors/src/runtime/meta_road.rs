@@ -145,7 +145,9 @@ pub(super) fn serve(
 ) {
     match MetaEntry::decode(&frame.body) {
         Ok(entry) if may_propose((from, is_known), &entry) => {}
-        Ok(_) => return tracing::warn!(%from, "a proposal that is not this node's to make; refused"),
+        Ok(_) => {
+            return tracing::warn!(%from, "a proposal that is not this node's to make; refused");
+        }
         Err(error) => return tracing::warn!(%from, %error, "a meta entry does not read"),
     }
     let Some(meta) = groups.handle(Group::META) else {
