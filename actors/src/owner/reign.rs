@@ -60,6 +60,16 @@ pub(super) struct Reign {
     pub(super) followers: Followers,
 }
 
+/// What a reign begins with.
+struct Heritage {
+    target: LinkTarget,
+    outbox: OutboxSender,
+    /// Sessions that are in the log as online: address, node and its life.
+    expected: BTreeMap<BareJid, Vec<(FullJid, u64, u64)>>,
+    /// Nodes that hold sessions or occupants.
+    named: BTreeSet<NodeId>,
+}
+
 impl OwnerActor {
     /// Leading isn't owning: the reign begins when this entry is applied.
     pub(super) fn claim(&mut self, ctx: &mut Context<Self>) {
@@ -115,36 +125,12 @@ impl OwnerActor {
         }
         self.learn_of_oneself(epoch);
         let now = Instant::now();
-        let fabric = Arc::clone(&self.fabric);
-        let (target, outbox, expected, named) = {
-            let state = fabric.partitions[usize::from(self.partition.0)]
-                .replica
-                .state();
-            let target = LinkTarget::begin(
-                self.partition,
-                epoch,
-                state.links.iter().map(|(origin, link)| (*origin, link)),
-            );
-            let entries = state
-                .outbox
-                .iter()
-                .map(|(key, entry)| (*key, entry.command.clone()));
-            let mut outbox = OutboxSender::begin(self.partition, entries, now);
-            for (partition, owner) in fabric.owners().into_iter().enumerate() {
-                if let (Ok(partition), Some((owner, epoch))) = (u16::try_from(partition), owner) {
-                    outbox.owner_is(cluster::PartitionId(partition), owner, epoch, now);
-                }
-            }
-            let mut expected: BTreeMap<BareJid, Vec<(FullJid, u64, u64)>> = BTreeMap::new();
-            for (jid, online) in state.online.iter() {
-                let sessions = expected.entry(jid.bare()).or_default();
-                sessions.push((jid.clone(), online.node, online.incarnation));
-            }
-            let online = state.online.iter().map(|(_, online)| online.node);
-            let occupants = state.occupants.iter().map(|(_, occupant)| occupant.node);
-            let named = online.chain(occupants).map(NodeId).collect();
-            (target, outbox, expected, named)
-        };
+        let Heritage {
+            target,
+            outbox,
+            expected,
+            named,
+        } = self.heritage(epoch, now);
         self.reign = Some(Reign {
             epoch,
             target,
@@ -175,6 +161,43 @@ impl OwnerActor {
         }
         self.tell_again_of_expected(users.iter());
         self.announce(epoch);
+    }
+
+    /// What the log says at the beginning of a reign.
+    fn heritage(&self, epoch: Epoch, now: Instant) -> Heritage {
+        let fabric = Arc::clone(&self.fabric);
+        let state = fabric.partitions[usize::from(self.partition.0)]
+            .replica
+            .state();
+        let target = LinkTarget::begin(
+            self.partition,
+            epoch,
+            state.links.iter().map(|(origin, link)| (*origin, link)),
+        );
+        let entries = state
+            .outbox
+            .iter()
+            .map(|(key, entry)| (*key, entry.command.clone()));
+        let mut outbox = OutboxSender::begin(self.partition, entries, now);
+        for (partition, owner) in fabric.owners().into_iter().enumerate() {
+            if let (Ok(partition), Some((owner, epoch))) = (u16::try_from(partition), owner) {
+                outbox.owner_is(cluster::PartitionId(partition), owner, epoch, now);
+            }
+        }
+        let mut expected: BTreeMap<BareJid, Vec<(FullJid, u64, u64)>> = BTreeMap::new();
+        for (jid, online) in state.online.iter() {
+            let sessions = expected.entry(jid.bare()).or_default();
+            sessions.push((jid.clone(), online.node, online.incarnation));
+        }
+        let online = state.online.iter().map(|(_, online)| online.node);
+        let occupants = state.occupants.iter().map(|(_, occupant)| occupant.node);
+        let named = online.chain(occupants).map(NodeId).collect();
+        Heritage {
+            target,
+            outbox,
+            expected,
+            named,
+        }
     }
 
     /// This node's own actors hear of the owner as those of others do.

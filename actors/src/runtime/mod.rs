@@ -11,6 +11,7 @@ mod reach;
 mod reconcile;
 mod settings;
 mod start_entry;
+mod start_error;
 mod status;
 mod stores;
 
@@ -36,16 +37,15 @@ use cluster::machine::Replica;
 use cluster::meta::MetaReplica;
 use cluster::meta::placement::initial;
 use cluster::node_id::{Group, Incarnation, NodeId, PartitionId};
-use cluster::raft::{GroupStatus, Groups, GroupsError};
+use cluster::raft::{GroupStatus, Groups, GroupsError, Machine};
 use cluster::replica_hash::ReplicaHash;
 use cluster::transport::{
     ClusterTls, ProtocolRange, Transport, TransportConfig, TransportError, TransportLimits,
 };
 use messaging::apply::Surroundings;
 use messaging::slot::PartitionTable;
-use storage::archive::{Archive, ArchiveError, ArchiveOptions};
-use storage::data_dir::DataDirError;
-use storage::log::{Log, LogError};
+use storage::archive::{Archive, ArchiveOptions};
+use storage::log::Log;
 use tokio::sync::watch;
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
@@ -58,6 +58,7 @@ pub use operations::{
     DrainOptions, MemberInfo, NewMember, Operation, Plan, PlanStep, Progress, RemoveOptions,
 };
 pub use settings::{ClientListener, ClientSettings, Member, Network, Settings, StorageSettings};
+pub use start_error::StartError;
 pub use status::{MemberStatus, PartitionStatus, PoolStatus, Readiness};
 
 use crate::control::{self, ControlError};
@@ -77,116 +78,6 @@ pub fn now_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Why a node didn't start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A port that clients would use is not to be had.
-    #[error("the client port {address} can't be opened: {source}")]
-    ClientPort {
-        /// Which.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The cluster port is not to be had, or its certificates are no good.
-    #[error("the cluster port can't be opened: {0}")]
-    Cluster(#[from] TransportError),
-    /// The log can't be opened.
-    #[error("the log in {} can't be opened: {source}", path.display())]
-    Log {
-        /// Its folder.
-        path: std::path::PathBuf,
-        /// Why.
-        source: LogError,
-    },
-    /// The data folder can't be written.
-    #[error(transparent)]
-    Data(#[from] DataDirError),
-    /// The archive can't be opened.
-    #[error("the archive can't be opened: {0}")]
-    Archive(#[from] ArchiveError),
-    /// Raft didn't start.
-    #[error("the replicas can't be started: {0}")]
-    Groups(#[from] GroupsError),
-    /// Too few members could be reached.
-    #[error(
-        "no quorum: after {waited:?} no majority of the members ({members}) could be reached; start more of them"
-    )]
-    NoQuorum {
-        /// For how long.
-        waited: Duration,
-        /// Who they are.
-        members: String,
-    },
-    /// The others have seen this node begin with another data folder.
-    #[error(
-        "the data folder {} is empty, but {witness} has seen {node} begin with another one: a node that has lost its \
-         folder has forgotten what it promised; put the old folder back, or bring the machine in under a new id",
-        path.display()
-    )]
-    BegunBefore {
-        /// This node.
-        node: NodeId,
-        /// Who has seen it.
-        witness: NodeId,
-        /// The folder.
-        path: std::path::PathBuf,
-    },
-    /// Too few members could be asked whether this node has begun before.
-    #[error(
-        "no quorum: a node that starts for the first time asks the others whether they know it with another data folder, \
-         and after {waited:?} answers of {missing} more were missing ({silent}); start them too"
-    )]
-    FirstStartUnheard {
-        /// For how long.
-        waited: Duration,
-        /// How many more answers are needed.
-        missing: usize,
-        /// Who did not answer.
-        silent: String,
-    },
-    /// The log has lost records, and no other nodes can say which.
-    #[error(
-        "the log in {} was damaged: what {groups} Raft group(s) had recorded last may be lost, and a pool of {nodes} node(s) has no \
-         others to prove what is missing; put back a copy of the whole data folder, of the time when the pool was stopped",
-        path.display()
-    )]
-    DamagedLog {
-        /// Its folder.
-        path: std::path::PathBuf,
-        /// How many groups are concerned.
-        groups: usize,
-        /// How many nodes the pool has.
-        nodes: usize,
-    },
-    /// The pool was made with another description.
-    #[error(
-        "the pool file differs from the one this pool was made with: every node must have the same"
-    )]
-    OtherPool,
-    /// An operator has removed this node.
-    #[error(
-        "{0} was removed from the pool, and its id is never used again: bring the machine in as a new node with an empty \
-         data folder"
-    )]
-    Removed(NodeId),
-    /// The others don't know this node.
-    #[error(
-        "after {waited:?} the pool has not let this node in ({by}): {node} was removed, or was never added"
-    )]
-    NotAMember {
-        /// This node.
-        node: NodeId,
-        /// For how long.
-        waited: Duration,
-        /// Who refuse it.
-        by: String,
-    },
-    /// A thread or runtime could not be made.
-    #[error("a runtime can't be started: {0}")]
-    Runtime(std::io::Error),
 }
 
 /// A running node.
@@ -223,11 +114,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     let table = PartitionTable::even(settings.partitions);
     let replicas = replicas(&settings, &table, &archive);
     let stores = stores::Stores::new(&settings, Arc::clone(&incarnation), Arc::clone(&meta));
-    // First of all: who is a member, as far as this node knew when it ended.
-    let mut known = Some(open_meta(&stores, &replicas)?);
-    start_entry::refuse_removed(&settings, &meta)?;
-    let members = Arc::new(MemberList::new(settings.node, settings.members.clone()));
-    members.follow(&meta.state(), &[]);
+    let (known, members) = known_members(&settings, &stores, &replicas, &meta)?;
     let gossip = Arc::new(Gossiper::new(settings.node, Incarnation(0)));
     let dispatcher = Arc::new(Dispatcher::new(
         &settings,
@@ -238,20 +125,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     // Before the node gives a vote or takes an entry.
     first_start::be_admitted(&settings, &transport).await?;
 
-    let machines = |group: Group| match known.take_if(|_| group == Group::META) {
-        Some(machine) => Ok(machine),
-        None => stores.machine(group, &replicas),
-    };
-    let count = settings.partitions + 1;
-    let groups = Groups::start(
-        settings.raft.clone(),
-        settings.node,
-        log,
-        transport.clone(),
-        machines,
-        count,
-    )
-    .await?;
+    let groups = start_groups(&settings, log, &transport, (&stores, &replicas), known).await?;
     judge_damage(&settings, &groups, &meta)?;
     dispatcher.set_groups(groups.clone());
     initialize(&settings, &groups, &meta).await?;
@@ -301,17 +175,41 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     })
 }
 
-fn open_meta(
+/// First of all: who is a member, as far as this node knew when it ended. Gives the meta group's machine, which says so.
+fn known_members(
+    settings: &Settings,
     stores: &stores::Stores<'_>,
     replicas: &[Arc<Replica>],
-) -> Result<Box<dyn cluster::raft::Machine>, StartError> {
-    let machine = stores.machine(Group::META, replicas);
-    machine.map_err(|source| {
+    meta: &MetaReplica,
+) -> Result<(Box<dyn Machine>, Arc<MemberList>), StartError> {
+    let machine = stores.machine(Group::META, replicas).map_err(|source| {
         StartError::Groups(GroupsError::Machine {
             group: Group::META,
             source,
         })
-    })
+    })?;
+    start_entry::refuse_removed(settings, meta)?;
+    let members = MemberList::new(settings.node, settings.members.clone());
+    members.follow(&meta.state(), &[]);
+    Ok((machine, Arc::new(members)))
+}
+
+async fn start_groups(
+    settings: &Settings,
+    log: Log,
+    transport: &Transport,
+    (stores, replicas): (&stores::Stores<'_>, &[Arc<Replica>]),
+    meta: Box<dyn Machine>,
+) -> Result<Groups, StartError> {
+    let mut meta = Some(meta);
+    let machines = |group: Group| match meta.take_if(|_| group == Group::META) {
+        Some(machine) => Ok(machine),
+        None => stores.machine(group, replicas),
+    };
+    let (raft, transport) = (settings.raft.clone(), transport.clone());
+    let count = settings.partitions + 1;
+    let groups = Groups::start(raft, settings.node, log, transport, machines, count);
+    Ok(groups.await?)
 }
 
 /// Follows the meta group, and does this node's part of what it decides. Tells when this node was removed.
