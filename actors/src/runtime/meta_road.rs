@@ -47,6 +47,15 @@ impl From<MetaRefusal> for OperationError {
     }
 }
 
+/// Why a proposal's index is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unheard {
+    /// It reached nobody.
+    NotSent,
+    /// It may be committed or not.
+    Sent,
+}
+
 /// What proposing needs.
 #[derive(Clone)]
 pub(crate) struct MetaRoad {
@@ -56,30 +65,28 @@ pub(crate) struct MetaRoad {
 }
 
 impl MetaRoad {
-    /// Proposes here if this node leads the meta group, else asks the leader. The index at which it was committed;
-    /// `None`: it may or may not be, so try again with what does no harm twice.
-    pub(crate) async fn propose(&self, payload: Bytes) -> Option<u64> {
-        let meta = self.groups.handle(Group::META)?;
+    /// Proposes here if this node leads the meta group, else asks the leader. The index at which it was committed. Who does
+    /// not hear it may try again with what does no harm twice.
+    pub(crate) async fn propose(&self, payload: Bytes) -> Result<u64, Unheard> {
+        let meta = self.groups.handle(Group::META).ok_or(Unheard::NotSent)?;
         let leadership = *meta.leadership().borrow();
         if leadership.is_self {
-            return tokio::time::timeout(CALL_MAX, meta.submit(payload))
-                .await
-                .ok()?
-                .ok();
+            let submitted = tokio::time::timeout(CALL_MAX, meta.submit(payload)).await;
+            return match submitted {
+                Ok(Ok(index)) => Ok(index),
+                _ => Err(Unheard::Sent),
+            };
         }
-        let leader = leadership.leader.filter(|leader| *leader != self.node)?;
-        let answer = self
-            .transport
-            .call(
-                leader,
-                Lane::Route,
-                Frame::new(FRAME_KIND, payload),
-                CALL_MAX,
-            )
-            .await
-            .ok()?;
-        let index: [u8; 8] = answer.body.as_ref().try_into().ok()?;
-        Some(u64::from_le_bytes(index)).filter(|index| *index > 0)
+        let leader = leadership.leader.filter(|leader| *leader != self.node);
+        let leader = leader.ok_or(Unheard::NotSent)?;
+        let frame = Frame::new(FRAME_KIND, payload);
+        let called = self.transport.call(leader, Lane::Route, frame, CALL_MAX);
+        let answer = called.await.map_err(|_| Unheard::Sent)?;
+        let index: Result<[u8; 8], _> = answer.body.as_ref().try_into();
+        match index.map(u64::from_le_bytes) {
+            Ok(index) if index > 0 => Ok(index),
+            _ => Err(Unheard::Sent),
+        }
     }
 
     /// Proposes an entry that does no harm twice, until it is decided, and gives what became of it.
@@ -95,10 +102,15 @@ impl MetaRoad {
             .encode()
             .map_err(|error| OperationError::new("too-large", error.to_string()))?;
         let deadline = Instant::now() + DECIDED_MAX;
+        let mut sent = false;
         while Instant::now() < deadline {
-            let Some(index) = self.propose(payload.clone()).await else {
-                tokio::time::sleep(TRY_EVERY).await;
-                continue;
+            let index = match self.propose(payload.clone()).await {
+                Ok(index) => index,
+                Err(unheard) => {
+                    sent |= unheard == Unheard::Sent;
+                    tokio::time::sleep(TRY_EVERY).await;
+                    continue;
+                }
             };
             let mut applied = meta.applied();
             let heard = applied.wait_for(|applied| *applied >= index);
@@ -110,9 +122,12 @@ impl MetaRoad {
                 None => Err(unknown("this node did not hear of the outcome in time")),
             };
         }
+        if sent {
+            return Err(unknown("the meta group did not answer in time"));
+        }
         Err(OperationError::new(
             "unavailable",
-            "the meta group has no leader, or can't be reached from this node; look whether it was done, and try again",
+            "not done: the meta group has no leader that this node reaches; try again",
         ))
     }
 }

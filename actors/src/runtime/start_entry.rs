@@ -66,7 +66,7 @@ async fn propose_until(
     };
     while Instant::now() < deadline {
         refuse_removed(settings, meta)?;
-        if let Some(index) = road.propose(payload.clone()).await {
+        if let Ok(index) = road.propose(payload.clone()).await {
             return Ok(index);
         }
         tokio::time::sleep(TRY_EVERY).await;
