@@ -24,6 +24,8 @@ pub(crate) enum Exit {
     Unavailable = 8,
     /// Nobody knows whether it was done.
     OutcomeUnknown = 9,
+    /// The node is no member of its pool (any more): starting it again is of no use.
+    Removed = 10,
 }
 
 /// What `muster --help` says about the codes.
@@ -38,7 +40,8 @@ Exit codes:
   6  no quorum of the pool in time
   7  the node refused (muster ctl)
   8  the node can't be reached, or can't do it now (muster ctl)
-  9  the outcome is unknown: ask, or try again (muster ctl)";
+  9  the outcome is unknown: ask, or try again (muster ctl)
+ 10  the node was removed from the pool, or was never let in";
 
 /// Why the program ends.
 #[derive(Debug, thiserror::Error)]
