@@ -80,12 +80,12 @@ async fn grows_and_shrinks() -> Result<()> {
     trial.pool.member_is(4, "removed", 1).await?;
     let ended = until("the removed node ends", LIMIT, async || trial.pool.ended(4)).await?;
     ensure!(
-        ended.code() == Some(5),
+        ended.code() == Some(10),
         "the removed node ended with {ended}"
     );
     trial.pool.spawn(4)?;
     let ended = until("it does not start", LIMIT, async || trial.pool.ended(4)).await?;
-    ensure!(ended.code() == Some(5), "a removed node started: {ended}");
+    ensure!(ended.code() == Some(10), "a removed node started: {ended}");
     let placed = trial.pool.placed(3, 1).await?;
     ensure!(placed == [(1, 17), (2, 17), (3, 17), (4, 0)], "{placed:?}");
     trial.crowd.acks(50, LIMIT).await?;
@@ -172,7 +172,10 @@ async fn is_replaced(pool: &mut Pool) -> Result<()> {
     // The old one comes back from the dead, and is told.
     pool.spawn(2)?;
     let ended = until("it does not start", LIMIT, async || pool.ended(2)).await?;
-    ensure!(ended.code() == Some(5), "a removed node ended with {ended}");
+    ensure!(
+        ended.code() == Some(10),
+        "a removed node ended with {ended}"
+    );
     online(&pool.login(4, "alice")).await?.close().await
 }
 
@@ -189,4 +192,69 @@ async fn nodes_are_drained_and_replaced() {
         is_replaced(&mut pool).await
     };
     story.await.expect("the operator gets what was asked for");
+}
+
+/// Kills a node other than the first in the middle of a move, and starts it again. It serves again, or is told that it was
+/// removed meanwhile.
+async fn dies_in_a_move(trial: &mut Trial, victim: u64) -> Result<()> {
+    trial.pool.moving(1).await?;
+    println!("node {victim} dies");
+    trial.pool.kill(victim)?;
+    trial.crowd.acks(20, LIMIT).await?;
+    trial.pool.spawn(victim)?;
+    let node = trial.pool.node(victim).control.clone();
+    until("it serves again, or was removed", LIMIT, async || {
+        if let Some(ended) = trial.pool.ended(victim) {
+            return Some(ended.code() == Some(10));
+        }
+        let ready = node.request("GET", "/health/ready", None).await.ok()?;
+        (ready.status == 200).then_some(true)
+    })
+    .await
+    .and_then(|fine| {
+        ensure!(fine, "node {victim} ended otherwise");
+        Ok(())
+    })
+}
+
+async fn moves_survive_crashes() -> Result<()> {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let settings = PoolSettings::nodes(5)
+        .beginning_with(3)
+        .set("cluster", "quorum_wait", "20 s");
+    let pool = Pool::start(&settings).await?;
+    let mut trial = Trial::seated(pool, seats(1)).await?;
+    let victim = |round: u32, among: &[u64]| {
+        let turn = usize::try_from(seed >> (8 * round)).unwrap_or_default();
+        among[turn % among.len()]
+    };
+    for new in [4, 5] {
+        trial.pool.admit(new, 2).await?;
+        trial.pool.spawn(new)?;
+        let among: Vec<u64> = (2..=new).collect();
+        dies_in_a_move(&mut trial, victim(new as u32 - 4, &among)).await?;
+        trial.pool.member_is(new, "member", 1).await?;
+        trial.pool.placed(3, 1).await?;
+    }
+    for old in [4, 5] {
+        trial.pool.operate(3, old, "remove", &json!({})).await?;
+        let among: Vec<u64> = (2..=5).filter(|id| *id != 4 || old == 4).collect();
+        dies_in_a_move(&mut trial, victim(old as u32 - 2, &among)).await?;
+        trial.pool.member_is(old, "removed", 1).await?;
+        until("the removed node has ended", LIMIT, async || {
+            let ended = trial.pool.ended(old).is_some();
+            (ended || !trial.pool.running().contains(&old)).then_some(())
+        })
+        .await?;
+        trial.pool.placed(3, 1).await?;
+    }
+    trial.judge("crashes while replicas move", LEAST).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_move_on_whoever_crashes() {
+    moves_survive_crashes()
+        .await
+        .expect("nothing is lost, and every move comes to its end");
 }

@@ -26,6 +26,8 @@ pub(crate) enum Exit {
     Unavailable = 8,
     /// Nobody knows whether it was done.
     OutcomeUnknown = 9,
+    /// The node is no member of its pool (any more): starting it again is of no use.
+    Removed = 10,
 }
 
 impl Exit {
@@ -41,6 +43,7 @@ impl Exit {
             Exit::Refused => "refused",
             Exit::Unavailable => "unavailable",
             Exit::OutcomeUnknown => "outcome-unknown",
+            Exit::Removed => "removed",
         }
     }
 }
@@ -57,7 +60,8 @@ Exit codes:
   6  no quorum of the pool in time
   7  the node refused (muster ctl, muster join)
   8  the node can't be reached, or can't do it now (muster ctl, muster join)
-  9  the outcome is unknown: ask, or try again (muster ctl, muster join)";
+  9  the outcome is unknown: ask, or try again (muster ctl, muster join)
+ 10  the node was removed from the pool, or was never let in";
 
 /// Why the program ends.
 #[derive(Debug, thiserror::Error)]

@@ -209,7 +209,7 @@ async fn serve(
             match ended {
                 Ended::Signal(_) => Ok(()),
                 Ended::Removed => Err(Failure::new(
-                    Exit::Data,
+                    Exit::Removed,
                     "this node was removed from the pool; its data folder is of no more use",
                 )),
             }
@@ -273,7 +273,7 @@ fn start_failure(error: &StartError) -> Failure {
         StartError::NoQuorum { .. } | StartError::FirstStartUnheard { .. } => Exit::NoQuorum,
         StartError::Log { .. } | StartError::Archive(_) | StartError::Data(_) => Exit::Data,
         StartError::BegunBefore { .. } | StartError::DamagedLog { .. } => Exit::Data,
-        StartError::Removed(_) | StartError::NotAMember { .. } => Exit::Data,
+        StartError::Removed(_) | StartError::NotAMember { .. } => Exit::Removed,
         StartError::Groups(GroupsError::Machine { .. } | GroupsError::Log { .. }) => Exit::Data,
         _ => Exit::Failed,
     };

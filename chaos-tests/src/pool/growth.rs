@@ -107,12 +107,18 @@ impl Pool {
         Ok(())
     }
 
-    /// Lets a node in whose folder is ready, starts it and waits until it serves as a member.
-    pub async fn let_in(&mut self, id: u64, via: u64) -> Result<()> {
+    /// Lets a node in whose folder is ready; it does not run yet.
+    pub async fn admit(&self, id: u64, via: u64) -> Result<()> {
         let token = self.join_token(via).await?;
         let folder = self.root().join(format!("let-in-{id}"));
         let given = join_into(&folder, &token, self.cluster_address(id)?)?;
         ensure!(given == id, "the next id is {id}, not {given}");
+        Ok(())
+    }
+
+    /// Lets a node in whose folder is ready, starts it and waits until it serves as a member.
+    pub async fn let_in(&mut self, id: u64, via: u64) -> Result<()> {
+        self.admit(id, via).await?;
         self.spawn(id)?;
         self.ready(id).await?;
         self.member_is(id, "member", via).await

@@ -55,7 +55,7 @@ pub struct Change {
     pub at_ms: u64,
     /// The node that was asked.
     pub node: NodeId,
-    /// The operator's name, `root@NODE`, or `join:TOKEN` for a machine that joins.
+    /// The operator's name, `root@node-N`, or `token:ID` for a machine that joins.
     pub who: String,
     /// The IP address that the request came from.
     pub from: String,

@@ -194,6 +194,34 @@ fn an_heir_gets_what_the_leaver_had() {
     assert_eq!(moves[1].to, nodes(&[1, 2, 5]));
 }
 
+#[test]
+fn a_target_that_names_a_leaver_is_given_up() {
+    use MemberPhase::{Leaving, Member};
+    let check = |phases: &[(u64, MemberPhase)], dead: &[u64], expect: &[&[u64]]| {
+        let members = members(phases);
+        let mut placements = placements(&[&[1, 2, 3], &[1, 2, 3]]);
+        placements.rows.get_mut(&Group(1)).unwrap().target = nodes(&[1, 2, 4]);
+        let alive = members.present().map(|(node, _)| node);
+        let alive = alive.filter(|node| !dead.contains(&node.0)).collect();
+        let moves = next_moves(View {
+            members: &members,
+            placements: &placements,
+            alive: &alive,
+        });
+        let to: Vec<Vec<NodeId>> = moves.into_iter().map(|next| next.to).collect();
+        let expect: Vec<Vec<NodeId>> = expect.iter().map(|voters| nodes(voters)).collect();
+        assert_eq!(to, expect, "{phases:?} {dead:?}");
+    };
+    let four = |last| [(1, Member), (2, Member), (3, Member), (4, last)];
+    // Who is away is waited for, and who is there is on its way.
+    check(&four(Member), &[4], &[]);
+    check(&four(Member), &[], &[]);
+    check(&four(Leaving), &[4], &[&[1, 2, 3]]);
+    check(&four(Leaving), &[], &[&[1, 2, 3]]);
+    // Without a quorum of those that may vote by now, nothing.
+    check(&four(Leaving), &[1, 4], &[]);
+}
+
 /// A pool that a story happens to; moves take effect one after the other, as the groups' leaders would do them.
 struct Story {
     members: Members,
