@@ -66,13 +66,16 @@ impl fmt::Debug for ControlToken {
     }
 }
 
+/// Tells whose token it is.
+pub(crate) type Identify = Box<dyn Fn(&str) -> Option<Identity>>;
+
 /// The rules of one control port.
 pub(crate) struct Access {
     pub(crate) token: ControlToken,
     /// Who has that token.
     pub(crate) root: String,
     /// Whose token another one is.
-    pub(crate) identify: Box<dyn Fn(&str) -> Option<Identity>>,
+    pub(crate) identify: Identify,
     pub(crate) health_open: bool,
     pub(crate) metrics_open: bool,
 }
