@@ -18,6 +18,7 @@ use messaging::archive::ArchiveIds;
 use messaging::slot::PartitionTable;
 use xmpp::jid::BareJid;
 use xmpp::stream::StreamConfig;
+use xmpp::stream_management::ResumptionIds;
 
 use crate::allowance::Allowances;
 use crate::connections::Connections;
@@ -85,6 +86,8 @@ pub struct Fabric {
     pub standing: StandingCell,
     /// Opaque ids of archive rows.
     pub ids: ArchiveIds,
+    /// Ids by which clients resume their streams.
+    pub resumption_ids: ResumptionIds,
     owners: RwLock<Vec<Option<(NodeId, Epoch)>>>,
     /// Nodes that we don't meet, and through whom frames go to each.
     relays: RwLock<BTreeMap<NodeId, NodeId>>,
@@ -136,6 +139,7 @@ impl Fabric {
         let owners = RwLock::new(vec![None; partitions.len()]);
         let recent = partitions.iter().map(|_| Mutex::default()).collect();
         let ids = ArchiveIds::new(&settings.constants.id_key);
+        let resumption_ids = ResumptionIds::new(&settings.secret);
         Arc::new(Fabric {
             node,
             incarnation,
@@ -153,6 +157,7 @@ impl Fabric {
             metrics,
             standing: StandingCell::default(),
             ids,
+            resumption_ids,
             owners,
             relays: RwLock::default(),
             recent,

@@ -245,6 +245,8 @@ fn bytes_of(message: &ToSession) -> usize {
             ToSession::Entered { .. }
             | ToSession::Left(_)
             | ToSession::NotInside(_)
+            | ToSession::Resume(_)
+            | ToSession::Reconnect(_)
             | ToSession::Kick(_)
             | ToSession::Leave => 0,
         }

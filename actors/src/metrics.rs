@@ -57,6 +57,9 @@ metrics! {
     pauses: "client_pauses", "Times a client was not read because it sent too fast";
     too_fast: "requests_too_fast", "Joins, subscriptions and first messages refused because a user made too many";
     slow_sessions: "slow_sessions", "Sessions ended because their client did not keep up";
+    sessions_detached: "sessions_detached", "Times a session lost its connection and waited to be resumed";
+    sessions_resumed: "sessions_resumed", "Sessions resumed over a new connection";
+    resumptions_refused: "resumptions_refused", "Requests to resume a session that is not there";
     stanzas_in: "stanzas_received", "Stanzas received from clients";
     stanzas_out: "stanzas_sent", "Stanzas sent to clients";
     links_full: "links_full", "Requests refused because a link was full";

@@ -339,6 +339,7 @@ fn client_settings(clients: ClientsConfig) -> ClientSettings {
         outgoing_bytes_max: clients.outgoing_bytes_max,
         sm_inbound: clients.inbound,
         sm_outbound: clients.outbound,
+        resume_within: clients.resume_within,
         archive_page_max: section.archive_page_max,
         archive_queries_max: section.archive_queries_max,
     }

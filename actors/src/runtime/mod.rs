@@ -40,7 +40,7 @@ use storage::data_dir::DataDirError;
 use storage::log::{Log, LogError};
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
-use xmpp::stream::{ServedDomains, StreamConfig};
+use xmpp::stream::{ServedDomains, StreamConfig, StreamManagementOffer};
 use xmpp::stream_error::StreamErrorCondition;
 
 pub use settings::{ClientListener, ClientSettings, Member, Network, Settings, StorageSettings};
@@ -463,6 +463,10 @@ fn stream_config(settings: &Settings) -> StreamConfig {
     streams.tls_required = client.tls_required;
     streams.allow_plaintext_auth = client.allow_plaintext_auth;
     streams.registration = client.registration;
+    streams.stream_management = match client.resume_within.as_secs() {
+        0 => StreamManagementOffer::Acks,
+        _ => StreamManagementOffer::Resumable,
+    };
     streams
 }
 

@@ -83,6 +83,8 @@ pub struct ClientSettings {
     pub sm_inbound: InboundLimits,
     /// Acknowledgements of clients.
     pub sm_outbound: OutboundLimits,
+    /// How long a session waits for its client without a connection; zero: resumption is not offered.
+    pub resume_within: Duration,
     /// Rows in a page of an archive.
     pub archive_page_max: u32,
     /// Archive queries of a session under way at once.

@@ -73,6 +73,7 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
         outgoing_bytes_max: 1024 * 1024,
         sm_inbound: Default::default(),
         sm_outbound: Default::default(),
+        resume_within: WAIT,
         archive_page_max: 50,
         archive_queries_max: 4,
     };

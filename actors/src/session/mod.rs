@@ -17,6 +17,7 @@ mod lanes;
 mod message;
 mod pending;
 mod presence;
+mod resumption;
 mod sanitise;
 mod shaping;
 mod turn;
@@ -41,6 +42,7 @@ use xmpp::stream_error::{StreamError, StreamErrorCondition};
 use xmpp::stream_management::{Inbound, Outbound};
 
 pub(crate) use io::LINGER_BYTES_MAX;
+pub use resumption::{NewLine, ResumeRequest};
 
 use crate::claim::Claim;
 use crate::connections::Connection;
@@ -51,6 +53,7 @@ use crate::mailbox::{SessionMailbox, Wake};
 use archives::{Turns, WaitingQuery};
 use lanes::Lanes;
 use pending::{Handling, OpenRequests, Pending};
+use resumption::{Resumption, Sent};
 use shaping::Shaping;
 
 /// Everything but its socket that can come to a session.
@@ -80,6 +83,10 @@ pub enum ToSession {
     Left(BareJid),
     /// The session takes itself for an occupant of a room that knows nothing of it.
     NotInside(BareJid),
+    /// A client wants to go on with the session.
+    Resume(Box<ResumeRequest>),
+    /// Its connection.
+    Reconnect(Box<NewLine>),
     /// End the stream.
     Kick(StreamErrorCondition),
     /// End the stream without a word, so that the client goes on at another node: this one can't serve it.
@@ -114,10 +121,15 @@ pub struct SessionActor {
     core: StreamCore,
     reader: Option<ReadHalf<Wire>>,
     writer: Option<WriteHalf<Wire>>,
+    /// The read and the write under way.
+    reading: Option<SpawnHandle>,
+    write_task: Option<SpawnHandle>,
     out: BytesMut,
     /// Bytes handed to the socket and not yet taken by it.
     writing: usize,
     management: Option<Box<Management>>,
+    /// Whether it outlives its connection.
+    resumption: Option<Box<Resumption>>,
     pending: HashMap<u64, Pending>,
     open: OpenRequests,
     /// The order of what it asks.
@@ -147,7 +159,7 @@ pub struct SessionActor {
     began: Instant,
     said_goodbye: bool,
     /// A stop of the node waits for it.
-    _connection: Connection,
+    connection: Option<Connection>,
 }
 
 /// A session's stay in a room, from its request to enter.
@@ -160,8 +172,7 @@ struct Stay {
 /// XEP-0198, once it is enabled.
 struct Management {
     inbound: Inbound,
-    /// With the row each stanza delivers.
-    outbound: Outbound<Option<u64>>,
+    outbound: Outbound<Sent>,
 }
 
 /// Deliveries to a client without stream management: a ping behind them tells that they arrived.
@@ -232,9 +243,12 @@ impl SessionActor {
             core,
             reader: Some(reader),
             writer: Some(writer),
+            reading: None,
+            write_task: None,
             out: BytesMut::new(),
             writing: 0,
             management: None,
+            resumption: None,
             pending: HashMap::new(),
             open: OpenRequests::default(),
             lanes: Lanes::default(),
@@ -254,7 +268,7 @@ impl SessionActor {
             address,
             began: Instant::now(),
             said_goodbye: false,
-            _connection: connection,
+            connection: Some(connection),
             key,
         });
     }
@@ -267,29 +281,41 @@ impl SessionActor {
     fn send(&mut self, stanza: &Stanza, ctx: &mut Context<Self>) {
         let mut bytes = BytesMut::with_capacity(stanza.size_hint());
         stanza.write(&mut bytes);
-        self.send_bytes(&bytes, None, ctx);
+        self.send_bytes(bytes.freeze(), None, ctx);
     }
 
     /// Writes a stanza, counted as sent; `row`: what it delivers.
-    fn send_bytes(&mut self, bytes: &[u8], row: Option<u64>, ctx: &mut Context<Self>) {
+    fn send_bytes(&mut self, bytes: Bytes, row: Option<u64>, ctx: &mut Context<Self>) {
         if self.ending != Ending::No || self.leaves_by.is_some() {
             return;
         }
-        self.out.extend_from_slice(bytes);
-        self.fabric.metrics.stanzas_out.inc();
+        let detached = self.is_detached();
+        if !detached {
+            self.out.extend_from_slice(&bytes);
+            self.fabric.metrics.stanzas_out.inc();
+        }
         match &mut self.management {
-            Some(management) => match management.outbound.sent(row, bytes.len(), Instant::now()) {
-                Ok(true) => self
-                    .out
-                    .extend_from_slice(&xmpp::stream_management::request()),
-                Ok(false) => {}
-                Err(_) => {
-                    return self.end(
-                        StreamError::new(StreamErrorCondition::ResourceConstraint),
-                        ctx,
-                    );
+            Some(management) => {
+                let size = bytes.len();
+                let bytes = match self.resumption {
+                    Some(_) => bytes,
+                    None => Bytes::new(),
+                };
+                let sent = Sent { row, bytes };
+                match management.outbound.sent(sent, size, Instant::now()) {
+                    Ok(_) if detached => management.outbound.disconnected(),
+                    Ok(true) => self
+                        .out
+                        .extend_from_slice(&xmpp::stream_management::request()),
+                    Ok(false) => {}
+                    Err(_) => {
+                        return self.end(
+                            StreamError::new(StreamErrorCondition::ResourceConstraint),
+                            ctx,
+                        );
+                    }
                 }
-            },
+            }
             None => {
                 if let Some(row) = row {
                     self.unmanaged.newest = row;
@@ -320,14 +346,14 @@ impl SessionActor {
             _ => bytes,
         };
         self.send_held(ctx);
-        self.send_bytes(&bytes, row, ctx);
+        self.send_bytes(bytes, row, ctx);
     }
 
     /// Writes what waited for the client's attention.
     fn send_held(&mut self, ctx: &mut Context<Self>) {
         let held = self.quiet.as_mut().map(|quiet| quiet.release());
         for bytes in held.into_iter().flatten() {
-            self.send_bytes(&bytes, None, ctx);
+            self.send_bytes(bytes, None, ctx);
         }
     }
 
@@ -413,6 +439,10 @@ impl SessionActor {
             return self.close(ctx);
         }
         if self.ending == Ending::No {
+            if self.is_detached() {
+                self.because(error.condition.name());
+                return self.close(ctx);
+            }
             self.core.close(error);
             self.effects(ctx);
         }
@@ -424,6 +454,10 @@ impl SessionActor {
             return self.close(ctx);
         }
         if self.ending == Ending::No {
+            if self.is_detached() {
+                self.because("left without a word, to go on elsewhere");
+                return self.close(ctx);
+            }
             self.core.close_unfinished();
             self.effects(ctx);
         }
@@ -450,6 +484,7 @@ impl SessionActor {
             self.pause(),
             self.archives.due(),
             self.pong_due(),
+            self.resumption.as_ref().and_then(|resumption| resumption.due()),
         ];
         due.into_iter().flatten().min()
     }
@@ -509,6 +544,12 @@ impl SessionActor {
                     self.out
                         .extend_from_slice(&xmpp::stream_management::request());
                 }
+                xmpp::stream_management::OutboundTimeout::PeerSilent
+                    if self.resumption.is_some() =>
+                {
+                    // It may come back on another network.
+                    return self.detach(ctx);
+                }
                 xmpp::stream_management::OutboundTimeout::PeerSilent => {
                     return self.end(
                         StreamError::new(StreamErrorCondition::ConnectionTimeout),
@@ -521,6 +562,9 @@ impl SessionActor {
             pending.deadline(self.fabric.settings.client.sm_inbound.settle_within) <= now
         }) {
             return self.outcome_unknown(ctx);
+        }
+        if self.resumption_timeout(now, ctx) {
+            return;
         }
         self.effects(ctx);
     }
@@ -644,6 +688,7 @@ impl SessionActor {
     /// read either, and the outcomes are among what waits.
     fn waits_for_acknowledgements(&self) -> bool {
         self.outbound_is_full()
+            && !self.is_detached()
             && self.ending == Ending::No
             && self.leaves_by.is_none()
             && self.takes_stanzas()
@@ -671,6 +716,7 @@ impl SessionActor {
     fn piece(&mut self, message: ToSession, ctx: &mut Context<Self>) {
         match message {
             ToSession::Outcome { ticket, outcome } => self.outcome(ticket, outcome, ctx),
+            ToSession::Deliver { .. } if self.overflows(ctx) => {}
             ToSession::Deliver { bytes, row } => self.deliver(bytes, row, ctx),
             ToSession::Entered { room, nick } => {
                 let granted = true;
@@ -680,6 +726,8 @@ impl SessionActor {
                 self.rooms.remove(&room);
             }
             ToSession::NotInside(room) => self.not_inside(&room, ctx),
+            ToSession::Resume(request) => self.asked_to_resume(*request, ctx),
+            ToSession::Reconnect(line) => self.reconnect(*line, ctx),
             ToSession::Kick(condition) => self.end(StreamError::new(condition), ctx),
             ToSession::Leave => self.drop_stream(ctx),
         }

@@ -124,6 +124,9 @@ impl SessionActor {
 
     /// Writes acknowledgements that are due.
     pub(super) fn acks(&mut self) {
+        if self.is_detached() {
+            return;
+        }
         if let Some(management) = &mut self.management {
             while let Some(h) = management.inbound.poll_ack() {
                 self.out.extend_from_slice(&xmpp::stream_management::ack(h));
@@ -345,7 +348,7 @@ impl SessionActor {
             Reply::Payload(payload) => self.answer(handling, payload, ctx),
             Reply::Page { messages, fin } => {
                 for message in messages {
-                    self.send_bytes(&message, None, ctx);
+                    self.send_bytes(message, None, ctx);
                 }
                 self.answer(handling, fin, ctx);
             }

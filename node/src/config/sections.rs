@@ -213,6 +213,9 @@ section! {
         request_within: Span = ms(500),
         /// How long the client's answer may take before it counts as gone.
         acknowledge_within: Span = s(60),
+        /// How long a session whose client has lost its connection waits to be resumed, on this node or another. Until then it
+        /// shows its presence and stays in its rooms. Whole seconds, at most an hour; 0: sessions end with their connections.
+        resume_within: Span = s(300),
     }
 }
 

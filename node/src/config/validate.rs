@@ -65,6 +65,7 @@ pub(crate) struct ClientsConfig {
     pub(crate) limits_after_auth: Limits,
     pub(crate) inbound: InboundLimits,
     pub(crate) outbound: OutboundLimits,
+    pub(crate) resume_within: Duration,
     pub(crate) outgoing_bytes_max: usize,
     pub(crate) retired_domains: Vec<BareJid>,
     pub(crate) stream_paces: StreamPaces,
@@ -268,6 +269,7 @@ fn clients(
         limits_after_auth,
         inbound: inbound(file)?,
         outbound: outbound(file)?,
+        resume_within: resume_within(file)?,
         outgoing_bytes_max,
         section,
     })
@@ -386,6 +388,18 @@ fn inbound(file: &ConfigFile) -> Result<InboundLimits, ConfigError> {
         answer_within: section.answer_within.0,
         settle_within: within,
     })
+}
+
+/// A presence that nobody stands behind for longer would be a lie.
+const RESUME_WITHIN_MAX: Duration = Duration::from_secs(60 * 60);
+
+fn resume_within(file: &ConfigFile) -> Result<Duration, ConfigError> {
+    let within = file.stream_management.resume_within.0;
+    if within > RESUME_WITHIN_MAX || within.subsec_nanos() != 0 {
+        let reason = "whole seconds, at most an hour";
+        return Err(file.invalid("stream_management", "resume_within", reason));
+    }
+    Ok(within)
 }
 
 fn outbound(file: &ConfigFile) -> Result<OutboundLimits, ConfigError> {
