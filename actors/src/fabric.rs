@@ -20,6 +20,7 @@ use xmpp::jid::BareJid;
 use xmpp::stream::StreamConfig;
 use xmpp::stream_management::ResumptionIds;
 
+use crate::adoption::Berths;
 use crate::allowance::Allowances;
 use crate::connections::Connections;
 use crate::directory::Directory;
@@ -88,6 +89,8 @@ pub struct Fabric {
     pub ids: ArchiveIds,
     /// Ids by which clients resume their streams.
     pub resumption_ids: ResumptionIds,
+    /// Sessions of other nodes that are on their way here.
+    pub berths: Berths,
     owners: RwLock<Vec<Option<(NodeId, Epoch)>>>,
     /// Nodes that we don't meet, and through whom frames go to each.
     relays: RwLock<BTreeMap<NodeId, NodeId>>,
@@ -158,6 +161,7 @@ impl Fabric {
             standing: StandingCell::default(),
             ids,
             resumption_ids,
+            berths: Berths::default(),
             owners,
             relays: RwLock::default(),
             recent,

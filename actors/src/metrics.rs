@@ -59,6 +59,7 @@ metrics! {
     slow_sessions: "slow_sessions", "Sessions ended because their client did not keep up";
     sessions_detached: "sessions_detached", "Times a session lost its connection and waited to be resumed";
     sessions_resumed: "sessions_resumed", "Sessions resumed over a new connection";
+    sessions_adopted: "sessions_adopted", "Sessions taken over from other nodes";
     resumptions_refused: "resumptions_refused", "Requests to resume a session that is not there";
     stanzas_in: "stanzas_received", "Stanzas received from clients";
     stanzas_out: "stanzas_sent", "Stanzas sent to clients";

@@ -10,6 +10,7 @@ use xmpp::stream_error::{StreamError, StreamErrorCondition};
 use xmpp::stream_management::ResumptionId;
 
 use super::Negotiation;
+use crate::adoption;
 use crate::mailbox::SessionMailbox;
 use crate::session::{NewLine, ResumeRequest, ToSession};
 
@@ -67,6 +68,9 @@ impl Negotiation {
         &self,
         id: ResumptionId,
     ) -> Option<(ResumptionId, Arc<SessionMailbox>, u32)> {
+        if self.fabric.directory.find(id.jid(), 0).is_none() {
+            adoption::adopt(&self.fabric, &id).await.ok()?;
+        }
         let session = self.fabric.directory.find(id.jid(), 0)?.session;
         let (granted, count) = oneshot::channel();
         let request = ResumeRequest {

@@ -38,10 +38,9 @@ use messaging::slot::PartitionTable;
 use storage::archive::{Archive, ArchiveError, ArchiveOptions};
 use storage::data_dir::DataDirError;
 use storage::log::{Log, LogError};
-use xmpp::jid::BareJid;
+use xmpp::jid::{BareJid, FullJid};
 use xmpp::sasl::Password;
 use xmpp::stream::{ServedDomains, StreamConfig, StreamManagementOffer};
-use xmpp::stream_error::StreamErrorCondition;
 
 pub use settings::{ClientListener, ClientSettings, Member, Network, Settings, StorageSettings};
 pub use status::{MemberStatus, PartitionStatus, PoolStatus, Readiness};
@@ -610,6 +609,19 @@ impl NodeHandle {
         self.inner.fabric.settings.client.scram_iterations
     }
 
+    /// Sends a session to another node. Its client's connection ends without the end of the stream, and the client goes on
+    /// wherever it connects next; its presence stays for two minutes meanwhile. A session that can't be resumed ends.
+    /// `false`: there is no such session here.
+    pub fn move_session(&self, jid: &FullJid) -> bool {
+        let session = self.inner.fabric.directory.find(jid, 0);
+        session.is_some_and(|entry| entry.session.try_send(ToSession::Depart).is_ok())
+    }
+
+    /// The addresses of the sessions on this node, with a connection or without.
+    pub fn sessions(&self) -> Vec<FullJid> {
+        self.inner.fabric.directory.jids()
+    }
+
     /// Ends streams, hands leaderships over, closes the stores. The process is to end after it.
     pub async fn stop(&self) {
         let inner = &self.inner;
@@ -617,11 +629,7 @@ impl NodeHandle {
         inner.watch.abort();
         inner.fabric.connections.stop();
         for entry in inner.fabric.directory.all() {
-            if entry
-                .session
-                .try_send(ToSession::Kick(StreamErrorCondition::SystemShutdown))
-                .is_err()
-            {
+            if entry.session.try_send(ToSession::Depart).is_err() {
                 tracing::debug!("a session was gone before it could be told of the stop");
             }
         }
@@ -651,7 +659,8 @@ impl NodeHandle {
     }
 }
 
-const STREAMS_END_MAX: Duration = Duration::from_secs(3);
+/// How long a stop waits for clients to take the end of their streams, and for other nodes to take sessions over.
+const STREAMS_END_MAX: Duration = Duration::from_secs(10);
 const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 
 /// The partition's place in a list.

@@ -91,6 +91,7 @@ impl SessionActor {
         }
         self.acks();
         self.promise(ctx);
+        self.advance_departure(ctx);
         self.flush(ctx);
         self.read(ctx);
         self.set_timer(ctx);

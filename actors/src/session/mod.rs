@@ -15,6 +15,7 @@ mod io;
 mod iq;
 mod lanes;
 mod message;
+mod moving;
 mod pending;
 mod presence;
 mod resumption;
@@ -23,7 +24,7 @@ mod shaping;
 mod turn;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,16 +33,17 @@ use bytes::{Bytes, BytesMut};
 use cluster::link::protocol::Publish;
 use messaging::command::Command;
 use messaging::room::command::{RoomAction, RoomCommand};
-use messaging::user::publication::{SessionEvent, SessionFlags, SessionKey};
+use messaging::user::publication::{MoveRequest, SessionEvent, SessionFlags, SessionKey};
 use tokio::io::{ReadHalf, WriteHalf};
 use xmpp::client_state::{Offer, Quiet};
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::stanza::{Stanza, StanzaKind};
-use xmpp::stream::StreamCore;
+use xmpp::stream::{StreamCore, Transport};
 use xmpp::stream_error::{StreamError, StreamErrorCondition};
 use xmpp::stream_management::{Inbound, Outbound};
 
 pub(crate) use io::LINGER_BYTES_MAX;
+pub use moving::Adopted;
 pub use resumption::{NewLine, ResumeRequest};
 
 use crate::claim::Claim;
@@ -87,6 +89,14 @@ pub enum ToSession {
     Resume(Box<ResumeRequest>),
     /// Its connection.
     Reconnect(Box<NewLine>),
+    /// Another node wants the session.
+    Yield(Box<MoveRequest>),
+    /// It is another node's, under this key.
+    Release(SessionKey),
+    /// Nobody wants it under this key any more.
+    Stay(SessionKey),
+    /// Go on at another node: this one is to be emptied.
+    Depart,
     /// End the stream.
     Kick(StreamErrorCondition),
     /// End the stream without a word, so that the client goes on at another node: this one can't serve it.
@@ -160,6 +170,8 @@ pub struct SessionActor {
     said_goodbye: bool,
     /// A stop of the node waits for it.
     connection: Option<Connection>,
+    /// As long as it is to go to another node, a stop waits for it without a connection, too.
+    waits_to_leave: Option<Connection>,
 }
 
 /// A session's stay in a room, from its request to enter.
@@ -233,16 +245,36 @@ impl SessionActor {
             return tracing::error!(session = key.number, "a session without a place");
         };
         let (reader, writer) = tokio::io::split(wire);
-        let bare = key.jid.bare();
         let trusted = fabric.settings.client.is_trusted(address);
         fabric.metrics.sessions.inc();
         place.run(SessionActor {
-            fabric,
-            bare,
-            account,
             core,
             reader: Some(reader),
             writer: Some(writer),
+            shaping: (!trusted).then(Shaping::default),
+            address,
+            connection: Some(connection),
+            ..SessionActor::unconnected(fabric, key, mailbox, account)
+        });
+    }
+
+    /// A session without a connection, about to get one or to wait for it.
+    fn unconnected(
+        fabric: Arc<Fabric>,
+        key: SessionKey,
+        mailbox: Arc<SessionMailbox>,
+        account: u64,
+    ) -> SessionActor {
+        let streams = Arc::clone(&fabric.streams);
+        let mut core = StreamCore::new(streams, Transport::Plain, [0; 32], Instant::now());
+        core.close_unfinished();
+        SessionActor {
+            bare: key.jid.bare(),
+            fabric,
+            account,
+            core,
+            reader: None,
+            writer: None,
             reading: None,
             write_task: None,
             out: BytesMut::new(),
@@ -253,7 +285,7 @@ impl SessionActor {
             open: OpenRequests::default(),
             lanes: Lanes::default(),
             archives: Turns::default(),
-            shaping: (!trusted).then(Shaping::default),
+            shaping: None,
             next_ticket: 1,
             quiet: None,
             flags: SessionFlags::default(),
@@ -265,12 +297,13 @@ impl SessionActor {
             ending: Ending::No,
             leaves_by: None,
             why: None,
-            address,
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             began: Instant::now(),
             said_goodbye: false,
-            connection: Some(connection),
+            connection: None,
+            waits_to_leave: None,
             key,
-        });
+        }
     }
 
     fn jid(&self) -> &FullJid {
@@ -484,7 +517,9 @@ impl SessionActor {
             self.pause(),
             self.archives.due(),
             self.pong_due(),
-            self.resumption.as_ref().and_then(|resumption| resumption.due()),
+            self.resumption
+                .as_ref()
+                .and_then(|resumption| resumption.due()),
         ];
         due.into_iter().flatten().min()
     }
@@ -658,8 +693,13 @@ impl Handler<Wake> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
-        if let Some(condition) = self.mailbox.doomed() {
+        if let Some(condition) = self.mailbox.doomed()
+            && !self.outlives(condition, ctx)
+        {
             self.end(StreamError::new(condition), ctx);
+        }
+        if self.mailbox.is_to_depart() {
+            self.depart(ctx);
         }
         for _ in 0..PIECES_AT_ONCE {
             if self.waits_for_acknowledgements() {
@@ -718,16 +758,18 @@ impl SessionActor {
             ToSession::Outcome { ticket, outcome } => self.outcome(ticket, outcome, ctx),
             ToSession::Deliver { .. } if self.overflows(ctx) => {}
             ToSession::Deliver { bytes, row } => self.deliver(bytes, row, ctx),
-            ToSession::Entered { room, nick } => {
-                let granted = true;
-                self.rooms.insert(room, Stay { nick, granted });
-            }
+            ToSession::Entered { room, nick } => self.entered(room, nick),
             ToSession::Left(room) => {
-                self.rooms.remove(&room);
+                self.left_for_good(&room);
+                self.advance_departure(ctx);
             }
             ToSession::NotInside(room) => self.not_inside(&room, ctx),
             ToSession::Resume(request) => self.asked_to_resume(*request, ctx),
             ToSession::Reconnect(line) => self.reconnect(*line, ctx),
+            ToSession::Yield(to) => self.asked_to_yield(*to, ctx),
+            ToSession::Release(to) => self.released(&to, ctx),
+            ToSession::Stay(to) => self.stays(&to, ctx),
+            ToSession::Depart => self.depart(ctx),
             ToSession::Kick(condition) => self.end(StreamError::new(condition), ctx),
             ToSession::Leave => self.drop_stream(ctx),
         }

@@ -23,8 +23,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use xmpp::stream::StreamCore;
 use xmpp::stream_error::{StreamError, StreamErrorCondition};
-use xmpp::stream_management::{ResumptionId, Resumable};
+use xmpp::stream_management::{Resumable, ResumptionId};
 
+use super::moving::Departure;
 use super::shaping::Shaping;
 use super::{Ending, FLUSH_MAX, SessionActor, Wake};
 use crate::connections::Connection;
@@ -37,12 +38,16 @@ const PROMISED_FOR: Duration = Duration::from_secs(10);
 pub(super) struct Resumption {
     pub(super) id: ResumptionId,
     /// How long it waits without a connection.
-    within: Duration,
+    pub(super) within: Duration,
     /// It has no connection; then it ends.
     detached: Option<Instant>,
     /// What its last connection brought and was not looked at is sent again by the client: it is not looked at any more.
     deaf: bool,
     taking: Taking,
+    /// On its way to another node.
+    pub(super) departure: Option<Departure>,
+    /// It is to go to any other node; one has to ask for it until then.
+    pub(super) leaves: Option<Instant>,
 }
 
 /// Whether somebody is about to take the session over.
@@ -84,17 +89,44 @@ impl Resumption {
             detached: None,
             deaf: false,
             taking: Taking::Nobody,
+            departure: None,
+            leaves: None,
         }
+    }
+
+    /// Of a session that another node has handed over: it has no connection yet, and waits until then.
+    pub(super) fn adopted(id: ResumptionId, within: Duration, until: Instant) -> Resumption {
+        Resumption {
+            detached: Some(until),
+            deaf: true,
+            ..Resumption::new(id, within)
+        }
+    }
+
+    /// Whether it was promised to a connection that has yet to come.
+    pub(super) fn is_promised(&self) -> bool {
+        matches!(self.taking, Taking::Promised(until) if until > Instant::now())
+    }
+
+    /// Whoever waits for it here does not get it; what its connection still brings is not looked at.
+    pub(super) fn let_go(&mut self) {
+        self.taking = Taking::Nobody;
+        self.deaf = true;
     }
 
     /// When something is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        match self.taking {
+        let departure = self.departure.as_ref();
+        let waits = match self.taking {
+            _ if departure.is_some() => None,
             Taking::Promised(until) => Some(until),
             // As long as outcomes may take.
             Taking::Asked(_) => None,
             Taking::Nobody => self.detached,
-        }
+        };
+        let departs = departure.and_then(Departure::due);
+        let leaves = self.leaves.filter(|_| departure.is_none());
+        [waits, departs, leaves].into_iter().flatten().min()
     }
 }
 
@@ -180,7 +212,7 @@ impl SessionActor {
 
     /// What came needs more room than a session without a connection has: it ends, its rows wait in the log.
     pub(super) fn overflows(&mut self, ctx: &mut Context<Self>) -> bool {
-        let overflows = self.is_detached() && self.outbound_is_full();
+        let overflows = self.is_detached() && self.outbound_is_full() && !self.is_released();
         if overflows {
             self.because("too much waited for a client without a connection");
             self.close(ctx);
@@ -190,9 +222,15 @@ impl SessionActor {
 
     /// The time without a connection, or that of a promise, may be over; `true`: the session ends with it.
     pub(super) fn resumption_timeout(&mut self, now: Instant, ctx: &mut Context<Self>) -> bool {
+        if self.departure_timeout(now, ctx) {
+            return true;
+        }
         let Some(resumption) = &mut self.resumption else {
             return false;
         };
+        if resumption.departure.is_some() {
+            return false;
+        }
         if matches!(resumption.taking, Taking::Promised(until) if until <= now) {
             resumption.taking = Taking::Nobody;
         }
@@ -211,9 +249,13 @@ impl SessionActor {
         let Some(resumption) = &mut self.resumption else {
             return;
         };
-        let taken = matches!(resumption.taking, Taking::Promised(until) if until > Instant::now());
+        let taken = resumption.is_promised();
         // A closed stream without a connection to lose is one whose client has said goodbye.
-        if ending || taken || resumption.id != request.id || self.core.is_closed() && !resumption.deaf {
+        if ending
+            || taken
+            || resumption.id != request.id
+            || self.core.is_closed() && !resumption.deaf
+        {
             return;
         }
         // A second one takes the place of the first, which hears that it does not get the session.
@@ -227,7 +269,7 @@ impl SessionActor {
     }
 
     /// XEP-0198 §5: the old stream, which the server still took for open, ends with `conflict`. Nothing waits for that.
-    fn tell_of_conflict(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn tell_of_conflict(&mut self, ctx: &mut Context<Self>) {
         let Some(mut writer) = self.writer.take() else {
             return;
         };
@@ -256,7 +298,7 @@ impl SessionActor {
         let (Some(handled), Some(resumption)) = (handled, &mut self.resumption) else {
             return;
         };
-        if !matches!(resumption.taking, Taking::Asked(_)) {
+        if !matches!(resumption.taking, Taking::Asked(_)) || resumption.departure.is_some() {
             return;
         }
         let until = Instant::now() + PROMISED_FOR;
@@ -282,6 +324,7 @@ impl SessionActor {
             return;
         }
         (resumption.taking, resumption.detached, resumption.deaf) = (Taking::Nobody, None, false);
+        resumption.leaves = None;
         let (reader, writer) = tokio::io::split(line.wire);
         (self.reader, self.writer) = (Some(reader), Some(writer));
         (self.core, self.connection) = (line.core, Some(line.connection));

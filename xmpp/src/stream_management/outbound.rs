@@ -421,8 +421,7 @@ mod tests {
         let acked = u64::from(u32::MAX) - 1;
         let unacked = vec![(1, 10), (2, 20), (3, 30), (4, 40)];
         let check = |h: u32, left: &[u64]| {
-            let mut moved =
-                Outbound::resumed(OutboundLimits::default(), acked, unacked.clone());
+            let mut moved = Outbound::resumed(OutboundLimits::default(), acked, unacked.clone());
             ack(&mut moved, h).unwrap();
             assert_eq!(moved.unacked().copied().collect::<Vec<_>>(), left, "{h}");
             let bytes = left.iter().map(|item| *item as usize * 10).sum();

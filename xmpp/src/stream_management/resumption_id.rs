@@ -176,6 +176,9 @@ mod tests {
     #[test]
     fn the_id_is_not_shown() {
         let id = ids().make(&jid(), [3; NONCE_BYTES]);
-        assert_eq!(format!("{id:?} {:?}", ids()), "ResumptionId(…) ResumptionIds(…)");
+        assert_eq!(
+            format!("{id:?} {:?}", ids()),
+            "ResumptionId(…) ResumptionIds(…)"
+        );
     }
 }

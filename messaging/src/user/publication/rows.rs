@@ -226,6 +226,7 @@ impl Publication {
     fn offer(&mut self, index: usize, seq: u64) {
         let session = &mut self.sessions[index];
         session.reader.sent.push_back(seq);
+        session.reader.offered = session.reader.offered.max(seq);
         self.unsettled.offer(seq, session.id);
     }
 
