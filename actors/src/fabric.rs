@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::owner::OwnerActor;
 use crate::relay;
 use crate::runtime::Settings;
+use crate::session::WaitingBytes;
 use crate::soft::RecentWords;
 
 /// One partition as a node sees it.
@@ -91,6 +92,8 @@ pub struct Fabric {
     pub resumption_ids: ResumptionIds,
     /// Sessions of other nodes that are on their way here.
     pub berths: Berths,
+    /// What waits for clients without a connection.
+    pub waiting_bytes: Arc<WaitingBytes>,
     owners: RwLock<Vec<Option<(NodeId, Epoch)>>>,
     /// Nodes that we don't meet, and through whom frames go to each.
     relays: RwLock<BTreeMap<NodeId, NodeId>>,
@@ -162,6 +165,7 @@ impl Fabric {
             ids,
             resumption_ids,
             berths: Berths::default(),
+            waiting_bytes: Arc::default(),
             owners,
             relays: RwLock::default(),
             recent,

@@ -127,7 +127,11 @@ impl Peer {
     }
 
     /// Reads until something fits.
-    async fn find(&mut self, what: &str, fits: impl Fn(&Peer, &Document) -> bool) -> Result<Document> {
+    async fn find(
+        &mut self,
+        what: &str,
+        fits: impl Fn(&Peer, &Document) -> bool,
+    ) -> Result<Document> {
         let deadline = Instant::now() + LIMIT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -373,7 +377,11 @@ async fn wander(pool: &Pool, at: usize, seed: u64, together: &Barrier) -> Result
     let mut resumptions = 0;
     for round in 0..ROUNDS {
         for number in 0..dice.roll(6) {
-            let to = if dice.roll(2) == 0 { (&neighbour, "chat") } else { (&room, "groupchat") };
+            let to = if dice.roll(2) == 0 {
+                (&neighbour, "chat")
+            } else {
+                (&room, "groupchat")
+            };
             let body = format!("{} {at} {round}-{number}", to.1);
             // What a dying connection makes of it shows later.
             if peer.send(message(to.0, to.1, &body)).await.is_err() {
@@ -404,8 +412,10 @@ async fn wanderers(seed: u64) -> Result<()> {
     pool.add_users(users.iter().map(String::as_str)).await?;
     let mut host = Client::connect(&pool.login(1, "peer0")).await?;
     let room = format!("den@{ROOMS}");
-    host.send(&format!("<presence to='{room}/host'><x xmlns='http://jabber.org/protocol/muc'/></presence>"))
-        .await?;
+    host.send(&format!(
+        "<presence to='{room}/host'><x xmlns='http://jabber.org/protocol/muc'/></presence>"
+    ))
+    .await?;
     host.iq_ok("set", Some(&room), "<query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'/></query>")
         .await?;
     let together = Arc::new(Barrier::new(PEERS));
@@ -432,8 +442,14 @@ async fn wanderers(seed: u64) -> Result<()> {
             .await?;
     }
     for peer in &mut peers {
-        let ends = |peer: &Peer| peer.bodies.iter().filter(|body| body.starts_with("end")).count();
-        peer.find("end of all", |peer, _| ends(peer) == PEERS).await?;
+        let ends = |peer: &Peer| {
+            peer.bodies
+                .iter()
+                .filter(|body| body.starts_with("end"))
+                .count()
+        };
+        peer.find("end of all", |peer, _| ends(peer) == PEERS)
+            .await?;
         let request = format!("<r xmlns='{}'/>", ns::STREAM_MANAGEMENT);
         peer.wire()?.send(request.as_bytes()).await?;
         peer.find("last acknowledgement", |peer, _| peer.acked == peer.sent)
@@ -448,7 +464,10 @@ async fn wanderers(seed: u64) -> Result<()> {
 /// Everybody in the room has seen the same, and neighbours what was written to them: once, and each writer's in order.
 fn judge(peers: &[Peer]) -> Result<()> {
     let room = |peer: &Peer| -> Vec<String> {
-        let said = peer.bodies.iter().filter(|body| body.starts_with("groupchat"));
+        let said = peer
+            .bodies
+            .iter()
+            .filter(|body| body.starts_with("groupchat"));
         said.cloned().collect()
     };
     let first = peers.first().map(room).unwrap_or_default();
@@ -456,7 +475,9 @@ fn judge(peers: &[Peer]) -> Result<()> {
     for peer in peers {
         ensure!(room(peer) == first, "{} has seen something else", peer.jid);
         let mut count: BTreeMap<&String, usize> = BTreeMap::new();
-        peer.bodies.iter().for_each(|body| *count.entry(body).or_default() += 1);
+        peer.bodies
+            .iter()
+            .for_each(|body| *count.entry(body).or_default() += 1);
         let doubled: Vec<_> = count.iter().filter(|(_, count)| **count > 1).collect();
         ensure!(doubled.is_empty(), "{} got twice {doubled:?}", peer.jid);
         for at in 0..PEERS {
@@ -468,7 +489,11 @@ fn judge(peers: &[Peer]) -> Result<()> {
                     .filter_map(|body| body.strip_prefix(&begin)?.split_once('-'))
                     .map(|(round, number)| Ok((round.parse()?, number.parse()?)))
                     .collect::<Result<_>>()?;
-                ensure!(from.is_sorted(), "{}: {kind} of {at} out of order", peer.jid);
+                ensure!(
+                    from.is_sorted(),
+                    "{}: {kind} of {at} out of order",
+                    peer.jid
+                );
             }
         }
     }

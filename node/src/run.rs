@@ -340,6 +340,7 @@ fn client_settings(clients: ClientsConfig) -> ClientSettings {
         sm_inbound: clients.inbound,
         sm_outbound: clients.outbound,
         resume_within: clients.resume_within,
+        detached_bytes_max: clients.detached_bytes_max,
         archive_page_max: section.archive_page_max,
         archive_queries_max: section.archive_queries_max,
     }

@@ -85,6 +85,8 @@ pub struct ClientSettings {
     pub sm_outbound: OutboundLimits,
     /// How long a session waits for its client without a connection; zero: resumption is not offered.
     pub resume_within: Duration,
+    /// Bytes that may wait on this node for all sessions without a connection.
+    pub detached_bytes_max: usize,
     /// Rows in a page of an archive.
     pub archive_page_max: u32,
     /// Archive queries of a session under way at once.

@@ -74,6 +74,7 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
         sm_inbound: Default::default(),
         sm_outbound: Default::default(),
         resume_within: WAIT,
+        detached_bytes_max: 1024 * 1024,
         archive_page_max: 50,
         archive_queries_max: 4,
     };

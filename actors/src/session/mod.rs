@@ -22,6 +22,7 @@ mod resumption;
 mod sanitise;
 mod shaping;
 mod turn;
+mod waiting;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -45,6 +46,7 @@ use xmpp::stream_management::{Inbound, Outbound};
 pub(crate) use io::LINGER_BYTES_MAX;
 pub use moving::Adopted;
 pub use resumption::{NewLine, ResumeRequest};
+pub use waiting::WaitingBytes;
 
 use crate::claim::Claim;
 use crate::connections::Connection;
@@ -336,7 +338,10 @@ impl SessionActor {
                 };
                 let sent = Sent { row, bytes };
                 match management.outbound.sent(sent, size, Instant::now()) {
-                    Ok(_) if detached => management.outbound.disconnected(),
+                    Ok(_) if detached => {
+                        management.outbound.disconnected();
+                        self.waits_more(size);
+                    }
                     Ok(true) => self
                         .out
                         .extend_from_slice(&xmpp::stream_management::request()),

@@ -120,6 +120,7 @@ impl SessionActor {
         session.resumption = Some(Box::new(Resumption::adopted(id, within, until)));
         session.flags = parked.flags;
         session.available = parked.available;
+        session.takes_share();
         place.run(session);
     }
 

@@ -27,6 +27,7 @@ use xmpp::stream_management::{Resumable, ResumptionId};
 
 use super::moving::Departure;
 use super::shaping::Shaping;
+use super::waiting::Share;
 use super::{Ending, FLUSH_MAX, SessionActor, Wake};
 use crate::connections::Connection;
 use crate::listener::Wire;
@@ -44,6 +45,8 @@ pub(super) struct Resumption {
     /// What its last connection brought and was not looked at is sent again by the client: it is not looked at any more.
     deaf: bool,
     taking: Taking,
+    /// What waits for it while it has no connection.
+    share: Option<Share>,
     /// On its way to another node.
     pub(super) departure: Option<Departure>,
     /// It is to go to any other node; one has to ask for it until then.
@@ -89,6 +92,7 @@ impl Resumption {
             detached: None,
             deaf: false,
             taking: Taking::Nobody,
+            share: None,
             departure: None,
             leaves: None,
         }
@@ -189,11 +193,38 @@ impl SessionActor {
             management.inbound.reconnected();
             management.outbound.disconnected();
         }
+        self.takes_share();
         self.fabric.metrics.sessions_detached.inc();
         tracing::debug!(session = self.key.number, "session detached");
         // What waited for an acknowledgement need not wait any more.
         ctx.notify(Wake);
         self.effects(ctx);
+    }
+
+    /// What is not acknowledged waits from now on.
+    pub(super) fn takes_share(&mut self) {
+        let (all, max) = (
+            &self.fabric.waiting_bytes,
+            self.fabric.settings.client.detached_bytes_max,
+        );
+        if let (Some(resumption), Some(management)) = (&mut self.resumption, &self.management) {
+            let bytes = management.outbound.unacked_bytes();
+            resumption.share = Some(Share::new(all, bytes, max));
+        }
+    }
+
+    /// More waits.
+    pub(super) fn waits_more(&mut self, bytes: usize) {
+        let resumption = self.resumption.as_mut();
+        if let Some(share) = resumption.and_then(|resumption| resumption.share.as_mut()) {
+            share.grow(bytes);
+        }
+    }
+
+    fn is_too_much(&self) -> bool {
+        let share = self.resumption.as_ref();
+        let share = share.and_then(|resumption| resumption.share.as_ref());
+        self.outbound_is_full() || share.is_some_and(Share::is_too_much)
     }
 
     /// Drops the connection and all that was on its way there: what of it counts is kept until it is acknowledged.
@@ -212,7 +243,7 @@ impl SessionActor {
 
     /// What came needs more room than a session without a connection has: it ends, its rows wait in the log.
     pub(super) fn overflows(&mut self, ctx: &mut Context<Self>) -> bool {
-        let overflows = self.is_detached() && self.outbound_is_full() && !self.is_released();
+        let overflows = self.is_detached() && self.is_too_much() && !self.is_released();
         if overflows {
             self.because("too much waited for a client without a connection");
             self.close(ctx);
@@ -324,7 +355,7 @@ impl SessionActor {
             return;
         }
         (resumption.taking, resumption.detached, resumption.deaf) = (Taking::Nobody, None, false);
-        resumption.leaves = None;
+        (resumption.leaves, resumption.share) = (None, None);
         let (reader, writer) = tokio::io::split(line.wire);
         (self.reader, self.writer) = (Some(reader), Some(writer));
         (self.core, self.connection) = (line.core, Some(line.connection));

@@ -216,6 +216,9 @@ section! {
         /// How long a session whose client has lost its connection waits to be resumed, on this node or another. Until then it
         /// shows its presence and stays in its rooms. Whole seconds, at most an hour; 0: sessions end with their connections.
         resume_within: Span = s(300),
+        /// What may wait on this node for all sessions without a connection. Beyond that those end for which more comes; their
+        /// messages wait in the archive.
+        detached_bytes_max: Size = mib(256),
     }
 }
 

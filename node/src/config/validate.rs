@@ -66,6 +66,7 @@ pub(crate) struct ClientsConfig {
     pub(crate) inbound: InboundLimits,
     pub(crate) outbound: OutboundLimits,
     pub(crate) resume_within: Duration,
+    pub(crate) detached_bytes_max: usize,
     pub(crate) outgoing_bytes_max: usize,
     pub(crate) retired_domains: Vec<BareJid>,
     pub(crate) stream_paces: StreamPaces,
@@ -270,6 +271,12 @@ fn clients(
         inbound: inbound(file)?,
         outbound: outbound(file)?,
         resume_within: resume_within(file)?,
+        detached_bytes_max: bytes(
+            file,
+            "stream_management",
+            "detached_bytes_max",
+            file.stream_management.detached_bytes_max,
+        )?,
         outgoing_bytes_max,
         section,
     })

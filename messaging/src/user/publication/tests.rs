@@ -203,7 +203,9 @@ fn show_moving(action: &PublicationAction) -> String {
             let carbons = if state.flags.carbons { " carbons" } else { "" };
             let (unacknowledged, newest) = (&state.unacknowledged, state.newest_row);
             let key = named(&state.key);
-            format!("moved {key}{presence}{carbons} unacknowledged {unacknowledged:?} newest {newest}")
+            format!(
+                "moved {key}{presence}{carbons} unacknowledged {unacknowledged:?} newest {newest}"
+            )
         }
         PublicationAction::MoveRefused { to, ask } => {
             assert_eq!(*ask, to.number);

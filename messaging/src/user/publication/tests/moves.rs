@@ -230,7 +230,9 @@ fn a_new_owner_asks_again_and_tells_an_old_node_that_it_has_moved() {
         untold: false,
     };
     check(
-        stage.user.attach(1, vec![state.clone()], 11, &stage.contacts),
+        stage
+            .user
+            .attach(1, vec![state.clone()], 11, &stage.contacts),
         expect![[r#"
             release phone#1 to 2#7
             position [1] 11..11
@@ -244,7 +246,10 @@ fn a_new_owner_asks_again_and_tells_an_old_node_that_it_has_moved() {
     check(stage.ask(2, 7), expect![[""]]);
     stage.contacts.head = 11;
     let attached = stage.user.attach(1, vec![state], 10, &stage.contacts);
-    assert!(show(&attached).contains("yield phone#1 to 2#7"), "{attached:?}");
+    assert!(
+        show(&attached).contains("yield phone#1 to 2#7"),
+        "{attached:?}"
+    );
     let mut stage = Stage::new();
     stage
         .user
