@@ -16,7 +16,7 @@ use std::time::Duration;
 use actix::{AsyncContext as _, Context};
 use cluster::link::parked::{Arrival, ParkedPart, ParkedSession};
 use cluster::link::protocol::{AskReply, Publish};
-use messaging::command::Command;
+use messaging::command::{Answer, Command};
 use messaging::room::command::{RoomAction, RoomCommand};
 use messaging::user::publication::{MoveRequest, ResumptionToken, SessionEvent, SessionKey};
 use tokio::sync::{mpsc, oneshot};
@@ -182,23 +182,31 @@ impl Berth {
     /// Leaves the rooms that it is in by now.
     fn leave_rooms(&self) {
         let key = &self.request.key;
-        let of = Some((key.node, self.request.incarnation, key.number));
+        let of = (key.node, self.request.incarnation, key.number);
         while let Some(piece) = self.mailbox.take() {
             let ToSession::Entered { room, .. } = piece else {
                 continue;
             };
-            let presence = unavailable(&key.jid);
-            let command = Command::Room(RoomCommand {
-                room: room.clone(),
-                by: key.jid.clone(),
-                account: 0,
-                action: RoomAction::Leave { presence, of },
-            });
-            let (caller, command) = (Caller::Nobody, Box::new(command));
-            if let Some(link) = self.fabric.link_of(&room) {
-                tell(link, ToLink::Propose { caller, command });
-            }
+            leave(&self.fabric, &room, &key.jid, of);
         }
+    }
+}
+
+/// Says goodbye to a room for a stay.
+fn leave(fabric: &Fabric, room: &BareJid, by: &FullJid, of: (u64, u64, u64)) {
+    let presence = unavailable(by);
+    let command = Command::Room(RoomCommand {
+        room: room.clone(),
+        by: by.clone(),
+        account: 0,
+        action: RoomAction::Leave {
+            presence,
+            of: Some(of),
+        },
+    });
+    let (caller, command) = (Caller::Nobody, Box::new(command));
+    if let Some(link) = fabric.link_of(room) {
+        tell(link, ToLink::Propose { caller, command });
     }
 }
 
@@ -249,16 +257,19 @@ pub async fn move_stays(
             let action = RoomAction::Move { from, to };
             let command = Command::Room(RoomCommand {
                 room: room.clone(),
-                by,
+                by: by.clone(),
                 account,
                 action,
             });
-            let outcome = crate::negotiation::propose(&fabric, &room, command).await;
-            let is_moved = matches!(
-                outcome,
-                Outcome::Answered(messaging::command::Answer::Done { seq: 1.. })
-            );
-            (!is_moved).then_some(room)
+            match crate::negotiation::propose(&fabric, &room, command).await {
+                Outcome::Answered(Answer::Done { seq: 1.. }) => None,
+                Outcome::Answered(_) => Some(room),
+                _ => {
+                    // Nobody is left here to stay there. If it moves after all, this ends nothing.
+                    leave(&fabric, &room, &by, from);
+                    Some(room)
+                }
+            }
         }
     });
     let moved = futures_util::stream::iter(moved).buffer_unordered(ROOMS_AT_ONCE);

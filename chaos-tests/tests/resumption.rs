@@ -16,6 +16,9 @@ use xmpp::scan::{Document, Frame};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// A resumption that took longer is told of.
+const SLOW: Duration = Duration::from_secs(2);
+
 /// A client that keeps what was not acknowledged and sends it again, and nothing else: no origin-ids, so that a stanza that
 /// is counted wrongly shows as lost or doubled.
 struct Peer {
@@ -162,7 +165,12 @@ impl Peer {
 
     /// Resumes the session and sends again what the server has not handled.
     async fn resume(&mut self, login: &Login) -> Result<()> {
+        let began = Instant::now();
         let answer = self.ask(login).await?;
+        let took = began.elapsed();
+        if took > SLOW {
+            println!("{}: resumed after {took:?}", self.jid);
+        }
         ensure!(
             answer.root().name() == "resumed",
             "{} was not resumed: {}",

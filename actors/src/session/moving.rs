@@ -9,7 +9,7 @@
 //! it is the other's, and nothing is said of it but what it has to hand over. That is handed over when nothing more can
 //! come: what its user's owner sent came before the release, what each room sent before its move.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,9 @@ enum Stage {
     Yielded(Instant),
     /// It is the other node's. These rooms have still to say that it is there now.
     Released {
-        awaiting: HashSet<BareJid>,
+        awaiting: HashMap<BareJid, String>,
+        /// These have; with its nickname there, as above.
+        moved: HashMap<BareJid, String>,
         until: Instant,
     },
     /// It is on its way.
@@ -120,6 +122,9 @@ impl SessionActor {
         session.resumption = Some(Box::new(Resumption::adopted(id, within, until)));
         session.flags = parked.flags;
         session.available = parked.available;
+        for (room, nick) in parked.rooms {
+            session.entered(room, nick);
+        }
         session.takes_share();
         place.run(session);
     }
@@ -205,8 +210,12 @@ impl SessionActor {
             return;
         }
         let rooms: Vec<BareJid> = self.rooms.keys().cloned().collect();
+        let stays = self.rooms.iter();
         departure.stage = Stage::Released {
-            awaiting: rooms.iter().cloned().collect(),
+            awaiting: stays
+                .map(|(room, stay)| (room.clone(), stay.nick.clone()))
+                .collect(),
+            moved: HashMap::new(),
             until: Instant::now() + ROOMS_WITHIN,
         };
         let home = (to.node, departure.to.incarnation, to.number);
@@ -217,6 +226,7 @@ impl SessionActor {
         self.in_task(moved, ctx, |actor, elsewhere, ctx| {
             for room in elsewhere {
                 actor.left_for_good(&room);
+                actor.is_not_in(&room);
             }
             actor.advance_departure(ctx);
         });
@@ -228,9 +238,22 @@ impl SessionActor {
         self.rooms.remove(room);
         if let Some(resumption) = &mut self.resumption
             && let Some(departure) = &mut resumption.departure
-            && let Stage::Released { awaiting, .. } = &mut departure.stage
+            && let Stage::Released {
+                awaiting, moved, ..
+            } = &mut departure.stage
+            && let Some((room, nick)) = awaiting.remove_entry(room)
         {
-            awaiting.remove(room);
+            moved.insert(room, nick);
+        }
+    }
+
+    /// It was not in a room that it was to be in at the other node.
+    fn is_not_in(&mut self, room: &BareJid) {
+        if let Some(resumption) = &mut self.resumption
+            && let Some(departure) = &mut resumption.departure
+            && let Stage::Released { moved, .. } = &mut departure.stage
+        {
+            moved.remove(room);
         }
     }
 
@@ -293,7 +316,14 @@ impl SessionActor {
         let Some(departure) = &mut resumption.departure else {
             return;
         };
-        departure.stage = Stage::Parking;
+        let stage = std::mem::replace(&mut departure.stage, Stage::Parking);
+        let rooms = match stage {
+            // Of one that has not said so in time nothing else is known.
+            Stage::Released {
+                awaiting, moved, ..
+            } => awaiting.into_iter().chain(moved).collect(),
+            _ => Vec::new(),
+        };
         let unacked = management.outbound.unacked().map(|sent| ParkedStanza {
             row: sent.row,
             bytes: sent.bytes.clone(),
@@ -304,6 +334,7 @@ impl SessionActor {
             account: self.account,
             flags: self.flags,
             available: self.available,
+            rooms,
             handled,
             acked: management.outbound.acked_count(),
             unacked: unacked.collect(),

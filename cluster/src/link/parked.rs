@@ -1,12 +1,13 @@
 //! A session between two nodes: what only the node that had it knows of it, cut into parts that fit frames.
 //!
-//! Flags, presence and what was sent of the user's log the owner knows ([`messaging::user::publication::SessionState`]), and
-//! the rooms know where it is. What is left is what the client may need once more.
+//! Presence and what was sent of the user's log the owner knows ([`messaging::user::publication::SessionState`]). What is left
+//! is above all what the client may need once more.
 
 use bytes::Bytes;
 use messaging::user::publication::{ResumptionToken, SessionFlags, SessionKey};
 use serde::{Deserialize, Serialize};
 use storage::codec::{self, CodecError, Record};
+use xmpp::jid::BareJid;
 
 /// The most bytes of a session on its way: twice what may wait for a client that acknowledges nothing, by default.
 pub const PARKED_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -27,6 +28,8 @@ pub struct ParkedSession {
     pub flags: SessionFlags,
     /// It has broadcast a presence and not taken it back.
     pub available: bool,
+    /// The rooms that it is in, and its nickname in each. The rooms say it as well, perhaps later.
+    pub rooms: Vec<(BareJid, String)>,
     /// How many of its client's stanzas are handled; all that came are.
     pub handled: u64,
     /// How many stanzas the client has acknowledged.
@@ -167,6 +170,10 @@ mod tests {
                 ..SessionFlags::default()
             },
             available: true,
+            rooms: vec![(
+                BareJid::parse("den@conference.localhost").unwrap(),
+                "jules".into(),
+            )],
             handled: u64::from(u32::MAX) + 3,
             acked: 7,
             unacked: (0..stanzas).map(stanza).collect(),
