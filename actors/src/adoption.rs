@@ -43,8 +43,17 @@ pub struct Berths {
 
 /// The session does not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the session was not handed over")]
-pub struct NotAdopted;
+pub enum NotAdopted {
+    /// The owner knows of none, or its node keeps it.
+    #[error("there is no such session")]
+    Refused,
+    /// Its address is taken on this node by now.
+    #[error("a session of that address is here")]
+    Taken,
+    /// Nobody could be asked, or nothing came.
+    #[error("the session was not handed over in time")]
+    Unknown,
+}
 
 impl Berths {
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionKey, mpsc::Sender<ParkedPart>>> {
@@ -83,17 +92,18 @@ struct Berth {
 /// Brings a session here. It waits without a connection then.
 ///
 /// # Errors
-/// [`NotAdopted`]: there is no such session, somebody else gets it, or its node did not hand it over.
+/// [`NotAdopted`].
 pub async fn adopt(fabric: &Arc<Fabric>, id: &ResumptionId) -> Result<(), NotAdopted> {
-    let mut berth = Berth::open(fabric, id).ok_or(NotAdopted)?;
+    let mut berth = Berth::open(fabric, id).ok_or(NotAdopted::Taken)?;
     match berth.ask().await {
         Outcome::Replied(AskReply::Moved(_)) => {}
-        _ => return Err(NotAdopted),
+        Outcome::Replied(_) => return Err(NotAdopted::Refused),
+        _ => return Err(NotAdopted::Unknown),
     }
     let arrived = tokio::time::timeout(HANDED_OVER_WITHIN, berth.arrival()).await;
-    let parked = arrived.ok().flatten().ok_or(NotAdopted)?;
+    let parked = arrived.ok().flatten().ok_or(NotAdopted::Unknown)?;
     if parked.token.0 != id.text() {
-        return Err(NotAdopted);
+        return Err(NotAdopted::Refused);
     }
     berth.begin(parked, id.clone());
     Ok(())

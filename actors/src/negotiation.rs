@@ -53,8 +53,8 @@ struct Negotiation {
     claim: Option<Claim>,
     /// The account that the client has proved to own.
     authenticated: Option<BareJid>,
-    /// The session that it goes on with instead of a new one.
-    resumed: Option<Resumed>,
+    /// The session that it goes on with instead of a new one, and how many of its stanzas the client has.
+    resumed: Option<(Resumed, u32)>,
     /// Sessions it asked for that it did not get.
     refused: u32,
     /// The generation of the account whose credentials were looked up last.
@@ -123,7 +123,7 @@ pub async fn serve(fabric: Arc<Fabric>, accepted: Accepted) {
     };
     match negotiation.run().await {
         Ok(Some(jid)) => match negotiation.resumed.take() {
-            Some(resumed) => negotiation.reconnect(resumed),
+            Some((resumed, h)) => negotiation.reconnect(resumed, h),
             None => negotiation.hand_over(jid),
         },
         // A resource that was bound meanwhile is given back with its claim.

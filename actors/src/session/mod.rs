@@ -45,7 +45,7 @@ use xmpp::stream_management::{Inbound, Outbound};
 
 pub(crate) use io::LINGER_BYTES_MAX;
 pub use moving::Adopted;
-pub use resumption::{NewLine, ResumeRequest};
+pub use resumption::{Granted, NewLine, ResumeRequest};
 pub use waiting::WaitingBytes;
 
 use crate::claim::Claim;

@@ -67,7 +67,7 @@ enum Stage {
 }
 
 impl Departure {
-    fn is_released(&self) -> bool {
+    pub(super) fn is_released(&self) -> bool {
         matches!(self.stage, Stage::Released { .. } | Stage::Parking)
     }
 
@@ -147,7 +147,7 @@ impl SessionActor {
             .resumption
             .as_mut()
             .filter(|resumption| wanted.as_ref() == Some(&resumption.id))
-            .filter(|resumption| !ending && !gone && !resumption.is_promised())
+            .filter(|_| !ending && !gone)
         else {
             let (key, to) = (self.key.clone(), to.key);
             return self.tell_own(SessionEvent::Stays { key, to });
@@ -165,7 +165,9 @@ impl SessionActor {
                 *departure = Some(Departure { to, stage });
             }
         }
-        resumption.let_go();
+        if !resumption.is_promised() {
+            resumption.let_go();
+        }
         if !self.is_detached() {
             self.tell_of_conflict(ctx);
             self.detach(ctx);
@@ -178,11 +180,12 @@ impl SessionActor {
         let settled = self.pending.is_empty() && self.lanes.is_idle() && self.open.is_idle();
         let handled = self.management.as_ref();
         let handled = handled.and_then(|management| management.inbound.handled());
-        let Some(departure) = self
-            .resumption
-            .as_mut()
-            .and_then(|resumption| resumption.departure.as_mut())
-        else {
+        let Some(resumption) = &mut self.resumption else {
+            return;
+        };
+        // A connection that it was promised to comes at once, or not at all.
+        let settled = settled && !resumption.is_promised();
+        let Some(departure) = &mut resumption.departure else {
             return;
         };
         match &departure.stage {
@@ -296,7 +299,7 @@ impl SessionActor {
                 );
                 self.park(ctx);
             }
-            _ => {}
+            _ => self.advance_departure(ctx),
         }
         false
     }

@@ -57,17 +57,34 @@ pub(super) struct Resumption {
 enum Taking {
     Nobody,
     /// Waits until all is settled, to be told the count.
-    Asked(oneshot::Sender<u32>),
-    /// Was told the count; its connection comes until then.
-    Promised(Instant),
+    Asked(oneshot::Sender<Granted>),
+    /// Was told the count; the connection of this ticket comes until then.
+    Promised {
+        until: Instant,
+        ticket: u64,
+    },
+}
+
+/// Whether a client gets the session; nothing is said where it is not the one that was meant, or ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Granted {
+    /// It does.
+    Session {
+        /// The count of its stanzas that are handled (`h`).
+        handled: u32,
+        /// What its connection has to show.
+        ticket: u64,
+    },
+    /// The session is about to be on another node, and no longer here.
+    Elsewhere,
 }
 
 /// A client that has proved to be the session's user wants it.
 pub struct ResumeRequest {
     /// What it was told when it enabled stream management.
     pub id: ResumptionId,
-    /// Told the count of its stanzas that are handled (`h`); dropped: it does not get the session.
-    pub granted: oneshot::Sender<u32>,
+    /// Told whether it gets the session; dropped: it does not.
+    pub granted: oneshot::Sender<Granted>,
 }
 
 /// The connection of a client to which the session was promised.
@@ -82,6 +99,8 @@ pub struct NewLine {
     pub address: IpAddr,
     /// How many of the session's stanzas the client has (XEP-0198 §5).
     pub h: u32,
+    /// See [`Granted`].
+    pub ticket: u64,
 }
 
 impl Resumption {
@@ -109,12 +128,16 @@ impl Resumption {
 
     /// Whether it was promised to a connection that has yet to come.
     pub(super) fn is_promised(&self) -> bool {
-        matches!(self.taking, Taking::Promised(until) if until > Instant::now())
+        matches!(self.taking, Taking::Promised { until, .. } if until > Instant::now())
     }
 
     /// Whoever waits for it here does not get it; what its connection still brings is not looked at.
     pub(super) fn let_go(&mut self) {
-        self.taking = Taking::Nobody;
+        let taking = std::mem::replace(&mut self.taking, Taking::Nobody);
+        if let Taking::Asked(granted) = taking {
+            // Whoever is gone need not be told.
+            let _ = granted.send(Granted::Elsewhere);
+        }
         self.deaf = true;
     }
 
@@ -122,8 +145,8 @@ impl Resumption {
     pub(super) fn due(&self) -> Option<Instant> {
         let departure = self.departure.as_ref();
         let waits = match self.taking {
+            Taking::Promised { until, .. } => Some(until),
             _ if departure.is_some() => None,
-            Taking::Promised(until) => Some(until),
             // As long as outcomes may take.
             Taking::Asked(_) => None,
             Taking::Nobody => self.detached,
@@ -253,17 +276,20 @@ impl SessionActor {
 
     /// The time without a connection, or that of a promise, may be over; `true`: the session ends with it.
     pub(super) fn resumption_timeout(&mut self, now: Instant, ctx: &mut Context<Self>) -> bool {
+        let Some(resumption) = &mut self.resumption else {
+            return false;
+        };
+        if matches!(resumption.taking, Taking::Promised { until, .. } if until <= now) {
+            resumption.taking = Taking::Nobody;
+        }
         if self.departure_timeout(now, ctx) {
             return true;
         }
-        let Some(resumption) = &mut self.resumption else {
+        let Some(resumption) = &self.resumption else {
             return false;
         };
         if resumption.departure.is_some() {
             return false;
-        }
-        if matches!(resumption.taking, Taking::Promised(until) if until <= now) {
-            resumption.taking = Taking::Nobody;
         }
         let over = resumption.detached.is_some_and(|until| until <= now);
         let ends = over && matches!(resumption.taking, Taking::Nobody);
@@ -280,16 +306,18 @@ impl SessionActor {
         let Some(resumption) = &mut self.resumption else {
             return;
         };
-        let taken = resumption.is_promised();
+        let released = resumption.departure.as_ref();
+        let released = released.is_some_and(Departure::is_released);
         // A closed stream without a connection to lose is one whose client has said goodbye.
-        if ending
-            || taken
-            || resumption.id != request.id
-            || self.core.is_closed() && !resumption.deaf
-        {
+        if ending || resumption.id != request.id || self.core.is_closed() && !resumption.deaf {
             return;
         }
-        // A second one takes the place of the first, which hears that it does not get the session.
+        if released {
+            let _ = request.granted.send(Granted::Elsewhere);
+            return;
+        }
+        // A later one takes the place of an earlier one, which hears that it does not get the session, or whose connection is
+        // not taken any more.
         resumption.taking = Taking::Asked(request.granted);
         resumption.deaf = true;
         if !self.is_detached() {
@@ -333,9 +361,13 @@ impl SessionActor {
             return;
         }
         let until = Instant::now() + PROMISED_FOR;
-        let taking = std::mem::replace(&mut resumption.taking, Taking::Promised(until));
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let promised = Taking::Promised { until, ticket };
+        let taking = std::mem::replace(&mut resumption.taking, promised);
+        let handled = handled as u32;
         if let Taking::Asked(granted) = taking
-            && granted.send(handled as u32).is_err()
+            && granted.send(Granted::Session { handled, ticket }).is_err()
         {
             // It has gone meanwhile.
             resumption.taking = Taking::Nobody;
@@ -350,9 +382,16 @@ impl SessionActor {
         else {
             return;
         };
-        if !matches!(resumption.taking, Taking::Promised(_)) || self.ending != Ending::No {
+        let is_promised =
+            matches!(resumption.taking, Taking::Promised { ticket, .. } if ticket == line.ticket);
+        if !is_promised || self.ending != Ending::No {
             // Too late: the connection ends unfinished, and the client tries again.
             return;
+        }
+        if resumption.departure.is_some() {
+            // Its client has turned to another node since.
+            resumption.taking = Taking::Nobody;
+            return self.advance_departure(ctx);
         }
         (resumption.taking, resumption.detached, resumption.deaf) = (Taking::Nobody, None, false);
         (resumption.leaves, resumption.share) = (None, None);
