@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use xmpp::jid::{BareJid, FullJid};
 use xmpp::stream_management::ResumptionId;
 
+use crate::connections::Connection;
 use crate::directory::Entry;
 use crate::fabric::Fabric;
 use crate::link::{Caller, Outcome, ToLink, tell};
@@ -85,6 +86,8 @@ struct Berth {
     request: MoveRequest,
     mailbox: Arc<SessionMailbox>,
     parts: mpsc::Receiver<ParkedPart>,
+    /// A stop of the node waits for it.
+    at_stop: Option<Connection>,
     /// Taken by the session.
     place: Option<Context<SessionActor>>,
 }
@@ -138,6 +141,7 @@ impl Berth {
                 token: ResumptionToken(id.text().to_owned()),
             },
             mailbox,
+            at_stop: Some(fabric.connections.open()),
             place: Some(place),
         })
     }
@@ -174,7 +178,7 @@ impl Berth {
     }
 
     fn begin(mut self, parked: ParkedSession, id: ResumptionId) {
-        let Some(place) = self.place.take() else {
+        let (Some(place), Some(place_at_stop)) = (self.place.take(), self.at_stop.take()) else {
             return;
         };
         self.fabric.berths.close(&self.request.key);
@@ -185,6 +189,7 @@ impl Berth {
             mailbox: Arc::clone(&self.mailbox),
             parked,
             id,
+            place_at_stop,
         };
         SessionActor::adopt(adopted, place);
     }

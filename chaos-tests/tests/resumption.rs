@@ -649,11 +649,9 @@ async fn wanderers(trouble: Trouble) -> Result<()> {
     }
     land.together.wait().await;
     make_trouble(&mut pool, &land).await?;
-    let mut all = running
-        .join_all()
-        .await
-        .into_iter()
-        .collect::<Result<Vec<_>>>()?;
+    let all = running.join_all().await.into_iter();
+    let all = all.collect::<Result<Vec<_>>>();
+    let mut all = all.inspect_err(|error| say_what_nodes_logged(&pool, &format!("{error:#}")))?;
     all.sort_by_key(|wanderer| wanderer.at);
     say_the_last(&mut all, &land).await?;
     let mut reader = Client::connect(&pool.login(2, "peer1")).await?;
@@ -664,6 +662,16 @@ async fn wanderers(trouble: Trouble) -> Result<()> {
     println!("{resumptions} resumptions, {lost} sessions lost, seed {seed}, {trouble:?}");
     ensure!(resumptions >= 50, "only {resumptions} resumptions");
     Ok(())
+}
+
+/// What the nodes' logs have of the one whose complaint this is.
+fn say_what_nodes_logged(pool: &Pool, complaint: &str) {
+    let user = complaint.split(':').next().unwrap_or_default();
+    for node in pool.ids() {
+        let log = pool.node(node).log().unwrap_or_default();
+        let lines = log.lines().filter(|line| line.contains(user));
+        lines.for_each(|line| println!("node {node}: {line}"));
+    }
 }
 
 /// Everybody says a last word; when all have heard all of them, and all that was sent is acknowledged, it is over.

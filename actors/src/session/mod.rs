@@ -678,8 +678,11 @@ impl Actor for SessionActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         if self.fabric.connections.is_stopping() {
-            // Too late in the directory to be told with the others.
-            return self.end(StreamError::new(StreamErrorCondition::SystemShutdown), ctx);
+            // Too late to be told with the others.
+            return self.depart(ctx);
+        }
+        if self.is_detached() {
+            self.connection = None;
         }
         self.effects(ctx);
     }

@@ -25,6 +25,7 @@ use xmpp::stream_management::{Inbound, Outbound, ResumptionId};
 use super::resumption::{Resumption, Sent};
 use super::{Ending, FLUSH_MAX, Management, SessionActor, Stay};
 use crate::adoption::move_stays;
+use crate::connections::Connection;
 use crate::fabric::Fabric;
 use crate::link::{Caller, Outcome, ToLink};
 use crate::mailbox::SessionMailbox;
@@ -35,8 +36,9 @@ const RELEASED_WITHIN: Duration = Duration::from_secs(12);
 /// How long its rooms may take.
 const ROOMS_WITHIN: Duration = Duration::from_secs(8);
 
-/// How long another node may take to ask for a session that is to leave.
-const ASKED_FOR_WITHIN: Duration = Duration::from_secs(5);
+/// How long another node may take to ask for a session that is to leave, and how many nodes are told to.
+const ASKED_FOR_WITHIN: Duration = Duration::from_secs(2);
+const NODES_TOLD: u8 = 3;
 
 /// How long a session waits for its client at a node that took it in, at most: two minutes, as for a node that was emptied.
 const TAKEN_IN_FOR: Duration = Duration::from_secs(120);
@@ -91,6 +93,8 @@ pub struct Adopted {
     pub parked: ParkedSession,
     /// By what it is resumed.
     pub id: ResumptionId,
+    /// A stop of the node waits until it has begun, and can go on elsewhere.
+    pub place_at_stop: Connection,
 }
 
 impl SessionActor {
@@ -102,6 +106,7 @@ impl SessionActor {
             mailbox,
             parked,
             id,
+            place_at_stop,
         } = adopted;
         let client = &fabric.settings.client;
         let sent = |stanza: ParkedStanza| {
@@ -120,6 +125,7 @@ impl SessionActor {
         let mut session = SessionActor::unconnected(fabric, key, mailbox, parked.account);
         session.management = Some(Box::new(management));
         session.resumption = Some(Box::new(Resumption::adopted(id, within, until)));
+        session.connection = Some(place_at_stop);
         session.flags = parked.flags;
         session.available = parked.available;
         for (room, nick) in parked.rooms {
@@ -280,8 +286,13 @@ impl SessionActor {
     pub(super) fn departure_timeout(&mut self, now: Instant, ctx: &mut Context<Self>) -> bool {
         let leaves = self.resumption.as_ref();
         let leaves = leaves.and_then(|resumption| resumption.leaves);
-        if leaves.is_some_and(|until| until <= now) && self.departure().is_none() {
-            self.not_asked_for(ctx);
+        if let Some((until, told)) = leaves.filter(|_| self.departure().is_none())
+            && until <= now
+        {
+            match told < NODES_TOLD {
+                true => self.tell_that_it_leaves(told + 1),
+                false => self.not_asked_for(ctx),
+            }
             return self.ending != Ending::No;
         }
         let Some(departure) = self.departure() else {
@@ -369,8 +380,6 @@ impl SessionActor {
         if resumption.leaves.is_some() {
             return;
         }
-        resumption.leaves = Some(Instant::now() + ASKED_FOR_WITHIN);
-        let token = ResumptionToken(resumption.id.text().to_owned());
         resumption.let_go();
         let connection = self.connection.take();
         self.waits_to_leave = connection.or_else(|| Some(self.fabric.connections.open()));
@@ -378,9 +387,19 @@ impl SessionActor {
             self.close_unfinished(ctx);
             self.detach(ctx);
         }
+        self.tell_that_it_leaves(1);
+        self.set_timer(ctx);
+    }
+
+    /// The owner tells another node to ask for it, the next one each time.
+    fn tell_that_it_leaves(&mut self, told: u8) {
+        let Some(resumption) = &mut self.resumption else {
+            return;
+        };
+        resumption.leaves = Some((Instant::now() + ASKED_FOR_WITHIN, told));
+        let token = ResumptionToken(resumption.id.text().to_owned());
         let key = self.key.clone();
         self.tell_own(SessionEvent::Leaves { key, token });
-        self.set_timer(ctx);
     }
 
     /// A last `<a/>`, and the end of the connection but not of the stream, on which clients would drop what they have not

@@ -49,8 +49,8 @@ pub(super) struct Resumption {
     share: Option<Share>,
     /// On its way to another node.
     pub(super) departure: Option<Departure>,
-    /// It is to go to any other node; one has to ask for it until then.
-    pub(super) leaves: Option<Instant>,
+    /// It is to go to any other node; one has to ask for it until then, and so many were told to.
+    pub(super) leaves: Option<(Instant, u8)>,
 }
 
 /// Whether somebody is about to take the session over.
@@ -153,6 +153,7 @@ impl Resumption {
         };
         let departs = departure.and_then(Departure::due);
         let leaves = self.leaves.filter(|_| departure.is_none());
+        let leaves = leaves.map(|(until, _)| until);
         [waits, departs, leaves].into_iter().flatten().min()
     }
 }

@@ -133,7 +133,6 @@ impl Publication {
                 let before = &self.sessions[index].reader;
                 // Of this owner's own rows everything is known.
                 reader.newest_row = before.newest_row;
-                reader.offered = before.offered.max(newest_row);
                 reader.bound_at = before.bound_at;
                 let again_from = self.compare_rows(index, &unacknowledged, newest_row);
                 reader.next = again_from.map_or(seen, |from| from.min(seen));

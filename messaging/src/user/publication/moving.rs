@@ -130,6 +130,8 @@ impl Publication {
         let mover = session.movers.remove(0);
         session.key = mover.request.key;
         session.moved_from = Some(key.clone());
+        // A read under way is the old key's: it is asked for anew.
+        session.reader.give_up_reading();
         out.push(release(key, to));
         self.tell_moved(index, mover.ask, out);
         if self.sessions[index].noted {

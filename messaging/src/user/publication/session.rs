@@ -241,6 +241,15 @@ impl Reader {
         self.pause.is_some_and(|row| self.sent.contains(&row))
     }
 
+    /// A read under way brings nothing: what it was to bring is still to be read.
+    pub(super) fn give_up_reading(&mut self) {
+        if let Some(reading) = self.reading.take() {
+            self.held.clear();
+            let from = reading.again_from.unwrap_or(reading.after);
+            self.next = from.min(reading.after);
+        }
+    }
+
     /// Looks again at the rows after this one.
     pub(super) fn rewind(&mut self, after: u64) {
         match &mut self.reading {
