@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use chaos_tests::client::{Client, Login, authenticated};
 use chaos_tests::load::read_archive;
 use chaos_tests::pool::{Pool, PoolSettings, ROOMS};
+use chaos_tests::wait::until;
 use chaos_tests::wire::Wire;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
@@ -491,28 +492,27 @@ impl Wanderer {
 
     /// Goes on with the session on any node; begins a new one where it was lost and may be.
     async fn come_back(&mut self, land: &Land) -> Result<()> {
-        let deadline = Instant::now() + LIMIT;
-        loop {
+        let resumed = until("the session", LIMIT, async || {
             let node = land.some_node(&mut self.dice);
             let login = self.login(node).clone();
-            let came = self.peer.resume(&login).await;
-            match came {
-                Ok(()) => {
-                    self.resumptions += 1;
-                    return match self.backlog.is_empty() {
-                        true => Ok(()),
-                        false => self.catch_up().await,
-                    };
-                }
-                Err(error) if land.trouble == Trouble::None => return Err(error),
+            match self.peer.resume(&login).await {
+                Ok(()) => Some(Ok(true)),
+                Err(error) if land.trouble == Trouble::None => Some(Err(error)),
                 // Nothing but the death of its node costs a session.
                 Err(error) if format!("{error:#}").contains("<failed") => match land.trouble {
-                    Trouble::Kills => return self.begin_anew().await,
-                    _ => return Err(error),
+                    Trouble::Kills => Some(Ok(false)),
+                    _ => Some(Err(error)),
                 },
-                Err(error) if Instant::now() > deadline => return Err(error),
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(_) => None,
             }
+        });
+        if !resumed.await?? {
+            return self.begin_anew().await;
+        }
+        self.resumptions += 1;
+        match self.backlog.is_empty() {
+            true => Ok(()),
+            false => self.catch_up().await,
         }
     }
 
@@ -584,8 +584,6 @@ async fn make_trouble(pool: &mut Pool, land: &Land) -> Result<()> {
         pool.spawn(node)?;
         pool.ready(node).await?;
         set(pool.ids());
-        // Sessions come to it before the next one goes.
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     land.calm.store(true, Ordering::Relaxed);
     Ok(())

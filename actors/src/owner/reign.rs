@@ -56,8 +56,6 @@ pub(super) struct Reign {
     pub(super) began: Instant,
     pub(super) held_back: HeldBack,
     pub(super) followers: Followers,
-    /// Sessions that other nodes were told to take in.
-    pub(super) sent_away: usize,
 }
 
 impl OwnerActor {
@@ -162,7 +160,6 @@ impl OwnerActor {
             began: now,
             held_back: HeldBack::default(),
             followers: Followers::default(),
-            sent_away: usize::from(self.partition.0),
         });
         tracing::info!(partition = %self.partition, %epoch, "owning");
         self.fabric.metrics.reigns.inc();

@@ -143,15 +143,15 @@ impl OwnerActor {
 
     /// A node is to be emptied: another one is told to ask for its session.
     fn send_away(&mut self, from: NodeId, key: SessionKey, token: ResumptionToken) {
-        let Some(reign) = &mut self.reign else { return };
+        let Some(reign) = &self.reign else { return };
         let others: Vec<NodeId> = reign
             .target
             .attached_nodes()
             .filter(|node| *node != from)
             .collect();
         // In turn: one that could not take it is not asked twice at once.
-        reign.sent_away = reign.sent_away.wrapping_add(1);
-        let chosen = reign.sent_away.checked_rem(others.len());
+        self.sent_away = self.sent_away.wrapping_add(1);
+        let chosen = self.sent_away.checked_rem(others.len());
         let chosen = chosen.and_then(|at| others.get(at));
         match chosen {
             Some(node) => {
