@@ -96,7 +96,12 @@ fn words_that_are_lost_are_said_again() {
     let mut stage = Stage::with_phone();
     stage.ask(2, 7);
     // The new node attached anew, and asks again.
-    check(stage.ask(2, 7), expect![[""]]);
+    check(
+        stage.ask(2, 7),
+        expect![[r#"
+            yield phone#1 to 2#7
+        "#]],
+    );
     stage.yields((1, 1), (2, 7));
     check(
         stage.ask(2, 7),
