@@ -253,10 +253,9 @@ impl SessionActor {
 
     /// Drops the connection and all that was on its way there: what of it counts is kept until it is acknowledged.
     fn cut_line(&mut self, ctx: &mut Context<Self>) {
-        for task in [self.reading.take(), self.write_task.take()] {
-            if let Some(task) = task {
-                ctx.cancel_future(task);
-            }
+        let tasks = [self.reading.take(), self.write_task.take()];
+        for task in tasks.into_iter().flatten() {
+            ctx.cancel_future(task);
         }
         (self.reader, self.writer, self.connection) = (None, None, None);
         self.out.clear();

@@ -158,7 +158,7 @@ mod tests {
 
     fn session(stanzas: usize, bytes: usize) -> ParkedSession {
         let stanza = |n: usize| ParkedStanza {
-            row: (n % 2 == 0).then_some(n as u64),
+            row: n.is_multiple_of(2).then_some(n as u64),
             bytes: Bytes::from(vec![b'x'; bytes]),
         };
         ParkedSession {
