@@ -9,15 +9,17 @@ use anyhow::{Context, Result, bail, ensure};
 use chaos_tests::client::{Client, Login, authenticated};
 use chaos_tests::load::read_archive;
 use chaos_tests::pool::{Pool, PoolSettings, ROOMS};
-use chaos_tests::wait::until;
 use chaos_tests::wire::Wire;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, interval, timeout};
 use xmpp::ns;
 use xmpp::scan::{Document, Frame};
 
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// How often a client tries to come back.
+const TRY_EVERY: Duration = Duration::from_millis(20);
 
 /// A resumption that took longer is told of.
 const SLOW: Duration = Duration::from_secs(2);
@@ -492,22 +494,23 @@ impl Wanderer {
 
     /// Goes on with the session on any node; begins a new one where it was lost and may be.
     async fn come_back(&mut self, land: &Land) -> Result<()> {
-        let resumed = until("the session", LIMIT, async || {
+        let deadline = Instant::now() + LIMIT;
+        let mut tries = interval(TRY_EVERY);
+        loop {
+            tries.tick().await;
             let node = land.some_node(&mut self.dice);
             let login = self.login(node).clone();
             match self.peer.resume(&login).await {
-                Ok(()) => Some(Ok(true)),
-                Err(error) if land.trouble == Trouble::None => Some(Err(error)),
+                Ok(()) => break,
                 // Nothing but the death of its node costs a session.
                 Err(error) if format!("{error:#}").contains("<failed") => match land.trouble {
-                    Trouble::Kills => Some(Ok(false)),
-                    _ => Some(Err(error)),
+                    Trouble::Kills => return self.begin_anew().await,
+                    _ => return Err(error),
                 },
-                Err(_) => None,
+                Err(error) if land.trouble == Trouble::None => return Err(error),
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => {}
             }
-        });
-        if !resumed.await?? {
-            return self.begin_anew().await;
         }
         self.resumptions += 1;
         match self.backlog.is_empty() {
