@@ -228,7 +228,7 @@ impl Publication {
                 self.remove(index, unavailable(&key.jid), contacts, &mut out);
             }
         }
-        self.mover_gone(node);
+        self.mover_gone(node, &mut out);
         self.expected_is_over(|expected| expected.node == node, contacts, &mut out);
         self.settle_early_movers(&mut out);
         self.finish(&mut out);

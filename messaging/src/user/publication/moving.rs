@@ -175,13 +175,17 @@ impl Publication {
     }
 
     /// A node is gone: what it wanted is not wanted any more.
-    pub(super) fn mover_gone(&mut self, node: u64) {
-        self.early_movers
-            .retain(|mover| mover.request.key.node != node);
-        for session in &mut self.sessions {
-            session
-                .movers
-                .retain(|mover| mover.request.key.node != node);
+    pub(super) fn mover_gone(&mut self, node: u64, out: &mut Actions) {
+        let gone = |mover: &Mover| mover.request.key.node == node;
+        self.early_movers.retain(|mover| !gone(mover));
+        for index in 0..self.sessions.len() {
+            let movers = &mut self.sessions[index].movers;
+            let first_goes = movers.first().is_some_and(gone);
+            movers.retain(|mover| !gone(mover));
+            if first_goes {
+                // Whoever comes after it has not been named to the session's node yet.
+                self.ask_to_yield(index, out);
+            }
         }
     }
 

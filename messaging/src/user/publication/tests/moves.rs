@@ -211,7 +211,14 @@ fn who_gives_up_is_not_given_it() {
             yield phone#1 to 3#8
         "#]],
     );
-    stage.user.node_gone(3, &stage.contacts);
+    stage.ask(2, 9);
+    check(
+        stage.user.node_gone(3, &stage.contacts),
+        expect![[r#"
+            yield phone#1 to 2#9
+        "#]],
+    );
+    stage.user.node_gone(2, &stage.contacts);
     check(
         stage.yields((1, 1), (3, 8)),
         expect![[r#"
