@@ -586,8 +586,6 @@ async fn make_trouble(pool: &mut Pool, land: &Land) -> Result<()> {
         }
         pool.spawn(node)?;
         pool.ready(node).await?;
-        // One at a time: the next one goes when all that this one had is in place again.
-        pool.owners_settled().await?;
         set(pool.ids());
     }
     land.calm.store(true, Ordering::Relaxed);
