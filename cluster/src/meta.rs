@@ -7,7 +7,7 @@
 //! its digest, so that a node with another description can't take part.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -17,7 +17,8 @@ use storage::snapshot::{SnapshotHead, SnapshotWriter};
 use storage::state_store::{AppliedMark, StateBatch, StateStore, Table};
 
 use crate::node_id::{Group, Incarnation, NodeId};
-use crate::raft::{CommittedEntry, Machine, MachineError, SnapshotFile, mark_place};
+use crate::raft::{CommittedEntry, Machine, MachineError, SnapshotFile, SnapshotHome, mark_place};
+use crate::rebuild;
 
 /// One entry of the meta log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,20 +94,7 @@ impl MetaMachine {
         snapshots: PathBuf,
         state: Arc<Mutex<MetaState>>,
     ) -> Result<MetaMachine, MachineError> {
-        let mut loaded = MetaState::default();
-        let mut failed = None;
-        let load = store.load(&mut |table, key, value| {
-            if let Err(error) = loaded.load_row(table, key, value) {
-                failed = Some(error);
-            }
-        });
-        load.map_err(|error| MachineError::caused("the meta store does not load", error))?;
-        if let Some(error) = failed {
-            return Err(MachineError::caused(
-                "a row of the meta store does not read",
-                error,
-            ));
-        }
+        let loaded = load_state(&mut *store)?;
         *state.lock().unwrap_or_else(PoisonError::into_inner) = loaded;
         let mark = store.applied();
         Ok(MetaMachine {
@@ -115,6 +103,25 @@ impl MetaMachine {
             mark,
             snapshots,
         })
+    }
+}
+
+/// The state whose rows a store holds.
+fn load_state(store: &mut dyn StateStore) -> Result<MetaState, MachineError> {
+    let mut loaded = MetaState::default();
+    let mut failed = None;
+    let load = store.load(&mut |table, key, value| {
+        if let Err(error) = loaded.load_row(table, key, value) {
+            failed = Some(error);
+        }
+    });
+    load.map_err(|error| MachineError::caused("the meta store does not load", error))?;
+    match failed {
+        None => Ok(loaded),
+        Some(error) => Err(MachineError::caused(
+            "a row of the meta store does not read",
+            error,
+        )),
     }
 }
 
@@ -237,6 +244,26 @@ impl Machine for MetaMachine {
             .inspect_err(|error| tracing::warn!(%error, "snapshots can't be listed"))
             .ok()??;
         Some((snapshot.manifest.head.applied.0, snapshot.path))
+    }
+
+    fn snapshot_home(&self) -> Option<SnapshotHome> {
+        Some(SnapshotHome {
+            folder: self.snapshots.clone(),
+            archive: None,
+        })
+    }
+
+    fn install(&mut self, received: &Path) -> Result<(), MachineError> {
+        let failed = |error| MachineError::caused("a received snapshot can't be used", error);
+        let snapshot = storage::snapshot::adopt(received, Group::META.0).map_err(failed)?;
+        let Some(store) = &mut self.store else {
+            return Err(MachineError::new("the meta store is closed"));
+        };
+        rebuild::fill(&mut **store, &snapshot)?;
+        let loaded = load_state(&mut **store)?;
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = loaded;
+        self.mark = Some(snapshot.manifest.head.applied.0);
+        Ok(())
     }
 }
 

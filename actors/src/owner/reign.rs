@@ -224,7 +224,7 @@ impl OwnerActor {
         }
         let Some(reign) = &mut self.reign else { return };
         match effect {
-            Effect::Archive(_) | Effect::DropArchive(_) | Effect::TrimEvents { .. } => {}
+            Effect::Archive(_) | Effect::DropArchive { .. } | Effect::TrimEvents { .. } => {}
             Effect::Answer {
                 origin: LinkOrigin::Owner,
                 ..

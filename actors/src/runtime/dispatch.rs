@@ -262,7 +262,11 @@ impl FrameHandler for Dispatcher {
             }
             Lane::Route => self.route(from, frame, reply),
             Lane::Gossip => self.gossip.on_frame(from, &frame),
-            Lane::Bulk => tracing::debug!(%from, "nothing is sent on the bulk lane yet"),
+            Lane::Bulk => {
+                if let (Some(groups), Some(reply)) = (self.groups.get(), reply) {
+                    groups.on_bulk_frame(from, frame, reply);
+                }
+            }
         }
     }
 

@@ -203,6 +203,7 @@ pub(super) fn readings(
         |member: &&Member| member.id != fabric.node && transport.connected(member.id, Lane::Route);
     Readings {
         log: groups.log_metrics(),
+        transfers: groups.transfer_metrics(),
         partitions_owned: fabric.partitions.iter().filter(is_ours).count(),
         members_connected: fabric.settings.members.iter().filter(is_connected).count(),
         quorum: is_in_touch(fabric.standing.get()),

@@ -25,6 +25,7 @@ use super::record::{
     VoteRecord, VoteReply,
 };
 use super::shared::GroupShared;
+use super::transfer;
 use super::type_config::{Entry, LogId, TypeConfig, Vote};
 use crate::node_id::{NodeId, PartitionId};
 use crate::transport::{CallError, Frame, Lane, SendError, Transport};
@@ -175,7 +176,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             vote: VoteRecord::from(&rpc.vote),
             prev: rpc.prev_log_id.as_ref().map(LogIdRecord::from),
             committed: rpc.leader_commit.as_ref().map(LogIdRecord::from),
-            matched_by_all: self.group.matched_by_all(),
+            purge_floor: self.group.purge_floor(),
             entries: rpc.entries.iter().map(sent).collect(),
         };
         // openraft gives one heartbeat's time. That is right for heartbeats, but entries wait for the follower's disk.
@@ -224,19 +225,24 @@ impl RaftNetworkV2<TypeConfig> for Client {
 
     async fn full_snapshot(
         &mut self,
-        _vote: VoteOf<TypeConfig>,
-        _snapshot: SnapshotOf<TypeConfig, PathBuf>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, PathBuf>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let missing = format!(
-            "{} needs a snapshot, and those are not sent between nodes yet",
-            self.target
-        );
-        tracing::warn!(group = %self.group.group, "{missing}");
-        Err(StreamingError::Unreachable(Unreachable::from_string(
-            missing,
-        )))
+        let client = transfer::Client {
+            group: &self.group,
+            transport: &self.transport,
+            target: self.target,
+        };
+        // It takes as long as it takes: both sides give up when the other is silent.
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = client.send(VoteRecord::from(&vote), &snapshot.snapshot) => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote.into())),
+                Err(failure) => Err(StreamingError::Unreachable(Unreachable::new(&failure))),
+            },
+        }
     }
 
     async fn transfer_leader(

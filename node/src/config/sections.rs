@@ -277,8 +277,6 @@ section! {
         append_timeout: Span = s(5),
         /// How long the answer to a vote or a handover may take.
         vote_timeout: Span = s(1),
-        /// How long a snapshot may take to install.
-        install_snapshot_timeout: Span = s(20),
         /// Longest entry; at least 2112 KiB, for a full batch.
         payload_bytes_max: Size = kib(2112),
         /// What may wait or be under way in one group; further entries are refused.
@@ -295,6 +293,13 @@ section! {
         snapshot_bytes: Size = mib(256),
         /// Age of the last snapshot that brings the next.
         snapshot_interval: Span = s(15 * 60),
+        /// What the log keeps, for each partition, for nodes that are away; one that lags by more is sent a snapshot when it
+        /// comes back.
+        log_keep_bytes: Size = mib(256),
+        /// What the node sends of snapshots and archives in a second, to all nodes together.
+        snapshot_bytes_per_second: Size = mib(64),
+        /// Snapshots that the node sends at once, and that it receives at once.
+        snapshot_transfers_max: usize = 2,
         /// How often the node looks after its groups.
         upkeep_interval: Span = ms(500),
         /// Whether leaders move to their preferred nodes, so that they are spread.

@@ -456,7 +456,7 @@ fn log_options(file: &ConfigFile) -> Result<LogOptions, ConfigError> {
     })
 }
 
-fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
+fn check_raft(file: &ConfigFile) -> Result<(), ConfigError> {
     let section = &file.raft;
     if section.heartbeat.0.is_zero() || section.election_min.0 < section.heartbeat.0 * 3 {
         return Err(file.invalid("raft", "election_min", "must be at least three heartbeats"));
@@ -488,6 +488,13 @@ fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
             "must be at least 1, like submissions_max and reads_max",
         ));
     }
+    if section.snapshot_bytes_per_second.0 == 0 || section.snapshot_transfers_max == 0 {
+        return Err(file.invalid(
+            "raft",
+            "snapshot_transfers_max",
+            "must be at least 1, like snapshot_bytes_per_second",
+        ));
+    }
     if section.upkeep_interval.0.is_zero() || section.crash_retry.0.is_zero() {
         return Err(file.invalid(
             "raft",
@@ -495,6 +502,12 @@ fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
             "must be above zero, like crash_retry",
         ));
     }
+    Ok(())
+}
+
+fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
+    check_raft(file)?;
+    let section = &file.raft;
     let bytes = |key, size: Size| match bytes(file, "raft", key, size)? {
         0 => Err(file.invalid("raft", key, "must be above zero")),
         bytes => Ok(bytes),
@@ -505,7 +518,6 @@ fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
         election_max: section.election_max.0,
         append_timeout: section.append_timeout.0,
         vote_timeout: section.vote_timeout.0,
-        install_snapshot_timeout: section.install_snapshot_timeout.0,
         payload_bytes_max: bytes("payload_bytes_max", section.payload_bytes_max)?,
         submitted_bytes_max: bytes("submitted_bytes_max", section.submitted_bytes_max)?,
         submissions_max: section.submissions_max,
@@ -514,6 +526,9 @@ fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
         read_timeout: section.read_timeout.0,
         snapshot_bytes: section.snapshot_bytes.0,
         snapshot_interval: section.snapshot_interval.0,
+        log_keep_bytes: section.log_keep_bytes.0,
+        snapshot_bytes_per_second: section.snapshot_bytes_per_second.0,
+        snapshot_transfers_max: section.snapshot_transfers_max,
         upkeep_interval: section.upkeep_interval.0,
         spread_leaders: section.spread_leaders,
         spread_after: section.spread_after.0,
