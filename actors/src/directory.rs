@@ -44,6 +44,19 @@ impl Directory {
             .insert(jid, entry)
     }
 
+    /// Enters a session, unless another one has the address; `false`: it has.
+    pub fn claim_if_free(&self, jid: FullJid, entry: Entry) -> bool {
+        let mut shard = self
+            .shard(&jid)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let free = !shard.contains_key(&jid);
+        if free {
+            shard.insert(jid, entry);
+        }
+        free
+    }
+
     /// Removes a session, unless another holds the address by now.
     pub fn release(&self, jid: &FullJid, number: u64) {
         let mut shard = self
@@ -78,6 +91,15 @@ impl Directory {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The addresses of all sessions.
+    pub fn jids(&self) -> Vec<FullJid> {
+        let keys = |shard: &Mutex<HashMap<FullJid, Entry>>| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.keys().cloned().collect::<Vec<_>>()
+        };
+        self.shards.iter().flat_map(keys).collect()
     }
 
     /// All sessions, for a stop or a move.

@@ -10,15 +10,17 @@ use bytes::Bytes;
 use cluster::gossip::shell::Gossiper;
 use cluster::link::protocol::{Across, Down, RouteKind, Up};
 use cluster::machine::Replica;
-use cluster::meta::MetaState;
-use cluster::node_id::{Epoch, Incarnation, NodeId, PartitionId};
+use cluster::meta::MetaReplica;
+use cluster::node_id::{Epoch, Group, Incarnation, NodeId, PartitionId};
 use cluster::raft::GroupHandle;
 use cluster::transport::{Frame, Lane, SendError, Transport};
 use messaging::archive::ArchiveIds;
 use messaging::slot::PartitionTable;
 use xmpp::jid::BareJid;
 use xmpp::stream::StreamConfig;
+use xmpp::stream_management::ResumptionIds;
 
+use crate::adoption::Berths;
 use crate::allowance::Allowances;
 use crate::connections::Connections;
 use crate::directory::Directory;
@@ -28,7 +30,8 @@ use crate::link::LinkActor;
 use crate::metrics::Metrics;
 use crate::owner::OwnerActor;
 use crate::relay;
-use crate::runtime::Settings;
+use crate::runtime::{Member, MemberList, Settings};
+use crate::session::WaitingBytes;
 use crate::soft::RecentWords;
 
 /// One partition as a node sees it.
@@ -58,7 +61,9 @@ pub struct Fabric {
     /// This life of it.
     pub incarnation: Incarnation,
     /// What the meta group has decided, as far as this node's replica has heard.
-    pub meta: Arc<Mutex<MetaState>>,
+    pub meta: Arc<MetaReplica>,
+    /// Who is in the pool, by the meta group.
+    pub member_list: Arc<MemberList>,
     /// Which partition a key belongs to.
     pub table: PartitionTable,
     /// The partitions by number.
@@ -85,6 +90,12 @@ pub struct Fabric {
     pub standing: StandingCell,
     /// Opaque ids of archive rows.
     pub ids: ArchiveIds,
+    /// Ids by which clients resume their streams.
+    pub resumption_ids: ResumptionIds,
+    /// Sessions of other nodes that are on their way here.
+    pub berths: Berths,
+    /// What waits for clients without a connection.
+    pub waiting_bytes: Arc<WaitingBytes>,
     owners: RwLock<Vec<Option<(NodeId, Epoch)>>>,
     /// Nodes that we don't meet, and through whom frames go to each.
     relays: RwLock<BTreeMap<NodeId, NodeId>>,
@@ -101,7 +112,9 @@ pub struct FabricParts {
     /// See [`Fabric::incarnation`].
     pub incarnation: Incarnation,
     /// See [`Fabric::meta`].
-    pub meta: Arc<Mutex<MetaState>>,
+    pub meta: Arc<MetaReplica>,
+    /// See [`Fabric::member_list`].
+    pub member_list: Arc<MemberList>,
     /// See [`Fabric::table`].
     pub table: PartitionTable,
     /// See [`Fabric::partitions`].
@@ -125,6 +138,7 @@ impl Fabric {
             node,
             incarnation,
             meta,
+            member_list,
             table,
             partitions,
             transport,
@@ -136,10 +150,12 @@ impl Fabric {
         let owners = RwLock::new(vec![None; partitions.len()]);
         let recent = partitions.iter().map(|_| Mutex::default()).collect();
         let ids = ArchiveIds::new(&settings.constants.id_key);
+        let resumption_ids = ResumptionIds::new(&settings.secret);
         Arc::new(Fabric {
             node,
             incarnation,
             meta,
+            member_list,
             table,
             partitions,
             transport,
@@ -153,6 +169,9 @@ impl Fabric {
             metrics,
             standing: StandingCell::default(),
             ids,
+            resumption_ids,
+            berths: Berths::default(),
+            waiting_bytes: Arc::default(),
             owners,
             relays: RwLock::default(),
             recent,
@@ -174,13 +193,27 @@ impl Fabric {
     /// The time for an entry of the log, in ms since 1970: by this node's clock, within the bounds of the others'. It may be
     /// below that of entries before, which then counts. 0: no other clock was heard of yet.
     pub fn time_ms(&self) -> u64 {
-        self.gossip.time_ms(self.settings.members.len() == 1)
+        self.gossip.time_ms(self.members().len() == 1)
     }
 
     /// Whether a node has begun this life; an incarnation from nowhere would shut out all that the node is given later.
     pub fn has_begun(&self, node: NodeId, life: Incarnation) -> bool {
-        let meta = self.meta.lock().unwrap_or_else(PoisonError::into_inner);
-        meta.has_begun(node, life)
+        self.meta.state().has_begun(node, life)
+    }
+
+    /// The members as of now, this node among them.
+    pub fn members(&self) -> Arc<Vec<Member>> {
+        self.member_list.members()
+    }
+
+    /// Whether this node has a vote in a partition, as far as the meta group has noted.
+    pub fn votes_in(&self, partition: PartitionId) -> bool {
+        let state = self.meta.state();
+        match state.placements.rows.get(&Group::of(partition)) {
+            Some(row) => row.voters.contains(&self.node),
+            // Members are noted within the first moments of a pool, and until then all of them vote.
+            None => true,
+        }
     }
 
     /// The partition of a key.
@@ -246,7 +279,8 @@ impl Fabric {
             return Vec::new();
         }
         let before = std::mem::replace(&mut *known, relays.clone());
-        let nodes = self.settings.members.iter().map(|member| member.id);
+        let members = self.members();
+        let nodes = members.iter().map(|member| member.id);
         nodes
             .filter(|node| before.get(node) != known.get(node))
             .collect()

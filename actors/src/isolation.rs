@@ -51,6 +51,8 @@ pub enum Standing {
     CutOff = 3,
     /// An operator has ended it.
     Stopping = 4,
+    /// It is in touch, and an operator wants it empty: it takes no logins.
+    Draining = 5,
 }
 
 impl Standing {
@@ -62,6 +64,7 @@ impl Standing {
             Standing::NoLogins => "no-logins",
             Standing::CutOff => "cut-off",
             Standing::Stopping => "stopping",
+            Standing::Draining => "draining",
         }
     }
 
@@ -73,6 +76,7 @@ impl Standing {
             Standing::NoLogins,
             Standing::CutOff,
             Standing::Stopping,
+            Standing::Draining,
         ]
         .into_iter()
         .find(|standing| *standing as u8 == number)
@@ -89,6 +93,7 @@ impl Standing {
 pub struct StandingCell {
     seen: AtomicU8,
     stopping: AtomicBool,
+    draining: AtomicBool,
 }
 
 impl StandingCell {
@@ -97,7 +102,13 @@ impl StandingCell {
         if self.stopping.load(Ordering::Acquire) {
             return Standing::Stopping;
         }
-        Standing::from_u8(self.seen.load(Ordering::Relaxed)).unwrap_or(Standing::CutOff)
+        let seen = Standing::from_u8(self.seen.load(Ordering::Relaxed));
+        match seen.unwrap_or(Standing::CutOff) {
+            Standing::InTouch if self.draining.load(Ordering::Relaxed) => Standing::Draining,
+            // A drain changes nothing about a quorum that is lost, but it takes no logins either way.
+            Standing::NoQuorum if self.draining.load(Ordering::Relaxed) => Standing::NoLogins,
+            seen => seen,
+        }
     }
 
     /// Whether somebody may log in.
@@ -108,6 +119,11 @@ impl StandingCell {
     /// The node stops, for good. Whoever sees it sees whatever was done before, too.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether an operator wants the node empty.
+    pub fn drain(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
     }
 
     fn set(&self, standing: Standing) {
@@ -222,9 +238,15 @@ pub async fn watch(fabric: Arc<Fabric>, groups: Groups, gossip: Arc<Gossiper>) {
         ticks.tick().await;
         let age = |node| gossip.age(node);
         let statuses = groups.status();
-        // One group is enough: another's trouble may be its own.
+        // One group is enough: another's trouble may be its own. Of a group that the node has left it would hear nothing,
+        // and believe what it heard last.
+        let counts = |group: &&GroupStatus| {
+            let partition = group.group.partition();
+            partition.is_none_or(|partition| fabric.votes_in(partition))
+        };
         let seen = statuses
             .iter()
+            .filter(counts)
             .filter_map(|group| quorum_heard(group, fabric.node, &age))
             .min_by_key(|heard| (!heard.in_touch, heard.age));
         let now = Instant::now();
@@ -258,7 +280,7 @@ fn say(standing: Standing, lasted: Duration) {
                 "no quorum yet: the clients' streams are being ended"
             )
         }
-        Standing::Stopping => {}
+        Standing::Stopping | Standing::Draining => {}
     }
 }
 
@@ -414,6 +436,14 @@ mod tests {
         assert!(cell.takes_logins());
         cell.set(Standing::NoLogins);
         assert!(!cell.takes_logins());
+        cell.set(Standing::InTouch);
+        cell.drain(true);
+        assert_eq!(cell.get(), Standing::Draining);
+        assert!(!cell.takes_logins());
+        cell.set(Standing::NoQuorum);
+        assert!(!cell.takes_logins());
+        cell.drain(false);
+        assert!(cell.takes_logins());
         cell.stop();
         cell.set(Standing::InTouch);
         assert_eq!(cell.get(), Standing::Stopping);
@@ -422,11 +452,11 @@ mod tests {
 
     #[test]
     fn numbers_in_the_gossip_are_standings() {
-        for number in 0..=4 {
+        for number in 0..=5 {
             let standing = Standing::from_u8(number).unwrap();
             assert_eq!(standing as u8, number);
         }
-        assert_eq!(Standing::from_u8(5), None);
+        assert_eq!(Standing::from_u8(6), None);
     }
 
     fn group(leader: Option<u64>, quorum_age: Option<u64>, voters: &[u64]) -> GroupStatus {
@@ -436,13 +466,17 @@ mod tests {
             leader: leader.map(NodeId),
             is_leader: leader == Some(OWN.0),
             voters: voters.iter().copied().map(NodeId).collect(),
+            is_joint: false,
             learners: Vec::new(),
             last_log: None,
             committed: None,
             applied: None,
             snapshot: None,
             purged: None,
-            matched_by_all: None,
+            purge_floor: None,
+            log_bytes: 0,
+            receiving: None,
+            sending: Vec::new(),
             followers: Vec::new(),
             quorum_age: quorum_age.map(Duration::from_millis),
             quarantined: false,

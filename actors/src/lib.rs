@@ -22,6 +22,7 @@
 //! House rules: no `do_send`; every mailbox is bounded and every sender knows what to do when one is full; an actor
 //! yields after 64 pieces of work; a panic costs one session or one room.
 
+pub mod adoption;
 pub mod allowance;
 pub mod connections;
 pub mod directory;

@@ -4,6 +4,7 @@
 //! for the next attachment, and hands stanzas to sessions. The rules (numbers, resends, cursors) are in
 //! [`cluster::link::origin`].
 
+mod moving;
 mod pacing;
 mod picture;
 
@@ -22,7 +23,7 @@ use cluster::link::protocol::{
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use messaging::command::{Answer, Command};
 use messaging::query::Query;
-use messaging::user::publication::{SessionEvent, SessionKey};
+use messaging::user::publication::{MoveRequest, SessionEvent, SessionKey, SessionState};
 use tokio::sync::oneshot;
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::scan::{Document, Limits};
@@ -72,6 +73,15 @@ pub enum ToLink {
         /// The session that it will be.
         key: SessionKey,
         /// The session's mailbox.
+        mailbox: Arc<SessionMailbox>,
+    },
+    /// A session of another node is to go on here.
+    Adopt {
+        /// Who wants to know.
+        caller: Caller,
+        /// Which session, and what it will be here.
+        request: MoveRequest,
+        /// Its mailbox here.
         mailbox: Arc<SessionMailbox>,
     },
     /// A frame of the owner.
@@ -345,18 +355,22 @@ impl LinkActor {
                     end_session(&entry, condition);
                 }
             }
+            LinkAction::Moving(moving) => self.moving(moving),
         }
     }
 
     fn replied(&mut self, token: Token, reply: AskReply) {
         if let Some(binding) = token.bind
-            && reply == AskReply::Bound
+            && matches!(reply, AskReply::Bound | AskReply::Moved(_))
         {
             if matches!(&token.caller, Caller::Task(asker) if asker.is_closed()) {
                 // Whoever asked is gone, and has given back what was not granted yet.
                 return self.give_back(binding.key);
             }
             self.bound(*binding);
+            if let AskReply::Moved(state) = &reply {
+                self.picture.adopted(SessionState::clone(state));
+            }
         }
         let asker = match &token.caller {
             Caller::Session { session, .. } => Some(Arc::clone(session)),
@@ -414,6 +428,15 @@ impl LinkActor {
                 let ask = Ask::Bind(key.clone());
                 let bind = Some(Box::new(Binding { key, mailbox }));
                 self.ask(Token { caller, bind }, ask, now);
+            }
+            ToLink::Adopt {
+                caller,
+                request,
+                mailbox,
+            } => {
+                let key = request.key.clone();
+                let bind = Some(Box::new(Binding { key, mailbox }));
+                self.ask(Token { caller, bind }, Ask::Resume(request), now);
             }
             ToLink::Frame { from, epoch, down } => self.core.handle(from, epoch, *down, now),
             ToLink::OwnerIs { owner, epoch } => self.core.owner_is(owner, epoch, now),

@@ -6,7 +6,7 @@
 //! client that reads is never ended for what came in one burst: only one whose socket does not take what is due.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use actix::{Addr, Message};
@@ -83,6 +83,8 @@ pub struct SessionMailbox {
     held: AtomicUsize,
     /// Why the session has to end: it looks here whatever wakes it.
     doomed: OnceLock<StreamErrorCondition>,
+    /// It is to go on at another node: said once, ahead of all that waits.
+    departs: AtomicBool,
 }
 
 impl SessionMailbox {
@@ -98,6 +100,7 @@ impl SessionMailbox {
             taken: AtomicU64::new(0),
             held: AtomicUsize::new(0),
             doomed: OnceLock::new(),
+            departs: AtomicBool::new(false),
         }
     }
 
@@ -130,6 +133,10 @@ impl SessionMailbox {
         }
         if self.doomed.get().is_some() || !self.addr.connected() {
             return Err(SessionGone);
+        }
+        if matches!(message, ToSession::Depart) {
+            self.departs.store(true, Ordering::Relaxed);
+            return self.wake();
         }
         let asleep = {
             let mut waiting = self.waiting();
@@ -164,6 +171,11 @@ impl SessionMailbox {
     /// Why the session has to end, if it has to.
     pub fn doomed(&self) -> Option<StreamErrorCondition> {
         self.doomed.get().copied()
+    }
+
+    /// Whether it was told to go on at another node since it was asked last.
+    pub(crate) fn is_to_depart(&self) -> bool {
+        self.departs.swap(false, Ordering::Relaxed)
     }
 
     /// So many bytes are ready for the socket.
@@ -245,6 +257,12 @@ fn bytes_of(message: &ToSession) -> usize {
             ToSession::Entered { .. }
             | ToSession::Left(_)
             | ToSession::NotInside(_)
+            | ToSession::Resume(_)
+            | ToSession::Reconnect(_)
+            | ToSession::Yield(_)
+            | ToSession::Release(_)
+            | ToSession::Stay(_)
+            | ToSession::Depart
             | ToSession::Kick(_)
             | ToSession::Leave => 0,
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use cluster::raft::TransferMetrics;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
@@ -57,6 +58,10 @@ metrics! {
     pauses: "client_pauses", "Times a client was not read because it sent too fast";
     too_fast: "requests_too_fast", "Joins, subscriptions and first messages refused because a user made too many";
     slow_sessions: "slow_sessions", "Sessions ended because their client did not keep up";
+    sessions_detached: "sessions_detached", "Times a session lost its connection and waited to be resumed";
+    sessions_resumed: "sessions_resumed", "Sessions resumed over a new connection";
+    sessions_adopted: "sessions_adopted", "Sessions taken over from other nodes";
+    resumptions_refused: "resumptions_refused", "Requests to resume a session that is not there";
     stanzas_in: "stanzas_received", "Stanzas received from clients";
     stanzas_out: "stanzas_sent", "Stanzas sent to clients";
     links_full: "links_full", "Requests refused because a link was full";
@@ -104,6 +109,8 @@ fn certificates(registry: &mut Registry) -> Family<[(&'static str, &'static str)
 pub struct Readings {
     /// The log.
     pub log: LogMetrics,
+    /// Snapshots between nodes.
+    pub transfers: TransferMetrics,
     /// Partitions that this node owns, as it knows.
     pub partitions_owned: usize,
     /// Other members that this node has a connection to.
@@ -142,6 +149,7 @@ impl Readings {
         let mut registry = Registry::with_prefix(PREFIX);
         self.gauges(&mut registry);
         self.counters(&mut registry);
+        self.transfers(&mut registry);
         registry
     }
 
@@ -210,6 +218,53 @@ impl Readings {
         );
     }
 
+    /// Snapshots between nodes: those under way, and what came of the others.
+    fn transfers(&self, registry: &mut Registry) {
+        let transfers = &self.transfers;
+        for (name, help, count) in [
+            (
+                "snapshots_sending",
+                "Snapshots that this node is sending to others",
+                transfers.sending,
+            ),
+            (
+                "snapshots_receiving",
+                "Snapshots that this node is being sent",
+                transfers.receiving,
+            ),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+            registry.register(name, help, gauge);
+        }
+        let mut counter = |name: &str, help: &str, value: u64| {
+            registry.register(name, help, ConstCounter::new(value));
+        };
+        counter(
+            "snapshots_installed",
+            "Snapshots that this node was sent and has taken over",
+            transfers.installed,
+        );
+        counter(
+            "snapshots_failed",
+            "Transfers of snapshots to this node that came to no end",
+            transfers.failed,
+        );
+        for (name, help, bytes) in [
+            (
+                "snapshots_sent",
+                "Sent to other nodes of snapshots and archives",
+                transfers.bytes_sent,
+            ),
+            (
+                "snapshots_received",
+                "Received from other nodes of snapshots and archives",
+                transfers.bytes_received,
+            ),
+        ] {
+            registry.register_with_unit(name, help, Unit::Bytes, ConstCounter::new(bytes));
+        }
+    }
+
     fn counters(&self, registry: &mut Registry) {
         let log = &self.log;
         let mut counter = |name: &str, help: &str, value: u64| {
@@ -246,6 +301,11 @@ mod tests {
                 full: true,
                 ..LogMetrics::default()
             },
+            transfers: TransferMetrics {
+                bytes_sent: 7,
+                receiving: 2,
+                ..TransferMetrics::default()
+            },
             partitions_owned: 5,
             members_connected: 2,
             quorum: true,
@@ -258,6 +318,8 @@ mod tests {
             "# UNIT muster_disk_free_bytes bytes",
             "muster_disk_free_bytes 5368709120",
             "muster_log_full 1",
+            "muster_snapshots_receiving 2",
+            "muster_snapshots_sent_bytes_total 7",
             "muster_log_sync_seconds_total 1.5",
             "muster_partitions_owned 5",
             "muster_members_connected 2",

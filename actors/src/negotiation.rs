@@ -3,6 +3,8 @@
 //! It drives [`xmpp::stream::StreamCore`], which has the rules; here are the socket and the questions to the owners of
 //! accounts.
 
+mod resuming;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,6 +22,7 @@ use xmpp::sasl::{Password, SaslCondition};
 use xmpp::stanza_error::{Condition, StanzaError};
 use xmpp::stream::{StreamConfig, StreamCore, StreamEffect, StreamEvent, Transport};
 use xmpp::stream_error::{StreamError, StreamErrorCondition};
+use xmpp::stream_management::Nonza;
 
 use crate::allowance::too_fast;
 use crate::claim::Claim;
@@ -30,6 +33,7 @@ use crate::fabric::Fabric;
 use crate::link::{Outcome, ToLink};
 use crate::listener::{Accepted, Wire};
 use crate::session::{LINGER_BYTES_MAX, SessionActor, SessionParts};
+use resuming::Resumed;
 
 /// What a negotiation ends with.
 enum Step {
@@ -47,6 +51,12 @@ struct Negotiation {
     wire: Wire,
     out: BytesMut,
     claim: Option<Claim>,
+    /// The account that the client has proved to own.
+    authenticated: Option<BareJid>,
+    /// The session that it goes on with instead of a new one, and how many of its stanzas the client has.
+    resumed: Option<(Resumed, u32)>,
+    /// Sessions it asked for that it did not get.
+    refused: u32,
     /// The generation of the account whose credentials were looked up last.
     account: u64,
     admission: Option<Admission>,
@@ -102,6 +112,9 @@ pub async fn serve(fabric: Arc<Fabric>, accepted: Accepted) {
         wire,
         out,
         claim: None,
+        authenticated: None,
+        resumed: None,
+        refused: 0,
         account: 0,
         admission: Some(admission),
         connection,
@@ -109,7 +122,10 @@ pub async fn serve(fabric: Arc<Fabric>, accepted: Accepted) {
         guesses: 0,
     };
     match negotiation.run().await {
-        Ok(Some(jid)) => negotiation.hand_over(jid),
+        Ok(Some(jid)) => match negotiation.resumed.take() {
+            Some((resumed, h)) => negotiation.reconnect(resumed, h),
+            None => negotiation.hand_over(jid),
+        },
         // A resource that was bound meanwhile is given back with its claim.
         Ok(None) => {}
         Err(error) => {
@@ -220,7 +236,8 @@ impl Negotiation {
                     self.core
                         .handle_event(StreamEvent::PasswordChecked(verdict), Instant::now());
                 }
-                StreamEffect::Authenticated { .. } => {
+                StreamEffect::Authenticated { account } => {
+                    self.authenticated = Some(account);
                     // The address's place is free again: who has proved who they are is counted by account.
                     self.admission = None;
                 }
@@ -246,15 +263,11 @@ impl Negotiation {
                     self.flush().await?;
                     return Ok(Step::Established(jid));
                 }
-                StreamEffect::StreamManagement(_) => {
-                    // Resumption isn't offered, so only a resume can come before bind.
-                    let refused = StreamEvent::ResumeRefused {
-                        condition: Condition::FeatureNotImplemented,
-                        h: None,
-                    };
-                    self.core.handle_event(refused, Instant::now());
+                StreamEffect::StreamManagement(Nonza::Resume { previd, h }) => {
+                    self.resume(&previd, h).await;
                 }
-                StreamEffect::Stanza(_)
+                StreamEffect::StreamManagement(_)
+                | StreamEffect::Stanza(_)
                 | StreamEffect::StanzaAnswered { .. }
                 | StreamEffect::ClientState { .. } => {
                     tracing::error!("the stream let a stanza through before it was bound");

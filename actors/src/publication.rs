@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use bytes::BytesMut;
-use cluster::link::protocol::{Across, AskReply, Behind, Delivery, DeliveryItem, Down, Place};
+use cluster::link::protocol::{
+    Across, AskReply, Behind, Delivery, DeliveryItem, Down, Moving, Place,
+};
 use cluster::machine::Replica;
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use messaging::effect::{EffectMark, UserEffect};
 use messaging::user::publication::{
-    Publication, PublicationAction, PublicationSettings, SessionEvent, SessionKey, SessionState,
+    MoveRequest, Publication, PublicationAction, PublicationSettings, SessionEvent, SessionKey,
+    SessionState,
 };
 use storage::archive::{Order, Rows};
 use xmpp::jid::{BareJid, FullJid};
@@ -43,6 +46,15 @@ pub enum ToPublication {
         request: u64,
         /// The session.
         key: SessionKey,
+        /// See above.
+        head: u64,
+    },
+    /// A session is to go on at another node; `head`: as for [`ToPublication::Bind`].
+    Move {
+        /// That node's number for the question.
+        ask: u64,
+        /// Which session.
+        request: MoveRequest,
         /// See above.
         head: u64,
     },
@@ -99,6 +111,7 @@ impl Weighed for ToPublication {
             ToPublication::Expected(sessions) => sessions.len() * 64,
             ToPublication::Session(_)
             | ToPublication::Bind { .. }
+            | ToPublication::Move { .. }
             | ToPublication::NodeWithout(_)
             | ToPublication::Probe(_)
             | ToPublication::End => 0,
@@ -202,6 +215,7 @@ impl PublicationActor {
                 key,
                 head,
             } => return self.bind(from, request, key, head),
+            ToPublication::Move { ask, request, head } => self.core(head).ask_move(request, ask),
             ToPublication::Attach {
                 node,
                 sessions,
@@ -374,6 +388,11 @@ impl PublicationActor {
                         work.push_front(action);
                     }
                 }
+                PublicationAction::Release { session, to } => {
+                    // What was to be delivered before goes before.
+                    self.deliver_all(mark, &mut rows);
+                    self.tell_moving(session.node, Moving::Release { session, to });
+                }
                 other => self.act_elsewhere(other),
             }
         }
@@ -495,10 +514,31 @@ impl PublicationActor {
             PublicationAction::Expel(session) => {
                 self.kick(session, StreamErrorCondition::NotAuthorized);
             }
-            PublicationAction::Deliver { .. }
+            PublicationAction::Yield { session, to } => {
+                self.tell_moving(session.node, Moving::Yield { session, to });
+            }
+            PublicationAction::Stay { session, to } => {
+                self.tell_moving(session.node, Moving::Stay { session, to });
+            }
+            PublicationAction::Moved { ask, state } => {
+                let node = NodeId(state.key.node);
+                let (request, reply) = (ask, AskReply::Moved(state));
+                self.down(node, &Down::Reply { request, reply });
+            }
+            PublicationAction::MoveRefused { to, ask } => {
+                let error = Box::new(StanzaError::new(Condition::ItemNotFound));
+                let (request, reply) = (ask, AskReply::Refused(error));
+                self.down(NodeId(to.node), &Down::Reply { request, reply });
+            }
+            PublicationAction::Release { .. }
+            | PublicationAction::Deliver { .. }
             | PublicationAction::Position { .. }
             | PublicationAction::ReadRows { .. } => {}
         }
+    }
+
+    fn tell_moving(&self, node: u64, moving: Moving) {
+        self.down(NodeId(node), &Down::Moving(moving));
     }
 
     /// What soft state for this partition must not overtake. By the state, which may be ahead of the effects: the entry

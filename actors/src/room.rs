@@ -299,6 +299,10 @@ impl RoomActor {
         };
         let leavers = leavers(event);
         let mut frames: BTreeMap<NodeId, Vec<DeliveryItem>> = BTreeMap::new();
+        if let Some(node) = moved_from(event) {
+            // Its session there has heard all that it was to hear.
+            frames.entry(node).or_default();
+        }
         for occupant in occupants
             .iter()
             .map(Arc::as_ref)
@@ -341,12 +345,10 @@ impl RoomActor {
                 }),
             );
         }
-        for leaver in leavers {
-            if !occupants
-                .iter()
-                .any(|occupant| occupant.node == leaver.node)
-            {
-                self.reading.remove(&NodeId(leaver.node));
+        let left = leavers.iter().map(|leaver| NodeId(leaver.node));
+        for node in left.chain(moved_from(event)) {
+            if !occupants.iter().any(|occupant| occupant.node == node.0) {
+                self.reading.remove(&node);
             }
         }
     }
@@ -474,6 +476,14 @@ fn leavers(event: &RoomEvent) -> Vec<&Occupant> {
     }
 }
 
+/// The node that had a session which has gone on at another one.
+fn moved_from(event: &RoomEvent) -> Option<NodeId> {
+    match event {
+        RoomEvent::Moved { from, .. } => Some(NodeId(from.0)),
+        _ => None,
+    }
+}
+
 /// Which of a node's sessions are in or out by an event.
 fn notes(event: &RoomEvent, node: NodeId) -> Vec<OccupantNote> {
     let note = |occupant: &Occupant, inside| OccupantNote {
@@ -490,6 +500,12 @@ fn notes(event: &RoomEvent, node: NodeId) -> Vec<OccupantNote> {
             if occupant.node == node.0 =>
         {
             vec![note(occupant, true)]
+        }
+        RoomEvent::Moved { occupant, .. } if occupant.node == node.0 => {
+            vec![note(occupant, true)]
+        }
+        RoomEvent::Moved { occupant, .. } if moved_from(event) == Some(node) => {
+            vec![note(occupant, false)]
         }
         RoomEvent::Left { .. } | RoomEvent::Destroyed { .. } => {
             let gone = leavers(event)

@@ -8,10 +8,13 @@ use std::sync::atomic::AtomicUsize;
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 
+use crate::compare::{CompareArgs, ReportArgs};
 use crate::pool::PoolArgs;
 use crate::processes::Processes;
 use crate::sasl::{Mechanism, SaltedPasswords};
+use crate::scenario::archive::ArchiveArgs;
 use crate::scenario::chat::ChatArgs;
+use crate::scenario::churn::ChurnArgs;
 use crate::scenario::durable::DurableArgs;
 use crate::scenario::idle::IdleArgs;
 use crate::scenario::login::LoginArgs;
@@ -49,8 +52,16 @@ pub(crate) enum Command {
     Durable(DurableArgs),
     /// Changes of presence to contacts
     Presence(PresenceArgs),
+    /// Logins and logouts at a rate
+    Churn(ChurnArgs),
+    /// Pages of archives
+    Archive(ArchiveArgs),
     /// Starts a Muster pool of its own, runs a short suite on it, and stops it
     Pool(PoolArgs),
+    /// Runs the suite on ejabberd, Prosody and Muster in turn, and puts them side by side
+    Compare(CompareArgs),
+    /// Shows again what a comparison found
+    Report(ReportArgs),
 }
 
 /// Where the server is and how it is entered.
@@ -166,6 +177,16 @@ mod tests {
         check("muster-bench durable --senders 256", true);
         check("muster-bench pool --nodes 3", true);
         check("muster-bench pool --nodes 2", false);
+        check("muster-bench churn --rate 5 --stay 0.5", true);
+        check("muster-bench archive --messages 100 --archives 2", true);
+        check("muster-bench archive --page 0", false);
+        check("muster-bench compare --quick --only chat-open,room", true);
+        check(
+            "muster-bench compare --servers muster-1,prosody --markdown",
+            true,
+        );
+        check("muster-bench compare --only no-such-part", false);
+        check("muster-bench report a.json --html b.html", true);
         check("muster-bench", false);
     }
 

@@ -16,7 +16,7 @@ use crate::target::Target;
 pub(crate) const SESSIONS_MAX: usize = 100_000;
 
 /// How long one login or registration may take.
-const LOGIN_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const LOGIN_WITHIN: Duration = Duration::from_secs(60);
 
 /// Sessions logged in, in the order of their users.
 pub(crate) struct Crowd {

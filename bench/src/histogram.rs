@@ -31,6 +31,18 @@ impl Histogram {
         self.max = self.max.max(micros);
     }
 
+    /// Adds another's values.
+    pub(crate) fn merge(&mut self, other: &Histogram) {
+        if self.counts.len() < other.counts.len() {
+            self.counts.resize(other.counts.len(), 0);
+        }
+        for (own, others) in self.counts.iter_mut().zip(&other.counts) {
+            *own += others;
+        }
+        self.total += other.total;
+        self.max = self.max.max(other.max);
+    }
+
     /// How many values there are.
     pub(crate) fn len(&self) -> u64 {
         self.total
@@ -81,6 +93,25 @@ fn upper_edge(bucket: usize) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn two_together_are_one() {
+        let of = |values: &[u64]| {
+            let mut histogram = Histogram::default();
+            for value in values {
+                histogram.record(Duration::from_micros(*value));
+            }
+            histogram
+        };
+        let mut both = of(&[5, 100]);
+        both.merge(&of(&[7, 1_000_000]));
+        both.merge(&Histogram::default());
+        assert_eq!(both.len(), 4);
+        for share in [0.25, 0.5, 0.75, 1.0] {
+            let expect = of(&[5, 7, 100, 1_000_000]).quantile(share);
+            assert_eq!(both.quantile(share), expect);
+        }
+    }
 
     #[test]
     fn quantiles_of_known_values() {

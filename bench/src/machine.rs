@@ -1,11 +1,12 @@
 //! The machine that a figure was measured on: without it the figure says nothing.
 
 use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Facts about this machine.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Machine {
     /// The processor's model.
     pub(crate) processor: String,
@@ -55,6 +56,31 @@ impl Machine {
     }
 }
 
+/// The date and time now, UTC, to the minute.
+pub(crate) fn utc_now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    utc(since.map_or(0, |since| since.as_secs()))
+}
+
+/// A time in seconds since 1970 as date and time. The calendar is Howard Hinnant's `civil_from_days`, in years that begin
+/// in March.
+fn utc(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = match month_from_march {
+        0..=9 => month_from_march + 3,
+        _ => month_from_march - 9,
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
+}
+
 /// The value behind a name at a line's start, without colons and quotes.
 fn value(text: &str, name: &str) -> Option<String> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -64,6 +90,17 @@ fn value(text: &str, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates() {
+        let check = |seconds, expect: &str| assert_eq!(utc(seconds), expect);
+        check(0, "1970-01-01 00:00 UTC");
+        check(951_782_400, "2000-02-29 00:00 UTC");
+        check(951_868_799, "2000-02-29 23:59 UTC");
+        check(1_709_164_800, "2024-02-29 00:00 UTC");
+        check(1_796_083_199, "2026-11-30 23:59 UTC");
+        check(4_107_542_400, "2100-03-01 00:00 UTC");
+    }
 
     #[test]
     fn values_of_system_files() {

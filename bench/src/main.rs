@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!  cli ─► target ─► crowd (accounts, logins) ─► scenario (load, ledger, CPU, memory) ─► report
-//!             pool ─┘ (a Muster pool of its own)
+//!  suite ─► server ─┘ (Muster, ejabberd, Prosody: started, loaded, stopped)          pool, compare ─► tables and pages
 //! ```
 //!
-//! - [`cli`]: what may be typed; [`target`]: the server and its users; [`pool`]: a Muster pool started for the purpose.
+//! - [`cli`]: what may be typed; [`target`]: the server and its users.
+//! - [`server`], [`pool`]: servers started for the purpose; [`suite`]: what is measured on each; [`compare`]: side by side.
 //! - [`wire`], [`sasl`], [`login`], [`session`], [`crowd`]: a client, and many of them.
 //! - [`scenario`]: what they do; [`pace`]: when; [`ledger`]: what of it came.
 //! - [`histogram`], [`processes`], [`machine`], [`report`]: what it took, where, and how that is told.
@@ -29,7 +30,10 @@ mod processes;
 
 mod pool;
 mod scenario;
+mod server;
+mod suite;
 
+mod compare;
 mod machine;
 mod report;
 
@@ -37,6 +41,7 @@ use std::io::Write;
 
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
 
 use cli::{Cli, Command};
 use machine::Machine;
@@ -57,19 +62,59 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let (server, rows) = runtime.block_on(measure(&cli))?;
-    let report = Report {
-        machine,
-        command: cli::shown(std::env::args()),
-        server,
-        rows,
-    };
-    let text = match cli.json {
-        true => format!("{}\n", serde_json::to_string_pretty(&report)?),
-        false => report.table(),
-    };
+    let text = runtime.block_on(until_signal(run(&cli, machine)))??;
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(())
+}
+
+/// Does the work unless a signal ends it: then all that was started ends with what is dropped here.
+async fn until_signal<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        done = work => Ok(done),
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            anyhow::bail!("interrupted; what was started is stopped")
+        }
+        _ = terminate.recv() => anyhow::bail!("terminated; what was started is stopped"),
+        _ = hangup.recv() => anyhow::bail!("hung up; what was started is stopped"),
+    }
+}
+
+/// What was typed: into `scripts/bench`, which says it, or here.
+fn command() -> String {
+    match std::env::var("MUSTER_BENCH_COMMAND") {
+        Ok(typed) => cli::shown(typed.split(' ').map(str::to_owned)),
+        Err(_) => cli::shown(std::env::args()),
+    }
+}
+
+/// Gives what is to be printed.
+async fn run(cli: &Cli, machine: Machine) -> anyhow::Result<String> {
+    let command = command();
+    match &cli.command {
+        Command::Compare(args) => {
+            let compared = Box::pin(compare::run(args, &cli.target, machine, command)).await?;
+            compared.shown(cli.json, &args.output)
+        }
+        Command::Report(args) => {
+            compare::Comparison::read(&args.file)?.shown(cli.json, &args.output)
+        }
+        _ => {
+            let (server, rows) = Box::pin(measure(cli)).await?;
+            let report = Report {
+                machine,
+                command,
+                server,
+                rows,
+            };
+            Ok(match cli.json {
+                true => format!("{}\n", serde_json::to_string_pretty(&report)?),
+                false => report.table(),
+            })
+        }
+    }
 }
 
 async fn measure(cli: &Cli) -> anyhow::Result<(String, Vec<report::Row>)> {
@@ -84,7 +129,11 @@ async fn measure(cli: &Cli) -> anyhow::Result<(String, Vec<report::Row>)> {
         Command::Room(args) => Box::pin(scenario::room::run(&target, args)).await?,
         Command::Durable(args) => Box::pin(scenario::durable::run(&target, args)).await?,
         Command::Presence(args) => Box::pin(scenario::presence::run(&target, args)).await?,
-        Command::Pool(_) => anyhow::bail!("a pool is measured by its suite"),
+        Command::Churn(args) => Box::pin(scenario::churn::run(&target, args)).await?,
+        Command::Archive(args) => Box::pin(scenario::archive::run(&target, args)).await?,
+        Command::Pool(_) | Command::Compare(_) | Command::Report(_) => {
+            anyhow::bail!("this is no single scenario")
+        }
     };
     let server = format!(
         "{} process(es), {} node address(es)",

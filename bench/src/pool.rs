@@ -5,12 +5,11 @@
 //! fewer SCRAM iterations, which matters to making accounts, not to logging in with SCRAM.
 
 mod node;
-mod suite;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use anyhow::{Context, bail};
 use rand::RngExt;
@@ -19,13 +18,10 @@ use toml::{Table, Value};
 use crate::cli::TargetArgs;
 use crate::processes::Processes;
 use crate::report::Row;
-use crate::sasl::SaltedPasswords;
-use crate::target::{Security, Target, trust};
+use crate::server::{Certificates, DOMAIN, Kind, SCRAM_ITERATIONS, Site, description};
+use crate::suite::{self, Part, Scale};
+use crate::target::Security;
 use node::Node;
-
-pub(crate) use suite::Part;
-
-const DOMAIN: &str = "localhost";
 
 /// `muster-bench pool`
 #[derive(Clone, Debug, clap::Args)]
@@ -45,12 +41,16 @@ pub(crate) struct PoolArgs {
     /// Only these parts of the suite, with commas
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) only: Vec<Part>,
-    /// Seconds of load in each part
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=60))]
-    pub(crate) seconds: u64,
-    /// Sessions of the idle parts
-    #[arg(long, default_value_t = 1000)]
-    pub(crate) idle_sessions: usize,
+    #[command(flatten)]
+    pub(crate) scale: Scale,
+}
+
+impl PoolArgs {
+    /// Where the pool's folder is made.
+    fn dir(&self) -> PathBuf {
+        let beside = || self.binary.parent().unwrap_or(Path::new(".")).to_owned();
+        self.dir.clone().unwrap_or_else(beside)
+    }
 }
 
 /// Runs the suite. Gives what the server is, and the rows.
@@ -58,46 +58,70 @@ pub(crate) async fn run(
     args: &PoolArgs,
     target: &TargetArgs,
 ) -> anyhow::Result<(String, Vec<Row>)> {
-    let version = Command::new(&args.binary).arg("--version").output();
-    let version = version.with_context(|| format!("{}: cannot be run", args.binary.display()))?;
-    let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
-    let rows = suite::run(args, target).await?;
-    Ok((
-        format!("{version}, {} node(s), this pool's defaults", args.nodes),
-        rows,
-    ))
+    let kind = match args.nodes.as_str() {
+        "1" => Kind::Muster1,
+        _ => Kind::Muster3,
+    };
+    let dir = args.dir();
+    let site = Site {
+        binary: args.binary.clone(),
+        certificates: Arc::new(Certificates::make(&dir)?),
+        dir,
+        keep: args.keep,
+    };
+    let version = description(kind, &site)?;
+    let security = target.security.unwrap_or(Security::Plain);
+    let plan = suite::Plan {
+        parts: Part::chosen(&args.only),
+        scale: args.scale,
+        security,
+    };
+    let mut measured = Vec::new();
+    suite::run(kind, &site, &plan, target, &mut measured).await?;
+    let rows = measured.into_iter().map(|measured| measured.row).collect();
+    Ok((format!("{version}; {} node(s)", args.nodes), rows))
+}
+
+/// What a pool shall be.
+#[derive(Clone, Debug)]
+pub(crate) struct PoolPlan {
+    pub(crate) nodes: usize,
+    pub(crate) binary: PathBuf,
+    /// Where its folder is made.
+    pub(crate) dir: PathBuf,
+    /// Whether its folder is kept.
+    pub(crate) keep: bool,
+    /// What clients see; `None`: a certificate of its own.
+    pub(crate) certificates: Option<Arc<Certificates>>,
 }
 
 /// A pool that runs.
 pub(crate) struct Pool {
     nodes: Vec<Node>,
-    password: String,
-    dir: tempfile::TempDir,
+    binary: PathBuf,
+    /// Removed with this.
+    _dir: tempfile::TempDir,
 }
 
 impl Pool {
     /// Makes a pool and starts its nodes.
-    pub(crate) async fn start(args: &PoolArgs) -> anyhow::Result<Pool> {
-        let parent = match &args.dir {
-            Some(dir) => dir.as_path(),
-            None => args.binary.parent().unwrap_or(Path::new(".")),
-        };
+    pub(crate) async fn start(plan: &PoolPlan) -> anyhow::Result<Pool> {
         let mut dir = tempfile::Builder::new()
             .prefix("bench-pool-")
-            .tempdir_in(parent)?;
-        dir.disable_cleanup(args.keep);
-        let count: usize = args.nodes.parse()?;
-        init(args, &dir.path().join("pool"))?;
-        let password = format!("{:016x}", rand::rng().random::<u64>());
+            .tempdir_in(&plan.dir)
+            .with_context(|| format!("{}", plan.dir.display()))?;
+        dir.disable_cleanup(plan.keep);
+        let folder = dir.path().join("pool");
+        init(plan, &folder)?;
         let mut pool = Pool {
-            nodes: Vec::with_capacity(count),
-            password,
-            dir,
+            nodes: Vec::with_capacity(plan.nodes),
+            binary: plan.binary.clone(),
+            _dir: dir,
         };
-        for number in 1..=count {
-            let folder = pool.dir.path().join("pool").join(format!("node-{number}"));
-            configure(&folder.join("muster.toml"))?;
-            pool.nodes.push(Node::start(&args.binary, &folder)?);
+        for number in 1..=plan.nodes {
+            let folder = folder.join(format!("node-{number}"));
+            configure(&folder.join("muster.toml"), plan.certificates.as_deref())?;
+            pool.nodes.push(Node::start(&plan.binary, &folder)?);
         }
         for node in &mut pool.nodes {
             node.ready().await?;
@@ -105,51 +129,43 @@ impl Pool {
         Ok(pool)
     }
 
-    /// The pool as a server to load.
-    pub(crate) fn target(
-        &self,
-        security: Security,
-        args: &TargetArgs,
-    ) -> anyhow::Result<Arc<Target>> {
-        let key = if security == Security::Tls {
-            "listen_tls"
-        } else {
-            "listen"
+    /// Where clients connect, one address a node.
+    pub(crate) fn addresses(&self, security: Security) -> anyhow::Result<Vec<SocketAddr>> {
+        let key = match security {
+            Security::Tls => "listen_tls",
+            Security::Plain | Security::Starttls => "listen",
         };
-        let mut nodes = Vec::with_capacity(self.nodes.len());
+        let mut addresses = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
             let table = read_table(&node.folder.join("muster.toml"))?;
-            let addresses = table.get("clients").and_then(|clients| clients.get(key));
-            let address = addresses
+            let listed = table.get("clients").and_then(|clients| clients.get(key));
+            let first = listed
                 .and_then(Value::as_array)
                 .and_then(|list| list.first());
-            let address = address
+            let first = first
                 .and_then(Value::as_str)
                 .context("a node without an address")?;
-            nodes.push(address.parse()?);
+            addresses.push(first.parse()?);
         }
-        let ca = self.dir.path().join("pool/ca/ca.pem");
-        let tls = match security {
-            Security::Plain => None,
-            security => Some(trust(&ca, security)?),
-        };
-        let target = Target {
-            nodes,
-            domain: DOMAIN.to_owned(),
-            rooms_domain: format!("conference.{DOMAIN}"),
-            security,
-            tls,
-            mechanism: args.mechanism,
-            user_prefix: "bench".to_owned(),
-            password: self.password.clone(),
-            register: true,
-            registered: AtomicUsize::new(0),
-            logins_at_once: args.logins_at_once,
-            processes: Processes::new(self.nodes.iter().map(Node::pid).collect()),
-            salted_passwords: SaltedPasswords::default(),
-        };
-        target.refuse_other_machines()?;
-        Ok(Arc::new(target))
+        Ok(addresses)
+    }
+
+    /// The nodes' processes.
+    pub(crate) fn processes(&self) -> Processes {
+        Processes::new(self.nodes.iter().map(Node::pid).collect())
+    }
+
+    /// Kills a node's process, as a crash would (SIGKILL).
+    pub(crate) fn kill(&mut self, node: usize) -> anyhow::Result<()> {
+        self.nodes.get_mut(node).context("no such node")?.kill()
+    }
+
+    /// Starts a node that was killed, from its folder, and waits until it serves.
+    pub(crate) async fn bring_back(&mut self, node: usize) -> anyhow::Result<()> {
+        let place = self.nodes.get_mut(node).context("no such node")?;
+        let folder = place.folder.clone();
+        *place = Node::start(&self.binary, &folder)?;
+        place.ready().await
     }
 
     /// Stops all nodes.
@@ -164,7 +180,7 @@ impl Pool {
     }
 }
 
-fn init(args: &PoolArgs, dir: &Path) -> anyhow::Result<()> {
+fn init(plan: &PoolPlan, dir: &Path) -> anyhow::Result<()> {
     // Below the ports that the system gives to outgoing connections.
     let port: u16 = rand::rng().random_range(1000..3000) * 10;
     let ports = [
@@ -173,19 +189,20 @@ fn init(args: &PoolArgs, dir: &Path) -> anyhow::Result<()> {
         ("--cluster-port", 2),
         ("--control-port", 3),
     ];
-    let mut command = Command::new(&args.binary);
-    command
-        .arg("init")
-        .arg("--dir")
-        .arg(dir)
-        .args(["--nodes", &args.nodes, "--domain", DOMAIN]);
+    let mut command = Command::new(&plan.binary);
+    command.arg("init").arg("--dir").arg(dir).args([
+        "--nodes",
+        &plan.nodes.to_string(),
+        "--domain",
+        DOMAIN,
+    ]);
     command.arg("--next-free-ports").stdout(Stdio::null());
     for (name, offset) in ports {
         command.arg(name).arg((port + offset).to_string());
     }
     let ended = command
         .status()
-        .with_context(|| format!("{}: cannot be run", args.binary.display()))?;
+        .with_context(|| format!("{}: cannot be run", plan.binary.display()))?;
     if !ended.success() {
         bail!("muster init failed: {ended}");
     }
@@ -193,7 +210,7 @@ fn init(args: &PoolArgs, dir: &Path) -> anyhow::Result<()> {
 }
 
 /// The settings in which a measured pool differs from a new one.
-fn configure(file: &Path) -> anyhow::Result<()> {
+fn configure(file: &Path, certificates: Option<&Certificates>) -> anyhow::Result<()> {
     let mut table = read_table(file)?;
     let clients = table.get_mut("clients").and_then(Value::as_table_mut);
     let clients = clients.context("a configuration without [clients]")?;
@@ -201,7 +218,19 @@ fn configure(file: &Path) -> anyhow::Result<()> {
         clients.insert(key.to_owned(), Value::Boolean(true));
     }
     clients.insert("tls_required".to_owned(), Value::Boolean(false));
-    clients.insert("scram_iterations".to_owned(), Value::Integer(4096));
+    let iterations = Value::Integer(SCRAM_ITERATIONS.into());
+    clients.insert("scram_iterations".to_owned(), iterations);
+    if let Some(certificates) = certificates {
+        let files = [
+            ("certificate", certificates.certificate()),
+            ("key", certificates.key()),
+        ];
+        for (name, file) in files {
+            let file = file.canonicalize()?;
+            let path = Value::String(file.to_string_lossy().into_owned());
+            clients.insert(name.to_owned(), path);
+        }
+    }
     let network = Value::String("127.0.0.0/8".to_owned());
     clients.insert("trusted_networks".to_owned(), Value::Array(vec![network]));
     std::fs::write(file, toml::to_string(&table)?)?;
@@ -226,12 +255,12 @@ mod tests {
             "[node]\nid = 1\n\n[clients]\nlisten = [\"127.0.0.1:1\"]\n",
         )
         .unwrap();
-        configure(&file).unwrap();
+        configure(&file, None).unwrap();
         let table = read_table(&file).unwrap();
         assert_eq!(table["node"]["id"].as_integer(), Some(1));
         assert_eq!(table["clients"]["listen"][0].as_str(), Some("127.0.0.1:1"));
         assert_eq!(table["clients"]["tls_required"].as_bool(), Some(false));
         std::fs::write(&file, "[node]\n").unwrap();
-        assert!(configure(&file).is_err());
+        assert!(configure(&file, None).is_err());
     }
 }

@@ -1,5 +1,8 @@
 //! What the server's processes cost: CPU time and memory, whole processes, read from `/proc`.
+//!
+//! A process counts with all that it has started (Erlang's helpers, say), and with what has ended since and was awaited.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -53,12 +56,42 @@ impl Processes {
         self.pids.len()
     }
 
+    /// These and all that they have started, directly or not.
+    fn tree(&self) -> Vec<u32> {
+        let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+        for pid in pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+            // One that has ended meanwhile has no children either.
+            if let Some(parent) = read(pid, "stat").ok().and_then(|(_, stat)| parent(&stat)) {
+                children.entry(parent).or_default().push(pid);
+            }
+        }
+        let mut tree = self.pids.clone();
+        let mut next = 0;
+        while let Some(pid) = tree.get(next) {
+            let more = children.remove(pid).unwrap_or_default();
+            tree.extend(more.iter().filter(|pid| !self.pids.contains(pid)));
+            next += 1;
+        }
+        tree
+    }
+
+    /// Whether a file of `/proc` that can't be read is that of a helper which has ended, and may be left out.
+    fn is_gone(&self, pid: u32, error: &ProcessError) -> bool {
+        matches!(error, ProcessError::Read { .. }) && !self.pids.contains(&pid)
+    }
+
     /// CPU time used so far, user and system, all threads.
     pub(crate) fn cpu(&self) -> Result<Duration, ProcessError> {
         let mut ticks = 0;
-        for pid in &self.pids {
-            let (path, text) = read(*pid, "stat")?;
-            ticks += cpu_ticks(&text).ok_or(ProcessError::Format { path })?;
+        for pid in self.tree() {
+            match read(pid, "stat") {
+                Ok((path, text)) => {
+                    ticks += cpu_ticks(&text).ok_or(ProcessError::Format { path })?
+                }
+                Err(error) if self.is_gone(pid, &error) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(Duration::from_secs(ticks) / TICKS_PER_SECOND)
     }
@@ -66,8 +99,12 @@ impl Processes {
     /// Memory held now.
     pub(crate) fn memory(&self) -> Result<Memory, ProcessError> {
         let mut all = Memory::default();
-        for pid in &self.pids {
-            let (path, text) = read(*pid, "smaps_rollup")?;
+        for pid in self.tree() {
+            let (path, text) = match read(pid, "smaps_rollup") {
+                Ok(read) => read,
+                Err(error) if self.is_gone(pid, &error) => continue,
+                Err(error) => return Err(error),
+            };
             let memory = memory(&text).ok_or(ProcessError::Format { path })?;
             all.rss_kib += memory.rss_kib;
             all.pss_kib += memory.pss_kib;
@@ -84,13 +121,25 @@ fn read(pid: u32, file: &str) -> Result<(PathBuf, String), ProcessError> {
     }
 }
 
-/// proc(5), `/proc/<pid>/stat`: fields 14 and 15. The second field is the command in parentheses and may hold anything.
-fn cpu_ticks(stat: &str) -> Option<u64> {
+/// proc(5), `/proc/<pid>/stat`, from the third field on. The second is the command in parentheses and may hold anything.
+fn fields(stat: &str) -> Option<impl Iterator<Item = &str>> {
     let (_, after_command) = stat.rsplit_once(')')?;
-    let mut fields = after_command.split_ascii_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    user.checked_add(system)
+    Some(after_command.split_ascii_whitespace())
+}
+
+/// Fields 14 to 17: user and system time, its own and that of children that have ended and were awaited.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let mut times = fields(stat)?.skip(11).take(4).map(str::parse::<u64>);
+    let mut sum: u64 = 0;
+    for _ in 0..4 {
+        sum = sum.checked_add(times.next()?.ok()?)?;
+    }
+    Some(sum)
+}
+
+/// Field 4: who started it.
+fn parent(stat: &str) -> Option<u32> {
+    fields(stat)?.nth(1)?.parse().ok()
 }
 
 /// proc(5), `/proc/<pid>/smaps_rollup`.
@@ -112,15 +161,16 @@ mod tests {
     #[test]
     fn cpu_time_of_a_stat_line() {
         let check = |line: &str, expect: Option<u64>| assert_eq!(cpu_ticks(line), expect, "{line}");
-        let tail = "S 1 2 3 4 5 6 7 8 9 10 110 22 0 0 20 0 9 0 1000 1 2";
+        let tail = "S 1 2 3 4 5 6 7 8 9 10 110 20 1 1 20 0 9 0 1000 1 2";
         check(&format!("42 (muster) {tail}"), Some(132));
         check(&format!("42 (a b) c) {tail}"), Some(132));
         check("42 (muster) S 1 2 3", None);
         check("42 muster S 1 2 3", None);
         check("", None);
-        check("1 (x) S 1 2 3 4 5 6 7 8 9 10 -1 22 0", None);
+        check("1 (x) S 1 2 3 4 5 6 7 8 9 10 -1 22 0 0", None);
+        check("1 (x) S 1 2 3 4 5 6 7 8 9 10 1 22 0", None);
         check(
-            &format!("1 (x) S 1 2 3 4 5 6 7 8 9 10 {} 1 0", u64::MAX),
+            &format!("1 (x) S 1 2 3 4 5 6 7 8 9 10 {} 1 0 0", u64::MAX),
             None,
         );
     }
@@ -146,10 +196,30 @@ mod tests {
         assert!(own.memory().unwrap().rss_kib > 0);
     }
 
+    #[test]
+    fn what_a_process_has_started_counts_with_it() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let tree = Processes::new(vec![std::process::id()]).tree();
+        assert!(tree.contains(&child.id()) && tree.contains(&std::process::id()));
+        // Each is there once, even if both are named.
+        let both = Processes::new(vec![std::process::id(), child.id()]).tree();
+        assert_eq!(both.iter().filter(|pid| **pid == child.id()).count(), 1);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let gone = Processes::new(vec![child.id()]);
+        assert!(matches!(gone.cpu(), Err(ProcessError::Read { .. })));
+        assert_eq!(parent("1 (a) b) S 7 2"), Some(7));
+        assert_eq!(parent("1 (a"), None);
+    }
+
     proptest::proptest! {
         #[test]
         fn nothing_panics(text: String) {
             cpu_ticks(&text);
+            parent(&text);
             memory(&text);
         }
     }

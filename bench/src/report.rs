@@ -1,22 +1,37 @@
 //! What a run found: rows of figures, as a table for people and as JSON for programs.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::histogram::Histogram;
 use crate::machine::Machine;
 
 /// One number.
-#[derive(Clone, Debug, Serialize, PartialEq)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub(crate) struct Figure {
-    pub(crate) name: &'static str,
+    pub(crate) name: Cow<'static, str>,
     pub(crate) value: f64,
-    pub(crate) unit: &'static str,
+    pub(crate) unit: Cow<'static, str>,
 }
 
+/// A point of the curve of latencies: so many of all were no slower than this.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq)]
+pub(crate) struct Percentile {
+    /// A share of all, 0 to 1.
+    pub(crate) share: f64,
+    /// Milliseconds.
+    pub(crate) ms: f64,
+}
+
+/// The shares at which curves of latencies have points.
+const SHARES: [f64; 13] = [
+    0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999, 1.0,
+];
+
 /// What went wrong. Any of it makes the row void: figures of work that was not done say nothing.
-#[derive(Clone, Debug, Default, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub(crate) struct Faults {
     /// Messages that could not be handed to a session, because too many were waiting.
     pub(crate) not_sent: u64,
@@ -35,7 +50,8 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    fn list(&self) -> Vec<String> {
+    /// Each kind with its count, for people.
+    pub(crate) fn list(&self) -> Vec<String> {
         let kinds = [
             (self.not_sent, "not sent"),
             (self.not_delivered, "not delivered"),
@@ -54,20 +70,33 @@ impl Faults {
             .collect()
     }
 
+    /// Adds another part's.
+    pub(crate) fn add(&mut self, other: Faults) {
+        self.not_sent += other.not_sent;
+        self.not_delivered += other.not_delivered;
+        self.doubled += other.doubled;
+        self.not_acknowledged += other.not_acknowledged;
+        self.errors += other.errors;
+        self.broken_sessions += other.broken_sessions;
+        self.first_error = self.first_error.take().or(other.first_error);
+    }
+
     fn any(&self) -> bool {
         *self != Faults::default()
     }
 }
 
 /// One measurement.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     /// The scenario's name.
-    pub(crate) scenario: &'static str,
+    pub(crate) scenario: Cow<'static, str>,
     /// Its parameters, for people.
     pub(crate) setup: String,
     /// The figures, the most important first.
     pub(crate) figures: Vec<Figure>,
+    /// The latencies' curve; empty where none were measured.
+    pub(crate) percentiles: Vec<Percentile>,
     /// What went wrong.
     pub(crate) faults: Faults,
     /// Whether the figures are worth nothing.
@@ -78,9 +107,10 @@ impl Row {
     /// A row without figures.
     pub(crate) fn new(scenario: &'static str, setup: String) -> Row {
         Row {
-            scenario,
+            scenario: Cow::Borrowed(scenario),
             setup,
             figures: Vec::new(),
+            percentiles: Vec::new(),
             faults: Faults::default(),
             void: false,
         }
@@ -93,8 +123,18 @@ impl Row {
         value: f64,
         unit: &'static str,
     ) -> &mut Row {
-        self.figures.push(Figure { name, value, unit });
+        self.figures.push(Figure {
+            name: Cow::Borrowed(name),
+            value,
+            unit: Cow::Borrowed(unit),
+        });
         self
+    }
+
+    /// A figure's value.
+    pub(crate) fn value(&self, name: &str) -> Option<f64> {
+        let figure = self.figures.iter().find(|figure| figure.name == name)?;
+        Some(figure.value)
     }
 
     /// Adds the percentiles of latencies, in milliseconds.
@@ -104,6 +144,11 @@ impl Row {
             self.figure("p50", ms(histogram.quantile(0.5)), "ms");
             self.figure("p99", ms(histogram.quantile(0.99)), "ms");
             self.figure("max", ms(histogram.max()), "ms");
+            let point = |share| Percentile {
+                share,
+                ms: ms(histogram.quantile(share)),
+            };
+            self.percentiles = SHARES.into_iter().map(point).collect();
         }
         self
     }
@@ -159,8 +204,8 @@ impl Report {
     }
 }
 
-fn shown(figure: &Figure) -> String {
-    let value = figure.value;
+/// A number with three digits that count.
+pub(crate) fn number(value: f64) -> String {
     let digits = match value.abs() {
         0.0 => 0,
         magnitude if magnitude < 1.0 => 3,
@@ -168,7 +213,11 @@ fn shown(figure: &Figure) -> String {
         magnitude if magnitude < 100.0 => 1,
         _ => 0,
     };
-    format!("{} {value:.digits$} {}", figure.name, figure.unit)
+    format!("{value:.digits$}")
+}
+
+fn shown(figure: &Figure) -> String {
+    format!("{} {} {}", figure.name, number(figure.value), figure.unit)
         .trim_end()
         .to_owned()
 }
@@ -179,12 +228,12 @@ mod tests {
 
     #[test]
     fn figures_for_people() {
-        let check = |value, unit, expect: &str| {
+        let check = |value, unit: &'static str, expect: &str| {
             assert_eq!(
                 shown(&Figure {
-                    name: "n",
+                    name: Cow::Borrowed("n"),
                     value,
-                    unit
+                    unit: Cow::Borrowed(unit)
                 }),
                 expect
             );

@@ -7,8 +7,11 @@
 //! CPU is that of the server's whole processes between the first message and the last delivery, background work
 //! included; the share that they use without any load is a figure of its own. Nothing is asserted.
 
+pub(crate) mod archive;
 pub(crate) mod chat;
+pub(crate) mod churn;
 pub(crate) mod durable;
+pub(crate) mod failover;
 pub(crate) mod idle;
 pub(crate) mod login;
 pub(crate) mod presence;

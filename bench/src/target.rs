@@ -10,8 +10,10 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 
+use crate::cli::TargetArgs;
 use crate::processes::Processes;
 use crate::sasl::{Mechanism, SaltedPasswords};
+use crate::server::DOMAIN;
 
 /// How the stream is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -66,6 +68,32 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// A server that was started for the purpose: accounts are made in-band, and nothing has happened on it yet.
+    pub(crate) fn of_own_server(
+        nodes: Vec<SocketAddr>,
+        security: Security,
+        tls: Option<Arc<ClientConfig>>,
+        processes: Processes,
+        password: &str,
+        args: &TargetArgs,
+    ) -> Target {
+        Target {
+            nodes,
+            domain: DOMAIN.to_owned(),
+            rooms_domain: format!("conference.{DOMAIN}"),
+            security,
+            tls,
+            mechanism: args.mechanism.or(Some(Mechanism::ScramSha1)),
+            user_prefix: "bench".to_owned(),
+            password: password.to_owned(),
+            register: true,
+            registered: AtomicUsize::new(0),
+            logins_at_once: args.logins_at_once,
+            processes,
+            salted_passwords: SaltedPasswords::default(),
+        }
+    }
+
     /// The node of a session.
     pub(crate) fn node(&self, session: usize) -> anyhow::Result<SocketAddr> {
         let index = session.checked_rem(self.nodes.len()).unwrap_or_default();

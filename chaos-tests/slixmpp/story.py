@@ -1,4 +1,5 @@
-"""A day in the life of two slixmpp users: STARTTLS with the pool's CA verified, roster, subscription, chat, a room, archives.
+"""A day in the life of two slixmpp users: STARTTLS with the pool's CA verified, roster, subscription, chat, a room, archives, a
+connection that is lost and resumed on another node.
 
 Usage: story.py CA HOST:PORT HOST:PORT — alice is on the first node, bob on the second. Prints one line a step; the
 last is "done". Every wait has a limit; what does not come ends the program with a code other than 0.
@@ -53,6 +54,18 @@ class User(slixmpp.ClientXMPP):
                 event, stanza = await self.seen.get()
                 if event == what and fits(stanza):
                     return stanza
+
+
+def once(user, event):
+    """What the next event of this kind brings."""
+    future = asyncio.get_running_loop().create_future()
+
+    def happened(value):
+        if not future.done():
+            future.set_result(value)
+
+    user.add_event_handler(event, happened, disposable=True)
+    return asyncio.wait_for(future, LIMIT)
 
 
 def step_failed(why):
@@ -128,6 +141,41 @@ async def archives(alice, bob):
     step("archives")
 
 
+async def resumption(alice, bob, addresses):
+    """Bob's connection is cut; the library resumes his session, each time on another node."""
+    for number, address in enumerate(addresses):
+        sm_id, full = bob.plugin["xep_0198"].sm_id, bob.boundjid.full
+        assert sm_id, "the session can be resumed"
+        while not alice.seen.empty():
+            alice.seen.get_nowait()
+        gone, resumed = once(bob, "disconnected"), once(bob, "session_resumed")
+        bob.transport.abort()
+        await gone
+        expected = {f"chat {number}", f"room {number}", f"full {number}"}
+        alice.send_message(mto=bob.boundjid.bare, mbody=f"chat {number}", mtype="chat")
+        alice.send_message(mto=ROOM, mbody=f"room {number}", mtype="groupchat")
+        alice.send_message(mto=full, mbody=f"full {number}", mtype="chat")
+        host, port = address.rsplit(":", 1)
+        bob.connect(host, int(port))
+        await resumed
+        assert (bob.plugin["xep_0198"].sm_id, bob.boundjid.full) == (sm_id, full)
+        bodies = []
+        async with asyncio.timeout(LIMIT):
+            while set(bodies) != expected:
+                event, stanza = await bob.seen.get()
+                if event == "message" and stanza["body"] in expected:
+                    bodies.append(stanza["body"])
+        assert len(bodies) == len(expected), bodies
+        bob.send_message(mto=ROOM, mbody=f"back {number}", mtype="groupchat")
+        await alice.see("groupchat_message", lambda m: m["body"] == f"back {number}")
+        # Nobody has seen him go.
+        await bob.plugin["xep_0199"].ping(timeout=LIMIT)
+        while not alice.seen.empty():
+            event, stanza = alice.seen.get_nowait()
+            assert event != "presence_unavailable", stanza
+    step("resumption")
+
+
 async def main(ca, first, second):
     alice, bob = User("alice", ca), User("bob", ca)
     await alice.log_in(first)
@@ -137,6 +185,7 @@ async def main(ca, first, second):
     await chat(alice, bob)
     await room(alice, bob)
     await archives(alice, bob)
+    await resumption(alice, bob, [first, second, second])
     await bob.disconnect()
     await alice.see("presence_unavailable", is_from("bob"))
     await alice.disconnect()

@@ -122,6 +122,17 @@ impl Client {
     pub async fn over(login: &Login, wire: Wire) -> Result<Client> {
         let negotiated = timeout(PROMPT, login::log_in(login, wire)).await;
         let (jid, wire) = negotiated.context("logging in took too long")??;
+        Ok(Client::begin(login, jid, wire))
+    }
+
+    /// Logs in and binds nothing: what comes next is up to the caller. `jid`: what it will be, if a session is resumed.
+    pub async fn unbound(login: &Login, jid: FullJid) -> Result<Client> {
+        let negotiated = timeout(PROMPT, login::authenticated(login)).await;
+        let wire = negotiated.context("logging in took too long")??;
+        Ok(Client::begin(login, jid, wire))
+    }
+
+    fn begin(login: &Login, jid: FullJid, wire: Wire) -> Client {
         let (reader, writer) = wire.split();
         let (incoming_tx, incoming) = mpsc::channel(INBOX);
         let (outgoing, outgoing_rx) = mpsc::channel(OUTBOX);
@@ -137,7 +148,7 @@ impl Client {
             tokio::spawn(reading),
             tokio::spawn(write(writer, outgoing_rx)),
         ];
-        Ok(Client {
+        Client {
             jid,
             incoming,
             outgoing,
@@ -145,7 +156,7 @@ impl Client {
             sent: 0,
             tasks,
             iq_number: 0,
-        })
+        }
     }
 
     /// The full JID that the server bound.

@@ -3,6 +3,7 @@
 //! Every pool has loopback addresses of its own, so that tests may run beside each other. What a pool leaves behind
 //! when a test fails is the end of each node's log, on standard error.
 
+mod growth;
 mod process;
 mod replicas;
 
@@ -47,6 +48,8 @@ pub struct PoolSettings {
     pub keys: Vec<(&'static str, &'static str, toml::Value)>,
     /// Where the nodes are instead of on loopback addresses.
     pub network: Option<Network>,
+    /// How many of the nodes the pool begins with; the others are let in later. `None`: all.
+    pub first: Option<u16>,
 }
 
 impl PoolSettings {
@@ -56,7 +59,14 @@ impl PoolSettings {
             nodes,
             keys: Vec::new(),
             network: None,
+            first: None,
         }
+    }
+
+    /// The pool begins with so many of its nodes; the folders of the others are ready.
+    pub fn beginning_with(mut self, first: u16) -> PoolSettings {
+        self.first = Some(first);
+        self
     }
 
     /// Places each node into its namespace of a network.
@@ -116,6 +126,8 @@ pub struct Pool {
     nodes: Vec<Node>,
     tls: Arc<rustls::ClientConfig>,
     partitions: PartitionTable,
+    /// The highest id among those that the pool began with.
+    first: u64,
     dir: TempDir,
 }
 
@@ -210,7 +222,7 @@ impl Pool {
         let tls = trusting(&root.join("ca/ca.pem"))?;
         let nodes = (1..=u64::from(settings.nodes))
             .map(|id| Node::configure(&root, id, settings, &tls))
-            .collect::<Result<Vec<_>>>()?;
+            .collect::<Result<Vec<Node>>>()?;
         let pool_file: Table = std::fs::read_to_string(root.join("node-1/pool.toml"))?.parse()?;
         let partitions = pool_file
             .get("pool")
@@ -218,10 +230,17 @@ impl Pool {
             .and_then(toml::Value::as_integer)
             .context("the pool file lacks partitions")?;
         let partitions = PartitionTable::even(u16::try_from(partitions)?);
+        let first = settings.first.unwrap_or(settings.nodes);
+        if settings.first.is_some() {
+            nodes
+                .iter()
+                .try_for_each(|node| growth::begin_with(node, first))?;
+        }
         Ok(Pool {
             nodes,
             tls,
             partitions,
+            first: u64::from(first),
             dir,
         })
     }
@@ -234,17 +253,18 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Starts every node that does not run.
+    /// Starts every node of the pool's beginning that does not run.
     pub fn start_all(&mut self) -> Result<()> {
+        let first = self.first;
         self.nodes
             .iter_mut()
-            .filter(|node| node.process.is_none())
+            .filter(|node| node.id <= first && node.process.is_none())
             .try_for_each(Node::spawn)
     }
 
-    /// Waits until every node serves.
+    /// Waits until every node that runs serves.
     pub async fn all_ready(&mut self) -> Result<()> {
-        for id in self.ids() {
+        for id in self.running() {
             self.ready(id).await?;
         }
         Ok(())
@@ -253,6 +273,11 @@ impl Pool {
     /// The ids of all nodes.
     pub fn ids(&self) -> Vec<u64> {
         self.nodes.iter().map(|node| node.id).collect()
+    }
+
+    /// With how many nodes the pool began.
+    pub fn began_with(&self) -> usize {
+        usize::try_from(self.first).unwrap_or(usize::MAX)
     }
 
     /// The ids of all nodes that run.

@@ -15,7 +15,7 @@
 //! done and leave a hole in the archive. The process is to end then; the next one starts from the store and the log.
 
 use std::mem::ManuallyDrop;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
@@ -25,13 +25,16 @@ use messaging::archive::{ArchiveIds, ArchiveRow};
 use messaging::command::Entry;
 use messaging::effect::Effect;
 use messaging::state::State;
-use storage::archive::{Archive, ArchiveRow as StoredArchiveRow, RowKind};
+use storage::archive::{Archive, ArchiveRow as StoredArchiveRow, KeyList, RowKind, key_list_path};
 use storage::snapshot::{SnapshotHead, SnapshotWriter};
 use storage::state_store::{AppliedMark, StateBatch, StateStore, Table};
 
 use crate::effect_queue::{EffectQueue, OwnerNews};
 use crate::node_id::{Epoch, Group, NodeId};
-use crate::raft::{CommittedEntry, Machine, MachineError, SnapshotFile, away, mark_place};
+use crate::raft::{
+    CommittedEntry, Machine, MachineError, SnapshotFile, SnapshotHome, away, mark_place,
+};
+use crate::rebuild;
 use crate::recent_effects::{RecentEffects, Untold};
 use crate::records::{StateRows, decode_entry, encode_archive_row};
 
@@ -48,6 +51,8 @@ pub struct Replica {
     state: RwLock<State>,
     recent: Mutex<RecentEffects>,
     applied_index: AtomicU64,
+    /// The archive may have rows of entries up to here: those that came with a snapshot.
+    archived_upto: AtomicU64,
 }
 
 impl Replica {
@@ -62,6 +67,7 @@ impl Replica {
             state: RwLock::default(),
             recent: Mutex::default(),
             applied_index: AtomicU64::new(0),
+            archived_upto: AtomicU64::new(0),
         }
     }
 
@@ -79,6 +85,11 @@ impl Replica {
     /// The log index of the last applied entry.
     pub fn applied_index(&self) -> u64 {
         self.applied_index.load(Ordering::Acquire)
+    }
+
+    /// Whether the archive has no rows of entries that are not applied: after a received snapshot it may, for a while.
+    pub fn is_archive_even(&self) -> bool {
+        self.applied_index() >= self.archived_upto.load(Ordering::Acquire)
     }
 }
 
@@ -140,22 +151,7 @@ impl PartitionMachine {
         mut store: Box<dyn StateStore>,
         settings: MachineSettings,
     ) -> Result<PartitionMachine, MachineError> {
-        let mut state = State::default();
-        let mut failed = None;
-        store
-            .load(
-                &mut |table, key, value| match state.load(&StateRows, table.0, key, value) {
-                    Ok(true) => {}
-                    Ok(false) => failed = Some(format!("table {} is not known", table.0)),
-                    Err(error) => failed = Some(error.to_string()),
-                },
-            )
-            .map_err(|error| MachineError::caused("the state store does not load", error))?;
-        if let Some(reason) = failed {
-            return Err(MachineError::new(format!(
-                "a row of the state store does not read: {reason}"
-            )));
-        }
+        let state = load_state(&mut *store)?;
         let mark = store.applied();
         if let Some(mark) = &mark {
             let (_, index) = mark_place(mark)?;
@@ -284,14 +280,14 @@ impl PartitionMachine {
                 }
                 false
             }
-            Effect::DropArchive(key) => {
+            Effect::DropArchive { key, upto } => {
                 // In log order: what came before goes with it.
-                rows.retain(|row| &*row.key != key.as_str());
+                rows.retain(|row| &*row.key != key.as_str() || row.seq > *upto);
                 let partition =
                     storage::archive::PartitionId(self.replica.surroundings.partition.0);
                 let archive = &self.replica.archive;
                 // As long as the archive is large.
-                if let Err(error) = away(|| archive.delete_key(partition, key.as_str())) {
+                if let Err(error) = away(|| archive.purge(partition, key.as_str(), *upto)) {
                     failed = Some(MachineError::caused(
                         "an archive could not be dropped",
                         error,
@@ -366,6 +362,53 @@ impl PartitionMachine {
         })
     }
 
+    /// Replaces state and store by a received snapshot. The archive goes first: rows of a partition that is behind may be
+    /// missing, those of one that was removed may not be there. The snapshot's new name is what makes it count: whatever stops
+    /// the process after that, the next start fills the store from it.
+    fn take_over(&mut self, received: &Path) -> Result<(), MachineError> {
+        let failed = |error| MachineError::caused("a received snapshot can't be used", error);
+        let replica = Arc::clone(&self.replica);
+        let partition = storage::archive::PartitionId(replica.surroundings.partition.0);
+        let unlisted = |error| MachineError::caused("the archive can't follow a snapshot", error);
+        let list = KeyList::open(&key_list_path(received), partition).map_err(unlisted)?;
+        let archived_upto = list.applied();
+        let kept = replica.archive.keep_listed(partition, list);
+        let removed = kept.map_err(unlisted)?;
+        self.sync_archive()?;
+        let snapshot = storage::snapshot::adopt(received, self.group()).map_err(failed)?;
+        let Some(store) = &mut self.store else {
+            return Err(MachineError::new("the state store is closed"));
+        };
+        rebuild::fill(&mut **store, &snapshot)?;
+        let mut state = load_state(&mut **store)?;
+        let index = snapshot.manifest.head.index;
+        {
+            let shown = replica.state.write();
+            let mut shown = shown.unwrap_or_else(PoisonError::into_inner);
+            std::mem::swap(&mut *shown, &mut state);
+            replica.applied_index.fetch_max(index, Ordering::AcqRel);
+            replica
+                .archived_upto
+                .fetch_max(archived_upto, Ordering::AcqRel);
+            // What the entries in between said is not known here: a gap, like at a start.
+            let recent = replica.recent.lock();
+            *recent.unwrap_or_else(PoisonError::into_inner) = RecentEffects::default();
+            // Another node owned the partition then, and has told the effects.
+            if std::mem::take(&mut self.reigning) {
+                replica.news.push(OwnerNews::Ended);
+            }
+        }
+        self.mark = Some(snapshot.manifest.head.applied.0);
+        (self.entries_since, self.bytes_since) = (0, 0);
+        tracing::info!(
+            group = self.group(),
+            index,
+            removed,
+            "the replica has taken over a snapshot"
+        );
+        Ok(())
+    }
+
     fn flush(&mut self) -> Result<(), MachineError> {
         let Some(store) = &mut self.store else {
             return Ok(());
@@ -418,6 +461,27 @@ impl PartitionMachine {
         self.entries_since = 0;
         self.bytes_since = 0;
         Ok(())
+    }
+}
+
+/// The state whose rows a store holds.
+fn load_state(store: &mut dyn StateStore) -> Result<State, MachineError> {
+    let mut state = State::default();
+    let mut failed = None;
+    store
+        .load(
+            &mut |table, key, value| match state.load(&StateRows, table.0, key, value) {
+                Ok(true) => {}
+                Ok(false) => failed = Some(format!("table {} is not known", table.0)),
+                Err(error) => failed = Some(error.to_string()),
+            },
+        )
+        .map_err(|error| MachineError::caused("the state store does not load", error))?;
+    match failed {
+        None => Ok(state),
+        Some(reason) => Err(MachineError::new(format!(
+            "a row of the state store does not read: {reason}"
+        ))),
     }
 }
 
@@ -484,6 +548,18 @@ impl Machine for PartitionMachine {
             .inspect_err(|error| tracing::warn!(%error, "snapshots can't be listed"))
             .ok()??;
         Some((snapshot.manifest.head.applied.0, snapshot.path))
+    }
+
+    fn snapshot_home(&self) -> Option<SnapshotHome> {
+        let partition = storage::archive::PartitionId(self.replica.surroundings.partition.0);
+        Some(SnapshotHome {
+            folder: self.snapshots.clone(),
+            archive: Some((self.replica.archive.clone(), partition)),
+        })
+    }
+
+    fn install(&mut self, received: &Path) -> Result<(), MachineError> {
+        self.whole(|machine| machine.take_over(received))
     }
 }
 

@@ -51,7 +51,7 @@ pub fn open_store(
 }
 
 /// Fills a store that is older than the newest whole snapshot. Gives the index of the snapshot it was filled from.
-fn bring_up(
+pub(crate) fn bring_up(
     store: &mut dyn StateStore,
     snapshots: &Path,
     group: Group,
@@ -84,7 +84,7 @@ fn bring_up(
 }
 
 /// Replaces all that a store has by a snapshot. A crash half-way leaves a store without a mark, which is filled anew.
-fn fill(store: &mut dyn StateStore, snapshot: &Snapshot) -> Result<(), MachineError> {
+pub(crate) fn fill(store: &mut dyn StateStore, snapshot: &Snapshot) -> Result<(), MachineError> {
     let damaged = |error| MachineError::caused("a snapshot does not read", error);
     let refused = |error| MachineError::caused("the state store takes no rows", error);
     let reader = SnapshotReader::open(&snapshot.path).map_err(damaged)?;

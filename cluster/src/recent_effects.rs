@@ -155,7 +155,10 @@ mod tests {
     #[test]
     fn each_effect_is_known_by_its_place_in_the_log() {
         let mut recent = RecentEffects::default();
-        let dropped = Effect::DropArchive(bare("a@x"));
+        let dropped = Effect::DropArchive {
+            key: bare("a@x"),
+            upto: 1,
+        };
         recent.applied(
             7,
             1_000,
@@ -182,7 +185,10 @@ mod tests {
             1,
             1_000,
             &[
-                Effect::DropArchive(bare("a@x")),
+                Effect::DropArchive {
+                    key: bare("a@x"),
+                    upto: 1,
+                },
                 Effect::Room(room.clone(), RoomEffect::ReflectAgain { to, seq: 7 }),
                 Effect::Room(room.clone(), deliver),
             ],

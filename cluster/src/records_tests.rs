@@ -232,6 +232,7 @@ fn is_known_action(action: &RoomAction) {
         | RoomAction::Configure { .. }
         | RoomAction::CancelConfiguration
         | RoomAction::Destroy { .. }
+        | RoomAction::Move { .. }
         | RoomAction::RemoveUnclaimed { .. } => {}
     }
 }
@@ -372,6 +373,38 @@ fn golden_bytes_of_entries() {
     storage::golden!("../tests/goldens/partition.txt", &samples);
 }
 
+/// What came later has lines of its own: those of what was there before stay.
+#[test]
+fn golden_bytes_of_moving_sessions() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Samples(Command, StoredRow);
+
+    impl Record for Samples {
+        const VERSION: u8 = 1;
+        const NAME: &'static str = "partition-moving";
+    }
+
+    let (from, to) = ((2, 5, 9), (3, 6, 11));
+    let command = Command::Room(RoomCommand {
+        room: den(),
+        by: balcony(),
+        account: 4,
+        action: RoomAction::Move { from, to },
+    });
+    let row = StoredRow(ArchiveRow {
+        key: den(),
+        seq: 8_195,
+        time_ms: 1_700_000_000_000,
+        record: ArchiveRecord::Room(RoomEvent::Moved {
+            occupant: occupant(),
+            from,
+            joined: 8_193,
+        }),
+    });
+    let samples = Samples(command, row);
+    storage::golden!("../tests/goldens/partition.txt", &samples);
+}
+
 /// An event that is not in [`events`] does not compile here.
 fn is_known_event(event: &RoomEvent) {
     match event {
@@ -383,6 +416,7 @@ fn is_known_event(event: &RoomEvent) {
         | RoomEvent::Left { .. }
         | RoomEvent::Affiliated { .. }
         | RoomEvent::Configured { .. }
+        | RoomEvent::Moved { .. }
         | RoomEvent::Destroyed { .. } => {}
     }
 }

@@ -37,7 +37,7 @@ pub struct ReplicaHash {
 /// Why a replica could not be hashed.
 #[derive(Debug, Error)]
 pub enum ReplicaHashError {
-    /// The partition is written to all the time.
+    /// The partition is written to all the time, or a snapshot was received just now.
     #[error("the partition is written to all the time: ask again when it is quieter")]
     Moving,
     /// A row of the state does not encode or decode.
@@ -55,6 +55,9 @@ impl Replica {
     /// # Errors
     /// [`ReplicaHashError`].
     pub fn hash(&self) -> Result<ReplicaHash, ReplicaHashError> {
+        if !self.is_archive_even() {
+            return Err(ReplicaHashError::Moving);
+        }
         for _ in 0..TRIES {
             if let Some((applied, state, view)) = self.hash_state()? {
                 let partition = PartitionId(self.surroundings.partition.0);

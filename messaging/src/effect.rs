@@ -24,7 +24,13 @@ pub enum Effect {
     /// File a row; on every replica, before anything else of the chunk is shown.
     Archive(Arc<ArchiveRow>),
     /// Drop a key's archive (a removed account, a destroyed room).
-    DropArchive(BareJid),
+    DropArchive {
+        /// Whose.
+        key: BareJid,
+        /// Its last row. Rows behind it are those of a key made again: a replica that is filled from another may have them
+        /// already, and must not lose them.
+        upto: u64,
+    },
     /// Drop a room's events up to a row; archived messages stay ([`crate::room::depth`]).
     TrimEvents {
         /// Which room's.

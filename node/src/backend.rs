@@ -1,17 +1,30 @@
 //! The node behind the control port: what the runtime says and does, in the port's terms.
 
+mod access;
+mod joining;
+mod nodes;
+
 use actors::control::ControlError;
-use actors::runtime::{MemberStatus, NodeHandle, PartitionStatus};
-use web::backend::{BackendError, ControlBackend};
+use actors::runtime::{MemberStatus, NodeHandle, OperationError, PartitionStatus};
+use web::backend::{AuditKey, BackendError, ControlBackend};
+use web::report::access::{
+    AuditPage, AuditQuery, ChangeReport, Identity, IssuedOperator, IssuedToken, NewOperator,
+    NewToken, OperatorReport, OutcomeReport, TokenReport,
+};
+use web::report::join::{JoinReply, JoinRequest};
+use web::report::nodes::{NodeOperation, NodeReport, PlanStep, ProgressReport};
 use web::report::{HashReport, MemberReport, PartitionReport, PoolReport, Readiness};
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
+
+use crate::issuing::Issuing;
 
 /// A running node as its operators see it.
 #[derive(Clone)]
 pub(crate) struct Backend {
     pub(crate) node: NodeHandle,
     pub(crate) domain: String,
+    pub(crate) issuing: Issuing,
 }
 
 impl ControlBackend for Backend {
@@ -35,6 +48,7 @@ impl ControlBackend for Backend {
         Readiness {
             quorum: ready.quorum,
             stopping: ready.stopping,
+            draining: ready.draining,
             log_full: ready.log_full,
             groups_failed: ready.groups_failed,
             partitions_owned: ready.partitions_owned,
@@ -83,6 +97,87 @@ impl ControlBackend for Backend {
         limit: u32,
     ) -> Result<Vec<BareJid>, BackendError> {
         self.node.list_accounts(after, limit).await.map_err(refusal)
+    }
+
+    fn nodes(&self) -> Vec<NodeReport> {
+        nodes::list(&self.node)
+    }
+
+    fn plan(&self, node: u64, operation: NodeOperation) -> Result<Vec<PlanStep>, BackendError> {
+        nodes::plan(&self.node, node, operation)
+    }
+
+    async fn operate(&self, node: u64, operation: NodeOperation) -> Result<(), BackendError> {
+        nodes::operate(&self.node, node, operation).await
+    }
+
+    fn progress(&self) -> ProgressReport {
+        nodes::progress(&self.node)
+    }
+
+    fn identify(&self, token: &str) -> Option<Identity> {
+        access::identify(&self.node, token)
+    }
+
+    async fn begin_record(&self, change: ChangeReport) -> Result<AuditKey, BackendError> {
+        access::begin_record(&self.node, change).await
+    }
+
+    async fn end_record(&self, key: AuditKey, outcome: OutcomeReport) {
+        access::end_record(&self.node, key, outcome).await;
+    }
+
+    fn audit(&self, query: &AuditQuery) -> AuditPage {
+        access::audit(&self.node, query)
+    }
+
+    fn operators(&self) -> Vec<OperatorReport> {
+        access::operators(&self.node)
+    }
+
+    async fn add_operator(
+        &self,
+        new: NewOperator,
+        by: String,
+    ) -> Result<IssuedOperator, BackendError> {
+        access::add_operator(&self.node, new, by).await
+    }
+
+    async fn revoke_operator(&self, name: String) -> Result<(), BackendError> {
+        access::revoke_operator(&self.node, &name).await
+    }
+
+    fn tokens(&self) -> Vec<TokenReport> {
+        joining::tokens(&self.node)
+    }
+
+    async fn issue_token(&self, new: NewToken, by: String) -> Result<IssuedToken, BackendError> {
+        joining::issue(&self.node, &self.issuing, new, by).await
+    }
+
+    async fn revoke_token(&self, id: String) -> Result<(), BackendError> {
+        joining::revoke(&self.node, &id).await
+    }
+
+    async fn check_join(&self, request: &JoinRequest) -> Result<String, BackendError> {
+        joining::check(&self.node, request).await
+    }
+
+    async fn join(&self, request: JoinRequest) -> Result<JoinReply, BackendError> {
+        joining::join(&self.node, &self.issuing, request).await
+    }
+}
+
+/// What the meta group refused.
+fn not_done(error: OperationError) -> BackendError {
+    match error.code {
+        "unavailable" => BackendError::Unavailable(error.sentence),
+        "outcome-unknown" => BackendError::Timeout,
+        "unknown-node" => BackendError::NoSuch("node"),
+        code => BackendError::Refused {
+            code: code.to_owned(),
+            message: error.sentence,
+        },
     }
 }
 

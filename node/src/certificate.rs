@@ -1,6 +1,7 @@
 //! Certificates from files, checked before anything starts: that they read, hold today, fit their key and name us.
 //!
-//! A server shows a [`Shown`] certificate: another may take its place while connections are open.
+//! A server shows a [`Shown`] certificate: another may take its place while connections are open. A control port shows
+//! two: its own to operators, and the node's own to machines that join ([`ShownByName`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -161,18 +162,60 @@ impl Certified {
         }
     }
 
-    /// A server that shows this certificate, until another takes its place, and asks clients for none.
-    pub(crate) fn server_config(
+    /// A control port that shows this certificate, but `nodes` to who asks for a name that ends with `suffix`.
+    pub(crate) fn control_config(
         &self,
+        (suffix, nodes): (String, &Certified),
         provider: Arc<CryptoProvider>,
-    ) -> Result<(ServerConfig, Arc<Shown>), CertificateError> {
-        let shown = Arc::new(Shown(RwLock::new(Arc::clone(&self.signing))));
+    ) -> Result<(ServerConfig, Arc<ShownByName>), CertificateError> {
+        let shown = Arc::new(ShownByName {
+            suffix,
+            nodes: nodes.shown(),
+            others: self.shown(),
+        });
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| self.unusable(&error))?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&shown) as Arc<dyn ResolvesServerCert>);
         Ok((config, shown))
+    }
+
+    fn shown(&self) -> Arc<Shown> {
+        Arc::new(Shown(RwLock::new(Arc::clone(&self.signing))))
+    }
+
+    /// A server that shows this certificate, until another takes its place, and asks clients for none.
+    pub(crate) fn server_config(
+        &self,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<(ServerConfig, Arc<Shown>), CertificateError> {
+        let shown = self.shown();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| self.unusable(&error))?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&shown) as Arc<dyn ResolvesServerCert>);
+        Ok((config, shown))
+    }
+
+    /// The same, with further certificates behind the chain: for who trusts one of those by its hash and has to be shown it.
+    pub(crate) fn followed_by(
+        &self,
+        roots: &[CertificateDer<'static>],
+        provider: &CryptoProvider,
+    ) -> Result<Certified, CertificateError> {
+        let mut chain = self.chain.clone();
+        chain.extend_from_slice(roots);
+        let key = self.key.clone_key();
+        let signing = CertifiedKey::from_der(chain.clone(), key, provider)
+            .map_err(|error| self.unusable(&error))?;
+        Ok(Certified {
+            path: self.path.clone(),
+            chain,
+            key: self.key.clone_key(),
+            signing: Arc::new(signing),
+        })
     }
 
     /// The chain and the key.
@@ -236,6 +279,35 @@ impl ResolvesServerCert for Shown {
         Some(Arc::clone(
             &self.0.read().unwrap_or_else(PoisonError::into_inner),
         ))
+    }
+}
+
+/// Two certificates under one address. A machine that joins reaches a node under any address, maybe by a tunnel: it asks
+/// for the node itself, whose certificate comes from the pool's CA whatever operators see.
+#[derive(Debug)]
+pub(crate) struct ShownByName {
+    suffix: String,
+    nodes: Arc<Shown>,
+    others: Arc<Shown>,
+}
+
+impl ShownByName {
+    /// Shows others from now on.
+    pub(crate) fn replace(&self, nodes: &Certified, others: &Certified) {
+        self.nodes.replace(nodes);
+        self.others.replace(others);
+    }
+}
+
+impl ResolvesServerCert for ShownByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let of_a_node = hello
+            .server_name()
+            .is_some_and(|name| name.ends_with(&self.suffix));
+        match of_a_node {
+            true => self.nodes.resolve(hello),
+            false => self.others.resolve(hello),
+        }
     }
 }
 

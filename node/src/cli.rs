@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::exit::EXIT_CODES;
 
@@ -20,6 +21,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Makes a new pool: CA, certificates, keys, a configuration and a data folder for each node
     Init(InitArgs),
+    /// Makes this machine a node of a pool that is there, with a token of `muster ctl node token`
+    Join(JoinArgs),
     /// Runs one node until SIGINT or SIGTERM; a second signal ends it at once
     Run(RunArgs),
     /// Makes new certificates and keys for a node, under the names of the old ones
@@ -64,14 +67,21 @@ pub(crate) struct InitArgs {
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) partitions: u16,
     /// One IP address a node, with commas; of one for all nodes each gets ports of its own [default: 127.0.0.1,127.0.0.2,…]
-    #[arg(long, value_delimiter = ',')]
-    pub(crate) bind: Vec<IpAddr>,
+    #[arg(long, num_args = 1.., value_parser = listed::<IpAddr>)]
+    pub(crate) bind: Vec<Listed<IpAddr>>,
     /// Where operators reach a node: one IP address a node, with commas [default: on the loopback]
-    #[arg(long, value_delimiter = ',')]
-    pub(crate) control_bind: Vec<IpAddr>,
+    #[arg(long, num_args = 1.., value_parser = listed::<IpAddr>)]
+    pub(crate) control_bind: Vec<Listed<IpAddr>>,
     /// Further names and IP addresses of the certificate that clients see, with commas
-    #[arg(long, value_delimiter = ',')]
-    pub(crate) names: Vec<String>,
+    #[arg(long, num_args = 1.., value_parser = listed::<String>)]
+    pub(crate) names: Vec<Listed<String>>,
+    #[command(flatten)]
+    pub(crate) ports: PortArgs,
+}
+
+/// Which ports a new node has.
+#[derive(Debug, Args)]
+pub(crate) struct PortArgs {
     /// Where clients connect and turn to TLS
     #[arg(long, default_value_t = 5222, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) client_port: u16,
@@ -87,6 +97,45 @@ pub(crate) struct InitArgs {
     /// Take the next free port where one is in use
     #[arg(long)]
     pub(crate) next_free_ports: bool,
+}
+
+/// A list with commas; people put spaces behind them, and then a shell makes several words of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed<T>(Vec<T>);
+
+impl<T: Clone> Listed<T> {
+    /// All of them in one list.
+    pub(crate) fn flat(lists: &[Listed<T>]) -> Vec<T> {
+        lists.iter().flat_map(|list| list.0.clone()).collect()
+    }
+}
+
+fn listed<T: FromStr>(text: &str) -> Result<Listed<T>, T::Err> {
+    let words = text.split(',').map(str::trim);
+    let words = words.filter(|word| !word.is_empty());
+    words.map(str::parse).collect::<Result<_, _>>().map(Listed)
+}
+
+/// `muster join`
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// What `muster ctl node token` has shown; `-` reads it from standard input
+    #[arg(long)]
+    pub(crate) token: String,
+    /// The folder to make the node in; it must not be there yet
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// This machine's IP address, at which the other nodes and clients reach it
+    #[arg(long)]
+    pub(crate) bind: IpAddr,
+    /// Where operators reach the node [default: on the loopback]
+    #[arg(long)]
+    pub(crate) control_bind: Option<IpAddr>,
+    /// Control ports of the pool, HOST:PORT with commas, instead of those that the token names
+    #[arg(long, num_args = 1.., value_parser = listed::<String>)]
+    pub(crate) server: Vec<Listed<String>>,
+    #[command(flatten)]
+    pub(crate) ports: PortArgs,
 }
 
 /// `muster run`
@@ -145,6 +194,149 @@ pub(crate) enum CtlCommand {
         #[command(subcommand)]
         command: UserCommand,
     },
+    /// The nodes of the pool: let in, drain, remove, replace
+    Node {
+        #[command(subcommand)]
+        command: NodeCommand,
+    },
+    /// Who may operate the pool
+    Operator {
+        #[command(subcommand)]
+        command: OperatorCommand,
+    },
+    /// Shows what operators have changed, the newest records last
+    Audit {
+        /// All records with higher numbers [default: the newest 100]
+        #[arg(long)]
+        after: Option<u64>,
+    },
+}
+
+/// What an operator may do with nodes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Lists the members of the pool
+    List,
+    /// Makes a token that lets one new machine join; it is shown this once
+    Token {
+        /// How long it lets a node in: 90s, 30m, 1h, 7d
+        #[arg(long, default_value = "1h", value_parser = time_to_live)]
+        ttl: u64,
+        /// Where the new machine reaches control ports of the pool, HOST:PORT with commas [default: this node's own]
+        #[arg(long, num_args = 1.., value_parser = listed::<String>)]
+        address: Vec<Listed<String>>,
+    },
+    /// Lists the tokens that let nodes join
+    Tokens,
+    /// Makes a token useless
+    Revoke {
+        /// The token's name, as `tokens` shows it
+        token: String,
+    },
+    /// Empties a node of sessions and of what it leads; it keeps its replicas
+    Drain {
+        /// The node's id
+        node: u64,
+        /// Sessions moved a second [default: as the node is set]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        sessions_per_second: Option<u32>,
+        #[command(flatten)]
+        how: OperationArgs,
+    },
+    /// Takes a drain back, or a removal that is not done
+    Undrain {
+        /// The node's id
+        node: u64,
+        /// Only show what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Drains a node, moves its replicas to others, and lets it go for good
+    Remove {
+        /// The node's id
+        node: u64,
+        /// It is dead and will not come back: do not wait for it
+        #[arg(long)]
+        dead: bool,
+        #[command(flatten)]
+        how: OperationArgs,
+    },
+    /// Removes a node, dead or alive, and gives its replicas to another that has joined
+    Replace {
+        /// The id of the node that goes
+        node: u64,
+        /// The id of the node that gets its replicas
+        #[arg(long)]
+        with: u64,
+        #[command(flatten)]
+        how: OperationArgs,
+    },
+    /// Shows how far what is under way has come, until it is done
+    Progress,
+}
+
+/// How an operation is begun.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct OperationArgs {
+    /// Only show what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Wait until it is done, also without a terminal
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+/// What an operator may do with operators.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperatorCommand {
+    /// Makes an operator; their token is shown this once
+    Add {
+        /// Their name: a-z, 0-9, '.', '_' and '-'
+        name: String,
+        /// What they may do
+        #[arg(long, value_enum)]
+        role: RoleName,
+    },
+    /// Lists the operators
+    List,
+    /// Takes an operator's token away
+    Revoke {
+        /// Their name
+        name: String,
+    },
+}
+
+/// What an operator may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleName {
+    /// Everything
+    Operator,
+    /// See the pool, and change accounts
+    Support,
+    /// See everything, the audit log included, and change nothing
+    Auditor,
+}
+
+/// A time with its unit, in seconds.
+fn time_to_live(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit.trim() {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("a time has a unit: 90s, 30m, 1h, 7d".to_owned()),
+    };
+    let number: Option<u64> = number.parse().ok();
+    let found = number.and_then(|number| number.checked_mul(seconds));
+    found
+        .filter(|found| (1..=30 * 86_400).contains(found))
+        .ok_or_else(|| "a token lasts 1s to 30d".to_owned())
 }
 
 /// What an operator may do with accounts.
@@ -186,6 +378,27 @@ mod tests {
     }
 
     #[test]
+    fn lists_may_have_spaces() {
+        let check = |line: &[&str], expect: &[&str]| {
+            let words = ["muster", "init", "--dir", "run"].iter().chain(line);
+            let Command::Init(args) = Cli::try_parse_from(words).unwrap().command else {
+                panic!("{line:?}")
+            };
+            let found: Vec<String> = Listed::flat(&args.bind)
+                .iter()
+                .map(IpAddr::to_string)
+                .collect();
+            assert_eq!(found, expect, "{line:?}");
+        };
+        let both = ["10.0.0.1", "10.0.0.2"];
+        check(&["--bind", "10.0.0.1,10.0.0.2"], &both);
+        check(&["--bind", "10.0.0.1, 10.0.0.2"], &both);
+        check(&["--bind", "10.0.0.1,", "10.0.0.2"], &both);
+        check(&["--bind", "10.0.0.1", "--bind", "10.0.0.2"], &both);
+        check(&[], &[]);
+    }
+
+    #[test]
     fn what_may_be_typed() {
         let check = |line: &str, good: bool| {
             let parsed = Cli::try_parse_from(line.split(' '));
@@ -200,6 +413,34 @@ mod tests {
         check("muster init --dir run --nodes 0", false);
         check("muster init --dir run --partitions 65", false);
         check("muster init --dir run --client-port 0", false);
+        check(
+            "muster init --dir run --bind 10.0.0.1, 10.0.0.2 --nodes 2",
+            true,
+        );
+        check("muster init --dir run --bind 10.0.0.1,x --nodes 2", false);
+        check("muster join --token t --dir d --bind 10.0.0.4", true);
+        check("muster join --token t --dir d", false);
+        check(
+            "muster join --token t --dir d --bind 10.0.0.4 --server a:1,b:2",
+            true,
+        );
+        check("muster ctl node list --json", true);
+        check("muster ctl node token --ttl 1h", true);
+        check("muster ctl node token --ttl 1", false);
+        check("muster ctl node token --ttl 31d", false);
+        check("muster ctl node token --ttl 0s", false);
+        check("muster ctl node token --ttl 99999999999999999999d", false);
+        check("muster ctl node token --ttl 90s --address a:1, b:2", true);
+        check("muster ctl node drain 3 --dry-run --yes --wait", true);
+        check("muster ctl node drain three", false);
+        check("muster ctl node drain 3 --sessions-per-second 0", false);
+        check("muster ctl node replace 3", false);
+        check("muster ctl node replace 3 --with 4", true);
+        check("muster ctl node remove 3 --dead", true);
+        check("muster ctl operator add anna --role support", true);
+        check("muster ctl operator add anna --role root", false);
+        check("muster ctl operator add anna", false);
+        check("muster ctl audit --after 7", true);
         check("muster run --config a.toml", true);
         check("muster renew --config a.toml --ca ca", true);
         check("muster renew --config a.toml", false);

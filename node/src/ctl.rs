@@ -1,10 +1,14 @@
 //! `muster ctl`: operators' commands to a running node.
 
-mod client;
+mod access;
+pub(crate) mod client;
+mod nodes;
 mod password;
+mod progress;
 mod table;
 
 use serde::Serialize;
+use serde_json::Value;
 use web::report::{HashReport, NewPassword, NewUser, PartitionReport, PoolReport, UsersPage};
 
 use crate::cli::{CtlArgs, CtlCommand, UserCommand};
@@ -28,19 +32,19 @@ pub(crate) fn ctl(args: &CtlArgs) -> Result<(), Failure> {
                 password_stdin,
             } => {
                 let password = password::ask(jid, *password_stdin)?;
-                client.post(
+                let _: Value = client.post(
                     "/v1/users",
                     &NewUser {
                         user: jid.clone(),
                         password,
                     },
                 )?;
-                done(json, jid, "added")
+                done(json, ("user", jid), "added")
             }
             UserCommand::List => list(&client, json),
             UserCommand::Remove { jid } => {
                 client.delete(&web::user_path(jid))?;
-                done(json, jid, "removed")
+                done(json, ("user", jid), "removed")
             }
             UserCommand::Password {
                 jid,
@@ -49,9 +53,12 @@ pub(crate) fn ctl(args: &CtlArgs) -> Result<(), Failure> {
                 let password = password::ask(jid, *password_stdin)?;
                 let path = format!("{}/password", web::user_path(jid));
                 client.put(&path, &NewPassword { password })?;
-                done(json, jid, "password set")
+                done(json, ("user", jid), "password set")
             }
         },
+        CtlCommand::Node { command } => nodes::run(&client, json, command),
+        CtlCommand::Operator { command } => access::operators(&client, json, command),
+        CtlCommand::Audit { after } => access::audit(&client, json, *after),
     }
 }
 
@@ -63,6 +70,7 @@ fn place(args: &CtlArgs) -> Result<Place, Failure> {
             url,
             token_file: token_file.clone(),
             ca: ca.clone(),
+            shown: None,
         });
     }
     let file = ConfigFile::load(&args.config)?;
@@ -70,20 +78,16 @@ fn place(args: &CtlArgs) -> Result<Place, Failure> {
         url: format!("https://{}", file.control.listen),
         token_file: file.resolve(&file.control.token_file),
         ca: file.resolve(&file.control.ca),
+        shown: Some(file.resolve(&file.control.certificate)),
     })
 }
 
-#[derive(Serialize)]
-struct Done<'a> {
-    user: &'a str,
-    done: &'a str,
-}
-
-fn done(json: bool, user: &str, done: &str) -> Result<(), Failure> {
+/// Something of a kind, and what was done with it.
+fn done(json: bool, (kind, name): (&str, &str), done: &str) -> Result<(), Failure> {
     if json {
-        print_json(&Done { user, done })
+        print_json(&serde_json::json!({ kind: name, "done": done }))
     } else {
-        print(&format!("{user}: {done}\n"))
+        print(&format!("{name}: {done}\n"))
     }
 }
 

@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use serde::Serialize;
+
 /// The codes; part of `muster --help`, never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -24,6 +26,26 @@ pub(crate) enum Exit {
     Unavailable = 8,
     /// Nobody knows whether it was done.
     OutcomeUnknown = 9,
+    /// The node is no member of its pool (any more): starting it again is of no use.
+    Removed = 10,
+}
+
+impl Exit {
+    /// The word for programs, where nobody has a better one.
+    fn word(self) -> &'static str {
+        match self {
+            Exit::Failed => "failed",
+            Exit::CommandLine => "command-line",
+            Exit::Config => "config",
+            Exit::Port => "port",
+            Exit::Data => "data",
+            Exit::NoQuorum => "no-quorum",
+            Exit::Refused => "refused",
+            Exit::Unavailable => "unavailable",
+            Exit::OutcomeUnknown => "outcome-unknown",
+            Exit::Removed => "removed",
+        }
+    }
 }
 
 /// What `muster --help` says about the codes.
@@ -36,9 +58,10 @@ Exit codes:
   4  a port is in use or may not be listened on
   5  the data folder is another node's, in use or damaged, or its disk is full
   6  no quorum of the pool in time
-  7  the node refused (muster ctl)
-  8  the node can't be reached, or can't do it now (muster ctl)
-  9  the outcome is unknown: ask, or try again (muster ctl)";
+  7  the node refused (muster ctl, muster join)
+  8  the node can't be reached, or can't do it now (muster ctl, muster join)
+  9  the outcome is unknown: ask, or try again (muster ctl, muster join)
+ 10  the node was removed from the pool, or was never let in";
 
 /// Why the program ends.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +69,15 @@ Exit codes:
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
     message: String,
+    /// The node's own word for it, if it was the node that refused.
+    code: Option<String>,
+}
+
+/// A failure for programs.
+#[derive(Serialize)]
+struct FailureReport<'a> {
+    code: &'a str,
+    message: &'a str,
 }
 
 impl Failure {
@@ -54,6 +86,7 @@ impl Failure {
         Failure {
             exit,
             message: message.into(),
+            code: None,
         }
     }
 
@@ -70,13 +103,30 @@ impl Failure {
             }
             cause = error.source();
         }
-        Failure { exit, message }
+        Failure::new(exit, message)
     }
 
     /// With more said about it.
     pub(crate) fn and(mut self, more: &str) -> Failure {
         self.message.push_str(more);
         self
+    }
+
+    /// With the word that the node has for it.
+    pub(crate) fn coded(mut self, code: impl Into<String>) -> Failure {
+        self.code = Some(code.into());
+        self
+    }
+
+    /// Says it on standard error as JSON: a word for programs and a sentence.
+    pub(crate) fn report_json(&self) -> ExitCode {
+        let report = FailureReport {
+            code: self.code.as_deref().unwrap_or(self.exit.word()),
+            message: &self.message,
+        };
+        let text = serde_json::to_string(&report).unwrap_or_else(|_| self.message.clone());
+        let _ = writeln!(io::stderr(), "{text}");
+        ExitCode::from(self.exit as u8)
     }
 
     /// Says it on standard error.

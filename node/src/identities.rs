@@ -19,7 +19,11 @@ pub(crate) struct Identities {
     pub(crate) clients: Certified,
     /// Towards operators.
     pub(crate) control: Certified,
+    /// Towards machines that join: as towards other nodes, and with the CA, of which they know the hash.
+    pub(crate) joining: Certified,
     cluster: Certified,
+    /// What signs the certificates of nodes that join, if there is one.
+    issuer: Option<Certified>,
     cluster_ca: Vec<CertificateDer<'static>>,
     cluster_ca_path: PathBuf,
 }
@@ -27,7 +31,7 @@ pub(crate) struct Identities {
 /// When a certificate ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CertificateEnd {
-    /// What it is for: `clients`, `control`, `cluster` or `ca`.
+    /// What it is for: `clients`, `control`, `cluster`, `issuer` or `ca`.
     pub(crate) what: &'static str,
     /// Its file.
     pub(crate) path: PathBuf,
@@ -54,13 +58,25 @@ impl Identities {
         let cluster = load("cluster", &sections.0.certificate, &sections.0.key)?;
         let name = certificate_name(NodeId(file.node.id), &pool.id);
         cluster.check_authority(&name, &cluster_ca_path, Arc::clone(provider))?;
+        let issuer = file.resolve(&file.cluster.issuer);
+        let issuer = match issuer.exists() {
+            true => {
+                let key = file.existing("cluster", "issuer_key", &file.cluster.issuer_key)?;
+                refuse_exposed(&key)?;
+                Some(Certified::load(&issuer, &key, provider)?)
+            }
+            false => None,
+        };
         let clients = load("clients", &sections.1.certificate, &sections.1.key)?;
         clients.check_name(&pool.constants.domain)?;
+        let cluster_ca = read_chain(&cluster_ca_path)?;
         Ok(Identities {
             clients,
             control: load("control", &sections.2.certificate, &sections.2.key)?,
+            joining: cluster.followed_by(&cluster_ca, provider)?,
             cluster,
-            cluster_ca: read_chain(&cluster_ca_path)?,
+            issuer,
+            cluster_ca,
             cluster_ca_path,
         })
     }
@@ -92,6 +108,7 @@ impl Identities {
             certified("clients", &self.clients),
             certified("control", &self.control),
             certified("cluster", &self.cluster),
+            (self.issuer.as_ref()).and_then(|issuer| certified("issuer", issuer)),
             ca,
         ]
         .into_iter()

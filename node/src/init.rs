@@ -5,6 +5,7 @@
 //!  DIR/node-N/muster.toml          the configuration
 //!            /pool.toml, ca.pem    the same on every node
 //!            /cluster*.pem         the certificate towards other nodes
+//!            /issuer*.pem          certifies nodes that join, and nothing else; the same on every node
 //!            /clients*.pem         … towards clients
 //!            /control*.pem         … towards operators
 //!            /data/                the data folder with the control port's token
@@ -24,7 +25,7 @@ use storage::data_dir::DataDir;
 
 use crate::authority::{Authority, Issued};
 use crate::certificate::as_certified;
-use crate::cli::InitArgs;
+use crate::cli::{InitArgs, Listed};
 use crate::config::ConfigError;
 use crate::config::pool_file::PoolFile;
 use crate::exit::{Exit, Failure, print};
@@ -35,12 +36,12 @@ pub(crate) const TOKEN_BYTES: usize = 32;
 
 /// A node that is to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct NodePlan {
-    id: NodeId,
-    clients: SocketAddr,
-    clients_tls: SocketAddr,
-    cluster: SocketAddr,
-    control: SocketAddr,
+pub(crate) struct NodePlan {
+    pub(crate) id: NodeId,
+    pub(crate) clients: SocketAddr,
+    pub(crate) clients_tls: SocketAddr,
+    pub(crate) cluster: SocketAddr,
+    pub(crate) control: SocketAddr,
 }
 
 /// `muster init`
@@ -66,12 +67,12 @@ pub(crate) fn make(args: &InitArgs) -> Result<String, Failure> {
     Ok(report(args, &pool, &plans))
 }
 
-fn at(path: &Path, error: &io::Error) -> Failure {
+pub(crate) fn at(path: &Path, error: &io::Error) -> Failure {
     Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
 }
 
 /// A pool is never overwritten, nor is anything else.
-fn refuse_existing(dir: &Path) -> Result<(), Failure> {
+pub(crate) fn refuse_existing(dir: &Path) -> Result<(), Failure> {
     let refused = |what: &str| {
         let message = format!(
             "{} {what}: nothing was changed; choose another folder",
@@ -92,7 +93,7 @@ fn refuse_existing(dir: &Path) -> Result<(), Failure> {
 }
 
 /// The folder in which it is made before it gets its name.
-fn building_dir(dir: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn building_dir(dir: &Path) -> Result<PathBuf, Failure> {
     let name = dir.file_name().ok_or_else(|| {
         Failure::new(
             Exit::Failed,
@@ -123,7 +124,7 @@ fn new_pool(args: &InitArgs) -> Result<PoolFile, Failure> {
 
 /// Addresses and ports of all nodes.
 fn plan(args: &InitArgs) -> Result<Vec<NodePlan>, Failure> {
-    let addresses = match a_node_each("--bind", &args.bind, args.nodes)? {
+    let addresses = match a_node_each("--bind", &Listed::flat(&args.bind), args.nodes)? {
         bind if bind.is_empty() => (1..=args.nodes).map(loopback).collect(),
         bind => bind,
     };
@@ -131,7 +132,11 @@ fn plan(args: &InitArgs) -> Result<Vec<NodePlan>, Failure> {
         let message = format!("--bind: {any} is no address at which the other nodes reach a node");
         return Err(Failure::new(Exit::CommandLine, message));
     }
-    let mut operators = a_node_each("--control-bind", &args.control_bind, args.nodes)?;
+    let mut operators = a_node_each(
+        "--control-bind",
+        &Listed::flat(&args.control_bind),
+        args.nodes,
+    )?;
     if operators.is_empty() {
         // Whoever has the token may do everything: nobody reaches the port from elsewhere unless that is asked for.
         let own = |(number, address): (u16, &IpAddr)| match address.is_loopback() {
@@ -144,20 +149,20 @@ fn plan(args: &InitArgs) -> Result<Vec<NodePlan>, Failure> {
     let mut plans = Vec::with_capacity(addresses.len());
     for ((id, address), operator) in (1..).zip(addresses).zip(operators) {
         let mut port =
-            |address, wanted| choose_port(&mut taken, address, wanted, args.next_free_ports);
+            |address, wanted| choose_port(&mut taken, address, wanted, args.ports.next_free_ports);
         plans.push(NodePlan {
             id: NodeId(id),
-            clients: port(address, args.client_port)?,
-            clients_tls: port(address, args.direct_tls_port)?,
-            cluster: port(address, args.cluster_port)?,
-            control: port(operator, args.control_port)?,
+            clients: port(address, args.ports.client_port)?,
+            clients_tls: port(address, args.ports.direct_tls_port)?,
+            cluster: port(address, args.ports.cluster_port)?,
+            control: port(operator, args.ports.control_port)?,
         });
     }
     Ok(plans)
 }
 
 /// The loopback address that is a node's own.
-fn loopback(node: u16) -> IpAddr {
+pub(crate) fn loopback(node: u16) -> IpAddr {
     let [high, low] = node.to_be_bytes();
     IpAddr::V4(Ipv4Addr::new(127, 0, high, low))
 }
@@ -179,7 +184,7 @@ fn a_node_each(option: &str, given: &[IpAddr], nodes: u16) -> Result<Vec<IpAddr>
 }
 
 /// The wanted port, or one of the next: another node of this pool may share the address, another program may have it.
-fn choose_port(
+pub(crate) fn choose_port(
     taken: &mut BTreeSet<SocketAddr>,
     address: IpAddr,
     wanted: u16,
@@ -215,12 +220,15 @@ fn build(
     make_dir(&ca_dir)?;
     write(&ca_dir.join("ca.pem"), &authority.certificate, Readers::All)?;
     write(&ca_dir.join("ca-key.pem"), &authority.key, Readers::Owner)?;
+    let issuer = authority.issue_issuer(&pool.id).map_err(uncertified)?;
+    let member = |plan: &NodePlan| (plan.id.0, plan.cluster.to_string());
+    let members: Vec<_> = plans.iter().map(member).collect();
     for plan in plans {
         let node_dir = dir.join(format!("node-{}", plan.id.0));
         make_dir(&node_dir)?;
         write(
             &node_dir.join("muster.toml"),
-            &config_text(pool, plan, plans),
+            &config_text(pool, plan, &members),
             Readers::All,
         )?;
         write(&node_dir.join("pool.toml"), &pool.text(), Readers::Owner)?;
@@ -233,6 +241,7 @@ fn build(
             .issue_for_node(plan.id, &pool.id)
             .map_err(uncertified)?;
         write_issued(&node_dir, "cluster", &cluster)?;
+        write_issued(&node_dir, "issuer", &issuer)?;
         let clients = authority
             .issue_for_server(&pool.constants.domain, client_names)
             .map_err(uncertified)?;
@@ -248,27 +257,32 @@ fn build(
             .issue_for_server(&about, &names)
             .map_err(uncertified)?;
         write_issued(&node_dir, "control", &control)?;
-        let data = node_dir.join("data");
-        DataDir::open(&data, pool.id.as_str(), plan.id.0)
-            .map_err(|error| Failure::from_error(Exit::Data, &error))?;
-        write(
-            &data.join("control.token"),
-            &format!("{}\n", random_hex(TOKEN_BYTES)),
-            Readers::Owner,
-        )?;
+        make_data(&node_dir, pool, plan.id)?;
     }
     Ok(())
 }
 
-fn make_dir(dir: &Path) -> Result<(), Failure> {
+/// A node's data folder, with the control port's token.
+pub(crate) fn make_data(node_dir: &Path, pool: &PoolFile, node: NodeId) -> Result<(), Failure> {
+    let data = node_dir.join("data");
+    DataDir::open(&data, pool.id.as_str(), node.0)
+        .map_err(|error| Failure::from_error(Exit::Data, &error))?;
+    write(
+        &data.join("control.token"),
+        &format!("{}\n", random_hex(TOKEN_BYTES)),
+        Readers::Owner,
+    )
+}
+
+pub(crate) fn make_dir(dir: &Path) -> Result<(), Failure> {
     fs::create_dir_all(dir).map_err(|error| at(dir, &error))
 }
 
-fn write(path: &Path, text: &str, readers: Readers) -> Result<(), Failure> {
+pub(crate) fn write(path: &Path, text: &str, readers: Readers) -> Result<(), Failure> {
     create(path, text, readers).map_err(|error| at(path, &error))
 }
 
-fn write_issued(dir: &Path, name: &str, issued: &Issued) -> Result<(), Failure> {
+pub(crate) fn write_issued(dir: &Path, name: &str, issued: &Issued) -> Result<(), Failure> {
     write(
         &dir.join(format!("{name}.pem")),
         &issued.certificate,
@@ -297,9 +311,10 @@ fn client_names(
         // Who gave only the one knows nothing of the other.
         (rooms, &constants.rooms_domain),
     ];
+    let names = Listed::flat(&args.names);
     let given = given
         .into_iter()
-        .chain(args.names.iter().map(|name| ("--names", name)))
+        .chain(names.iter().map(|name| ("--names", name)))
         .map(|(option, name)| certified_name(option, name))
         .collect::<Result<Vec<_>, Failure>>()?;
     let loopback = (1..=3).map(|last| Ipv4Addr::new(127, 0, 0, last).to_string());
@@ -323,7 +338,7 @@ fn certified_name(option: &str, name: &str) -> Result<String, Failure> {
 }
 
 /// The keys that have to be given; all others have good defaults.
-fn config_text(pool: &PoolFile, plan: &NodePlan, plans: &[NodePlan]) -> String {
+pub(crate) fn config_text(pool: &PoolFile, plan: &NodePlan, members: &[(u64, String)]) -> String {
     let NodePlan {
         id,
         clients,
@@ -331,9 +346,9 @@ fn config_text(pool: &PoolFile, plan: &NodePlan, plans: &[NodePlan]) -> String {
         cluster,
         control,
     } = plan;
-    let members: Vec<String> = plans
+    let members: Vec<String> = members
         .iter()
-        .map(|plan| format!("    \"{}={}\",\n", plan.id.0, plan.cluster))
+        .map(|(id, address)| format!("    \"{id}={address}\",\n"))
         .collect();
     format!(
         "# Node {id} of the pool {pool}. All keys: `muster config reference`.\n\

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  muster init ──► folders: CA, pool file, a muster.toml and certificates a node
+//!  muster join ──► one more folder, with what the pool answers to a token
 //!  muster run ───► config ─► data folder ─► actors::runtime + web::ControlServer ─► signal ─► graceful stop
 //!  muster ctl ───► HTTPS ──► the control port of a running node
 //! ```
@@ -11,7 +12,7 @@
 //! - [`certificate`]: a certificate from files; [`identities`]: all of a node's; [`rotation`]: others take their place;
 //!   [`renew`]: `muster renew` makes them.
 //! - [`tickets`]: clients resume TLS on any node.
-//! - [`init`]: new pools; [`authority`]: their CA; [`secret_file`]: files for the owner's eyes.
+//! - [`init`]: new pools; [`join`]: new nodes of them; [`issuing`]: what lets those in; [`authority`]: CAs and issuers; [`secret_file`]: files for the owner's eyes.
 //! - [`run`]: one life of a node; [`disk`]: a full disk explained; [`logging`]: what it says meanwhile; [`backend`]: the node behind its control port.
 //! - [`ctl`]: operators' commands.
 //!
@@ -29,6 +30,8 @@ mod tickets;
 
 mod authority;
 mod init;
+mod issuing;
+mod join;
 mod renew;
 mod secret_file;
 
@@ -53,9 +56,13 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Init(args) => init::init(&args),
+        Command::Join(args) => join::join(&args),
         Command::Run(args) => run::run(&args),
         Command::Renew(args) => renew::renew(&args),
-        Command::Ctl(args) => ctl::ctl(&args),
+        Command::Ctl(args) => match ctl::ctl(&args) {
+            Err(failure) if args.json => return failure.report_json(),
+            outcome => outcome,
+        },
         Command::CheckConfig { file } => check::check_config(&file),
         Command::Config {
             command: ConfigCommand::Reference,

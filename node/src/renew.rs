@@ -42,6 +42,12 @@ pub(crate) fn make(args: &RenewArgs) -> Result<String, Failure> {
     let authority = open_authority(&ca, &ca_key)?;
     let (ours, others) = of_this_authority(places(&file)?, &ca)?;
     let mut said = String::new();
+    let issuer = issuer(&file);
+    let issued = authority
+        .issue_issuer(&pool.id)
+        .map_err(|error| uncertified(&error))?;
+    put(&issuer, &issued)?;
+    said.push_str(&format!("{}: renewed\n", issuer.certificate.display()));
     for place in &ours {
         put(place, &issue(&authority, &pool, &file, place)?)?;
         said.push_str(&format!("{}: renewed\n", place.certificate.display()));
@@ -56,6 +62,15 @@ pub(crate) fn make(args: &RenewArgs) -> Result<String, Failure> {
     Identities::load(&file, &pool, &provider())?;
     said.push_str("A running node takes them within seconds, on SIGHUP at once.\n");
     Ok(said)
+}
+
+/// What lets the node sign those of nodes that join. A pool from before has none yet.
+fn issuer(file: &ConfigFile) -> Place {
+    Place {
+        section: "cluster",
+        certificate: file.resolve(&file.cluster.issuer),
+        key: file.resolve(&file.cluster.issuer_key),
+    }
 }
 
 fn issue(
@@ -119,7 +134,7 @@ fn of_this_authority(places: Vec<Place>, ca: &Path) -> Result<(Vec<Place>, Vec<P
     let authority = leaf(ca)?;
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     for place in places {
-        let issued = is_issued_by(&leaf(&place.certificate)?, &authority);
+        let issued = is_ours(&place, &authority);
         match issued.map_err(|reason| unreadable(&place.certificate, &reason))? {
             true => ours.push(place),
             false if place.section == "cluster" => {
@@ -134,6 +149,17 @@ fn of_this_authority(places: Vec<Place>, ca: &Path) -> Result<(Vec<Place>, Vec<P
         }
     }
     Ok((ours, others))
+}
+
+/// Whether the CA issued a certificate, or the last of its chain, which a node that joined has from an issuer. What a node
+/// that joined shows to operators is signed by itself, for want of the CA.
+fn is_ours(place: &Place, authority: &CertificateDer<'_>) -> Result<bool, String> {
+    let chain = read_chain(&place.certificate).map_err(|error| error.to_string())?;
+    let (Some(leaf), Some(last)) = (chain.first(), chain.last()) else {
+        return Err("it is empty".to_owned());
+    };
+    let of_itself = place.section == "control" && is_issued_by(leaf, leaf)?;
+    Ok(of_itself || is_issued_by(last, authority)?)
 }
 
 /// By name: whether the old signature holds does not matter for a new one.
@@ -203,7 +229,7 @@ mod tests {
     fn names_stay_and_keys_change() {
         let dir = tempfile::tempdir().unwrap();
         let pool = pool(dir.path());
-        let files = ["cluster", "control", "clients"].map(|name| {
+        let files = ["cluster", "control", "clients", "issuer"].map(|name| {
             let place = |end: &str| pool.join(format!("node-1/{name}{end}.pem"));
             (place(""), place("-key"))
         });
@@ -217,13 +243,29 @@ mod tests {
         });
         assert!(before[2].0.contains(&"chat.example.org".to_owned()));
         let said = renewed(&pool, &pool.join("ca")).unwrap();
-        assert_eq!(said.matches(": renewed\n").count(), 3, "{said}");
+        assert_eq!(said.matches(": renewed\n").count(), 4, "{said}");
         for ((certificate, key), (names, old, old_key)) in files.iter().zip(before) {
             assert_eq!(shown(certificate), names);
             assert_ne!(fs::read(certificate).unwrap(), old);
             assert_ne!(fs::read(key).unwrap(), old_key);
             refuse_exposed(key).unwrap();
         }
+    }
+
+    /// A pool from before there were issuers gets one, and so does one whose issuer was lost.
+    #[test]
+    fn an_issuer_is_made_where_there_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = pool(dir.path());
+        let (issuer, key) = (
+            pool.join("node-1/issuer.pem"),
+            pool.join("node-1/issuer-key.pem"),
+        );
+        fs::remove_file(&issuer).unwrap();
+        fs::remove_file(&key).unwrap();
+        renewed(&pool, &pool.join("ca")).unwrap();
+        assert!(issuer.is_file());
+        refuse_exposed(&key).unwrap();
     }
 
     #[test]

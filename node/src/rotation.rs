@@ -14,7 +14,7 @@ use cluster::transport::ClusterTls;
 use rustls::crypto::CryptoProvider;
 use time::OffsetDateTime;
 
-use crate::certificate::Shown;
+use crate::certificate::{Shown, ShownByName};
 use crate::config::ConfigFile;
 use crate::config::error::ConfigError;
 use crate::config::pool_file::PoolFile;
@@ -40,7 +40,7 @@ pub(crate) struct Rotation {
     pool: PoolFile,
     provider: Arc<CryptoProvider>,
     clients: Arc<Shown>,
-    control: Arc<Shown>,
+    control: Arc<ShownByName>,
     ends: Vec<CertificateEnd>,
     /// As they were when they were read last, whether they were good or not.
     stamps: Vec<Stamp>,
@@ -53,7 +53,7 @@ impl Rotation {
         file: ConfigFile,
         pool: PoolFile,
         provider: Arc<CryptoProvider>,
-        (clients, control): (Arc<Shown>, Arc<Shown>),
+        (clients, control): (Arc<Shown>, Arc<ShownByName>),
         ends: Vec<CertificateEnd>,
     ) -> Rotation {
         let stamps = stamps(&file);
@@ -94,7 +94,8 @@ impl Rotation {
                 .invalid("cluster", "certificate", error.to_string()));
         }
         self.clients.replace(&identities.clients);
-        self.control.replace(&identities.control);
+        self.control
+            .replace(&identities.joining, &identities.control);
         self.ends = identities.ends();
         self.warned = None;
         Ok(())
@@ -144,10 +145,12 @@ fn date(seconds: i64) -> String {
 
 fn stamps(file: &ConfigFile) -> Vec<Stamp> {
     let stamp = |data: Metadata| Some((data.modified().ok()?, data.len(), data.ino()));
-    let paths: [&PathBuf; 7] = [
+    let paths: [&PathBuf; 9] = [
         &file.cluster.ca,
         &file.cluster.certificate,
         &file.cluster.key,
+        &file.cluster.issuer,
+        &file.cluster.issuer_key,
         &file.clients.certificate,
         &file.clients.key,
         &file.control.certificate,

@@ -27,6 +27,7 @@ use crate::config::{ConfigFile, NodeConfig};
 use crate::disk::DataDisk;
 use crate::exit::{Exit, Failure, print};
 use crate::init::TOKEN_BYTES;
+use crate::issuing::Issuing;
 use crate::logging;
 use crate::rotation::{LOOK_EVERY, Rotation};
 use crate::secret_file::{Readers, create, random_hex};
@@ -50,8 +51,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         Arc::clone(&config.control.shown),
     );
     let pool = config.pool.clone();
+    let issuing = Issuing::new(file.clone(), pool.clone(), Arc::clone(&provider));
     let rotation = Rotation::new(file, pool, provider, shown, config.ends.clone());
-    live(config, rotation, args, disk.clone()).map_err(|failure| match failure.exit {
+    live(config, (rotation, issuing), args, disk.clone()).map_err(|failure| match failure.exit {
         Exit::Data | Exit::Failed => disk.explain(failure),
         _ => failure,
     })
@@ -59,14 +61,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
 
 fn live(
     mut config: NodeConfig,
-    rotation: Rotation,
+    files: (Rotation, Issuing),
     args: &RunArgs,
     disk: DataDisk,
 ) -> Result<(), Failure> {
     config.raft.on_failure = disk.on_failure();
     let data = open_data(&config, args.new_data)?;
     let token = control_token(&config.control.token_file)?;
-    actix_rt::System::new().block_on(serve((config, data), rotation, token))
+    actix_rt::System::new().block_on(serve((config, data), files, token))
 }
 
 /// Every client is an open file: the hard limit is what the operator means.
@@ -163,13 +165,13 @@ impl Signals {
 
 async fn serve(
     (config, data): (NodeConfig, DataDir),
-    rotation: Rotation,
+    (rotation, issuing): (Rotation, Issuing),
     token: ControlToken,
 ) -> Result<(), Failure> {
     let mut signals = Signals::catch()?;
     let places = places(&config);
     let domain = config.pool.constants.domain.clone();
-    let control = control_settings(&config.control, token);
+    let control = control_settings(&config, token);
     let refused = |error: ControlServerError| Failure::from_error(Exit::Port, &error);
     let control_port = ReservedPort::new(config.control.section.listen).map_err(refused)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting: {places}");
@@ -184,6 +186,7 @@ async fn serve(
     let backend = Backend {
         node: node.clone(),
         domain,
+        issuing,
     };
     let control = match ControlServer::start(control_port, control, backend) {
         Ok(control) => control,
@@ -192,25 +195,45 @@ async fn serve(
             return Err(refused(error));
         }
     };
-    let signal = serve_until(&node, &places, rotation, &mut signals).await?;
-    tracing::info!(signal, "stopping; a second signal ends the process at once");
+    let ended = serve_until(&node, &places, rotation, &mut signals).await?;
+    match ended {
+        Ended::Signal(signal) => {
+            tracing::info!(signal, "stopping; a second signal ends the process at once")
+        }
+        Ended::Removed => tracing::info!("stopping; a signal ends the process at once"),
+    }
     tokio::select! {
         // The control port goes last: until then it says that the node is not ready, and why.
         () = async { node.stop().await; control.stop().await } => {
             tracing::info!("stopped");
-            Ok(())
+            match ended {
+                Ended::Signal(_) => Ok(()),
+                Ended::Removed => Err(Failure::new(
+                    Exit::Removed,
+                    "this node was removed from the pool; its data folder is of no more use",
+                )),
+            }
         }
         signal = signals.next() => std::process::exit(SIGNALLED + signal),
     }
 }
 
-/// Says when the node is ready, and returns the signal that ends it.
+/// What ends a node that serves.
+#[derive(Clone, Copy, Debug)]
+enum Ended {
+    /// A signal.
+    Signal(i32),
+    /// The pool does without it from now on.
+    Removed,
+}
+
+/// Says when the node is ready, and returns what ends it.
 async fn serve_until(
     node: &NodeHandle,
     places: &str,
     mut rotation: Rotation,
     signals: &mut Signals,
-) -> Result<i32, Failure> {
+) -> Result<Ended, Failure> {
     rotation.look(node, false);
     loop {
         let readiness = node.ready();
@@ -218,7 +241,8 @@ async fn serve_until(
             break;
         }
         tokio::select! {
-            signal = signals.next() => return Ok(signal),
+            signal = signals.next() => return Ok(Ended::Signal(signal)),
+            () = node.removed() => return Ok(Ended::Removed),
             () = tokio::time::sleep(READY_EVERY) => {}
         }
     }
@@ -229,9 +253,10 @@ async fn serve_until(
     loop {
         tokio::select! {
             signal = signals.next_or_hangup() => match signal {
-                Some(signal) => return Ok(signal),
+                Some(signal) => return Ok(Ended::Signal(signal)),
                 None => rotation.look(node, true),
             },
+            () = node.removed() => return Ok(Ended::Removed),
             _ = looks.tick() => rotation.look(node, false),
         }
     }
@@ -248,17 +273,20 @@ fn start_failure(error: &StartError) -> Failure {
         StartError::NoQuorum { .. } | StartError::FirstStartUnheard { .. } => Exit::NoQuorum,
         StartError::Log { .. } | StartError::Archive(_) | StartError::Data(_) => Exit::Data,
         StartError::BegunBefore { .. } | StartError::DamagedLog { .. } => Exit::Data,
+        StartError::Removed(_) | StartError::NotAMember { .. } => Exit::Removed,
         StartError::Groups(GroupsError::Machine { .. } | GroupsError::Log { .. }) => Exit::Data,
         _ => Exit::Failed,
     };
     Failure::from_error(exit, error)
 }
 
-fn control_settings(control: &ControlConfig, token: ControlToken) -> ControlSettings {
+fn control_settings(config: &NodeConfig, token: ControlToken) -> ControlSettings {
+    let control: &ControlConfig = &config.control;
     let section = &control.section;
     ControlSettings {
         tls: control.tls.clone(),
         token,
+        root: format!("root@node-{}", config.node.0),
         health_open: section.health_open,
         metrics_open: section.metrics_open,
         connections_max: section.connections_max,
@@ -277,6 +305,7 @@ fn settings(config: NodeConfig, data: DataDir) -> Settings {
         node: config.node,
         pool_id: config.pool.id,
         members: config.cluster.members.into_iter().map(member).collect(),
+        drain_sessions_per_second: config.clients.section.drain_sessions_per_second,
         partitions: config.pool.partitions,
         constants: config.pool.constants,
         pool_digest,
@@ -347,6 +376,8 @@ fn client_settings(clients: ClientsConfig) -> ClientSettings {
         outgoing_bytes_max: clients.outgoing_bytes_max,
         sm_inbound: clients.inbound,
         sm_outbound: clients.outbound,
+        resume_within: clients.resume_within,
+        detached_bytes_max: clients.detached_bytes_max,
         archive_page_max: section.archive_page_max,
         archive_queries_max: section.archive_queries_max,
     }

@@ -23,12 +23,14 @@ use fjall::config::BlockSizePolicy;
 use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use thiserror::Error;
 
+mod copy;
 mod digest;
 mod layout;
 mod removal;
 mod row;
 mod view;
 
+pub use copy::{KeyList, KeyListError, KeyListWriter, MissingRows, key_list_path, remove_key_list};
 pub use digest::PartitionHash;
 pub use row::{ArchiveRow, KeyExtent, Order, Page, PartitionId, RowKind, RowPosition, Rows};
 pub use view::ArchiveView;

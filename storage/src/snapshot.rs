@@ -18,6 +18,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::durable;
@@ -29,7 +30,7 @@ mod transfer;
 mod writer;
 
 pub use reader::{SnapshotReader, SnapshotRow, verify};
-pub use transfer::{SnapshotReceiver, SnapshotSource};
+pub use transfer::{SnapshotReceiver, SnapshotSource, adopt, discard_received};
 pub use writer::SnapshotWriter;
 
 /// What a snapshot is of.
@@ -65,6 +66,21 @@ pub struct Snapshot {
     pub file_bytes: u64,
     /// Its head and end. The rows between are checked as they are read.
     pub manifest: Manifest,
+}
+
+impl Snapshot {
+    /// Stands for the bytes of the file, which follow from its head and its rows: two replicas may have written the same.
+    #[must_use]
+    pub fn identity(&self) -> [u8; 32] {
+        let manifest = &self.manifest;
+        let mut hasher = Sha256::new();
+        hasher.update(manifest.head.group.to_le_bytes());
+        hasher.update(manifest.head.index.to_le_bytes());
+        hasher.update(self.file_bytes.to_le_bytes());
+        hasher.update(manifest.digest);
+        hasher.update(&manifest.head.applied.0);
+        hasher.finalize().into()
+    }
 }
 
 /// What can go wrong with a snapshot.

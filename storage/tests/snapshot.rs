@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use storage::codec::golden::Layout;
 use storage::snapshot::{
     Snapshot, SnapshotError, SnapshotHead, SnapshotReader, SnapshotReceiver, SnapshotSource,
-    SnapshotWriter, latest,
+    SnapshotWriter, adopt, discard_received, latest,
 };
 use storage::state_store::{AppliedMark, KEY_BYTES_MAX, Table, VALUE_BYTES_MAX};
 
@@ -255,12 +255,78 @@ fn a_transfer_goes_on_where_it_broke() {
     }
     let received = receiver.finish().unwrap();
     assert_eq!(received.manifest, source.snapshot().manifest);
-    assert_eq!(read(&received.path).unwrap(), some_rows(3000, 100));
+    assert_eq!(latest(to.path(), 1).unwrap(), None, "it does not count yet");
+    write(to.path(), head(1, 4), &[]);
+    fs::write(
+        received.path.with_extension("keys"),
+        b"of the same transfer",
+    )
+    .unwrap();
+    assert!(matches!(
+        adopt(&received.path, 2),
+        Err(SnapshotError::Damaged(_))
+    ));
+    let adopted = adopt(&received.path, 1).unwrap();
+    assert_eq!(read(&adopted.path).unwrap(), some_rows(3000, 100));
+    assert_eq!(latest(to.path(), 1).unwrap(), Some(adopted));
     assert_eq!(names(to.path()).len(), 1);
 }
 
+/// A crash may leave the end of a file torn, and a disk may flip what it holds: only what lies behind that comes again.
 #[test]
-fn a_damaged_transfer_starts_anew() {
+fn a_transfer_goes_on_in_front_of_the_damage() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let snapshot = write(from.path(), head(1, 5), &some_rows(20_000, 100));
+    let bytes = fs::read(&snapshot.path).unwrap();
+    let part = SnapshotReceiver::open(to.path(), 1, &[1; 32])
+        .unwrap()
+        .path()
+        .to_owned();
+    let check = |there: &[u8], least: usize, most: usize| {
+        fs::write(&part, there).unwrap();
+        let mut receiver = SnapshotReceiver::open(to.path(), 1, &[1; 32]).unwrap();
+        let offset = receiver.received() as usize;
+        assert!(
+            (least..=most).contains(&offset),
+            "{offset} of {}",
+            there.len()
+        );
+        receiver.chunk(offset as u64, &bytes[offset..]).unwrap();
+        assert_eq!(receiver.finish().unwrap().manifest, snapshot.manifest);
+    };
+    let block = 300_000;
+    check(&[], 0, 0);
+    check(&bytes[..5], 0, 5);
+    check(&bytes[..700_000], 700_000, 700_000);
+    check(&bytes, bytes.len(), bytes.len());
+    check(b"something else altogether", 0, 0);
+    let flipped = |at: usize, end: usize| {
+        let mut flipped = bytes[..end].to_vec();
+        flipped[at] ^= 1;
+        flipped
+    };
+    check(&flipped(3, 700_000), 0, 0);
+    check(&flipped(600_000, 1_500_000), 600_000 - block, 600_000);
+    check(
+        &[&bytes[..600_000], &[0; 600_000][..]].concat(),
+        600_000 - block,
+        600_000,
+    );
+
+    // Damage that is found at the end only.
+    fs::write(&part, &bytes[..600_000]).unwrap();
+    let mut receiver = SnapshotReceiver::open(to.path(), 1, &[1; 32]).unwrap();
+    let late = flipped(1_000_000, bytes.len());
+    receiver.chunk(600_000, &late[600_000..]).unwrap();
+    assert!(matches!(receiver.finish(), Err(SnapshotError::Damaged(_))));
+    let receiver = SnapshotReceiver::open(to.path(), 1, &[1; 32]).unwrap();
+    assert!((1_000_000 - block as u64..=1_000_000).contains(&receiver.received()));
+    discard_received(to.path(), 1).unwrap();
+    assert_eq!(names(to.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_transfer_of_something_else_starts_anew() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let snapshot = write(from.path(), head(1, 5), &some_rows(30, 100));
     let mut receiver = SnapshotReceiver::open(to.path(), 2, &[1; 32]).unwrap();
@@ -271,13 +337,16 @@ fn a_damaged_transfer_starts_anew() {
         matches!(receiver.finish(), Err(SnapshotError::Damaged(_))),
         "another group's"
     );
+    let receiver = SnapshotReceiver::open(to.path(), 2, &[1; 32]).unwrap();
+    assert_eq!(receiver.received(), 0);
+    discard_received(to.path(), 2).unwrap();
     let mut bytes = fs::read(&snapshot.path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     let mut receiver = SnapshotReceiver::open(to.path(), 1, &[1; 32]).unwrap();
     receiver.chunk(0, &bytes).unwrap();
     assert!(matches!(receiver.finish(), Err(SnapshotError::Damaged(_))));
-    assert_eq!(names(to.path()), Vec::<String>::new());
+    assert_eq!(latest(to.path(), 1).unwrap(), None);
 }
 
 proptest! {

@@ -1,7 +1,17 @@
-//! Who may see what: the bearer token, as arguments that handlers ask for.
+//! Who may do what: bearer tokens and roles, as arguments that handlers ask for.
+//!
+//! | | operator | support | auditor |
+//! |---|---|---|---|
+//! | [`See`]: status, nodes, accounts, metrics | yes | yes | yes |
+//! | [`Inspect`]: operators, tokens, the audit log | yes | – | yes |
+//! | [`ChangeUsers`]: accounts and passwords | yes | yes | – |
+//! | [`Operate`]: nodes, tokens, operators | yes | – | – |
+//!
+//! Who has the token of the node's own data folder is an operator, whatever the pool says: so nobody is locked out.
 
 use std::fmt;
 use std::future::{Ready, ready};
+use std::marker::PhantomData;
 
 use actix_web::dev::Payload;
 use actix_web::http::header::AUTHORIZATION;
@@ -10,6 +20,7 @@ use actix_web::{FromRequest, HttpRequest};
 use subtle::ConstantTimeEq;
 
 use crate::error::ControlError;
+use crate::report::access::{Identity, Role};
 
 /// The secret that makes somebody an operator. `Debug` does not show it.
 #[derive(Clone)]
@@ -55,16 +66,76 @@ impl fmt::Debug for ControlToken {
     }
 }
 
+/// Tells whose token it is.
+pub(crate) type Identify = Box<dyn Fn(&str) -> Option<Identity>>;
+
 /// The rules of one control port.
-#[derive(Debug, Clone)]
 pub(crate) struct Access {
     pub(crate) token: ControlToken,
+    /// Who has that token.
+    pub(crate) root: String,
+    /// Whose token another one is.
+    pub(crate) identify: Identify,
     pub(crate) health_open: bool,
     pub(crate) metrics_open: bool,
 }
 
-/// The request carries the token.
-pub(crate) struct Operator;
+/// Something that some roles may do.
+pub(crate) trait Permission: 'static {
+    /// Whether a role may.
+    fn allows(role: Role) -> bool;
+}
+
+/// To see the pool and its accounts.
+pub(crate) struct See;
+
+/// To see who has access, and what was done.
+pub(crate) struct Inspect;
+
+/// To change accounts.
+pub(crate) struct ChangeUsers;
+
+/// To change the pool, and who has access.
+pub(crate) struct Operate;
+
+impl Permission for See {
+    fn allows(_: Role) -> bool {
+        true
+    }
+}
+
+impl Permission for Inspect {
+    fn allows(role: Role) -> bool {
+        matches!(role, Role::Operator | Role::Auditor)
+    }
+}
+
+impl Permission for ChangeUsers {
+    fn allows(role: Role) -> bool {
+        matches!(role, Role::Operator | Role::Support)
+    }
+}
+
+impl Permission for Operate {
+    fn allows(role: Role) -> bool {
+        role == Role::Operator
+    }
+}
+
+/// Who asks, and from where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Actor {
+    /// An operator's name, or `root@NODE`.
+    pub(crate) name: String,
+    /// The address that the request came from.
+    pub(crate) from: String,
+}
+
+/// The request comes from somebody who may do this.
+pub(crate) struct May<P> {
+    pub(crate) actor: Actor,
+    permission: PhantomData<P>,
+}
 
 /// The request may see the node's health.
 pub(crate) struct HealthReader;
@@ -72,13 +143,32 @@ pub(crate) struct HealthReader;
 /// The request may see the node's counters.
 pub(crate) struct MetricsReader;
 
-impl FromRequest for Operator {
+impl<P: Permission> FromRequest for May<P> {
     type Error = ControlError;
     type Future = Ready<Result<Self, ControlError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(authorize(request, |_| false).map(|()| Operator))
+        ready(permit::<P>(request))
     }
+}
+
+fn permit<P: Permission>(request: &HttpRequest) -> Result<May<P>, ControlError> {
+    let Identity { name, role } = identity(request)?;
+    if !P::allows(role) {
+        tracing::warn!(%name, %role, path = request.path(), "an operator may not do this");
+        return Err(ControlError::Forbidden { who: name, role });
+    }
+    let from = from(request);
+    Ok(May {
+        actor: Actor { name, from },
+        permission: PhantomData,
+    })
+}
+
+/// The address that a request came from.
+pub(crate) fn from(request: &HttpRequest) -> String {
+    let address = request.peer_addr();
+    address.map_or_else(|| "unknown".to_owned(), |address| address.ip().to_string())
 }
 
 impl FromRequest for HealthReader {
@@ -86,7 +176,7 @@ impl FromRequest for HealthReader {
     type Future = Ready<Result<Self, ControlError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(authorize(request, |access| access.health_open).map(|()| HealthReader))
+        ready(open_or_identified(request, |access| access.health_open).map(|()| HealthReader))
     }
 }
 
@@ -95,26 +185,42 @@ impl FromRequest for MetricsReader {
     type Future = Ready<Result<Self, ControlError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(authorize(request, |access| access.metrics_open).map(|()| MetricsReader))
+        ready(open_or_identified(request, |access| access.metrics_open).map(|()| MetricsReader))
     }
 }
 
-fn authorize(request: &HttpRequest, is_open: fn(&Access) -> bool) -> Result<(), ControlError> {
+fn open_or_identified(
+    request: &HttpRequest,
+    is_open: fn(&Access) -> bool,
+) -> Result<(), ControlError> {
+    let access = request.app_data::<Data<Access>>();
+    match access.is_some_and(|access| is_open(access)) {
+        true => Ok(()),
+        false => identity(request).map(drop),
+    }
+}
+
+/// Whose token the request has.
+fn identity(request: &HttpRequest) -> Result<Identity, ControlError> {
     // Without rules nobody may do anything.
     let access = request
         .app_data::<Data<Access>>()
         .ok_or(ControlError::Unauthorized)?;
-    if is_open(access) {
-        return Ok(());
-    }
     let mut headers = request.headers().get_all(AUTHORIZATION);
     let (Some(header), None) = (headers.next(), headers.next()) else {
         return Err(ControlError::Unauthorized);
     };
-    match bearer(header.as_bytes()) {
-        Some(offered) if access.token.is(offered) => Ok(()),
-        _ => Err(ControlError::Unauthorized),
+    let offered = bearer(header.as_bytes()).ok_or(ControlError::Unauthorized)?;
+    if access.token.is(offered) {
+        return Ok(Identity {
+            name: access.root.clone(),
+            role: Role::Operator,
+        });
     }
+    let offered = std::str::from_utf8(offered).ok();
+    offered
+        .and_then(|offered| (access.identify)(offered))
+        .ok_or(ControlError::Unauthorized)
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 §2.1); the scheme's case does not matter (RFC 9110 §11.1).

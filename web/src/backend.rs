@@ -7,7 +7,16 @@ use std::future::Future;
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 
+use crate::report::access::{
+    AuditPage, AuditQuery, ChangeReport, Identity, IssuedOperator, IssuedToken, NewOperator,
+    NewToken, OperatorReport, OutcomeReport, TokenReport,
+};
+use crate::report::join::{JoinReply, JoinRequest};
+use crate::report::nodes::{NodeOperation, NodeReport, PlanStep, ProgressReport};
 use crate::report::{HashReport, PoolReport, Readiness};
+
+/// The name of a record of the audit log between its two halves.
+pub type AuditKey = [u8; 16];
 
 /// A node as its operators see it. Clones are handles of the same node and may be used on any thread.
 pub trait ControlBackend: Clone + Send + 'static {
@@ -65,6 +74,99 @@ pub trait ControlBackend: Clone + Send + 'static {
         after: Option<BareJid>,
         limit: u32,
     ) -> impl Future<Output = Result<Vec<BareJid>, BackendError>>;
+
+    /// All members, those that were removed too.
+    fn nodes(&self) -> Vec<NodeReport>;
+
+    /// What an operation would do.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`] as the operation would be.
+    fn plan(&self, node: u64, operation: NodeOperation) -> Result<Vec<PlanStep>, BackendError>;
+
+    /// Begins an operation; the nodes carry it out by themselves. What is under way already is begun.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`].
+    fn operate(
+        &self,
+        node: u64,
+        operation: NodeOperation,
+    ) -> impl Future<Output = Result<(), BackendError>>;
+
+    /// How far what is under way has come.
+    fn progress(&self) -> ProgressReport;
+
+    /// Whose token this is, if it is an operator's; the token of the node's own data folder is not one of these.
+    fn identify(&self, token: &str) -> Option<Identity>;
+
+    /// Writes down that somebody is about to change something. Nothing may be changed before this is good.
+    ///
+    /// # Errors
+    /// [`BackendError::Unavailable`]: then nothing is changed.
+    fn begin_record(
+        &self,
+        change: ChangeReport,
+    ) -> impl Future<Output = Result<AuditKey, BackendError>>;
+
+    /// Writes down what became of it. Without that it stays unknown.
+    fn end_record(&self, key: AuditKey, outcome: OutcomeReport) -> impl Future<Output = ()>;
+
+    /// A page of the audit log.
+    fn audit(&self, query: &AuditQuery) -> AuditPage;
+
+    /// All operators.
+    fn operators(&self) -> Vec<OperatorReport>;
+
+    /// Makes an operator, who has a token from then on.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`] if there is one of that name, or too many.
+    fn add_operator(
+        &self,
+        new: NewOperator,
+        by: String,
+    ) -> impl Future<Output = Result<IssuedOperator, BackendError>>;
+
+    /// Takes an operator's token away.
+    ///
+    /// # Errors
+    /// [`BackendError::NoSuch`].
+    fn revoke_operator(&self, name: String) -> impl Future<Output = Result<(), BackendError>>;
+
+    /// All tokens that let nodes join.
+    fn tokens(&self) -> Vec<TokenReport>;
+
+    /// Makes a token that lets one node join.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`] if this node can't let nodes join, or there are too many.
+    fn issue_token(
+        &self,
+        new: NewToken,
+        by: String,
+    ) -> impl Future<Output = Result<IssuedToken, BackendError>>;
+
+    /// Makes a token useless.
+    ///
+    /// # Errors
+    /// [`BackendError::NoSuch`].
+    fn revoke_token(&self, id: String) -> impl Future<Output = Result<(), BackendError>>;
+
+    /// The name of the token that a machine wants to join with, for the audit log.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`] if it lets this request not in.
+    fn check_join(
+        &self,
+        request: &JoinRequest,
+    ) -> impl Future<Output = Result<String, BackendError>>;
+
+    /// Lets a machine join. The same request again gets the same answer.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`].
+    fn join(&self, request: JoinRequest) -> impl Future<Output = Result<JoinReply, BackendError>>;
 }
 
 /// Why a node did not do what an operator asked.
@@ -79,6 +181,17 @@ pub enum BackendError {
     /// There is no partition of this number.
     #[error("there is no such partition")]
     NoPartition,
+    /// There is no such node, token or operator.
+    #[error("there is no such {0}")]
+    NoSuch(&'static str),
+    /// The state of the pool forbids it.
+    #[error("{message}")]
+    Refused {
+        /// Why, as a word for programs.
+        code: String,
+        /// Why, as a sentence for people.
+        message: String,
+    },
     /// It could never be done.
     #[error("{0}")]
     Invalid(String),

@@ -6,13 +6,22 @@ use actix_web::{HttpResponse, ResponseError};
 
 use crate::backend::BackendError;
 use crate::report::RefusalReport;
+use crate::report::access::Role;
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
     /// No token, or a wrong one; never says which.
-    #[error("this needs the control port's token: Authorization: Bearer …")]
+    #[error("this needs a token of an operator: Authorization: Bearer …")]
     Unauthorized,
+    /// Their role does not allow it.
+    #[error("{who} has the role {role}, which may not do this")]
+    Forbidden {
+        /// Whose token it was.
+        who: String,
+        /// Their role.
+        role: Role,
+    },
     /// No such page.
     #[error("there is nothing at this path")]
     NoSuchPath,
@@ -37,9 +46,16 @@ pub enum ControlError {
 }
 
 impl ControlError {
+    /// The word for programs.
+    pub(crate) fn code(&self) -> &str {
+        self.row().1
+    }
+
     /// The table.
-    fn row(&self) -> (StatusCode, &'static str) {
+    fn row(&self) -> (StatusCode, &str) {
         match self {
+            ControlError::Backend(error) => of_backend(error),
+            ControlError::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden"),
             ControlError::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
             ControlError::NoSuchPath => (StatusCode::NOT_FOUND, "no-such-path"),
             ControlError::MethodNotAllowed(_) => {
@@ -49,20 +65,20 @@ impl ControlError {
             ControlError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
             ControlError::NotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json"),
             ControlError::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready"),
-            ControlError::Backend(BackendError::Conflict) => (StatusCode::CONFLICT, "conflict"),
-            ControlError::Backend(BackendError::NotFound | BackendError::NoPartition) => {
-                (StatusCode::NOT_FOUND, "not-found")
-            }
-            ControlError::Backend(BackendError::Invalid(_)) => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "invalid")
-            }
-            ControlError::Backend(BackendError::Unavailable(_)) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
-            }
-            ControlError::Backend(BackendError::Timeout) => {
-                (StatusCode::GATEWAY_TIMEOUT, "outcome-unknown")
-            }
         }
+    }
+}
+
+fn of_backend(error: &BackendError) -> (StatusCode, &str) {
+    match error {
+        BackendError::Conflict => (StatusCode::CONFLICT, "conflict"),
+        BackendError::NotFound | BackendError::NoPartition | BackendError::NoSuch(_) => {
+            (StatusCode::NOT_FOUND, "not-found")
+        }
+        BackendError::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+        BackendError::Refused { code, .. } => (StatusCode::CONFLICT, code),
+        BackendError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        BackendError::Timeout => (StatusCode::GATEWAY_TIMEOUT, "outcome-unknown"),
     }
 }
 
@@ -72,7 +88,7 @@ impl ResponseError for ControlError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        let (status, error) = self.row();
+        let (status, code) = self.row();
         let mut response = HttpResponse::build(status);
         match self {
             // RFC 9110 §11.6.1
@@ -86,7 +102,7 @@ impl ResponseError for ControlError {
             _ => {}
         }
         response.json(RefusalReport {
-            error: error.to_owned(),
+            code: code.to_owned(),
             message: self.to_string(),
         })
     }

@@ -5,10 +5,12 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, ServiceConfig, get, head, resource, to};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::access::{HealthReader, MetricsReader};
 use crate::backend::ControlBackend;
 use crate::error::ControlError;
+use crate::report::RefusalReport;
 
 /// OpenMetrics 1.0; Prometheus reads it.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -35,22 +37,35 @@ pub(crate) fn routes<B: ControlBackend>(config: &mut ServiceConfig) {
         );
 }
 
-#[derive(Serialize)]
-struct Live {
+/// The process answers.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Live {
+    /// Always.
     live: bool,
 }
 
-#[derive(Serialize)]
-struct Ready {
+/// The node can serve.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Ready {
+    /// Always: else the answer is a refusal.
     ready: bool,
 }
 
 /// The process answers: that is all it says.
-async fn live(_: HealthReader) -> HttpResponse {
+#[utoipa::path(
+    get, path = "/health/live", tag = "health", security((), ("token" = [])),
+    responses((status = 200, body = Live), (status = "default", body = RefusalReport)),
+)]
+pub(crate) async fn live(_: HealthReader) -> HttpResponse {
     HttpResponse::Ok().json(Live { live: true })
 }
 
-async fn ready<B: ControlBackend>(
+/// Whether the node can serve: for load balancers.
+#[utoipa::path(
+    get, path = "/health/ready", tag = "health", security((), ("token" = [])),
+    responses((status = 200, body = Ready), (status = "default", body = RefusalReport)),
+)]
+pub(crate) async fn ready<B: ControlBackend>(
     _: HealthReader,
     backend: Data<B>,
 ) -> Result<HttpResponse, ControlError> {
@@ -60,7 +75,15 @@ async fn ready<B: ControlBackend>(
     }
 }
 
-async fn metrics<B: ControlBackend>(_: MetricsReader, backend: Data<B>) -> HttpResponse {
+/// Counters in the text format of OpenMetrics.
+#[utoipa::path(
+    get, path = "/metrics", tag = "health", security((), ("token" = [])),
+    responses(
+        (status = 200, content_type = "application/openmetrics-text", body = String),
+        (status = "default", body = RefusalReport),
+    ),
+)]
+pub(crate) async fn metrics<B: ControlBackend>(_: MetricsReader, backend: Data<B>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type(METRICS_TYPE)
         .body(backend.metrics())

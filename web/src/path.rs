@@ -39,8 +39,13 @@ fn is_plain(byte: u8) -> bool {
 
 /// The path of a user's page, in its one spelling.
 pub fn user_path(user: &str) -> String {
-    let mut path = String::from("/v1/users/");
-    for byte in user.bytes() {
+    path_of("/v1/users", user)
+}
+
+/// The path of something in a list, in its one spelling.
+pub fn path_of(list: &str, name: &str) -> String {
+    let mut path = format!("{list}/");
+    for byte in name.bytes() {
         if is_plain(byte) {
             path.push(char::from(byte));
         } else {

@@ -1,9 +1,18 @@
 //! What the control port says about a pool. Clients of the port read the same types back.
+//!
+//! - [`access`]: operators, tokens, the audit log.
+//! - [`join`]: what a machine that joins says and hears.
+//! - [`nodes`]: members, and what is done with them.
+
+pub mod access;
+pub mod join;
+pub mod nodes;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A pool as one of its nodes sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PoolReport {
     /// The pool's id.
     pub pool: String,
@@ -26,7 +35,7 @@ pub struct PoolReport {
 }
 
 /// A member of the pool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemberReport {
     /// Its id.
     pub id: u64,
@@ -46,7 +55,7 @@ pub struct MemberReport {
 }
 
 /// A partition of the pool's users and rooms.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartitionReport {
     /// Its number.
     pub id: u32,
@@ -72,7 +81,7 @@ pub struct PartitionReport {
 
 /// What one node's replica of a partition holds. Replicas with the same `applied` have the same in all other fields, or one
 /// of them is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HashReport {
     /// The partition's number.
     pub partition: u16,
@@ -89,7 +98,7 @@ pub struct HashReport {
 }
 
 /// A page of accounts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UsersPage {
     /// Their addresses, in order.
     pub users: Vec<String>,
@@ -98,16 +107,16 @@ pub struct UsersPage {
 }
 
 /// What every refusal looks like.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RefusalReport {
     /// A word for programs; see [`crate::error`].
-    pub error: String,
+    pub code: String,
     /// A sentence for people.
     pub message: String,
 }
 
 /// What a new account is made of.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// The address, `alice@example.org`.
@@ -117,7 +126,7 @@ pub struct NewUser {
 }
 
 /// A password on its way to an account.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewPassword {
     /// The password.
@@ -131,6 +140,8 @@ pub struct Readiness {
     pub quorum: bool,
     /// Whether it is about to end.
     pub stopping: bool,
+    /// Whether an operator wants it empty of sessions.
+    pub draining: bool,
     /// Whether its log takes no entries because its disk is full.
     pub log_full: bool,
     /// Groups that have stopped on the node after an error.
@@ -147,6 +158,7 @@ impl Readiness {
         let Readiness {
             quorum,
             stopping,
+            draining,
             log_full,
             groups_failed,
             partitions_owned,
@@ -154,6 +166,7 @@ impl Readiness {
         } = *self;
         let sentences = [
             (stopping, "this node is stopping"),
+            (draining, "this node is drained: it takes no sessions"),
             (
                 !quorum,
                 "no quorum: this node is not in touch with a majority of the pool",

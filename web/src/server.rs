@@ -17,14 +17,16 @@ use crate::access::{Access, ControlToken};
 use crate::backend::ControlBackend;
 use crate::error::ControlError;
 use crate::path::is_canonical;
-use crate::{health, status, users};
+use crate::{health, nodes, openapi, operators, status, tokens, users};
 
 /// What a control port is started with.
 pub struct ControlSettings {
     /// Its certificate and key.
     pub tls: rustls::ServerConfig,
-    /// What makes somebody an operator.
+    /// What makes somebody an operator, whatever the pool says.
     pub token: ControlToken,
+    /// Who that is, for the audit log: `root@NODE`.
+    pub root: String,
     /// Whether `/health/…` answers without the token.
     pub health_open: bool,
     /// Whether `/metrics` answers without the token.
@@ -116,14 +118,19 @@ impl ControlServer {
         let address = port.address;
         let failed = |source| ControlServerError::Listen { address, source };
         let listener = port.listen().map_err(failed)?;
-        let access = Access {
-            token: settings.token,
-            health_open: settings.health_open,
-            metrics_open: settings.metrics_open,
-        };
+        let (token, root) = (settings.token, settings.root);
+        let (health_open, metrics_open) = (settings.health_open, settings.metrics_open);
         let server = HttpServer::new(move || {
+            let operators = backend.clone();
+            let access = Access {
+                token: token.clone(),
+                root: root.clone(),
+                identify: Box::new(move |token| operators.identify(token)),
+                health_open,
+                metrics_open,
+            };
             App::new()
-                .app_data(Data::new(access.clone()))
+                .app_data(Data::new(access))
                 .app_data(Data::new(backend.clone()))
                 .app_data(json_config(body_bytes_max))
                 .app_data(PayloadConfig::new(body_bytes_max))
@@ -131,6 +138,10 @@ impl ControlServer {
                 .app_data(PathConfig::default().error_handler(|error, _| bad_path(&error).into()))
                 .configure(status::routes::<B>)
                 .configure(users::routes::<B>)
+                .configure(nodes::routes::<B>)
+                .configure(tokens::routes::<B>)
+                .configure(operators::routes::<B>)
+                .configure(openapi::routes)
                 .configure(health::routes::<B>)
                 .default_service(web::to(no_such_path))
                 .wrap(from_fn(canonical_paths_only))

@@ -3,9 +3,10 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path, ServiceConfig, get, head, resource};
 
-use crate::access::Operator;
+use crate::access::{May, See};
 use crate::backend::ControlBackend;
 use crate::error::ControlError;
+use crate::report::{HashReport, PartitionReport, PoolReport, RefusalReport};
 
 pub(crate) fn routes<B: ControlBackend>(config: &mut ServiceConfig) {
     config
@@ -28,17 +29,32 @@ pub(crate) fn routes<B: ControlBackend>(config: &mut ServiceConfig) {
         );
 }
 
-async fn status<B: ControlBackend>(_: Operator, backend: Data<B>) -> HttpResponse {
+/// The pool as this node sees it.
+#[utoipa::path(
+    get, path = "/v1/status", tag = "pool",
+    responses((status = 200, body = PoolReport), (status = "default", body = RefusalReport)),
+)]
+pub(crate) async fn status<B: ControlBackend>(_: May<See>, backend: Data<B>) -> HttpResponse {
     HttpResponse::Ok().json(backend.report())
 }
 
-async fn partitions<B: ControlBackend>(_: Operator, backend: Data<B>) -> HttpResponse {
+/// The partitions as this node sees them.
+#[utoipa::path(
+    get, path = "/v1/partitions", tag = "pool",
+    responses((status = 200, body = [PartitionReport]), (status = "default", body = RefusalReport)),
+)]
+pub(crate) async fn partitions<B: ControlBackend>(_: May<See>, backend: Data<B>) -> HttpResponse {
     HttpResponse::Ok().json(backend.report().partitions)
 }
 
-/// Takes as long as the partition is large.
-async fn partition_hash<B: ControlBackend>(
-    _: Operator,
+/// What this node's replica of a partition holds. Takes as long as the partition is large.
+#[utoipa::path(
+    get, path = "/v1/partitions/{id}/hash", tag = "pool",
+    params(("id" = u16, Path, description = "The partition's number")),
+    responses((status = 200, body = HashReport), (status = "default", body = RefusalReport)),
+)]
+pub(crate) async fn partition_hash<B: ControlBackend>(
+    _: May<See>,
     partition: Path<u16>,
     backend: Data<B>,
 ) -> Result<HttpResponse, ControlError> {

@@ -1,8 +1,11 @@
 //! The port over real sockets and real TLS, with accounts in memory behind it.
 
-use std::collections::BTreeMap;
+mod access;
+mod accounts;
+mod openapi;
+
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
@@ -11,128 +14,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use xmpp::jid::BareJid;
-use xmpp::sasl::Password;
 
-use crate::backend::{BackendError, ControlBackend};
-use crate::report::{HashReport, MemberReport, PartitionReport, PoolReport, Readiness};
+use crate::backend::ControlBackend;
+use crate::report::{PoolReport, Readiness};
 use crate::{ControlServer, ControlSettings, ControlToken, ReservedPort};
 
+use accounts::Accounts;
+
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
-
-/// Accounts in memory.
-#[derive(Clone, Default)]
-struct Accounts {
-    users: Arc<Mutex<BTreeMap<BareJid, String>>>,
-    quorum: bool,
-}
-
-impl ControlBackend for Accounts {
-    fn report(&self) -> PoolReport {
-        PoolReport {
-            pool: "p".into(),
-            domain: "localhost".into(),
-            node: 1,
-            incarnation: 7,
-            version: "0".into(),
-            uptime_s: 3,
-            sessions: 2,
-            members: vec![MemberReport {
-                id: 1,
-                address: "127.0.0.1:1".into(),
-                connected: true,
-                alive: true,
-                standing: Some("in-touch".into()),
-                reaches: Vec::new(),
-                relay: None,
-            }],
-            partitions: vec![PartitionReport {
-                id: 0,
-                owner: Some(1),
-                epoch: 5,
-                leader: Some(1),
-                term: 2,
-                voters: vec![1],
-                applied: Some(9),
-                committed: Some(9),
-                last_log: Some(9),
-                quarantined: false,
-            }],
-        }
-    }
-
-    fn readiness(&self) -> Readiness {
-        Readiness {
-            quorum: self.quorum,
-            stopping: false,
-            log_full: false,
-            groups_failed: 0,
-            partitions_owned: 1,
-            partitions: 1,
-        }
-    }
-
-    async fn partition_hash(&self, partition: u16) -> Result<HashReport, BackendError> {
-        match partition {
-            0 => Ok(HashReport {
-                partition,
-                applied: 9,
-                state_rows: 4,
-                state: "a1".into(),
-                archive_rows: 2,
-                archive: "b2".into(),
-            }),
-            1 => Err(BackendError::Unavailable("written to all the time".into())),
-            _ => Err(BackendError::NoPartition),
-        }
-    }
-
-    fn metrics(&self) -> String {
-        "muster_sessions 2\n# EOF\n".into()
-    }
-
-    async fn create_account(&self, user: BareJid, password: Password) -> Result<(), BackendError> {
-        if password.reveal().is_empty() {
-            return Err(BackendError::Invalid("the password is empty".into()));
-        }
-        if user.as_str().starts_with("slow@") {
-            return Err(BackendError::Timeout);
-        }
-        let mut users = self.users.lock().unwrap();
-        if users.contains_key(&user) {
-            return Err(BackendError::Conflict);
-        }
-        users.insert(user, password.reveal().to_owned());
-        Ok(())
-    }
-
-    async fn set_password(&self, user: BareJid, password: Password) -> Result<(), BackendError> {
-        let mut users = self.users.lock().unwrap();
-        let stored = users.get_mut(&user).ok_or(BackendError::NotFound)?;
-        *stored = password.reveal().to_owned();
-        Ok(())
-    }
-
-    async fn remove_account(&self, user: BareJid) -> Result<(), BackendError> {
-        self.users
-            .lock()
-            .unwrap()
-            .remove(&user)
-            .map(drop)
-            .ok_or(BackendError::NotFound)
-    }
-
-    async fn list_accounts(
-        &self,
-        after: Option<BareJid>,
-        limit: u32,
-    ) -> Result<Vec<BareJid>, BackendError> {
-        let users = self.users.lock().unwrap();
-        let behind = users
-            .keys()
-            .filter(|user| after.as_ref().is_none_or(|after| *user > after));
-        Ok(behind.take(limit as usize).cloned().collect())
-    }
-}
 
 /// A port, and a client that trusts its certificate.
 struct Port {
@@ -176,6 +65,7 @@ impl Port {
         let settings = ControlSettings {
             tls,
             token: ControlToken::new(TOKEN).unwrap(),
+            root: "root@node-1".to_owned(),
             health_open,
             metrics_open,
             connections_max: 16,
@@ -235,13 +125,13 @@ impl Port {
         self.ask(request, &extra, body).await
     }
 
-    async fn check(&self, request: &str, body: &str, status: u16, error: &str) {
+    async fn check(&self, request: &str, body: &str, status: u16, code: &str) {
         let reply = self.operate(request, body).await;
         assert_eq!(reply.status, status, "{request} {}", reply.body);
-        if error.is_empty() {
+        if code.is_empty() {
             assert!(status < 300);
         } else {
-            assert_eq!(reply.json()["error"], error, "{request}");
+            assert_eq!(reply.json()["code"], code, "{request}");
             assert!(!reply.json()["message"].as_str().unwrap().is_empty());
         }
     }
@@ -396,7 +286,7 @@ async fn refusals_are_named() {
         )
         .await;
     assert_eq!(
-        (reply.status, reply.json()["error"].as_str()),
+        (reply.status, reply.json()["code"].as_str()),
         (415, Some("not-json"))
     );
     let reply = port
@@ -440,7 +330,7 @@ async fn nothing_is_told_without_the_token() {
         for extra in &wrong {
             let reply = port.ask(request, extra, "").await;
             assert_eq!(reply.status, 401, "{request} {extra}");
-            assert_eq!(reply.json()["error"], "unauthorized");
+            assert_eq!(reply.json()["code"], "unauthorized");
             assert!(reply.head.contains("www-authenticate: bearer"));
         }
     }
@@ -578,7 +468,7 @@ async fn a_node_that_cannot_serve_says_why() {
     assert_eq!(port.ask("GET /health/live", "", "").await.status, 401);
     let reply = port.operate("GET /health/ready", "").await;
     assert_eq!(
-        (reply.status, reply.json()["error"].as_str()),
+        (reply.status, reply.json()["code"].as_str()),
         (503, Some("not-ready"))
     );
     assert!(reply.body.contains("not in touch with a majority"));
@@ -590,6 +480,7 @@ fn readiness_in_words() {
     const READY: Readiness = Readiness {
         quorum: true,
         stopping: false,
+        draining: false,
         log_full: false,
         groups_failed: 0,
         partitions_owned: 16,
@@ -608,6 +499,10 @@ fn readiness_in_words() {
     check(
         |ready| ready.quorum = false,
         Some("no quorum: this node is not in touch with a majority of the pool"),
+    );
+    check(
+        |ready| ready.draining = true,
+        Some("this node is drained: it takes no sessions"),
     );
     check(
         |ready| ready.log_full = true,

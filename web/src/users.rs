@@ -6,14 +6,16 @@ use actix_web::web::{
     Data, Json, Path, Query, ServiceConfig, delete, get, head, post, put, resource, to,
 };
 use serde::Deserialize;
+use utoipa::IntoParams;
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 
-use crate::access::Operator;
+use crate::access::{ChangeUsers, May, See};
 use crate::backend::{BackendError, ControlBackend};
 use crate::error::ControlError;
 use crate::path::user_path;
-use crate::report::{NewPassword, NewUser, UsersPage};
+use crate::record::recorded;
+use crate::report::{NewPassword, NewUser, RefusalReport, UsersPage};
 
 /// Accounts on a page, unless the query says otherwise.
 const PAGE_DEFAULT: u32 = 100;
@@ -42,15 +44,25 @@ pub(crate) fn routes<B: ControlBackend>(config: &mut ServiceConfig) {
         );
 }
 
-#[derive(Deserialize)]
+/// Which accounts are asked for.
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
-struct Page {
+#[into_params(parameter_in = Query)]
+pub(crate) struct Page {
+    /// Those behind this address.
     after: Option<String>,
+    /// At most so many: 1 to 1,000, else 100.
     limit: Option<u32>,
 }
 
-async fn list<B: ControlBackend>(
-    _: Operator,
+/// Lists accounts in the order of their addresses.
+#[utoipa::path(
+    get, path = "/v1/users", tag = "users",
+    params(Page),
+    responses((status = 200, body = UsersPage), (status = "default", body = RefusalReport)),
+)]
+pub(crate) async fn list<B: ControlBackend>(
+    _: May<See>,
     page: Query<Page>,
     backend: Data<B>,
 ) -> Result<HttpResponse, ControlError> {
@@ -70,8 +82,14 @@ async fn list<B: ControlBackend>(
     Ok(HttpResponse::Ok().json(UsersPage { users, next }))
 }
 
-async fn create<B: ControlBackend>(
-    _: Operator,
+/// Makes an account.
+#[utoipa::path(
+    post, path = "/v1/users", tag = "users",
+    request_body = NewUser,
+    responses((status = 201, body = CreatedUser), (status = "default", body = RefusalReport)),
+)]
+pub(crate) async fn create<B: ControlBackend>(
+    may: May<ChangeUsers>,
     new: Json<NewUser>,
     backend: Data<B>,
 ) -> Result<HttpResponse, ControlError> {
@@ -80,44 +98,61 @@ async fn create<B: ControlBackend>(
         password,
     } = new.into_inner();
     let user = user(&address)?;
-    backend
-        .create_account(user.clone(), Password::new(password))
-        .await?;
-    tracing::info!(%user, "account made by an operator");
+    let what = ("user.add", user.as_str().to_owned());
+    let made = user.clone();
+    let create =
+        |backend: B| async move { backend.create_account(made, Password::new(password)).await };
+    recorded(backend.as_ref(), may.actor, what, create).await?;
     Ok(HttpResponse::Created()
         .insert_header((LOCATION, user_path(user.as_str())))
-        .json(Created {
-            user: user.as_str(),
+        .json(CreatedUser {
+            user: user.as_str().to_owned(),
         }))
 }
 
-#[derive(serde::Serialize)]
-struct Created<'a> {
-    user: &'a str,
+/// An account that was made.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(crate) struct CreatedUser {
+    /// Its address.
+    user: String,
 }
 
-async fn set_password<B: ControlBackend>(
-    _: Operator,
+/// Gives an account another password.
+#[utoipa::path(
+    put, path = "/v1/users/{jid}/password", tag = "users",
+    params(("jid" = String, Path, description = "The user's address")),
+    request_body = NewPassword,
+    responses((status = 204), (status = "default", body = RefusalReport)),
+)]
+pub(crate) async fn set_password<B: ControlBackend>(
+    may: May<ChangeUsers>,
     jid: Path<String>,
     new: Json<NewPassword>,
     backend: Data<B>,
 ) -> Result<HttpResponse, ControlError> {
     let user = user(&jid)?;
-    backend
-        .set_password(user.clone(), Password::new(new.into_inner().password))
-        .await?;
-    tracing::info!(%user, "password set by an operator");
+    let what = ("user.password", user.as_str().to_owned());
+    let password = Password::new(new.into_inner().password);
+    let set = |backend: B| async move { backend.set_password(user, password).await };
+    recorded(backend.as_ref(), may.actor, what, set).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
-async fn remove<B: ControlBackend>(
-    _: Operator,
+/// Removes an account and all that belongs to it.
+#[utoipa::path(
+    delete, path = "/v1/users/{jid}", tag = "users",
+    params(("jid" = String, Path, description = "The user's address")),
+    responses((status = 204), (status = "default", body = RefusalReport)),
+)]
+pub(crate) async fn remove<B: ControlBackend>(
+    may: May<ChangeUsers>,
     jid: Path<String>,
     backend: Data<B>,
 ) -> Result<HttpResponse, ControlError> {
     let user = user(&jid)?;
-    backend.remove_account(user.clone()).await?;
-    tracing::info!(%user, "account removed by an operator");
+    let what = ("user.remove", user.as_str().to_owned());
+    let remove = |backend: B| async move { backend.remove_account(user).await };
+    recorded(backend.as_ref(), may.actor, what, remove).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

@@ -12,9 +12,11 @@
 
 mod inbound;
 mod outbound;
+mod resumption_id;
 
 pub use inbound::{Inbound, InboundFull, InboundLimits, OutcomeUnknown, StanzaNumber};
 pub use outbound::{HandledCountTooHigh, Outbound, OutboundFull, OutboundLimits, OutboundTimeout};
+pub use resumption_id::{ResumptionId, ResumptionIds};
 
 use bytes::Bytes;
 use std::time::Duration;

@@ -106,6 +106,13 @@ impl Picture {
         });
     }
 
+    /// A session of another node is this node's now.
+    pub(super) fn adopted(&mut self, state: SessionState) {
+        let sessions = self.users.entry(state.key.jid.bare()).or_default();
+        sessions.retain(|session| session.key.jid != state.key.jid);
+        sessions.push(state);
+    }
+
     /// A session is sent a row of its user's log; `false`: it has it already.
     pub(super) fn sent(
         &mut self,
@@ -128,7 +135,13 @@ impl Picture {
 
     /// Something happened to a session; `true`: it was its user's last one.
     pub(super) fn note(&mut self, event: &SessionEvent) -> bool {
-        if matches!(event, SessionEvent::Sends { .. }) {
+        if matches!(
+            event,
+            SessionEvent::Sends { .. }
+                | SessionEvent::Yields { .. }
+                | SessionEvent::Stays { .. }
+                | SessionEvent::Leaves { .. }
+        ) {
             return false;
         }
         let key = event.key();
@@ -141,7 +154,10 @@ impl Picture {
         };
         let session = &mut sessions[index];
         match event {
-            SessionEvent::Sends { .. } => {}
+            SessionEvent::Sends { .. }
+            | SessionEvent::Yields { .. }
+            | SessionEvent::Stays { .. }
+            | SessionEvent::Leaves { .. } => {}
             SessionEvent::Flags { flags, .. } => session.flags = *flags,
             SessionEvent::Presence { stanza, .. } => {
                 let unavailable = stanza.type_.as_deref() == Some("unavailable");

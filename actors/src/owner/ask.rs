@@ -10,7 +10,7 @@ use cluster::node_id::{Epoch, NodeId, PartitionId};
 use cluster::raft::GroupHandle;
 use futures_util::FutureExt;
 use messaging::query::{Query, Reply};
-use messaging::user::publication::SessionKey;
+use messaging::user::publication::{MoveRequest, SessionKey};
 use xmpp::stanza_error::{Condition, StanzaError};
 
 use super::{FromKey, OwnerActor, ToOwner};
@@ -43,6 +43,16 @@ impl OwnerActor {
                 head,
             },
         );
+    }
+
+    /// A session is to go on at another node.
+    pub(super) fn resume(&mut self, ask: u64, request: MoveRequest, ctx: &mut Context<Self>) {
+        let user = request.key.jid.bare();
+        let head = self.catch_up(ctx, |state| {
+            let log = state.logs.get(&user);
+            log.map(|log| log.head).unwrap_or_default()
+        });
+        self.tell_publication(&user, true, ToPublication::Move { ask, request, head });
     }
 
     /// Reads off the actor and answers the node itself: what a question waits for holds up nothing else. There are

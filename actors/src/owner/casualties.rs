@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use actix::Addr;
 use cluster::link::protocol::{AskReply, Down};
+use cluster::node_id::NodeId;
 use xmpp::jid::{BareJid, FullJid};
 use xmpp::stanza_error::{Condition, StanzaError};
 
@@ -83,11 +84,14 @@ impl OwnerActor {
 
     /// A user who is left alone for a while: whoever waits for an answer gets one.
     pub(super) fn refuse(&mut self, message: ToPublication) {
-        if let ToPublication::Bind { from, request, .. } = message {
-            let error = StanzaError::new(Condition::InternalServerError);
-            let reply = AskReply::Refused(Box::new(error));
-            self.down(from, &Down::Reply { request, reply });
-        }
+        let (from, request) = match message {
+            ToPublication::Bind { from, request, .. } => (from, request),
+            ToPublication::Move { ask, request, .. } => (NodeId(request.key.node), ask),
+            _ => return,
+        };
+        let error = StanzaError::new(Condition::InternalServerError);
+        let reply = AskReply::Refused(Box::new(error));
+        self.down(from, &Down::Reply { request, reply });
     }
 
     /// Ends a publication that has nothing left to do, unless something is on its way to it.

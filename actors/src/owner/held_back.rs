@@ -99,7 +99,7 @@ impl OwnerActor {
             return false;
         };
         now < reign.began + GATHERING_MAX
-            && self.fabric.settings.members.iter().any(|member| {
+            && self.fabric.members().iter().any(|member| {
                 !reign.target.is_attached(member.id)
                     && !reign.mourned.contains(&member.id)
                     && self.fabric.reaches(member.id)

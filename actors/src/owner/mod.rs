@@ -159,6 +159,8 @@ pub struct OwnerActor {
     silent: bool,
     last_tick: Option<Instant>,
     stopping: bool,
+    /// Sessions that other nodes were told to take in.
+    sent_away: usize,
     /// Rooms and users whose actors have panicked lately.
     casualties: Casualties,
     /// Its own panics, and until when it takes no reign because of them.
@@ -199,6 +201,7 @@ impl OwnerActor {
             silent: false,
             last_tick: None,
             stopping: false,
+            sent_away: usize::from(partition.0),
             casualties: Casualties::default(),
             panics: RestartBudget::default(),
             rests_until: None,

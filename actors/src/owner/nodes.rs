@@ -1,6 +1,6 @@
 //! Nodes: what they attach, and what becomes of what a dead one held.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use actix::Context;
@@ -201,17 +201,24 @@ impl OwnerActor {
     fn mourn(&mut self, now: Instant) {
         let Some(reign) = &mut self.reign else { return };
         let mut gone: Vec<NodeId> = Vec::new();
-        for member in &self.fabric.settings.members {
-            if reign.target.is_attached(member.id) {
-                reign.unattached.remove(&member.id);
+        // Whoever was a member once may hold something, as far as the log knows.
+        let members = self.fabric.members();
+        let mut nodes: BTreeSet<NodeId> = members.iter().map(|member| member.id).collect();
+        nodes.extend(&reign.named);
+        nodes.extend(reign.unattached.keys());
+        nodes.extend(reign.target.attached_nodes());
+        for node in nodes {
+            if reign.target.is_attached(node) {
+                reign.unattached.remove(&node);
+                reign.named.insert(node);
                 continue;
             }
-            let since = *reign.unattached.entry(member.id).or_insert(now);
-            if member.id != self.fabric.node
+            let since = *reign.unattached.entry(node).or_insert(now);
+            if node != self.fabric.node
                 && now >= since + NODE_GONE_AFTER
-                && reign.mourned.insert(member.id)
+                && reign.mourned.insert(node)
             {
-                gone.push(member.id);
+                gone.push(node);
             }
         }
         for node in gone {

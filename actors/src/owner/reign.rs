@@ -1,7 +1,7 @@
 //! One reign: from the `OwnerBegin` that this node committed to the next one's.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -53,9 +53,21 @@ pub(super) struct Reign {
     pub(super) unattached: HashMap<NodeId, Instant>,
     /// Nodes whose death was told to the publications.
     pub(super) mourned: HashSet<NodeId>,
+    /// Nodes that the log names as holding sessions; one may have been removed from the pool before this reign.
+    pub(super) named: BTreeSet<NodeId>,
     pub(super) began: Instant,
     pub(super) held_back: HeldBack,
     pub(super) followers: Followers,
+}
+
+/// What a reign begins with.
+struct Heritage {
+    target: LinkTarget,
+    outbox: OutboxSender,
+    /// Sessions that are in the log as online: address, node and its life.
+    expected: BTreeMap<BareJid, Vec<(FullJid, u64, u64)>>,
+    /// Nodes that hold sessions or occupants.
+    named: BTreeSet<NodeId>,
 }
 
 impl OwnerActor {
@@ -113,33 +125,12 @@ impl OwnerActor {
         }
         self.learn_of_oneself(epoch);
         let now = Instant::now();
-        let fabric = Arc::clone(&self.fabric);
-        let (target, outbox, expected) = {
-            let state = fabric.partitions[usize::from(self.partition.0)]
-                .replica
-                .state();
-            let target = LinkTarget::begin(
-                self.partition,
-                epoch,
-                state.links.iter().map(|(origin, link)| (*origin, link)),
-            );
-            let entries = state
-                .outbox
-                .iter()
-                .map(|(key, entry)| (*key, entry.command.clone()));
-            let mut outbox = OutboxSender::begin(self.partition, entries, now);
-            for (partition, owner) in fabric.owners().into_iter().enumerate() {
-                if let (Ok(partition), Some((owner, epoch))) = (u16::try_from(partition), owner) {
-                    outbox.owner_is(cluster::PartitionId(partition), owner, epoch, now);
-                }
-            }
-            let mut expected: BTreeMap<BareJid, Vec<(FullJid, u64, u64)>> = BTreeMap::new();
-            for (jid, online) in state.online.iter() {
-                let sessions = expected.entry(jid.bare()).or_default();
-                sessions.push((jid.clone(), online.node, online.incarnation));
-            }
-            (target, outbox, expected)
-        };
+        let Heritage {
+            target,
+            outbox,
+            expected,
+            named,
+        } = self.heritage(epoch, now);
         self.reign = Some(Reign {
             epoch,
             target,
@@ -157,6 +148,7 @@ impl OwnerActor {
             reattach: HashSet::new(),
             unattached: HashMap::new(),
             mourned: HashSet::new(),
+            named,
             began: now,
             held_back: HeldBack::default(),
             followers: Followers::default(),
@@ -169,6 +161,43 @@ impl OwnerActor {
         }
         self.tell_again_of_expected(users.iter());
         self.announce(epoch);
+    }
+
+    /// What the log says at the beginning of a reign.
+    fn heritage(&self, epoch: Epoch, now: Instant) -> Heritage {
+        let fabric = Arc::clone(&self.fabric);
+        let state = fabric.partitions[usize::from(self.partition.0)]
+            .replica
+            .state();
+        let target = LinkTarget::begin(
+            self.partition,
+            epoch,
+            state.links.iter().map(|(origin, link)| (*origin, link)),
+        );
+        let entries = state
+            .outbox
+            .iter()
+            .map(|(key, entry)| (*key, entry.command.clone()));
+        let mut outbox = OutboxSender::begin(self.partition, entries, now);
+        for (partition, owner) in fabric.owners().into_iter().enumerate() {
+            if let (Ok(partition), Some((owner, epoch))) = (u16::try_from(partition), owner) {
+                outbox.owner_is(cluster::PartitionId(partition), owner, epoch, now);
+            }
+        }
+        let mut expected: BTreeMap<BareJid, Vec<(FullJid, u64, u64)>> = BTreeMap::new();
+        for (jid, online) in state.online.iter() {
+            let sessions = expected.entry(jid.bare()).or_default();
+            sessions.push((jid.clone(), online.node, online.incarnation));
+        }
+        let online = state.online.iter().map(|(_, online)| online.node);
+        let occupants = state.occupants.iter().map(|(_, occupant)| occupant.node);
+        let named = online.chain(occupants).map(NodeId).collect();
+        Heritage {
+            target,
+            outbox,
+            expected,
+            named,
+        }
     }
 
     /// This node's own actors hear of the owner as those of others do.
@@ -184,8 +213,8 @@ impl OwnerActor {
 
     /// Tells every node, so that they attach at once instead of at the next gossip.
     fn announce(&mut self, epoch: Epoch) {
-        for node in self.fabric.settings.members.iter().map(|member| member.id) {
-            self.announce_to(node, epoch);
+        for member in self.fabric.members().iter() {
+            self.announce_to(member.id, epoch);
         }
     }
 
@@ -224,7 +253,7 @@ impl OwnerActor {
         }
         let Some(reign) = &mut self.reign else { return };
         match effect {
-            Effect::Archive(_) | Effect::DropArchive(_) | Effect::TrimEvents { .. } => {}
+            Effect::Archive(_) | Effect::DropArchive { .. } | Effect::TrimEvents { .. } => {}
             Effect::Answer {
                 origin: LinkOrigin::Owner,
                 ..

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use actix::Context;
-use cluster::link::protocol::{Across, Ask, Delivery, Down, Publish, Up};
+use cluster::link::protocol::{Across, Ask, Delivery, Down, Moving, Publish, Up};
 use cluster::link::target::TargetAction;
 use cluster::node_id::{Epoch, Incarnation, NodeId};
 use messaging::link_record::LinkOrigin;
-use messaging::user::publication::SessionEvent;
+use messaging::user::publication::{ResumptionToken, SessionEvent, SessionKey};
 use xmpp::jid::{BareJid, FullJid};
 use xmpp::stanza::Stanza;
 use xmpp::stanza_error::{Condition, StanzaError};
@@ -81,6 +81,16 @@ impl OwnerActor {
                 request,
                 ask: Ask::Bind(key),
             } => self.bind(from, request, key, ctx),
+            // A node asks for itself alone.
+            TargetAction::Ask {
+                from,
+                request,
+                ask: Ask::Resume(wanted),
+            } => {
+                if wanted.key.node == from.0 {
+                    self.resume(request, wanted, ctx);
+                }
+            }
             TargetAction::Ask {
                 from,
                 request,
@@ -99,6 +109,13 @@ impl OwnerActor {
 
     fn publish(&mut self, from: NodeId, publish: Publish) {
         match publish {
+            Publish::Session(SessionEvent::Leaves { key, token }) => {
+                self.send_away(from, key, token);
+            }
+            Publish::Parked(part) => {
+                let (to, moving) = (NodeId(part.to.node), Moving::Parked(part));
+                self.down(to, &Down::Moving(moving));
+            }
             Publish::Session(event) => {
                 if let SessionEvent::Down { key, .. } = &event
                     && !self
@@ -120,6 +137,30 @@ impl OwnerActor {
                     return self.no_such_room(from, &room, &by, &stanza);
                 }
                 self.tell_room(&room, ToRoom::Stanza { from, by, stanza });
+            }
+        }
+    }
+
+    /// A node is to be emptied: another one is told to ask for its session.
+    fn send_away(&mut self, from: NodeId, key: SessionKey, token: ResumptionToken) {
+        let Some(reign) = &self.reign else { return };
+        let others: Vec<NodeId> = reign
+            .target
+            .attached_nodes()
+            .filter(|node| *node != from)
+            .collect();
+        // In turn: one that could not take it is not asked twice at once.
+        self.sent_away = self.sent_away.wrapping_add(1);
+        let chosen = self.sent_away.checked_rem(others.len());
+        let chosen = chosen.and_then(|at| others.get(at));
+        match chosen {
+            Some(node) => {
+                let jid = key.jid;
+                self.down(*node, &Down::Moving(Moving::Adopt { jid, token }));
+            }
+            None => {
+                let (session, to) = (key.clone(), key);
+                self.down(from, &Down::Moving(Moving::Stay { session, to }));
             }
         }
     }

@@ -102,6 +102,12 @@ impl RoomActor {
             Ok((missed, rows, began_with)) => {
                 let mut catch_up = catch_up;
                 catch_up.missed = missed;
+                if catch_up.incarnation == 0 {
+                    // All its sessions have left or moved meanwhile; they are shown what came before that.
+                    let before = began_with.iter().filter(|occupant| occupant.node == node.0);
+                    let before = before.map(|occupant| occupant.incarnation).max();
+                    catch_up.incarnation = before.unwrap_or_default();
+                }
                 catch_up.began_with = began_with;
                 actor.attached.insert(node);
                 if cursor < floor {

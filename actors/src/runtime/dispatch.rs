@@ -1,20 +1,22 @@
 //! Frames and peer events of the transport, handed to whom they are for. Nothing here blocks.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use cluster::gossip::shell::Gossiper;
 use cluster::gossip::{GossipKey, GossipValue};
 use cluster::link::protocol::{Across, Down, RouteKind, Up};
+use cluster::meta::MetaReplica;
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use cluster::raft::Groups;
 use cluster::reach::Reachability;
 use cluster::transport::{Direction, Frame, FrameHandler, Lane, PeerEvent, Reply};
 use storage::data_dir::DataDir;
 
-use super::Settings;
-use super::{first_start, reach, start_entry};
+use super::{MemberList, Settings};
+use super::{StartError, first_start, meta_road, reach};
 use crate::fabric::Fabric;
 use crate::link::ToLink;
 use crate::owner::ToOwner;
@@ -22,17 +24,22 @@ use crate::relay::{self, Road};
 
 /// The transport's handler.
 pub(super) struct Dispatcher {
-    members: Vec<NodeId>,
+    members: Arc<MemberList>,
     own: NodeId,
     data: Arc<DataDir>,
     gossip: Arc<Gossiper>,
     groups: OnceLock<Groups>,
     fabric: OnceLock<Arc<Fabric>>,
+    /// Who said lately that this node is no member.
+    strangers: Mutex<BTreeSet<NodeId>>,
 }
 
 impl Dispatcher {
-    pub(super) fn new(settings: &Settings, gossip: Arc<Gossiper>) -> Dispatcher {
-        let members = settings.members.iter().map(|member| member.id).collect();
+    pub(super) fn new(
+        settings: &Settings,
+        members: Arc<MemberList>,
+        gossip: Arc<Gossiper>,
+    ) -> Dispatcher {
         Dispatcher {
             members,
             own: settings.node,
@@ -40,6 +47,41 @@ impl Dispatcher {
             gossip,
             groups: OnceLock::new(),
             fabric: OnceLock::new(),
+            strangers: Mutex::default(),
+        }
+    }
+
+    /// A start without a quorum has a reason if others don't know this node, or never told it of the pool that it was to
+    /// be added to.
+    pub(super) fn explain(
+        &self,
+        settings: &Settings,
+        meta: &MetaReplica,
+        error: StartError,
+    ) -> StartError {
+        let strangers = self
+            .strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_first = settings
+            .members
+            .iter()
+            .any(|member| member.id == settings.node);
+        let by = match strangers.len() {
+            0 if is_first || meta.state().digest.is_some() => return error,
+            0 => "nobody has told it of the pool".to_owned(),
+            _ => {
+                let by: Vec<String> = strangers.iter().map(NodeId::to_string).collect();
+                format!("refused by {}", by.join(", "))
+            }
+        };
+        match error {
+            StartError::NoQuorum { waited, .. } => StartError::NotAMember {
+                node: settings.node,
+                waited,
+                by,
+            },
+            error => error,
         }
     }
 
@@ -52,9 +94,10 @@ impl Dispatcher {
     }
 
     fn route(&self, from: NodeId, frame: Frame, reply: Option<Reply>) {
-        if frame.kind == start_entry::FRAME_KIND {
+        if frame.kind == meta_road::FRAME_KIND {
             if let (Some(groups), Some(reply)) = (self.groups.get(), reply) {
-                start_entry::serve(groups, from, &frame, reply);
+                let knows = self.members.knows(from);
+                meta_road::serve(groups, (from, knows), &frame, reply);
             }
             return;
         }
@@ -262,7 +305,11 @@ impl FrameHandler for Dispatcher {
             }
             Lane::Route => self.route(from, frame, reply),
             Lane::Gossip => self.gossip.on_frame(from, &frame),
-            Lane::Bulk => tracing::debug!(%from, "nothing is sent on the bulk lane yet"),
+            Lane::Bulk => {
+                if let (Some(groups), Some(reply)) = (self.groups.get(), reply) {
+                    groups.on_bulk_frame(from, frame, reply);
+                }
+            }
         }
     }
 
@@ -295,8 +342,20 @@ impl FrameHandler for Dispatcher {
         }
     }
 
+    fn on_stranger(&self, node: NodeId, refused: bool) {
+        let mut strangers = self
+            .strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if refused {
+            strangers.insert(node);
+        } else {
+            strangers.remove(&node);
+        }
+    }
+
     fn is_member(&self, node: NodeId) -> bool {
-        self.members.contains(&node)
+        self.members.admits(node)
     }
 }
 

@@ -1,10 +1,17 @@
 //! A node from start to stop: log, replicas, transport, groups, actors, listeners, in this order.
 
+mod access;
 mod dispatch;
 mod first_start;
+mod follow;
+mod members;
+mod meta_road;
+mod operations;
 mod reach;
+mod reconcile;
 mod settings;
 mod start_entry;
+mod start_error;
 mod status;
 mod stores;
 
@@ -21,33 +28,40 @@ pub(crate) mod stage;
 #[cfg(test)]
 mod stop_tests;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::Actor;
 use actix_rt::Arbiter;
 use cluster::gossip::shell::Gossiper;
 use cluster::machine::Replica;
-use cluster::meta::MetaState;
+use cluster::meta::MetaReplica;
+use cluster::meta::placement::initial;
 use cluster::node_id::{Group, Incarnation, NodeId, PartitionId};
-use cluster::raft::{GroupThreads, Groups, GroupsError, RaftSettings};
+use cluster::raft::{GroupStatus, GroupThreads, Groups, GroupsError, Machine, RaftSettings};
 use cluster::replica_hash::ReplicaHash;
 use cluster::transport::{
     ClusterTls, ProtocolRange, Transport, TransportConfig, TransportError, TransportLimits,
 };
 use messaging::apply::Surroundings;
 use messaging::slot::PartitionTable;
-use storage::archive::{Archive, ArchiveError, ArchiveOptions};
-use storage::data_dir::DataDirError;
-use storage::log::{Log, LogError};
-use xmpp::jid::BareJid;
+use storage::archive::{Archive, ArchiveOptions};
+use storage::log::Log;
+use tokio::sync::watch;
+use xmpp::jid::{BareJid, FullJid};
 use xmpp::sasl::Password;
-use xmpp::stream::{ServedDomains, StreamConfig};
-use xmpp::stream_error::StreamErrorCondition;
+use xmpp::stream::{ServedDomains, StreamConfig, StreamManagementOffer};
 
+pub use members::MemberList;
+pub use meta_road::OperationError;
+pub use operations::{
+    DrainOptions, MemberInfo, NewMember, Operation, Plan, PlanStep, Progress, RemoveOptions,
+};
 pub use settings::{ClientListener, ClientSettings, Member, Network, Settings, StorageSettings};
+pub use start_error::StartError;
 pub use status::{MemberStatus, PartitionStatus, PoolStatus, Readiness};
 
 use crate::control::{self, ControlError};
@@ -57,6 +71,9 @@ use crate::metrics::Metrics;
 use crate::owner::{OwnerActor, ToOwner};
 use crate::session::ToSession;
 use dispatch::Dispatcher;
+use follow::Follower;
+use meta_road::MetaRoad;
+use reconcile::Reconciler;
 
 /// The time, in ms since 1970.
 pub fn now_ms() -> u64 {
@@ -64,98 +81,6 @@ pub fn now_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Why a node didn't start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A port that clients would use is not to be had.
-    #[error("the client port {address} can't be opened: {source}")]
-    ClientPort {
-        /// Which.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The cluster port is not to be had, or its certificates are no good.
-    #[error("the cluster port can't be opened: {0}")]
-    Cluster(#[from] TransportError),
-    /// The log can't be opened.
-    #[error("the log in {} can't be opened: {source}", path.display())]
-    Log {
-        /// Its folder.
-        path: std::path::PathBuf,
-        /// Why.
-        source: LogError,
-    },
-    /// The data folder can't be written.
-    #[error(transparent)]
-    Data(#[from] DataDirError),
-    /// The archive can't be opened.
-    #[error("the archive can't be opened: {0}")]
-    Archive(#[from] ArchiveError),
-    /// Raft didn't start.
-    #[error("the replicas can't be started: {0}")]
-    Groups(#[from] GroupsError),
-    /// Too few members could be reached.
-    #[error(
-        "no quorum: after {waited:?} no majority of the members ({members}) could be reached; start more of them"
-    )]
-    NoQuorum {
-        /// For how long.
-        waited: Duration,
-        /// Who they are.
-        members: String,
-    },
-    /// The others have seen this node begin with another data folder.
-    #[error(
-        "the data folder {} is empty, but {witness} has seen {node} begin with another one: a node that has lost its \
-         folder has forgotten what it promised; put the old folder back, or bring the machine in under a new id",
-        path.display()
-    )]
-    BegunBefore {
-        /// This node.
-        node: NodeId,
-        /// Who has seen it.
-        witness: NodeId,
-        /// The folder.
-        path: std::path::PathBuf,
-    },
-    /// Too few members could be asked whether this node has begun before.
-    #[error(
-        "no quorum: a node that starts for the first time asks the others whether they know it with another data folder, \
-         and after {waited:?} answers of {missing} more were missing ({silent}); start them too"
-    )]
-    FirstStartUnheard {
-        /// For how long.
-        waited: Duration,
-        /// How many more answers are needed.
-        missing: usize,
-        /// Who did not answer.
-        silent: String,
-    },
-    /// The log has lost records, and no other nodes can say which.
-    #[error(
-        "the log in {} was damaged: what {groups} Raft group(s) had recorded last may be lost, and a pool of {nodes} node(s) has no \
-         others to prove what is missing; put back a copy of the whole data folder, of the time when the pool was stopped",
-        path.display()
-    )]
-    DamagedLog {
-        /// Its folder.
-        path: std::path::PathBuf,
-        /// How many groups are concerned.
-        groups: usize,
-        /// How many nodes the pool has.
-        nodes: usize,
-    },
-    /// The pool was made with another description.
-    #[error(
-        "the pool file differs from the one this pool was made with: every node must have the same"
-    )]
-    OtherPool,
-    /// A thread or runtime could not be made.
-    #[error("a runtime can't be started: {0}")]
-    Runtime(std::io::Error),
 }
 
 /// A running node.
@@ -169,6 +94,8 @@ struct Inner {
     groups: Groups,
     transport: Transport,
     gossip: Arc<Gossiper>,
+    road: MetaRoad,
+    removed: watch::Receiver<bool>,
     started: Instant,
     arbiters: Vec<Arbiter>,
     /// Looks whether the partitions' actors live.
@@ -185,45 +112,51 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     let network = Network::start(settings.replication_threads).map_err(StartError::Runtime)?;
     let ports = reserve_client_ports(&settings)?;
     let (archive, log) = open_files(&settings)?;
+    let incarnation = Arc::new(AtomicU64::new(0));
+    let meta: Arc<MetaReplica> = Arc::default();
+    let table = PartitionTable::even(settings.partitions);
+    let replicas = replicas(&settings, &table, &archive);
+    let stores = stores::Stores::new(&settings, Arc::clone(&incarnation), Arc::clone(&meta));
+    let (known, members) = known_members(&settings, &stores, &replicas, &meta)?;
     let gossip = Arc::new(Gossiper::new(settings.node, Incarnation(0)));
-    let dispatcher = Arc::new(Dispatcher::new(&settings, Arc::clone(&gossip)));
-    let transport = start_transport(&settings, &network, Arc::clone(&dispatcher)).await?;
+    let dispatcher = Arc::new(Dispatcher::new(
+        &settings,
+        Arc::clone(&members),
+        Arc::clone(&gossip),
+    ));
+    let transport = start_transport(&settings, &network, &members, Arc::clone(&dispatcher)).await?;
     // Before the node gives a vote or takes an entry.
     first_start::be_admitted(&settings, &transport).await?;
 
-    let table = PartitionTable::even(settings.partitions);
-    let incarnation = Arc::new(AtomicU64::new(0));
-    let meta = Arc::default();
-    let replicas = replicas(&settings, &table, &archive);
-    let stores = stores::Stores::new(&settings, Arc::clone(&incarnation), Arc::clone(&meta));
-    let machines = |group: Group| stores.machine(group, &replicas);
-    let count = settings.partitions + 1;
-    let raft = RaftSettings {
-        threads: GroupThreads::Of(network.handle()),
-        ..settings.raft.clone()
-    };
-    let groups =
-        Groups::start(raft, settings.node, log, transport.clone(), machines, count).await?;
-    judge_damage(&settings, &groups)?;
+    let on = (&network, &transport);
+    let groups = start_groups(&settings, log, on, (&stores, &replicas), known).await?;
+    judge_damage(&settings, &groups, &meta)?;
     dispatcher.set_groups(groups.clone());
-    initialize(&settings, &groups).await?;
-    let identity = (&transport, &*gossip, &*incarnation);
-    let life = begin_life(&settings, &groups, identity, &meta).await?;
-    wait_for_recovery(&settings, &groups).await?;
+    initialize(&settings, &groups, &meta).await?;
+    let road = MetaRoad {
+        node: settings.node,
+        groups: groups.clone(),
+        transport: transport.clone(),
+    };
+    let identity = (&*gossip, &*incarnation);
+    let life = begin_life(&settings, &road, identity, &meta)
+        .await
+        .map_err(|error| dispatcher.explain(&settings, &meta, error))?;
+    wait_for_recovery(&settings, &groups, &meta).await?;
 
     let arbiters = settings.arbiters.max(1);
     let fabric = make_fabric(
         settings,
-        table,
-        replicas,
+        (table, replicas),
         &groups,
         (&transport, &gossip),
-        (life, meta),
+        (life, meta, members),
     );
     let arbiters: Vec<Arbiter> = (0..arbiters).map(|_| Arbiter::new()).collect();
     start_actors(&fabric, &arbiters);
     dispatcher.set_fabric(Arc::clone(&fabric));
     run_gossip(&network, &gossip, &groups, &transport, &fabric);
+    let removed = run_membership(&network, &fabric, &road);
     accept_clients(&fabric, &arbiters, ports)?;
     let watch = crate::supervision::watch(Arc::clone(&fabric));
     let watch = network.handle().spawn(watch);
@@ -234,6 +167,8 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         groups,
         transport,
         gossip,
+        road,
+        removed,
         started: Instant::now(),
         arbiters,
         watch,
@@ -242,6 +177,61 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     Ok(NodeHandle {
         inner: Arc::new(inner),
     })
+}
+
+/// First of all: who is a member, as far as this node knew when it ended. Gives the meta group's machine, which says so.
+fn known_members(
+    settings: &Settings,
+    stores: &stores::Stores<'_>,
+    replicas: &[Arc<Replica>],
+    meta: &MetaReplica,
+) -> Result<(Box<dyn Machine>, Arc<MemberList>), StartError> {
+    let machine = stores.machine(Group::META, replicas).map_err(|source| {
+        StartError::Groups(GroupsError::Machine {
+            group: Group::META,
+            source,
+        })
+    })?;
+    start_entry::refuse_removed(settings, meta)?;
+    let members = MemberList::new(settings.node, settings.members.clone());
+    members.follow(&meta.state(), &[]);
+    Ok((machine, Arc::new(members)))
+}
+
+async fn start_groups(
+    settings: &Settings,
+    log: Log,
+    (network, transport): (&Network, &Transport),
+    (stores, replicas): (&stores::Stores<'_>, &[Arc<Replica>]),
+    meta: Box<dyn Machine>,
+) -> Result<Groups, StartError> {
+    let mut meta = Some(meta);
+    let machines = |group: Group| match meta.take_if(|_| group == Group::META) {
+        Some(machine) => Ok(machine),
+        None => stores.machine(group, replicas),
+    };
+    let raft = RaftSettings {
+        threads: GroupThreads::Of(network.handle()),
+        ..settings.raft.clone()
+    };
+    let transport = transport.clone();
+    let count = settings.partitions + 1;
+    let groups = Groups::start(raft, settings.node, log, transport, machines, count);
+    Ok(groups.await?)
+}
+
+/// Follows the meta group, and does this node's part of what it decides. Tells when this node was removed.
+fn run_membership(
+    network: &Network,
+    fabric: &Arc<Fabric>,
+    road: &MetaRoad,
+) -> watch::Receiver<bool> {
+    let (removes, removed) = watch::channel(false);
+    let follower = Follower::new(Arc::clone(fabric), road.clone(), removes);
+    network.handle().spawn(follower.run());
+    let reconciler = Reconciler::new(Arc::clone(fabric), road.clone());
+    network.handle().spawn(reconciler.run());
+    removed
 }
 
 fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
@@ -258,13 +248,13 @@ fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
 
 async fn begin_life(
     settings: &Settings,
-    groups: &Groups,
-    (transport, gossip, incarnation): (&Transport, &Gossiper, &AtomicU64),
-    meta: &Arc<std::sync::Mutex<cluster::meta::MetaState>>,
+    road: &MetaRoad,
+    (gossip, incarnation): (&Gossiper, &AtomicU64),
+    meta: &MetaReplica,
 ) -> Result<Incarnation, StartError> {
-    let life = start_entry::begin(settings, groups, transport, meta).await?;
+    let life = start_entry::begin(settings, road, meta).await?;
     incarnation.store(life.0, Ordering::Release);
-    transport.set_incarnation(life);
+    road.transport.set_incarnation(life);
     gossip.renew(life);
     tracing::info!(
         node = settings.node.0,
@@ -278,28 +268,49 @@ async fn begin_life(
 ///
 /// Going on with what is left is no way out: a partition that forgot the end of its outbox numbers new entries like those
 /// that it forgot, and the others take them for entries that they have seen.
-fn judge_damage(settings: &Settings, groups: &Groups) -> Result<(), StartError> {
-    let nodes = settings.members.len();
-    let damaged = groups
-        .status()
-        .iter()
-        .filter(|group| group.quarantined)
-        .count();
-    if nodes > 2 || damaged == 0 {
+fn judge_damage(
+    settings: &Settings,
+    groups: &Groups,
+    meta: &MetaReplica,
+) -> Result<(), StartError> {
+    let statuses = groups.status();
+    let members = match meta.state().members.present().count() {
+        0 => settings.members.len(),
+        members => members,
+    };
+    let voters = |group: &GroupStatus| match group.voters.len() {
+        // The damage may have taken the members' entry, too; or the node has no part in the group.
+        0 => members,
+        voters => voters,
+    };
+    let damaged = statuses.iter().filter(|group| group.quarantined);
+    let hopeless: Vec<usize> = damaged.map(voters).filter(|voters| *voters <= 2).collect();
+    let Some(nodes) = hopeless.iter().max().copied() else {
         return Ok(());
-    }
+    };
     Err(StartError::DamagedLog {
         path: settings.data.log_dir(),
-        groups: damaged,
+        groups: hopeless.len(),
         nodes,
     })
 }
 
-/// On a fresh pool each node gives every group the same first voters.
-async fn initialize(settings: &Settings, groups: &Groups) -> Result<(), StartError> {
-    let voters: Vec<NodeId> = settings.members.iter().map(|member| member.id).collect();
-    for group in groups.groups().collect::<Vec<_>>() {
-        groups.initialize(group, &voters).await?;
+/// On a fresh pool each node gives every group that it votes in the same first voters. A node that isn't among the members
+/// of its configuration was added to a pool that runs, and waits for the leaders; so does one that knows its pool already.
+async fn initialize(
+    settings: &Settings,
+    groups: &Groups,
+    meta: &MetaReplica,
+) -> Result<(), StartError> {
+    let nodes: BTreeSet<NodeId> = settings.members.iter().map(|member| member.id).collect();
+    if !nodes.contains(&settings.node) || !meta.state().members.rows.is_empty() {
+        return Ok(());
+    }
+    let first = initial(&nodes, u32::from(settings.partitions) + 1);
+    for (group, voters) in (0..).map(Group).zip(first) {
+        if voters.contains(&settings.node) {
+            groups.initialize(group, &voters).await?;
+        }
     }
     Ok(())
 }
@@ -340,6 +351,7 @@ fn reserve_client_ports(settings: &Settings) -> Result<Vec<Reserved>, StartError
 async fn start_transport(
     settings: &Settings,
     network: &Network,
+    members: &MemberList,
     dispatcher: Arc<Dispatcher>,
 ) -> Result<Transport, StartError> {
     let config = TransportConfig {
@@ -357,8 +369,8 @@ async fn start_transport(
         .await;
     let transport =
         started.map_err(|error| StartError::Runtime(std::io::Error::other(error)))??;
-    let peers: Vec<_> = settings
-        .members
+    let peers: Vec<_> = members
+        .peers()
         .iter()
         .map(|member| (member.id, member.address.clone()))
         .collect();
@@ -387,8 +399,22 @@ fn replicas(settings: &Settings, table: &PartitionTable, archive: &Archive) -> V
 }
 
 /// What this node holds may be older than what it showed before its restart: it catches up before it serves.
-async fn wait_for_recovery(settings: &Settings, groups: &Groups) -> Result<(), StartError> {
-    match groups.wait_for_recovery(settings.quorum_wait).await {
+async fn wait_for_recovery(
+    settings: &Settings,
+    groups: &Groups,
+    meta: &MetaReplica,
+) -> Result<(), StartError> {
+    let counts = |group: Group| {
+        let state = meta.state();
+        let row = state.placements.rows.get(&group);
+        // Meta is followed by all; a pool whose members are not noted yet is as it began.
+        group == Group::META
+            || match row {
+                Some(row) => row.voters.contains(&settings.node),
+                None => groups.handle(group).is_some_and(|group| group.is_voter()),
+            }
+    };
+    match groups.wait_for_recovery(settings.quorum_wait, counts).await {
         Err(GroupsError::Timeout { .. }) => Err(no_quorum(settings)),
         other => Ok(other?),
     }
@@ -414,11 +440,10 @@ fn names(settings: &Settings, which: impl Fn(NodeId) -> bool) -> String {
 
 fn make_fabric(
     settings: Settings,
-    table: PartitionTable,
-    replicas: Vec<Arc<Replica>>,
+    (table, replicas): (PartitionTable, Vec<Arc<Replica>>),
     groups: &Groups,
     (transport, gossip): (&Transport, &Arc<Gossiper>),
-    (incarnation, meta): (Incarnation, Arc<Mutex<MetaState>>),
+    (incarnation, meta, member_list): (Incarnation, Arc<MetaReplica>, Arc<MemberList>),
 ) -> Arc<Fabric> {
     let places = replicas.into_iter().filter_map(|replica| {
         let id = replica.surroundings.partition;
@@ -437,6 +462,7 @@ fn make_fabric(
         node,
         incarnation,
         meta,
+        member_list,
         table,
         partitions,
         transport,
@@ -464,6 +490,10 @@ fn stream_config(settings: &Settings) -> StreamConfig {
     streams.tls_required = client.tls_required;
     streams.allow_plaintext_auth = client.allow_plaintext_auth;
     streams.registration = client.registration;
+    streams.stream_management = match client.resume_within.as_secs() {
+        0 => StreamManagementOffer::Acks,
+        _ => StreamManagementOffer::Resumable,
+    };
     streams
 }
 
@@ -490,13 +520,9 @@ fn run_gossip(
     let (gossip, transport, shared) = (Arc::clone(gossip), transport.clone(), Arc::clone(fabric));
     let own = fabric.node;
     let peers = move || {
-        shared
-            .settings
-            .members
-            .iter()
-            .map(|member| member.id)
-            .filter(|id| *id != own)
-            .collect()
+        let members = shared.members();
+        let others = members.iter().map(|member| member.id);
+        others.filter(|id| *id != own).collect()
     };
     network.handle().spawn(dispatch::spread_hints(
         Arc::clone(fabric),
@@ -607,6 +633,28 @@ impl NodeHandle {
         self.inner.fabric.settings.client.scram_iterations
     }
 
+    /// Returns when this node was removed from the pool: it is to stop.
+    pub async fn removed(&self) {
+        let mut removed = self.inner.removed.clone();
+        if removed.wait_for(|removed| *removed).await.is_err() {
+            // Nobody is there who could tell.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Sends a session to another node. Its client's connection ends without the end of the stream, and the client goes on
+    /// wherever it connects next; its presence stays for two minutes meanwhile. A session that can't be resumed ends.
+    /// `false`: there is no such session here.
+    pub fn move_session(&self, jid: &FullJid) -> bool {
+        let session = self.inner.fabric.directory.find(jid, 0);
+        session.is_some_and(|entry| entry.session.try_send(ToSession::Depart).is_ok())
+    }
+
+    /// The addresses of the sessions on this node, with a connection or without.
+    pub fn sessions(&self) -> Vec<FullJid> {
+        self.inner.fabric.directory.jids()
+    }
+
     /// Ends streams, hands leaderships over, closes the stores. The process is to end after it.
     pub async fn stop(&self) {
         let inner = &self.inner;
@@ -615,11 +663,7 @@ impl NodeHandle {
         inner.fabric.standing.stop();
         inner.watch.abort();
         for entry in inner.fabric.directory.all() {
-            if entry
-                .session
-                .try_send(ToSession::Kick(StreamErrorCondition::SystemShutdown))
-                .is_err()
-            {
+            if entry.session.try_send(ToSession::Depart).is_err() {
                 tracing::debug!("a session was gone before it could be told of the stop");
             }
         }
@@ -635,7 +679,7 @@ impl NodeHandle {
             }
         }
         let kept = inner.groups.step_down_all(HAND_OVER_MAX).await;
-        if !kept.is_empty() && inner.fabric.settings.members.len() > 1 {
+        if !kept.is_empty() && inner.fabric.members().len() > 1 {
             tracing::info!(
                 groups = kept.len(),
                 "no other node could take these groups over; who is there elects anew"
@@ -649,7 +693,8 @@ impl NodeHandle {
     }
 }
 
-const STREAMS_END_MAX: Duration = Duration::from_secs(3);
+/// How long a stop waits for clients to take the end of their streams, and for other nodes to take sessions over.
+const STREAMS_END_MAX: Duration = Duration::from_secs(10);
 const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 
 /// The partition's place in a list.

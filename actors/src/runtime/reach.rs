@@ -44,7 +44,9 @@ pub(super) async fn look(
     }
     let sight = gossip.with_core(|core, now| Sight::of(core, fabric.node, reached, now));
     reachability.observe(sight, now);
-    groups.avoid(reachability.avoided());
+    let mut avoided = reachability.avoided();
+    avoided.extend(not_serving(fabric));
+    groups.avoid(avoided);
     for node in fabric.set_relays(reachability.relays()) {
         match fabric.relay(node) {
             Some(relay) => {
@@ -60,7 +62,8 @@ pub(super) async fn look(
 
 /// The members that this node has connections to. The gossip lane counts as well because it notices a silent peer first.
 fn reached(fabric: &Fabric) -> BTreeSet<NodeId> {
-    let members = fabric.settings.members.iter().map(|member| member.id);
+    let members = fabric.members();
+    let members = members.iter().map(|member| member.id);
     members
         .filter(|node| {
             *node != fabric.node
@@ -68,6 +71,16 @@ fn reached(fabric: &Fabric) -> BTreeSet<NodeId> {
                     .into_iter()
                     .all(|lane| fabric.transport.connected(*node, lane))
         })
+        .collect()
+}
+
+/// Members that are drained or leave: they are to lead nothing.
+fn not_serving(fabric: &Fabric) -> Vec<NodeId> {
+    let meta = fabric.meta.state();
+    let present = meta.members.present();
+    present
+        .filter(|(_, row)| !row.phase.serves())
+        .map(|(node, _)| node)
         .collect()
 }
 

@@ -83,6 +83,10 @@ pub struct ClientSettings {
     pub sm_inbound: InboundLimits,
     /// Acknowledgements of clients.
     pub sm_outbound: OutboundLimits,
+    /// How long a session waits for its client without a connection; zero: resumption is not offered.
+    pub resume_within: Duration,
+    /// Bytes that may wait on this node for all sessions without a connection.
+    pub detached_bytes_max: usize,
     /// Rows in a page of an archive.
     pub archive_page_max: u32,
     /// Archive queries of a session under way at once.
@@ -142,8 +146,11 @@ pub struct Settings {
     pub node: NodeId,
     /// The pool.
     pub pool_id: PoolId,
-    /// All members, this node among them.
+    /// The members of a new pool, this node among them; or, of a node that was added to a pool, those to dial first. The
+    /// meta group's word replaces it.
     pub members: Vec<Member>,
+    /// Sessions that a drain of this node moves a second, unless the operator says otherwise.
+    pub drain_sessions_per_second: u32,
     /// Partitions, fixed at the pool's creation.
     pub partitions: u16,
     /// What every replica agrees on.

@@ -73,6 +73,8 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
         outgoing_bytes_max: 1024 * 1024,
         sm_inbound: Default::default(),
         sm_outbound: Default::default(),
+        resume_within: WAIT,
+        detached_bytes_max: 1024 * 1024,
         archive_page_max: 50,
         archive_queries_max: 4,
     };
@@ -83,6 +85,7 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
             id: NODE,
             address: "127.0.0.1:0".to_owned(),
         }],
+        drain_sessions_per_second: 100,
         partitions: 2,
         constants,
         pool_digest: [2; 32],

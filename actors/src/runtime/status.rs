@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use cluster::gossip::shell::Gossiper;
 use cluster::gossip::{GossipKey, GossipValue, Liveness};
-use cluster::node_id::{Group, NodeId};
-use cluster::raft::Groups;
+use cluster::node_id::{Group, NodeId, PartitionId};
+use cluster::raft::{GroupStatus, Groups};
 use cluster::transport::{Lane, Transport};
 use serde::Serialize;
 
@@ -87,6 +87,8 @@ pub struct Readiness {
     pub quorum: bool,
     /// It stops.
     pub stopping: bool,
+    /// An operator wants it empty of sessions.
+    pub draining: bool,
     /// Its log takes no entries: the disk is full.
     pub log_full: bool,
     /// Groups that have stopped on this node after an error of a store.
@@ -102,6 +104,7 @@ impl Readiness {
     pub fn is_ready(&self) -> bool {
         self.quorum
             && !self.stopping
+            && !self.draining
             && !self.log_full
             && self.groups_failed == 0
             && self.partitions_owned == self.partitions
@@ -115,7 +118,8 @@ pub(super) fn of(
     gossip: &Gossiper,
     started: Instant,
 ) -> PoolStatus {
-    let members = fabric.settings.members.iter().map(|member| {
+    let listed = fabric.members();
+    let members = listed.iter().map(|member| {
         let is_self = member.id == fabric.node;
         let (told, reaches) = told(gossip, member.id);
         MemberStatus {
@@ -144,13 +148,14 @@ pub(super) fn of(
             .iter()
             .find(|status| status.group == Group::of(place.id))?;
         let owner = fabric.owner(place.id);
+        let (leader, voters) = led_and_voted(fabric, status, place.id);
         Some(PartitionStatus {
             id: place.id.0,
             owner: owner.map(|(owner, _)| owner.0),
             epoch: owner.map(|(_, epoch)| epoch.0),
-            leader: status.leader.map(|leader| leader.0),
+            leader: leader.map(|leader| leader.0),
             term: status.term,
-            voters: status.voters.iter().map(|voter| voter.0).collect(),
+            voters: voters.iter().map(|voter| voter.0).collect(),
             last_log: status.last_log,
             committed: status.committed,
             applied: status.applied,
@@ -167,6 +172,22 @@ pub(super) fn of(
         members: members.collect(),
         partitions: partitions.collect(),
     }
+}
+
+/// Who leads a partition's group and who votes in it. A node without a replica goes by the owner's word and the meta
+/// group's: what its own log says is nothing, or old.
+fn led_and_voted(
+    fabric: &Fabric,
+    status: &GroupStatus,
+    partition: PartitionId,
+) -> (Option<NodeId>, Vec<NodeId>) {
+    if fabric.votes_in(partition) {
+        return (status.leader, status.voters.clone());
+    }
+    let owner = fabric.owner(partition).map(|(owner, _)| owner);
+    let state = fabric.meta.state();
+    let row = state.placements.rows.get(&Group::of(partition));
+    (owner, row.map(|row| row.voters.clone()).unwrap_or_default())
 }
 
 /// What a node says of itself, while it is heard of.
@@ -203,8 +224,9 @@ pub(super) fn readings(
         |member: &&Member| member.id != fabric.node && transport.connected(member.id, Lane::Route);
     Readings {
         log: groups.log_metrics(),
+        transfers: groups.transfer_metrics(),
         partitions_owned: fabric.partitions.iter().filter(is_ours).count(),
-        members_connected: fabric.settings.members.iter().filter(is_connected).count(),
+        members_connected: fabric.members().iter().filter(is_connected).count(),
         quorum: is_in_touch(fabric.standing.get()),
         uptime_seconds: started.elapsed().as_secs(),
     }
@@ -212,7 +234,10 @@ pub(super) fn readings(
 
 /// A node that stops still is; where it stands to the quorum is no longer told.
 fn is_in_touch(standing: Standing) -> bool {
-    matches!(standing, Standing::InTouch | Standing::Stopping)
+    matches!(
+        standing,
+        Standing::InTouch | Standing::Stopping | Standing::Draining
+    )
 }
 
 pub(super) fn readiness(fabric: &Arc<Fabric>, groups: &Groups) -> Readiness {
@@ -221,19 +246,28 @@ pub(super) fn readiness(fabric: &Arc<Fabric>, groups: &Groups) -> Readiness {
         .iter()
         .filter(|status| status.failed.is_some())
         .count();
-    let is_led = |id| {
+    // Without a replica here the owner's word is all there is, and counts while the owner can be reached.
+    let is_led = |id, owner| {
         let group = statuses.iter().find(|status| status.group == Group::of(id));
-        group.is_some_and(|status| status.leader.is_some())
+        if fabric.votes_in(id) {
+            group.is_some_and(|status| status.leader.is_some())
+        } else {
+            fabric.reaches(owner)
+        }
     };
     let owned = fabric
         .partitions
         .iter()
-        .filter(|place| fabric.owner(place.id).is_some() && is_led(place.id))
+        .filter(|place| {
+            let owner = fabric.owner(place.id);
+            owner.is_some_and(|(owner, _)| is_led(place.id, owner))
+        })
         .count();
     let standing = fabric.standing.get();
     Readiness {
         quorum: is_in_touch(standing),
         stopping: standing == Standing::Stopping,
+        draining: standing == Standing::Draining,
         log_full: !groups.log_has_room(),
         groups_failed: u16::try_from(failed).unwrap_or(u16::MAX),
         partitions_owned: u16::try_from(owned).unwrap_or(u16::MAX),

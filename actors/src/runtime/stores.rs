@@ -1,10 +1,10 @@
 //! Opens each group's state store by the rebuild rules and makes its machine.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 
 use cluster::machine::{CheckpointPolicy, MachineSettings, PartitionMachine, Replica};
-use cluster::meta::{MetaMachine, MetaState};
+use cluster::meta::{MetaMachine, MetaReplica};
 use cluster::node_id::{Group, NodeId};
 use cluster::raft::{Machine, MachineError};
 use cluster::rebuild::open_store;
@@ -22,14 +22,14 @@ pub(super) struct Stores<'a> {
     cache_bytes: u64,
     node: NodeId,
     incarnation: Arc<AtomicU64>,
-    meta: Arc<Mutex<MetaState>>,
+    meta: Arc<MetaReplica>,
 }
 
 impl<'a> Stores<'a> {
     pub(super) fn new(
         settings: &'a Settings,
         incarnation: Arc<AtomicU64>,
-        meta: Arc<Mutex<MetaState>>,
+        meta: Arc<MetaReplica>,
     ) -> Stores<'a> {
         let stores = u64::from(settings.partitions) + 1;
         Stores {

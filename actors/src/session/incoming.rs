@@ -50,26 +50,27 @@ impl SessionActor {
                 self.dispatch(handling, ctx);
                 continue;
             }
-            if !self.core.is_closed() && !self.has_room() {
+            if self.is_deaf() || !self.core.is_closed() && !self.has_room() {
                 break;
             }
             let Some(effect) = self.core.poll_effect() else {
                 break;
             };
             match effect {
+                StreamEffect::Send(_) if self.is_detached() => {}
                 StreamEffect::Send(bytes) => self.out.extend_from_slice(&bytes),
                 StreamEffect::Stanza(document) => self.stanza(&document, ctx),
                 StreamEffect::StanzaAnswered { reply } => {
                     let number = self.count();
                     self.settle(Unsettled { number, lane: None });
-                    self.send_bytes(&reply, None, ctx);
+                    self.send_bytes(reply, None, ctx);
                 }
                 StreamEffect::StreamManagement(nonza) => self.nonza(nonza, ctx),
                 StreamEffect::ClientState { active } => self.client_state(active, ctx),
                 StreamEffect::Close { reason } => {
                     let leaves = matches!(reason, CloseReason::ByPeer | CloseReason::PeerError);
                     self.because(why(&reason));
-                    return match leaves {
+                    return match leaves && !self.is_detached() {
                         true => self.leave(ctx),
                         false => self.close(ctx),
                     };
@@ -89,6 +90,8 @@ impl SessionActor {
             return self.close(ctx);
         }
         self.acks();
+        self.promise(ctx);
+        self.advance_departure(ctx);
         self.flush(ctx);
         self.read(ctx);
         self.set_timer(ctx);
@@ -107,14 +110,19 @@ impl SessionActor {
 
     fn nonza(&mut self, nonza: Nonza, ctx: &mut Context<Self>) {
         match nonza {
-            Nonza::Enable { .. } => {
+            Nonza::Enable { resume, max } => {
                 let client = &self.fabric.settings.client;
                 self.management = Some(Box::new(Management {
                     inbound: Inbound::new(client.sm_inbound.clone()),
                     outbound: Outbound::new(client.sm_outbound.clone()),
                 }));
+                let offer = if resume {
+                    self.offer_resumption(max)
+                } else {
+                    None
+                };
                 self.out
-                    .extend_from_slice(&xmpp::stream_management::enabled(None));
+                    .extend_from_slice(&xmpp::stream_management::enabled(offer.as_ref()));
             }
             Nonza::Request => {
                 if let Some(management) = &mut self.management {
@@ -128,7 +136,7 @@ impl SessionActor {
                 let acked = management
                     .outbound
                     .acked(h, Instant::now())
-                    .map(|rows| rows.flatten().last());
+                    .map(|sent| sent.filter_map(|sent| sent.row).last());
                 match acked {
                     Ok(Some(seq)) => self.acknowledged(seq),
                     Ok(None) => {}

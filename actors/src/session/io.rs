@@ -78,12 +78,12 @@ impl SessionActor {
             return;
         };
         let future = read_some(reader).into_actor(self).map(|(reader, result), actor, ctx| {
+            actor.reading = None;
             actor.reader = Some(reader);
             match result {
                 Ok(bytes) if actor.is_dropped(bytes.len(), ctx) => {}
                 Ok(bytes) if bytes.is_empty() => {
-                    actor.because("the client closed the connection");
-                    actor.leave(ctx);
+                    actor.lost("the client closed the connection", ctx);
                 }
                 Ok(bytes) => {
                     let now = Instant::now();
@@ -94,12 +94,11 @@ impl SessionActor {
                 }
                 Err(error) => {
                     tracing::debug!(session = actor.key.number, %error, "the connection failed");
-                    actor.because("the connection failed");
-                    actor.leave(ctx);
+                    actor.lost("the connection failed", ctx);
                 }
             }
         });
-        ctx.spawn(future);
+        self.reading = Some(ctx.spawn(future));
     }
 
     /// Writes what has gathered, if no write is under way; in one go with what else this turn brings.
@@ -130,6 +129,7 @@ impl SessionActor {
                 write.into_actor(actor)
             })
             .map(|(writer, result): (_, io::Result<()>), actor, ctx| {
+                actor.write_task = None;
                 actor.writer = Some(writer);
                 actor.writing = 0;
                 match result {
@@ -138,12 +138,11 @@ impl SessionActor {
                     Ok(()) => actor.flush(ctx),
                     Err(error) => {
                         tracing::debug!(session = actor.key.number, %error, "the connection failed");
-                        actor.because("the connection failed");
-                        actor.leave(ctx);
+                        actor.lost("the connection failed", ctx);
                     }
                 }
             });
-        ctx.spawn(future);
+        self.write_task = Some(ctx.spawn(future));
     }
 
     /// The client has gone: what it sent before is done in its order, and it goes offline after that.
@@ -170,13 +169,18 @@ impl SessionActor {
     /// The stream is over: what was written goes out, then the connection closes.
     pub(super) fn close(&mut self, ctx: &mut Context<Self>) {
         if self.ending == Ending::No {
+            let detached = self.is_detached();
             self.ending = Ending::Flushing(Instant::now() + FLUSH_MAX);
             self.lanes.clear();
             self.archives = Turns::default();
             self.say_goodbye();
             // What the client has not acknowledged waits in the log, and what it asked has nobody to be told.
             self.management = None;
+            self.resumption = None;
             self.pending.clear();
+            if detached {
+                return ctx.stop();
+            }
             self.flush(ctx);
             self.set_timer(ctx);
         }

@@ -15,14 +15,17 @@ mod io;
 mod iq;
 mod lanes;
 mod message;
+mod moving;
 mod pending;
 mod presence;
+mod resumption;
 mod sanitise;
 mod shaping;
 mod turn;
+mod waiting;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,16 +34,19 @@ use bytes::{Bytes, BytesMut};
 use cluster::link::protocol::Publish;
 use messaging::command::Command;
 use messaging::room::command::{RoomAction, RoomCommand};
-use messaging::user::publication::{SessionEvent, SessionFlags, SessionKey};
+use messaging::user::publication::{MoveRequest, SessionEvent, SessionFlags, SessionKey};
 use tokio::io::{ReadHalf, WriteHalf};
 use xmpp::client_state::{Offer, Quiet};
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::stanza::{Stanza, StanzaKind};
-use xmpp::stream::StreamCore;
+use xmpp::stream::{StreamCore, Transport};
 use xmpp::stream_error::{StreamError, StreamErrorCondition};
 use xmpp::stream_management::{Inbound, Outbound};
 
 pub(crate) use io::LINGER_BYTES_MAX;
+pub use moving::Adopted;
+pub use resumption::{Granted, NewLine, ResumeRequest};
+pub use waiting::WaitingBytes;
 
 use crate::claim::Claim;
 use crate::connections::Connection;
@@ -51,6 +57,7 @@ use crate::mailbox::{SessionMailbox, Wake};
 use archives::{Turns, WaitingQuery};
 use lanes::Lanes;
 use pending::{Handling, OpenRequests, Pending};
+use resumption::{Resumption, Sent};
 use shaping::Shaping;
 
 /// Everything but its socket that can come to a session.
@@ -80,6 +87,18 @@ pub enum ToSession {
     Left(BareJid),
     /// The session takes itself for an occupant of a room that knows nothing of it.
     NotInside(BareJid),
+    /// A client wants to go on with the session.
+    Resume(Box<ResumeRequest>),
+    /// Its connection.
+    Reconnect(Box<NewLine>),
+    /// Another node wants the session.
+    Yield(Box<MoveRequest>),
+    /// It is another node's, under this key.
+    Release(SessionKey),
+    /// Nobody wants it under this key any more.
+    Stay(SessionKey),
+    /// Go on at another node: this one is to be emptied.
+    Depart,
     /// End the stream.
     Kick(StreamErrorCondition),
     /// End the stream without a word, so that the client goes on at another node: this one can't serve it.
@@ -114,10 +133,15 @@ pub struct SessionActor {
     core: StreamCore,
     reader: Option<ReadHalf<Wire>>,
     writer: Option<WriteHalf<Wire>>,
+    /// The read and the write under way.
+    reading: Option<SpawnHandle>,
+    write_task: Option<SpawnHandle>,
     out: BytesMut,
     /// Bytes handed to the socket and not yet taken by it.
     writing: usize,
     management: Option<Box<Management>>,
+    /// Whether it outlives its connection.
+    resumption: Option<Box<Resumption>>,
     pending: HashMap<u64, Pending>,
     open: OpenRequests,
     /// The order of what it asks.
@@ -147,7 +171,9 @@ pub struct SessionActor {
     began: Instant,
     said_goodbye: bool,
     /// A stop of the node waits for it.
-    _connection: Connection,
+    connection: Option<Connection>,
+    /// As long as it is to go to another node, a stop waits for it without a connection, too.
+    waits_to_leave: Option<Connection>,
 }
 
 /// A session's stay in a room, from its request to enter.
@@ -160,8 +186,7 @@ struct Stay {
 /// XEP-0198, once it is enabled.
 struct Management {
     inbound: Inbound,
-    /// With the row each stanza delivers.
-    outbound: Outbound<Option<u64>>,
+    outbound: Outbound<Sent>,
 }
 
 /// Deliveries to a client without stream management: a ping behind them tells that they arrived.
@@ -222,24 +247,47 @@ impl SessionActor {
             return tracing::error!(session = key.number, "a session without a place");
         };
         let (reader, writer) = tokio::io::split(wire);
-        let bare = key.jid.bare();
         let trusted = fabric.settings.client.is_trusted(address);
         fabric.metrics.sessions.inc();
         place.run(SessionActor {
-            fabric,
-            bare,
-            account,
             core,
             reader: Some(reader),
             writer: Some(writer),
+            shaping: (!trusted).then(Shaping::default),
+            address,
+            connection: Some(connection),
+            ..SessionActor::unconnected(fabric, key, mailbox, account)
+        });
+    }
+
+    /// A session without a connection, about to get one or to wait for it.
+    fn unconnected(
+        fabric: Arc<Fabric>,
+        key: SessionKey,
+        mailbox: Arc<SessionMailbox>,
+        account: u64,
+    ) -> SessionActor {
+        let streams = Arc::clone(&fabric.streams);
+        let mut core = StreamCore::new(streams, Transport::Plain, [0; 32], Instant::now());
+        core.close_unfinished();
+        SessionActor {
+            bare: key.jid.bare(),
+            fabric,
+            account,
+            core,
+            reader: None,
+            writer: None,
+            reading: None,
+            write_task: None,
             out: BytesMut::new(),
             writing: 0,
             management: None,
+            resumption: None,
             pending: HashMap::new(),
             open: OpenRequests::default(),
             lanes: Lanes::default(),
             archives: Turns::default(),
-            shaping: (!trusted).then(Shaping::default),
+            shaping: None,
             next_ticket: 1,
             quiet: None,
             flags: SessionFlags::default(),
@@ -251,12 +299,13 @@ impl SessionActor {
             ending: Ending::No,
             leaves_by: None,
             why: None,
-            address,
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             began: Instant::now(),
             said_goodbye: false,
-            _connection: connection,
+            connection: None,
+            waits_to_leave: None,
             key,
-        });
+        }
     }
 
     fn jid(&self) -> &FullJid {
@@ -267,29 +316,44 @@ impl SessionActor {
     fn send(&mut self, stanza: &Stanza, ctx: &mut Context<Self>) {
         let mut bytes = BytesMut::with_capacity(stanza.size_hint());
         stanza.write(&mut bytes);
-        self.send_bytes(&bytes, None, ctx);
+        self.send_bytes(bytes.freeze(), None, ctx);
     }
 
     /// Writes a stanza, counted as sent; `row`: what it delivers.
-    fn send_bytes(&mut self, bytes: &[u8], row: Option<u64>, ctx: &mut Context<Self>) {
+    fn send_bytes(&mut self, bytes: Bytes, row: Option<u64>, ctx: &mut Context<Self>) {
         if self.ending != Ending::No || self.leaves_by.is_some() {
             return;
         }
-        self.out.extend_from_slice(bytes);
-        self.fabric.metrics.stanzas_out.inc();
+        let detached = self.is_detached();
+        if !detached {
+            self.out.extend_from_slice(&bytes);
+            self.fabric.metrics.stanzas_out.inc();
+        }
         match &mut self.management {
-            Some(management) => match management.outbound.sent(row, bytes.len(), Instant::now()) {
-                Ok(true) => self
-                    .out
-                    .extend_from_slice(&xmpp::stream_management::request()),
-                Ok(false) => {}
-                Err(_) => {
-                    return self.end(
-                        StreamError::new(StreamErrorCondition::ResourceConstraint),
-                        ctx,
-                    );
+            Some(management) => {
+                let size = bytes.len();
+                let bytes = match self.resumption {
+                    Some(_) => bytes,
+                    None => Bytes::new(),
+                };
+                let sent = Sent { row, bytes };
+                match management.outbound.sent(sent, size, Instant::now()) {
+                    Ok(_) if detached => {
+                        management.outbound.disconnected();
+                        self.waits_more(size);
+                    }
+                    Ok(true) => self
+                        .out
+                        .extend_from_slice(&xmpp::stream_management::request()),
+                    Ok(false) => {}
+                    Err(_) => {
+                        return self.end(
+                            StreamError::new(StreamErrorCondition::ResourceConstraint),
+                            ctx,
+                        );
+                    }
                 }
-            },
+            }
             None => {
                 if let Some(row) = row {
                     self.unmanaged.newest = row;
@@ -320,14 +384,14 @@ impl SessionActor {
             _ => bytes,
         };
         self.send_held(ctx);
-        self.send_bytes(&bytes, row, ctx);
+        self.send_bytes(bytes, row, ctx);
     }
 
     /// Writes what waited for the client's attention.
     fn send_held(&mut self, ctx: &mut Context<Self>) {
         let held = self.quiet.as_mut().map(|quiet| quiet.release());
         for bytes in held.into_iter().flatten() {
-            self.send_bytes(&bytes, None, ctx);
+            self.send_bytes(bytes, None, ctx);
         }
     }
 
@@ -413,6 +477,10 @@ impl SessionActor {
             return self.close(ctx);
         }
         if self.ending == Ending::No {
+            if self.is_detached() {
+                self.because(error.condition.name());
+                return self.close(ctx);
+            }
             self.core.close(error);
             self.effects(ctx);
         }
@@ -424,6 +492,10 @@ impl SessionActor {
             return self.close(ctx);
         }
         if self.ending == Ending::No {
+            if self.is_detached() {
+                self.because("left without a word, to go on elsewhere");
+                return self.close(ctx);
+            }
             self.core.close_unfinished();
             self.effects(ctx);
         }
@@ -450,6 +522,9 @@ impl SessionActor {
             self.pause(),
             self.archives.due(),
             self.pong_due(),
+            self.resumption
+                .as_ref()
+                .and_then(|resumption| resumption.due()),
         ];
         due.into_iter().flatten().min()
     }
@@ -509,6 +584,12 @@ impl SessionActor {
                     self.out
                         .extend_from_slice(&xmpp::stream_management::request());
                 }
+                xmpp::stream_management::OutboundTimeout::PeerSilent
+                    if self.resumption.is_some() =>
+                {
+                    // It may come back on another network.
+                    return self.detach(ctx);
+                }
                 xmpp::stream_management::OutboundTimeout::PeerSilent => {
                     return self.end(
                         StreamError::new(StreamErrorCondition::ConnectionTimeout),
@@ -521,6 +602,9 @@ impl SessionActor {
             pending.deadline(self.fabric.settings.client.sm_inbound.settle_within) <= now
         }) {
             return self.outcome_unknown(ctx);
+        }
+        if self.resumption_timeout(now, ctx) {
+            return;
         }
         self.effects(ctx);
     }
@@ -594,8 +678,11 @@ impl Actor for SessionActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         if self.fabric.connections.is_stopping() {
-            // Too late in the directory to be told with the others.
-            return self.end(StreamError::new(StreamErrorCondition::SystemShutdown), ctx);
+            // Too late to be told with the others.
+            return self.depart(ctx);
+        }
+        if self.is_detached() {
+            self.connection = None;
         }
         self.effects(ctx);
     }
@@ -614,8 +701,13 @@ impl Handler<Wake> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
-        if let Some(condition) = self.mailbox.doomed() {
+        if let Some(condition) = self.mailbox.doomed()
+            && !self.outlives(condition, ctx)
+        {
             self.end(StreamError::new(condition), ctx);
+        }
+        if self.mailbox.is_to_depart() {
+            self.depart(ctx);
         }
         for _ in 0..PIECES_AT_ONCE {
             if self.waits_for_acknowledgements() {
@@ -644,6 +736,7 @@ impl SessionActor {
     /// read either, and the outcomes are among what waits.
     fn waits_for_acknowledgements(&self) -> bool {
         self.outbound_is_full()
+            && !self.is_detached()
             && self.ending == Ending::No
             && self.leaves_by.is_none()
             && self.takes_stanzas()
@@ -671,15 +764,20 @@ impl SessionActor {
     fn piece(&mut self, message: ToSession, ctx: &mut Context<Self>) {
         match message {
             ToSession::Outcome { ticket, outcome } => self.outcome(ticket, outcome, ctx),
+            ToSession::Deliver { .. } if self.overflows(ctx) => {}
             ToSession::Deliver { bytes, row } => self.deliver(bytes, row, ctx),
-            ToSession::Entered { room, nick } => {
-                let granted = true;
-                self.rooms.insert(room, Stay { nick, granted });
-            }
+            ToSession::Entered { room, nick } => self.entered(room, nick),
             ToSession::Left(room) => {
-                self.rooms.remove(&room);
+                self.left_for_good(&room);
+                self.advance_departure(ctx);
             }
             ToSession::NotInside(room) => self.not_inside(&room, ctx),
+            ToSession::Resume(request) => self.asked_to_resume(*request, ctx),
+            ToSession::Reconnect(line) => self.reconnect(*line, ctx),
+            ToSession::Yield(to) => self.asked_to_yield(*to, ctx),
+            ToSession::Release(to) => self.released(&to, ctx),
+            ToSession::Stay(to) => self.stays(&to, ctx),
+            ToSession::Depart => self.depart(ctx),
             ToSession::Kick(condition) => self.end(StreamError::new(condition), ctx),
             ToSession::Leave => self.drop_stream(ctx),
         }

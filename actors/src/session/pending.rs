@@ -51,6 +51,11 @@ impl OpenRequests {
         self.tasks < TASKS_MAX && self.links.iter().all(|(_, open)| *open < OPEN_PER_LINK_MAX)
     }
 
+    /// Whether nothing is asked.
+    pub(super) fn is_idle(&self) -> bool {
+        self.tasks == 0 && self.links.is_empty()
+    }
+
     fn opened(&mut self, partition: PartitionId) {
         match self.links.iter_mut().find(|(link, _)| *link == partition) {
             Some((_, open)) => *open += 1,
@@ -124,6 +129,9 @@ impl SessionActor {
 
     /// Writes acknowledgements that are due.
     pub(super) fn acks(&mut self) {
+        if self.is_detached() {
+            return;
+        }
         if let Some(management) = &mut self.management {
             while let Some(h) = management.inbound.poll_ack() {
                 self.out.extend_from_slice(&xmpp::stream_management::ack(h));
@@ -311,7 +319,9 @@ impl SessionActor {
             Outcome::Taken => self.settle(handling.unsettled),
             Outcome::Replied(AskReply::Reply(reply)) => self.replied(handling, reply, ctx),
             Outcome::Replied(AskReply::Refused(error)) => self.refuse(handling, &error, ctx),
-            Outcome::Replied(AskReply::Bound) => self.settle(handling.unsettled),
+            Outcome::Replied(AskReply::Bound | AskReply::Moved(_)) => {
+                self.settle(handling.unsettled);
+            }
             Outcome::Full | Outcome::NotDone => {
                 self.room_answered(&handling.stanza, true);
                 self.refuse(handling, &unavailable_now(), ctx);
@@ -345,7 +355,7 @@ impl SessionActor {
             Reply::Payload(payload) => self.answer(handling, payload, ctx),
             Reply::Page { messages, fin } => {
                 for message in messages {
-                    self.send_bytes(&message, None, ctx);
+                    self.send_bytes(message, None, ctx);
                 }
                 self.answer(handling, fin, ctx);
             }

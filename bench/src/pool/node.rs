@@ -91,6 +91,13 @@ impl Node {
             .join(" | ")
     }
 
+    /// Ends the process at once (SIGKILL), without waiting for its end.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.child
+            .kill()
+            .context("a node has ended before its time")
+    }
+
     /// Asks the node to stop.
     pub(crate) fn terminate(&self) -> anyhow::Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)

@@ -18,7 +18,7 @@ pub(crate) struct IdleArgs {
     /// Sessions, one a user
     #[arg(long, default_value_t = 1000)]
     pub(crate) sessions: usize,
-    /// Seconds between the last login and the measurement
+    /// Seconds before memory is looked at, without and with the sessions
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) settle: u64,
     /// Without stream management
@@ -42,10 +42,12 @@ pub(crate) async fn run(target: &Arc<Target>, args: &IdleArgs) -> anyhow::Result
         .await?
         .log_out()
         .await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // As long as afterwards: garbage of the start, which a collector takes away meanwhile, is not the sessions' either.
+    let settle = Duration::from_secs(args.settle);
+    tokio::time::sleep(settle).await;
     let before = target.processes.memory()?;
     let crowd = Crowd::log_in(target, args.sessions, options, Arc::new(Blind)).await?;
-    tokio::time::sleep(Duration::from_secs(args.settle)).await;
+    tokio::time::sleep(settle).await;
     let meter = Meter::start(&target.processes).await?;
     let after = target.processes.memory()?;
     let each = |after: u64, before: u64| (after as f64 - before as f64) / args.sessions as f64;

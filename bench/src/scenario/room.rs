@@ -54,14 +54,15 @@ pub(crate) struct RoomArgs {
 
 /// Who is in which room: room `r` has the sessions from `r × occupants` on, round and round.
 #[derive(Clone, Copy, Debug)]
-struct Seating {
-    rooms: usize,
-    occupants: usize,
-    sessions: usize,
+pub(crate) struct Seating {
+    pub(crate) rooms: usize,
+    pub(crate) occupants: usize,
+    pub(crate) sessions: usize,
 }
 
 impl Seating {
-    fn session(self, room: usize, occupant: usize) -> usize {
+    /// The session of a room's occupant.
+    pub(crate) fn session(self, room: usize, occupant: usize) -> usize {
         (room * self.occupants + occupant) % self.sessions.max(1)
     }
 
@@ -72,19 +73,42 @@ impl Seating {
     }
 }
 
-struct Rooms {
+/// Rooms, who is in them, and what was said there.
+pub(crate) struct Rooms {
     ids: Ids,
     domain: String,
     seating: Seating,
-    ledger: Ledger,
-    tally: Tally,
-    handles: Handles,
+    pub(crate) ledger: Ledger,
+    pub(crate) tally: Tally,
+    pub(crate) handles: Handles,
     joined: Vec<AtomicBool>,
     configured: Vec<AtomicBool>,
     no_store: bool,
 }
 
 impl Rooms {
+    /// Rooms of a new run, with so many messages to come, each to `recipients` who are followed.
+    pub(crate) fn new(
+        target: &Target,
+        seating: Seating,
+        messages: usize,
+        recipients: usize,
+        no_store: bool,
+    ) -> anyhow::Result<Rooms> {
+        let flags = |count| (0..count).map(|_| AtomicBool::new(false)).collect();
+        Ok(Rooms {
+            ids: Ids::new(),
+            domain: target.rooms_domain.clone(),
+            seating,
+            ledger: Ledger::new(messages, recipients, Instant::now())?,
+            tally: Tally::default(),
+            handles: Handles::default(),
+            joined: flags(seating.rooms * seating.occupants),
+            configured: flags(seating.rooms),
+            no_store,
+        })
+    }
+
     fn address(&self, room: usize) -> String {
         format!("{}@{}", self.ids.id(room), self.domain)
     }
@@ -170,7 +194,7 @@ impl Rooms {
     }
 
     /// All enter: first the one who makes the room, then the others, a row of all rooms at a time.
-    async fn fill(&self) -> anyhow::Result<()> {
+    pub(crate) async fn fill(&self) -> anyhow::Result<()> {
         let rooms = self.seating.rooms;
         for occupant in 0..self.seating.occupants {
             for room in 0..rooms {
@@ -193,9 +217,10 @@ impl Rooms {
         Ok(())
     }
 
-    fn send(&self, message: usize, due: Instant) {
-        let (room, turn) = (message % self.seating.rooms, message / self.seating.rooms);
-        let session = self.seating.session(room, turn % self.seating.occupants);
+    /// Sends a message to its room, in the name of the occupant.
+    pub(crate) fn send(&self, message: usize, occupant: usize, due: Instant) {
+        let room = message % self.seating.rooms;
+        let session = self.seating.session(room, occupant);
         self.ledger.sent(message, due);
         let id = self.ids.id(message);
         let stanza = chat::stanza(&self.address(room), "groupchat", &id, self.no_store, false);
@@ -208,13 +233,14 @@ impl Rooms {
             self.tally.not_sent();
         }
     }
-}
 
-impl Observer for Rooms {
-    fn stanza(&self, session: &Handle, stanza: Element<'_>, at: Instant) {
-        let Some(room) = stanza.attr("from").and_then(|from| self.room(&from)) else {
-            return;
-        };
+    /// Sees to a stanza. A message of this run is given back, with the occupant that it came to.
+    pub(crate) fn received(
+        &self,
+        session: &Handle,
+        stanza: Element<'_>,
+    ) -> Option<(usize, Option<usize>)> {
+        let room = stanza.attr("from").and_then(|from| self.room(&from))?;
         match stanza.name() {
             "presence" => self.presence(session, stanza, room),
             "iq" => match stanza.attr("type").as_deref() {
@@ -223,17 +249,20 @@ impl Observer for Rooms {
             },
             _ if stanza.attr("type").as_deref() == Some("error") => self.tally.error(stanza),
             _ => {
-                let id = stanza.attr("id").unwrap_or_default();
-                let Some(message) = self.ids.message(&id) else {
-                    return;
-                };
+                let message = self.ids.message(&stanza.attr("id")?)?;
                 let is_its_room = message % self.seating.rooms == room;
-                let occupant = self
-                    .seating
-                    .occupant(room, session.index)
-                    .filter(|_| is_its_room);
-                enter(&self.ledger, &self.tally, message, occupant, stanza, at);
+                let occupant = self.seating.occupant(room, session.index);
+                return Some((message, occupant.filter(|_| is_its_room)));
             }
+        }
+        None
+    }
+}
+
+impl Observer for Rooms {
+    fn stanza(&self, session: &Handle, stanza: Element<'_>, at: Instant) {
+        if let Some((message, occupant)) = self.received(session, stanza) {
+            enter(&self.ledger, &self.tally, message, occupant, stanza, at);
         }
     }
 }
@@ -251,22 +280,13 @@ pub(crate) async fn run(target: &Arc<Target>, args: &RoomArgs) -> anyhow::Result
     let pace = Pace::new(args.rate).context("the rate must be a positive number")?;
     let count = pace.messages(Duration::from_secs(args.seconds));
     Crowd::register(target, sessions).await?;
-    let flags = |count| (0..count).map(|_| AtomicBool::new(false)).collect();
-    let rooms = Arc::new(Rooms {
-        ids: Ids::new(),
-        domain: target.rooms_domain.clone(),
-        seating: Seating {
-            rooms: args.rooms,
-            occupants: args.occupants,
-            sessions,
-        },
-        ledger: Ledger::new(count, args.occupants, Instant::now())?,
-        tally: Tally::default(),
-        handles: Handles::default(),
-        joined: flags(occupants),
-        configured: flags(args.rooms),
-        no_store: args.no_store,
-    });
+    let seating = Seating {
+        rooms: args.rooms,
+        occupants: args.occupants,
+        sessions,
+    };
+    let rooms = Rooms::new(target, seating, count, args.occupants, args.no_store)?;
+    let rooms = Arc::new(rooms);
     let options = LoginOptions {
         stream_management: !args.no_stream_management,
         available: true,
@@ -278,7 +298,7 @@ pub(crate) async fn run(target: &Arc<Target>, args: &RoomArgs) -> anyhow::Result
     let joined_in = joining.elapsed();
     let meter = Meter::start(&target.processes).await?;
     open_loop(pace, count, Instant::now(), |message, due| {
-        rooms.send(message, due)
+        rooms.send(message, message / args.rooms % args.occupants, due);
     })
     .await;
     let expected = (count as u64).saturating_mul(args.occupants as u64);

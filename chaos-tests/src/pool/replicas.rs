@@ -38,6 +38,12 @@ impl Pool {
         let partitions = status["partitions"].as_array();
         let mut agreement = Agreement::default();
         for partition in partitions.context("the status lacks partitions")? {
+            let voters = partition["voters"].as_array();
+            let voters = voters.context("a partition has voters")?.iter();
+            let voters: Vec<u64> = voters.filter_map(Value::as_u64).collect();
+            let mut nodes = nodes.clone();
+            nodes.retain(|node| voters.contains(node));
+            let via = *nodes.first().context("no voter runs")?;
             let partition = partition["id"].as_u64().context("a partition has an id")?;
             let hashes = self.at_one_index(&nodes, partition).await?;
             let (first, others) = hashes.split_first().context("a node runs")?;

@@ -38,8 +38,15 @@ pub struct Step {
 pub enum Action {
     /// Logs in and binds.
     Connect,
+    /// Logs in and binds nothing; elsewhere: on another node than usual.
+    Authenticate {
+        /// Where.
+        elsewhere: bool,
+    },
     /// Ends its stream.
     Disconnect,
+    /// Drops its socket.
+    CutOff,
     /// Sends XML.
     Send(String),
     /// Receives stanzas next, in any order among them.
@@ -148,9 +155,15 @@ impl Reader {
     }
 
     fn step(&mut self, text: &str) -> Result<(), String> {
-        const VERBS: [(&str, Action); 8] = [
+        const VERBS: [(&str, Action); 11] = [
             (" connects", Action::Connect),
+            (
+                " authenticates elsewhere",
+                Action::Authenticate { elsewhere: true },
+            ),
+            (" authenticates", Action::Authenticate { elsewhere: false }),
             (" disconnects", Action::Disconnect),
+            (" is cut off", Action::CutOff),
             (" sends:", Action::Send(String::new())),
             (
                 " eventually receives:",
@@ -229,7 +242,7 @@ mod tests {
     #[test]
     fn a_script_is_read() {
         let text = format!(
-            "{HEAD}\nRomeo connects\n\nRomeo sends:\n\t<message\n\t\tto='x'/>\n# why\nRomeo receives nothing\nRomeo's stream ends\nRomeo disconnects\n"
+            "{HEAD}\nRomeo connects\n\nRomeo sends:\n\t<message\n\t\tto='x'/>\n# why\nRomeo receives nothing\nRomeo's stream ends\nRomeo disconnects\nRomeo is cut off\nRomeo authenticates elsewhere\n"
         );
         let scenario = Scenario::parse("a", &text).expect("good");
         let actions: Vec<_> = scenario
@@ -245,6 +258,8 @@ mod tests {
                 (15, Action::ReceiveNothing),
                 (16, Action::StreamEnds),
                 (17, Action::Disconnect),
+                (18, Action::CutOff),
+                (19, Action::Authenticate { elsewhere: true }),
             ]
         );
         assert_eq!(scenario.clients[0].jid, "romeo@localhost");

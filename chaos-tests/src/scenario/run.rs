@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
+use xmpp::jid::FullJid;
 use xmpp::scan::{Document, Limits};
 
-use super::parse::{Action, Scenario, Step};
+use super::parse::{Action, ClientPart, Scenario, Step};
 use super::pattern::{Captures, expected, matches};
 use super::tag::Tag;
 use crate::client::{Client, Incoming, Login};
@@ -17,7 +18,8 @@ use crate::wait::PROMPT;
 /// arrives within a few milliseconds; a double that a slow machine delays longer is seen by the next step.
 const SILENCE: Duration = Duration::from_millis(300);
 
-/// Plays a script. `login` says how the client of a number and an account's local part logs in; the account exists.
+/// Plays a script. `login` says how the client of a number and an account's local part logs in; the account exists. The
+/// next number has another node, if there is one.
 pub async fn run(
     scenario: &Scenario,
     tag: &Tag,
@@ -27,6 +29,7 @@ pub async fn run(
         scenario,
         tag,
         clients: scenario.clients.iter().map(|_| None).collect(),
+        jids: scenario.clients.iter().map(|_| None).collect(),
         captures: Captures::new(),
     };
     for step in &scenario.steps {
@@ -44,6 +47,8 @@ struct Stage<'a> {
     scenario: &'a Scenario,
     tag: &'a Tag,
     clients: Vec<Option<Client>>,
+    /// What each was bound to last.
+    jids: Vec<Option<FullJid>>,
     captures: Captures,
 }
 
@@ -55,6 +60,10 @@ impl Stage<'_> {
     ) -> Result<()> {
         match &step.action {
             Action::Connect => self.connect(step.client, login).await,
+            Action::Authenticate { elsewhere } => {
+                self.authenticate(step.client, *elsewhere, login).await
+            }
+            Action::CutOff => self.take(step.client).map(drop),
             Action::Disconnect => self.take(step.client)?.close().await,
             Action::Send(xml) => {
                 let xml = self.tag.put(&self.fill_in(xml)?);
@@ -81,16 +90,14 @@ impl Stage<'_> {
             .context("is not connected")
     }
 
-    async fn connect(
-        &mut self,
-        at: usize,
+    /// How a client logs in, on the node of a number.
+    fn login(
+        &self,
+        (at, node): (usize, usize),
         login: &(dyn Fn(usize, &str) -> Login + Sync),
-    ) -> Result<()> {
-        let part = self
-            .scenario
-            .clients
-            .get(at)
-            .context("is not in the script")?;
+    ) -> Result<(&ClientPart, Login)> {
+        let part = self.scenario.clients.get(at);
+        let part = part.context("is not in the script")?;
         let (bare, resource) = match part.jid.split_once('/') {
             Some((bare, resource)) => (bare, Some(resource.to_owned())),
             None => (part.jid.as_str(), None),
@@ -98,14 +105,45 @@ impl Stage<'_> {
         let local = bare.split('@').next().unwrap_or_default();
         let login = Login {
             resource,
-            ..login(at, &self.tag.name(local))
+            ..login(node, &self.tag.name(local))
         };
+        Ok((part, login))
+    }
+
+    async fn authenticate(
+        &mut self,
+        at: usize,
+        elsewhere: bool,
+        login: &(dyn Fn(usize, &str) -> Login + Sync),
+    ) -> Result<()> {
+        let node = if elsewhere { at + 1 } else { at };
+        let (_, login) = self.login((at, node), login)?;
+        let jid = self.jids.get(at).cloned().flatten();
+        let jid = jid.context("was never bound")?;
+        let client = Client::unbound(&login, jid).await?;
+        if let Some(place) = self.clients.get_mut(at) {
+            *place = Some(client);
+        }
+        Ok(())
+    }
+
+    async fn connect(
+        &mut self,
+        at: usize,
+        login: &(dyn Fn(usize, &str) -> Login + Sync),
+    ) -> Result<()> {
+        let (part, login) = self.login((at, at), login)?;
+        let (name, bare) = (
+            part.name.clone(),
+            part.jid.split('/').next().unwrap_or_default().to_owned(),
+        );
         let client = Client::connect(&login).await?;
         let full = self.tag.take_off(client.jid().as_str());
-        self.captures
-            .insert(format!("{}'s JID", part.name), bare.to_owned());
-        self.captures
-            .insert(format!("{}'s full JID", part.name), full);
+        if let Some(jid) = self.jids.get_mut(at) {
+            *jid = Some(client.jid().clone());
+        }
+        self.captures.insert(format!("{name}'s JID"), bare);
+        self.captures.insert(format!("{name}'s full JID"), full);
         if let Some(place) = self.clients.get_mut(at) {
             *place = Some(client);
         }

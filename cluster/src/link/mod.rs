@@ -23,6 +23,8 @@ pub mod batcher;
 
 pub mod outbox;
 
+pub mod parked;
+
 pub mod size;
 
 mod cursors;

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use messaging::command::{Answer, Command};
-use messaging::user::publication::SessionKey;
+use messaging::user::publication::{MoveRequest, SessionKey};
 use xmpp::jid::BareJid;
 use xmpp::stream_error::StreamErrorCondition;
 
@@ -23,7 +23,7 @@ use super::cursors::{Cursors, Reading};
 use super::numbered::{Expired, Numbered};
 use super::parts::attach_parts;
 use super::protocol::{
-    Ask, AskReply, AttachPart, AttachRoom, AttachUser, Delivery, Down, Place, Publish, Up,
+    Ask, AskReply, AttachPart, AttachRoom, AttachUser, Delivery, Down, Moving, Place, Publish, Up,
 };
 use super::size::{COMMAND_BYTES_MAX, measure};
 use super::told::Told;
@@ -125,6 +125,8 @@ pub enum LinkAction<T> {
         /// Why.
         condition: StreamErrorCondition,
     },
+    /// A session is on its way from one node to another.
+    Moving(Moving),
 }
 
 /// What is known of something that came to nothing in time.
@@ -305,8 +307,11 @@ impl<T> LinkOrigin<T> {
     /// [`LinkFull`] with the token.
     pub fn ask(&mut self, token: T, ask: Ask, now: Instant) -> Result<(), (T, LinkFull)> {
         let now = self.clock(now);
-        if let Ask::Bind(session) = &ask {
-            self.cursors.welcome(&session.jid.bare());
+        match &ask {
+            Ask::Bind(session) | Ask::Resume(MoveRequest { key: session, .. }) => {
+                self.cursors.welcome(&session.jid.bare());
+            }
+            Ask::Query(_) => {}
         }
         let up = Up::Ask { request: 0, ask };
         let bytes = measure(&up);
@@ -459,6 +464,7 @@ impl<T> LinkOrigin<T> {
             Down::Kick { session, condition } => self
                 .actions
                 .push_back(LinkAction::Kick { session, condition }),
+            Down::Moving(moving) => self.actions.push_back(LinkAction::Moving(moving)),
             Down::NotOwner { .. } => {}
         }
     }

@@ -12,7 +12,9 @@ use bytes::Bytes;
 use messaging::command::{Answer, Command};
 use messaging::effect::EffectMark;
 use messaging::query::{Query, Reply};
-use messaging::user::publication::{SessionEvent, SessionKey, SessionState};
+use messaging::user::publication::{
+    MoveRequest, ResumptionToken, SessionEvent, SessionKey, SessionState,
+};
 use serde::{Deserialize, Serialize};
 use storage::codec::{self, CodecError, Record};
 use xmpp::jid::{BareJid, FullJid};
@@ -20,6 +22,7 @@ use xmpp::stanza::Stanza;
 use xmpp::stanza_error::StanzaError;
 use xmpp::stream_error::StreamErrorCondition;
 
+use super::parked::ParkedPart;
 use crate::node_id::{Epoch, NodeId, PartitionId};
 
 /// The most bytes of a body: what the transport lets through on the ROUTE lane, less the version byte.
@@ -138,6 +141,8 @@ pub enum Publish {
         /// The stanza.
         stanza: Stanza,
     },
+    /// A session on its way to the node of its key.
+    Parked(ParkedPart),
 }
 
 impl Publish {
@@ -147,6 +152,7 @@ impl Publish {
             Publish::Session(event) => Some(event.key().jid.bare()),
             Publish::Stanza(stanza) => stanza.to.as_ref().map(|to| to.bare()),
             Publish::RoomStanza { room, .. } => Some(room.clone()),
+            Publish::Parked(part) => Some(part.to.jid.bare()),
         }
     }
 }
@@ -158,6 +164,8 @@ pub enum Ask {
     Query(Query),
     /// RFC 6120 §7: a session wants its resource.
     Bind(SessionKey),
+    /// XEP-0198 §5: a session that another node has is to go on here.
+    Resume(MoveRequest),
 }
 
 /// From the owner to a node.
@@ -223,6 +231,43 @@ pub enum Down {
         /// The stanzas, without a place.
         delivery: Delivery,
     },
+    /// A session is on its way from one node to another.
+    Moving(Moving),
+}
+
+/// What a node is told of a session that goes from one node to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Moving {
+    /// To the node that has it: settle what its client sent and give it up.
+    Yield {
+        /// Which session.
+        session: SessionKey,
+        /// Who wants it.
+        to: MoveRequest,
+    },
+    /// To the node that had it: what was delivered so far is to be handed over, nothing more will be.
+    Release {
+        /// As it was.
+        session: SessionKey,
+        /// As it is.
+        to: SessionKey,
+    },
+    /// To the node that has it: nobody wants it any more.
+    Stay {
+        /// Which session.
+        session: SessionKey,
+        /// Who wanted it.
+        to: SessionKey,
+    },
+    /// To a node that is to have it, because another one is to be emptied: ask for it.
+    Adopt {
+        /// Whose session.
+        jid: FullJid,
+        /// By what it is resumed.
+        token: ResumptionToken,
+    },
+    /// To the node that has it now: what the other one had to hand over.
+    Parked(ParkedPart),
 }
 
 /// The answer to an [`Ask`].
@@ -238,6 +283,8 @@ pub enum AskReply {
     Bound,
     /// It is not.
     Refused(Box<StanzaError>),
+    /// The session is this node's: as the owner knows it.
+    Moved(Box<SessionState>),
 }
 
 /// Stanzas for the sessions of one node: one frame however many recipients.

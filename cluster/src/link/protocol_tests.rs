@@ -43,6 +43,8 @@ macro_rules! samples {
 samples!(UpSamples, Up, "link-up");
 samples!(DownSamples, Down, "link-down");
 samples!(AcrossSamples, Across, "link-across");
+samples!(UpMovingSamples, Up, "link-up-moving");
+samples!(DownMovingSamples, Down, "link-down-moving");
 
 fn ups() -> Vec<Up> {
     let state = SessionState {
@@ -188,6 +190,87 @@ fn downs() -> Vec<Down> {
     ]
 }
 
+fn request() -> MoveRequest {
+    MoveRequest {
+        key: SessionKey {
+            node: 3,
+            number: 11,
+            ..session()
+        },
+        incarnation: 6,
+        token: ResumptionToken("token".into()),
+    }
+}
+
+fn part() -> ParkedPart {
+    ParkedPart {
+        to: request().key,
+        index: 1,
+        last: true,
+        bytes: Bytes::from_static(b"bytes"),
+    }
+}
+
+/// Of sessions that move between nodes: appended later, so that the lines of what was there before stay.
+fn moving_ups() -> Vec<Up> {
+    let (key, to) = (session(), request().key);
+    let token = request().token;
+    let events = [
+        SessionEvent::Yields {
+            key: key.clone(),
+            to: to.clone(),
+        },
+        SessionEvent::Stays {
+            key: key.clone(),
+            to,
+        },
+        SessionEvent::Leaves { key, token },
+    ];
+    let publishes = events.map(Publish::Session).into_iter();
+    let publishes = publishes.chain([Publish::Parked(part())]);
+    let ups = publishes.map(|publish| Up::Publish { number: 4, publish });
+    let ask = Ask::Resume(request());
+    ups.chain([Up::Ask { request: 3, ask }]).collect()
+}
+
+fn moving_downs() -> Vec<Down> {
+    let (session, to) = (session(), request().key);
+    let state = SessionState {
+        key: to.clone(),
+        flags: SessionFlags::default(),
+        presence: None,
+        directed: Vec::new(),
+        unacknowledged: vec![7],
+        newest_row: 7,
+        untold: false,
+    };
+    let movings = [
+        Moving::Yield {
+            session: session.clone(),
+            to: request(),
+        },
+        Moving::Release {
+            session: session.clone(),
+            to: to.clone(),
+        },
+        Moving::Stay {
+            session: session.clone(),
+            to,
+        },
+        Moving::Adopt {
+            jid: session.jid,
+            token: request().token,
+        },
+        Moving::Parked(part()),
+    ];
+    let reply = Down::Reply {
+        request: 3,
+        reply: AskReply::Moved(Box::new(state)),
+    };
+    let movings = movings.into_iter().map(Down::Moving);
+    movings.chain([reply]).collect()
+}
+
 fn acrosses() -> Vec<Across> {
     let targets = vec![bare("juliet@localhost")];
     vec![
@@ -239,6 +322,13 @@ fn golden_bytes_of_down() {
 }
 
 #[test]
+fn golden_bytes_of_moving_sessions() {
+    let (ups, downs) = (moving_ups(), moving_downs());
+    storage::golden!("../../tests/goldens/link.txt", &UpMovingSamples(ups));
+    storage::golden!("../../tests/goldens/link.txt", &DownMovingSamples(downs));
+}
+
+#[test]
 fn golden_bytes_of_across() {
     storage::golden!("../../tests/goldens/link.txt", &AcrossSamples(acrosses()));
 }
@@ -260,7 +350,9 @@ fn every_body_reads_as_it_was_written_and_no_cut_does() {
         };
     }
     check!(Up, ups());
+    check!(Up, moving_ups());
     check!(Down, downs());
+    check!(Down, moving_downs());
     check!(Across, acrosses());
 }
 

@@ -18,6 +18,8 @@ use super::*;
 use crate::raft::mark_of;
 use crate::records::encode_entry;
 
+mod snapshots;
+
 const ALICE: &str = "alice@localhost";
 
 /// A partition whose process may end and start again: what is on its disks stays.

@@ -159,6 +159,15 @@ impl GroupHandle {
         rx.await.unwrap_or(Err(ReadError::Stopped))
     }
 
+    /// Whether this node votes in the group, by the group's log as far as it is here.
+    pub fn is_voter(&self) -> bool {
+        let metrics = self.node.metrics();
+        let membership = metrics.membership_config.membership();
+        membership
+            .voter_ids()
+            .any(|voter| voter == self.node.shared.node)
+    }
+
     /// Who leads, now and whenever that changes.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.node.leadership.clone()

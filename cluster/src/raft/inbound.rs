@@ -117,8 +117,8 @@ async fn append(node: &GroupNode, from: NodeId, frame: &Frame) -> Result<Vec<u8>
     };
     let reply = match node.raft.append_entries(rpc).await? {
         AppendEntriesResponse::Success => {
-            if let Some(index) = request.matched_by_all {
-                node.shared.learn_matched_by_all(index);
+            if let Some(index) = request.purge_floor {
+                node.shared.learn_purge_floor(index);
             }
             if let Some(committed) = request.committed {
                 quarantine::learn_commit(&node.shared, request.vote, committed);

@@ -62,6 +62,11 @@ impl GroupLog {
         self.appended_bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes that the group's entries take on disk.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.log.stored_bytes(self.group)
+    }
+
     /// Whether acknowledged records may have been lost.
     pub(crate) fn is_quarantined(&self) -> bool {
         self.log.state(self.group).quarantined

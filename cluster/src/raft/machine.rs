@@ -3,6 +3,7 @@
 //! ```text
 //!  log ──► entries, in log order ──► Machine::apply(chunk, mark) ──► answers to submitters
 //!                                    Machine::write_snapshot(mark)
+//!  another node's snapshot ─────────► Machine::install(file)
 //! ```
 //!
 //! A machine is synchronous and is called by one caller at a time. What may wait for a disk is done away from the runtime's
@@ -12,7 +13,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use openraft::storage::{
     ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot,
 };
 use openraft::{EntryPayload, OptionalSend, SnapshotMeta};
+use storage::archive::{Archive, PartitionId};
 use storage::codec::{decode, encode};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
@@ -62,6 +64,16 @@ pub struct SnapshotFile {
     pub id: String,
 }
 
+/// Where a group's snapshots lie, and what else a replica is made of: all that is needed to send it to another node, and to
+/// receive it.
+#[derive(Clone)]
+pub struct SnapshotHome {
+    /// The folder of the snapshots.
+    pub folder: PathBuf,
+    /// The archive and the group's part of it, if it has one.
+    pub archive: Option<(Archive, PartitionId)>,
+}
+
 /// What a group replicates. An error from any method stops the group on this node.
 pub trait Machine: Send + 'static {
     /// The mark of the last chunk that was applied, or of the snapshot the machine was rebuilt from; `None` if it is
@@ -83,6 +95,18 @@ pub trait Machine: Send + 'static {
 
     /// The newest snapshot on disk, with its mark.
     fn snapshot(&self) -> Option<(Bytes, PathBuf)>;
+
+    /// Where the snapshots lie, if they can be sent to other nodes and received from them.
+    fn snapshot_home(&self) -> Option<SnapshotHome> {
+        None
+    }
+
+    /// Takes the place of the state by a received snapshot, which is whole and on disk for good
+    /// ([`storage::snapshot::SnapshotReceiver`]), with the rows of the archive that belong to it. Afterwards
+    /// [`Machine::applied`] is its mark. A crash at any point leaves the state as it was, or the snapshot.
+    fn install(&mut self, _received: &Path) -> Result<(), MachineError> {
+        Err(MachineError::new("this machine takes no snapshots"))
+    }
 }
 
 /// The place in the log a mark stands for, as (term, index).
@@ -101,7 +125,7 @@ pub(crate) fn mark_of(term: u64, index: u64) -> Bytes {
     encode_mark(&applied, &StoredMembership::default()).expect("a mark is small")
 }
 
-fn read_mark(mark: &[u8]) -> Result<MarkRecord, MachineError> {
+pub(crate) fn read_mark(mark: &[u8]) -> Result<MarkRecord, MachineError> {
     decode(mark).map_err(|error| MachineError::caused("a machine's mark does not read", error))
 }
 
@@ -310,18 +334,34 @@ impl RaftStateMachine<TypeConfig> for Replica {
 
     async fn install_snapshot(
         &mut self,
-        _meta: &openraft::alias::SnapshotMetaOf<TypeConfig>,
-        _snapshot: PathBuf,
+        meta: &openraft::alias::SnapshotMetaOf<TypeConfig>,
+        snapshot: PathBuf,
     ) -> Result<(), io::Error> {
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "snapshots are not sent between nodes yet",
-        ))
+        let machine = self.machine();
+        // A panic is a failure like others.
+        let install = || {
+            catch_unwind(AssertUnwindSafe(|| machine.install(&snapshot)))
+                .unwrap_or_else(|_| Err(MachineError::new("the machine panicked")))
+        };
+        away(install).map_err(|error| self.failed(error))?;
+        let mark = self.machine().applied().unwrap_or_default();
+        let (applied, membership) =
+            type_config::unmark(&read_mark(&mark).map_err(|error| self.failed(error))?);
+        if Some(applied) != meta.last_log_id {
+            let other = MachineError::new("the installed snapshot is not the one that was offered");
+            return Err(self.failed(other));
+        }
+        (self.applied, self.membership) = (Some(applied), membership);
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Written>, io::Error> {
         let Some((mark, snapshot)) = self.machine().snapshot() else {
-            return Ok(None);
+            // The log is purged, so there was one: it is damaged or gone. The state is another.
+            return match self.applied {
+                Some(_) => self.write_snapshot().map(Some),
+                None => Ok(None),
+            };
         };
         let (last, last_membership) =
             type_config::unmark(&read_mark(&mark).map_err(io::Error::other)?);

@@ -8,6 +8,7 @@
 //!                     │      ▲ │
 //!          log_store  │      │ └─► network ──► Transport, RAFT lane
 //!             │       │      └──── inbound ◄── Groups::on_raft_frame
+//!             │       │       transfer ◄─────► Groups::on_bulk_frame, BULK lane
 //!             ▼       ▼
 //!        storage::log (shared by all groups)
 //!
@@ -16,8 +17,9 @@
 //!
 //! Invariants: everything runs on a multi-thread runtime, its own or the transport's, never inside an actor's thread. Nothing of openraft's
 //! layouts is stored or sent ([`record`]). Pre-vote is on and answered. Reads are ReadIndex, never a lease. A restarted
-//! leader is elected anew. The log is purged only up to what every member has. No snapshot is sent between nodes yet: a
-//! member that is added after a purge can't catch up.
+//! leader is elected anew. The log is purged only up to what is in a snapshot here and what no member is sent as entries; a
+//! member that lags too far, or begins, is sent a snapshot.
+//! A node runs all groups; those that it is no member of stay empty and wait, for they have no voters and so never campaign.
 
 mod crash;
 mod error;
@@ -29,12 +31,12 @@ mod machine;
 mod network;
 mod quarantine;
 mod record;
-mod riding;
 mod runtime;
 mod settings;
 mod shared;
 mod status;
 mod submission;
+mod transfer;
 mod type_config;
 mod upkeep;
 
@@ -43,7 +45,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
-use openraft::{Config, EmptyNode, Raft};
+use openraft::{ChangeMembers, Config, EmptyNode, Raft};
 use storage::log::{Log, LogMetrics};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
@@ -54,6 +56,7 @@ use self::log_store::GroupLog;
 use self::machine::Replica;
 use self::network::Clients;
 use self::shared::GroupShared;
+use self::transfer::Transfers;
 use self::type_config::TypeConfig;
 use crate::node_id::{Group, NodeId};
 use crate::transport::{Frame, Lane, Reply, Transport};
@@ -63,13 +66,20 @@ pub use failure::OnFailure;
 pub use group::{GroupHandle, Leadership};
 #[cfg(test)]
 pub(crate) use machine::mark_of;
-pub use machine::{CommittedEntry, Machine, SnapshotFile, away, mark_place};
+pub use machine::{CommittedEntry, Machine, SnapshotFile, SnapshotHome, away, mark_place};
 pub use settings::{GroupThreads, PAYLOAD_BYTES_LEAST, RaftSettings};
 pub use status::{FollowerStatus, GroupStatus};
 pub use submission::Submission;
+pub use transfer::{TransferMetrics, TransferStatus};
 
 /// Requests from other nodes that are worked on at once; further ones are dropped and tried again by their senders.
 const INBOUND_MAX: usize = 4096;
+
+/// The same of the BULK lane, where each may wait for the rate and hold a frame meanwhile.
+const INBOUND_BULK_MAX: usize = 64;
+
+/// How often a node that waits for its recovery looks whether snapshots are being received.
+const RECOVERY_LOOK: Duration = Duration::from_millis(500);
 
 /// How often a graceful stop looks whether leadership has gone.
 const STEP_DOWN_POLL: Duration = Duration::from_millis(20);
@@ -91,6 +101,8 @@ struct Inner {
     runtime: Mutex<Option<Runtime>>,
     handle: Handle,
     inbound: Arc<Semaphore>,
+    inbound_bulk: Arc<Semaphore>,
+    transfers: Arc<Transfers>,
     crashes_in_hand: Arc<Mutex<HashSet<NodeId>>>,
     avoided: Avoided,
 }
@@ -118,6 +130,7 @@ impl Groups {
         let settings = Arc::new(settings);
         // From here on an early return must not drop the runtime in place: that may not be done in an async task.
         let (runtime, handle) = threads(&settings.threads)?;
+        let transfers = Arc::new(Transfers::new(&settings));
         let mut opening = Vec::new();
         for number in 0..count {
             let group = Group(u32::from(number));
@@ -131,6 +144,7 @@ impl Groups {
                 config: config.clone(),
                 log: log.clone(),
                 transport: transport.clone(),
+                transfers: transfers.clone(),
             };
             opening.push((group, handle.spawn(opener.open(machine, handle.clone()))));
         }
@@ -156,6 +170,8 @@ impl Groups {
             runtime: Mutex::new(runtime.release()),
             handle,
             inbound: Arc::new(Semaphore::new(INBOUND_MAX)),
+            inbound_bulk: Arc::new(Semaphore::new(INBOUND_BULK_MAX)),
+            transfers,
             crashes_in_hand: Arc::default(),
             avoided,
         };
@@ -202,21 +218,37 @@ impl Groups {
         }
     }
 
-    /// Returns when every group has heard what the pool has committed and has applied it. Before that a node must not
-    /// serve what it holds: it may be older than what it showed before its restart.
+    /// Returns when every group that `counts` says this node has a vote in has heard what the pool has committed and has
+    /// applied it. Before that a node must not serve what it holds: it may be older than what it showed before its restart.
+    ///
+    /// `counts` is asked again while it waits: a vote may be gone that the node's own log still knows of.
     ///
     /// # Errors
-    /// [`GroupsError::Timeout`] with the first group that isn't there within `limit`, and [`GroupsError::Stopped`].
-    pub async fn wait_for_recovery(&self, limit: Duration) -> Result<(), GroupsError> {
-        let deadline = Instant::now() + limit;
+    /// [`GroupsError::Timeout`] with the first group that isn't there within `limit`, and [`GroupsError::Stopped`]. The limit
+    /// begins anew as long as snapshots are being received: they take as long as they take.
+    pub async fn wait_for_recovery(
+        &self,
+        limit: Duration,
+        counts: impl Fn(Group) -> bool,
+    ) -> Result<(), GroupsError> {
+        let mut deadline = Instant::now() + limit;
         for node in &self.inner.groups {
             let group = node.shared.group;
-            let rest = deadline.saturating_duration_since(Instant::now());
-            let recovered = node.raft.wait_for_recovery(Some(rest)).await;
-            recovered.map_err(|_| match node.status().failed {
-                Some(reason) => GroupsError::Stopped { group, reason },
-                None => GroupsError::Timeout { group },
-            })?;
+            while counts(group) {
+                let rest = deadline.saturating_duration_since(Instant::now());
+                let slice = Some(rest.min(RECOVERY_LOOK));
+                if node.raft.wait_for_recovery(slice).await.is_ok() {
+                    break;
+                }
+                if let Some(reason) = node.status().failed {
+                    return Err(GroupsError::Stopped { group, reason });
+                }
+                if self.transfer_metrics().receiving > 0 {
+                    deadline = Instant::now() + limit;
+                } else if Instant::now() >= deadline {
+                    return Err(GroupsError::Timeout { group });
+                }
+            }
         }
         Ok(())
     }
@@ -242,6 +274,26 @@ impl Groups {
             inbound::serve(node, from, frame, reply).await;
             drop(permit);
         });
+    }
+
+    /// Takes a frame of the BULK lane. Never blocks.
+    pub fn on_bulk_frame(&self, from: NodeId, frame: Frame, reply: Reply) {
+        let Ok(node) = self.group(Group(u32::from(frame.partition.0))) else {
+            return;
+        };
+        let Ok(permit) = self.inner.inbound_bulk.clone().try_acquire_owned() else {
+            return;
+        };
+        let node = node.clone();
+        self.inner.handle.spawn(async move {
+            transfer::serve(node, from, frame, reply).await;
+            drop(permit);
+        });
+    }
+
+    /// How the transfers of snapshots are doing; all groups share them.
+    pub fn transfer_metrics(&self) -> TransferMetrics {
+        self.inner.transfers.metrics()
     }
 
     /// A connection to `node` was reset or ended without a goodbye. If a probe finds nobody there, the elections of all
@@ -359,6 +411,19 @@ impl Groups {
         handed.map_err(|fatal| GroupsError::stopped(group, &fatal))
     }
 
+    /// Whether this node may stand for election in a group. A voter that was removed never hears of it, and would ask for
+    /// votes for ever.
+    ///
+    /// # Errors
+    /// [`GroupsError::NoGroup`].
+    pub fn stand_for_election(&self, group: Group, stands: bool) -> Result<(), GroupsError> {
+        let node = self.group(group)?;
+        node.raft
+            .runtime_config()
+            .elect(stands && !node.shared.is_quarantined());
+        Ok(())
+    }
+
     /// Adds a member that follows without a vote. To be asked of the leader.
     ///
     /// # Errors
@@ -374,15 +439,34 @@ impl Groups {
             .map_err(|error| membership_error(group, error))
     }
 
-    /// Makes these members the voters, by joint change; former voters leave the group. To be asked of the leader, when
-    /// those that are new have caught up.
+    /// Makes these members the voters, by joint change; former voters follow on as learners (`keep`) or leave the group.
+    /// To be asked of the leader, when those that are new have caught up. It ends a joint change that a leader before has
+    /// begun.
     ///
     /// # Errors
     /// As [`Groups::add_learner`].
-    pub async fn change_voters(&self, group: Group, voters: &[NodeId]) -> Result<(), GroupsError> {
+    pub async fn change_voters(
+        &self,
+        group: Group,
+        voters: &[NodeId],
+        keep: bool,
+    ) -> Result<(), GroupsError> {
         let node = self.group(group)?;
         let voters: BTreeSet<NodeId> = voters.iter().copied().collect();
-        let changed = node.raft.change_membership(voters, false).await;
+        let changed = node.raft.change_membership(voters, keep).await;
+        changed
+            .map(drop)
+            .map_err(|error| membership_error(group, error))
+    }
+
+    /// Takes a member out of the group that only follows. To be asked of the leader.
+    ///
+    /// # Errors
+    /// As [`Groups::add_learner`].
+    pub async fn remove_learner(&self, group: Group, learner: NodeId) -> Result<(), GroupsError> {
+        let node = self.group(group)?;
+        let gone = ChangeMembers::RemoveNodes(BTreeSet::from([learner]));
+        let changed = node.raft.change_membership(gone, true).await;
         changed
             .map(drop)
             .map_err(|error| membership_error(group, error))
@@ -485,6 +569,7 @@ struct Opener {
     config: Arc<Config>,
     log: Log,
     transport: Transport,
+    transfers: Arc<Transfers>,
 }
 
 impl Opener {
@@ -501,6 +586,7 @@ impl Opener {
             config,
             log,
             transport,
+            transfers,
         } = self;
         let entry_bytes_max = settings.message_bytes_max();
         let log = GroupLog::new(log, group, settings.append_bytes_max, entry_bytes_max);
@@ -508,9 +594,9 @@ impl Opener {
             group,
             reason: error.to_string(),
         };
-        let shared =
-            GroupShared::new(group, number, node, settings, log.clone()).map_err(unreadable)?;
-        let shared = Arc::new(shared);
+        let home = machine.snapshot_home();
+        let shared = GroupShared::new(group, number, node, settings, log.clone(), home, transfers);
+        let shared = Arc::new(shared.map_err(unreadable)?);
         let purged = log.last_purged().map_err(unreadable)?;
         let on_failure = shared.settings.on_failure.clone();
         let replica = Replica::new(group, machine, purged, on_failure)

@@ -8,18 +8,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::{BoxStream, Stream};
 use openraft::alias::{SnapshotOf, VoteOf};
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
-use openraft::network::{
-    RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential,
-};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
-    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EmptyNode, OptionalSend};
 use storage::codec::{CodecError, Record, decode_frame, encode_frame};
@@ -28,10 +24,10 @@ use super::record::{
     AppendReply, AppendRequest, LogIdRecord, SentEntry, TransferQuery, TransferReply, VoteQuery,
     VoteRecord, VoteReply,
 };
-use super::riding::{WAIT_MAX, riding};
 use super::shared::GroupShared;
+use super::transfer;
 use super::type_config::{Entry, LogId, TypeConfig, Vote};
-use crate::node_id::{Group, NodeId, PartitionId};
+use crate::node_id::{NodeId, PartitionId};
 use crate::transport::{CallError, Frame, Lane, SendError, Transport};
 
 /// What a frame of the RAFT lane asks.
@@ -45,10 +41,6 @@ pub(crate) mod kind {
 
 /// Replies and all requests but appends are small.
 pub(crate) const SMALL_MESSAGE_MAX: u64 = 4096;
-
-/// Answers to a stream of appends, in their order.
-type AppendResults<'s> =
-    BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
 
 /// A request was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -184,7 +176,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             vote: VoteRecord::from(&rpc.vote),
             prev: rpc.prev_log_id.as_ref().map(LogIdRecord::from),
             committed: rpc.leader_commit.as_ref().map(LogIdRecord::from),
-            matched_by_all: self.group.matched_by_all(),
+            purge_floor: self.group.purge_floor(),
             entries: rpc.entries.iter().map(sent).collect(),
         };
         // openraft gives one heartbeat's time. That is right for heartbeats, but entries wait for the follower's disk.
@@ -215,21 +207,6 @@ impl RaftNetworkV2<TypeConfig> for Client {
         })
     }
 
-    fn stream_append<'s, S>(
-        &'s mut self,
-        input: S,
-        option: RPCOption,
-    ) -> BoxFuture<'s, Result<AppendResults<'s>, RPCError<TypeConfig>>>
-    where
-        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
-    {
-        // Heartbeats are what tells of a life. The meta group's entries are few, and nodes wait to see their own.
-        if self.is_heartbeat || self.group.group == Group::META {
-            return stream_append_sequential(self, input, option);
-        }
-        stream_append_sequential(self, riding(input, WAIT_MAX), option)
-    }
-
     async fn vote(
         &mut self,
         rpc: VoteRequest<TypeConfig>,
@@ -248,19 +225,24 @@ impl RaftNetworkV2<TypeConfig> for Client {
 
     async fn full_snapshot(
         &mut self,
-        _vote: VoteOf<TypeConfig>,
-        _snapshot: SnapshotOf<TypeConfig, PathBuf>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, PathBuf>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let missing = format!(
-            "{} needs a snapshot, and those are not sent between nodes yet",
-            self.target
-        );
-        tracing::warn!(group = %self.group.group, "{missing}");
-        Err(StreamingError::Unreachable(Unreachable::from_string(
-            missing,
-        )))
+        let client = transfer::Client {
+            group: &self.group,
+            transport: &self.transport,
+            target: self.target,
+        };
+        // It takes as long as it takes: both sides give up when the other is silent.
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = client.send(VoteRecord::from(&vote), &snapshot.snapshot) => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote.into())),
+                Err(failure) => Err(StreamingError::Unreachable(Unreachable::new(&failure))),
+            },
+        }
     }
 
     async fn transfer_leader(

@@ -73,8 +73,9 @@ pub(crate) struct AppendRequest {
     pub(crate) vote: VoteRecord,
     pub(crate) prev: Option<LogIdRecord>,
     pub(crate) committed: Option<LogIdRecord>,
-    /// Every member has the log up to here: nobody needs what lies before, so a follower may purge up to it.
-    pub(crate) matched_by_all: Option<u64>,
+    /// No member will be sent entries up to here: it has them, or lags so far that it gets a snapshot. So a follower may purge
+    /// up to it.
+    pub(crate) purge_floor: Option<u64>,
     pub(crate) entries: Vec<SentEntry>,
 }
 
@@ -217,7 +218,7 @@ mod tests {
             vote: VOTE,
             prev: Some(ID),
             committed: None,
-            matched_by_all: Some(9),
+            purge_floor: Some(9),
             entries: vec![entry],
         };
         storage::golden!("../../tests/goldens/raft.txt", &append);

@@ -36,8 +36,6 @@ pub struct RaftSettings {
     pub append_timeout: Duration,
     /// How long the answer to a vote or a handover may take. Default 1 s.
     pub vote_timeout: Duration,
-    /// How long a snapshot may take to install. Default 20 s.
-    pub install_snapshot_timeout: Duration,
     /// Longest payload of one entry; default, and least where owners write: [`PAYLOAD_BYTES_LEAST`]. It must stay below a quarter of the log's `segment_bytes`: what the log
     /// refuses stops the group.
     pub payload_bytes_max: usize,
@@ -55,6 +53,12 @@ pub struct RaftSettings {
     pub snapshot_bytes: u64,
     /// Age of the last snapshot that brings the next, if anything was applied since. Default 15 min.
     pub snapshot_interval: Duration,
+    /// What the log of one group keeps for members that lag: who lags by more is sent a snapshot. Default 256 MiB.
+    pub log_keep_bytes: u64,
+    /// Bytes of snapshots and archives that the node sends to others in a second, all transfers together. Default 64 MiB.
+    pub snapshot_bytes_per_second: u64,
+    /// Snapshots that the node sends at once, and that it receives at once; further ones wait. Default 2.
+    pub snapshot_transfers_max: usize,
     /// How often the node looks after its groups: snapshots, purges, spreading leaders. Default 500 ms.
     pub upkeep_interval: Duration,
     /// Whether leaders move to their preferred nodes, so that they are spread. Default yes.
@@ -85,7 +89,6 @@ impl Default for RaftSettings {
             election_max: Duration::from_millis(1500),
             append_timeout: Duration::from_secs(5),
             vote_timeout: Duration::from_secs(1),
-            install_snapshot_timeout: Duration::from_secs(20),
             // A full batch of the owner's with what stands around its commands.
             payload_bytes_max: PAYLOAD_BYTES_LEAST,
             submitted_bytes_max: 32 << 20,
@@ -95,6 +98,9 @@ impl Default for RaftSettings {
             read_timeout: Duration::from_secs(3),
             snapshot_bytes: 256 << 20,
             snapshot_interval: Duration::from_secs(15 * 60),
+            log_keep_bytes: 256 << 20,
+            snapshot_bytes_per_second: 64 << 20,
+            snapshot_transfers_max: 2,
             upkeep_interval: Duration::from_millis(500),
             spread_leaders: true,
             spread_after: Duration::from_secs(5),
@@ -133,7 +139,6 @@ impl RaftSettings {
             heartbeat_min_interval: Some(millis(self.heartbeat)),
             election_timeout_min: millis(self.election_min),
             election_timeout_max: millis(self.election_max),
-            install_snapshot_timeout: millis(self.install_snapshot_timeout),
             max_payload_entries: APPEND_ENTRIES_MAX,
             // Snapshots and purges are ours to decide: openraft purges without regard to followers that lag.
             snapshot_policy: SnapshotPolicy::Never,
@@ -173,6 +178,9 @@ impl RaftSettings {
         {
             return Err("sizes and the number of threads must be positive");
         }
+        if self.snapshot_bytes_per_second == 0 || self.snapshot_transfers_max == 0 {
+            return Err("snapshot_bytes_per_second and snapshot_transfers_max must be positive");
+        }
         if self.upkeep_interval.is_zero() || self.crash_retry.is_zero() {
             return Err("upkeep_interval and crash_retry must be positive");
         }
@@ -206,6 +214,8 @@ mod tests {
         check(|s| s.submitted_bytes_max = 1);
         check(|s| s.threads = GroupThreads::Own(0));
         check(|s| s.crash_retry = Duration::ZERO);
+        check(|s| s.snapshot_bytes_per_second = 0);
+        check(|s| s.snapshot_transfers_max = 0);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! What the tasks of one group share beside openraft itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::lock;
 use super::log_store::GroupLog;
+use super::machine::SnapshotHome;
 use super::settings::RaftSettings;
+use super::transfer::{Receiving, Source, Transfers};
 use crate::node_id::{Group, NodeId};
 
 /// No index is known yet.
@@ -20,7 +22,17 @@ pub(crate) struct GroupShared {
     pub(crate) node: NodeId,
     pub(crate) settings: Arc<RaftSettings>,
     pub(crate) log: GroupLog,
-    matched_by_all: AtomicU64,
+    /// Where the group's snapshots lie, if they can be sent and received.
+    pub(crate) home: Option<SnapshotHome>,
+    /// What all groups' transfers of the node share.
+    pub(crate) transfers: Arc<Transfers>,
+    /// The snapshots that are offered to members now.
+    pub(crate) sending: Mutex<BTreeMap<NodeId, Arc<Source>>>,
+    /// The identity of the last snapshot here that was read to its end.
+    pub(crate) verified: Mutex<Option<[u8; 32]>>,
+    /// The snapshot that is being received, or how the last one ended.
+    pub(crate) receiving: Mutex<Option<Receiving>>,
+    purge_floor: AtomicU64,
     quarantined: AtomicBool,
     /// The term of the vote found at the start of a quarantine; a leader of a later term was elected without us.
     quarantine_term: u64,
@@ -36,6 +48,8 @@ impl GroupShared {
         node: NodeId,
         settings: Arc<RaftSettings>,
         log: GroupLog,
+        home: Option<SnapshotHome>,
+        transfers: Arc<Transfers>,
     ) -> std::io::Result<GroupShared> {
         let quarantined = log.is_quarantined();
         let quarantine_term = log.vote()?.map_or(0, |vote| vote.term);
@@ -45,7 +59,12 @@ impl GroupShared {
             node,
             settings,
             log,
-            matched_by_all: AtomicU64::new(NONE),
+            home,
+            transfers,
+            sending: Mutex::default(),
+            verified: Mutex::default(),
+            receiving: Mutex::default(),
+            purge_floor: AtomicU64::new(NONE),
             quarantined: AtomicBool::new(quarantined),
             quarantine_term,
             learnt_commit: AtomicU64::new(NONE),
@@ -53,15 +72,15 @@ impl GroupShared {
         })
     }
 
-    /// Up to where every member is known to have the log. A leader learns it from its followers and passes it on, so that
-    /// a follower purges nothing that it might have to send as the next leader.
-    pub(crate) fn matched_by_all(&self) -> Option<u64> {
-        some(self.matched_by_all.load(Ordering::Relaxed))
+    /// Up to where no member will need entries ([`super::status::GroupStatus::purge_floor`]). A leader knows it and passes it
+    /// on, so that a follower purges nothing that it might have to send as the next leader.
+    pub(crate) fn purge_floor(&self) -> Option<u64> {
+        some(self.purge_floor.load(Ordering::Relaxed))
     }
 
-    /// Never falls: what every member had once, none needs again from us.
-    pub(crate) fn learn_matched_by_all(&self, index: u64) {
-        raise(&self.matched_by_all, index);
+    /// Never falls: who lagged too far once is sent a snapshot.
+    pub(crate) fn learn_purge_floor(&self, index: u64) {
+        raise(&self.purge_floor, index);
     }
 
     /// Whether this replica must not vote, see [`super::quarantine`].

@@ -5,7 +5,9 @@ use std::time::Duration;
 use openraft::{Instant, RaftMetrics, ServerState};
 
 use super::group::GroupNode;
+use super::lock;
 use super::shared::GroupShared;
+use super::transfer::{Receiving, TransferStatus};
 use super::type_config::TypeConfig;
 use crate::node_id::{Group, NodeId};
 
@@ -22,6 +24,8 @@ pub struct GroupStatus {
     pub is_leader: bool,
     /// The voters; during a change those of both sets.
     pub voters: Vec<NodeId>,
+    /// Whether the voters are changing: a joint change is under way.
+    pub is_joint: bool,
     /// Members that only follow.
     pub learners: Vec<NodeId>,
     /// Index of the last entry in this node's log.
@@ -34,8 +38,14 @@ pub struct GroupStatus {
     pub snapshot: Option<u64>,
     /// Up to where this node's log is purged.
     pub purged: Option<u64>,
-    /// Up to where all members are known to have the log.
-    pub matched_by_all: Option<u64>,
+    /// Up to where no member will be sent entries: it has them, or gets a snapshot.
+    pub purge_floor: Option<u64>,
+    /// Bytes that the group's log takes on this node's disk.
+    pub log_bytes: u64,
+    /// The snapshot that this node is being sent.
+    pub receiving: Option<TransferStatus>,
+    /// The snapshots that this node is sending, one a member.
+    pub sending: Vec<TransferStatus>,
     /// The other members, when this node leads.
     pub followers: Vec<FollowerStatus>,
     /// When leading: how long ago what a quorum last acknowledged was sent. `None` if no quorum has yet.
@@ -73,13 +83,22 @@ impl GroupNode {
             leader: metrics.current_leader,
             is_leader: metrics.state == ServerState::Leader,
             voters: membership.voter_ids().collect(),
+            is_joint: membership.get_joint_config().len() > 1,
             learners: membership.learner_ids().collect(),
             last_log: metrics.last_log_index,
             committed: metrics.cluster_committed.map(|id| id.index),
             applied: metrics.last_applied.map(|id| id.index),
             snapshot: metrics.snapshot.map(|id| id.index),
             purged: metrics.purged.map(|id| id.index),
-            matched_by_all: self.shared.matched_by_all(),
+            purge_floor: self.shared.purge_floor(),
+            log_bytes: self.shared.log.stored_bytes(),
+            receiving: lock(&self.shared.receiving)
+                .as_ref()
+                .and_then(Receiving::status),
+            sending: lock(&self.shared.sending)
+                .iter()
+                .map(|(node, source)| source.status(*node))
+                .collect(),
             followers: followers(&metrics, &self.shared),
             quorum_age: metrics.last_quorum_acked.map(|at| at.elapsed()),
             quarantined: self.shared.is_quarantined(),
@@ -125,23 +144,55 @@ impl GroupStatus {
         preferred_leader(self.group, &self.voters)
     }
 
-    /// Up to where every other member has the log; `None` if this node doesn't lead or one has nothing. Alone, all of it.
-    pub(crate) fn matched_by_followers(&self) -> Option<u64> {
+    /// Up to where no member will need entries; `None` if this node doesn't lead or one may need all there are. A member that
+    /// lags by more than `keep_bytes` of the log counts no more, nor does one whose entries are purged already: it is sent a
+    /// snapshot, and needs what comes behind that. Alone, all of it.
+    pub(crate) fn floor_for(&self, keep_bytes: u64) -> Option<u64> {
         if !self.is_leader {
             return None;
         }
-        if self.voters.len() + self.learners.len() <= 1 {
-            return self.applied;
-        }
-        // Members the metrics don't show yet have nothing as far as we know.
-        if self.followers.len() + 1 < self.voters.len() + self.learners.len() {
-            return None;
-        }
-        self.followers
+        let others = (self.voters.len() + self.learners.len()).saturating_sub(1);
+        let unshown = others.saturating_sub(self.followers.len());
+        // Of whom nothing is known we take for granted that it lacks all.
+        let shown = self
+            .followers
             .iter()
-            .map(|follower| follower.matched)
-            .min()
-            .flatten()
+            .filter_map(|one| self.needs_behind(one));
+        let needed = shown.chain(std::iter::repeat_n(self.purged, unshown));
+        let served = needed.filter(|index| self.lag_bytes(*index) <= keep_bytes);
+        served.min().unwrap_or(self.applied)
+    }
+
+    /// The members that lag by more than so much of the log, as far as it is still there.
+    pub(crate) fn given_up(&self, keep_bytes: u64) -> impl Iterator<Item = NodeId> {
+        let lags = move |one: &&FollowerStatus| {
+            let needed = self.needs_behind(one);
+            needed.is_some_and(|index| self.lag_bytes(index) > keep_bytes)
+        };
+        self.followers.iter().filter(lags).map(|one| one.node)
+    }
+
+    /// Behind which entry a member needs the log; `None` if that is purged.
+    fn needs_behind(&self, follower: &FollowerStatus) -> Option<Option<u64>> {
+        let mut sending = self.sending.iter();
+        let snapshot = sending.find(|transfer| transfer.peer == follower.node);
+        let has = follower
+            .matched
+            .max(snapshot.map(|transfer| transfer.index));
+        match has {
+            None => Some(self.purged),
+            Some(_) if has < self.purged => None,
+            has => Some(has),
+        }
+    }
+
+    /// About how many bytes of the log come behind an entry.
+    fn lag_bytes(&self, index: Option<u64>) -> u64 {
+        let end = |index: Option<u64>| index.map_or(0, |index| index.saturating_add(1));
+        let all = end(self.last_log).saturating_sub(end(self.purged));
+        let lacking = end(self.last_log).saturating_sub(end(index)).min(all);
+        let bytes = u128::from(self.log_bytes) * u128::from(lacking) / u128::from(all.max(1));
+        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
     /// Whether `node` could take over now: a voter that answers and has nearly all of the log.
@@ -149,6 +200,13 @@ impl GroupStatus {
         self.followers
             .iter()
             .any(|follower| follower.node == node && self.is_fit(follower, heard_within))
+    }
+
+    /// How many entries a follower lacks; `None` if this node doesn't lead, or the follower has shown nothing yet.
+    pub fn lag_of(&self, node: NodeId) -> Option<u64> {
+        let follower = self.followers.iter().find(|follower| follower.node == node);
+        let matched = follower?.matched?;
+        Some(self.last_log.unwrap_or(0).saturating_sub(matched))
     }
 
     /// Whether a follower has the log up to here.
@@ -208,13 +266,17 @@ mod tests {
             voters: std::iter::once(NodeId(1))
                 .chain(matched.iter().map(|(node, ..)| NodeId(*node)))
                 .collect(),
+            is_joint: false,
             learners: Vec::new(),
             last_log: Some(5000),
             committed: Some(5000),
             applied: Some(5000),
             snapshot: None,
             purged: None,
-            matched_by_all: None,
+            purge_floor: None,
+            log_bytes: 0,
+            receiving: None,
+            sending: Vec::new(),
             followers: matched
                 .iter()
                 .map(|(node, matched, heard)| FollowerStatus {
@@ -290,29 +352,72 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_member_holds_purges_back() {
-        let check = |status: GroupStatus, expect: Option<u64>| {
-            assert_eq!(status.matched_by_followers(), expect)
+    fn the_slowest_member_holds_purges_back_as_long_as_it_is_near() {
+        // The log is 5,000 entries of 10 bytes.
+        let log = |status: GroupStatus| GroupStatus {
+            last_log: Some(4999),
+            log_bytes: 50_000,
+            ..status
         };
-        check(
-            status(&[(2, Some(4000), None), (3, Some(10), None)]),
-            Some(10),
-        );
-        check(status(&[(2, Some(4000), None), (3, None, None)]), None);
-        check(status(&[]), Some(5000));
-        check(
+        let check = |status: GroupStatus, keep_bytes, expect: Option<u64>, given_up: &[u64]| {
+            assert_eq!(status.floor_for(keep_bytes), expect, "{status:?}");
+            let lag: Vec<u64> = status.given_up(keep_bytes).map(|node| node.0).collect();
+            assert_eq!(lag, given_up, "{status:?}");
+        };
+        let two = |one, other| log(status(&[(2, one, None), (3, other, None)]));
+        check(two(Some(4000), Some(10)), 50_000, Some(10), &[]);
+        check(two(Some(4000), Some(10)), 49_000, Some(4000), &[3]);
+        check(two(Some(4000), Some(10)), 5_000, Some(5000), &[2, 3]);
+        check(two(Some(4000), None), 50_000, None, &[]);
+        check(two(Some(4000), None), 49_000, Some(4000), &[3]);
+        check(log(status(&[])), 50_000, Some(5000), &[]);
+        let learner = GroupStatus {
+            learners: vec![NodeId(9)],
+            ..log(status(&[(2, Some(4000), None)]))
+        };
+        check(learner, 50_000, None, &[]);
+        let follower = GroupStatus {
+            is_leader: false,
+            ..log(status(&[(2, Some(4000), None)]))
+        };
+        check(follower, 50_000, None, &[]);
+    }
+
+    #[test]
+    fn who_needs_a_snapshot_holds_back_what_comes_behind_it() {
+        let purged = |matched, snapshot: Option<u64>| {
+            let transfer = |index| TransferStatus {
+                peer: NodeId(3),
+                index,
+                bytes: 0,
+                bytes_total: 0,
+                keys: 0,
+                keys_total: 0,
+                rows: 0,
+            };
             GroupStatus {
-                learners: vec![NodeId(9)],
-                ..status(&[(2, Some(4000), None)])
-            },
-            None,
-        );
-        check(
-            GroupStatus {
-                is_leader: false,
-                ..status(&[(2, Some(4000), None)])
-            },
-            None,
-        );
+                purged: Some(999),
+                last_log: Some(1999),
+                log_bytes: 10_000,
+                sending: snapshot.map(transfer).into_iter().collect(),
+                ..status(&[(2, Some(1900), None), (3, matched, None)])
+            }
+        };
+        let check = |matched, snapshot, keep_bytes, expect| {
+            let status = purged(matched, snapshot);
+            assert_eq!(
+                status.floor_for(keep_bytes),
+                expect,
+                "{matched:?} {snapshot:?}"
+            );
+        };
+        check(Some(10), None, 10_000, Some(1900));
+        check(Some(10), Some(1200), 10_000, Some(1200));
+        check(Some(10), Some(1200), 7_000, Some(1900));
+        check(None, Some(1200), 10_000, Some(1200));
+        // It may have just answered nobody yet: a leader that begins knows of nobody.
+        check(None, None, 10_000, Some(999));
+        check(None, None, 9_999, Some(1900));
+        check(Some(999), None, 10_000, Some(999));
     }
 }

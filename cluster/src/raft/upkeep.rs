@@ -1,8 +1,10 @@
 //! What a node does for its groups every half second: snapshots, purges, spreading leaders, ending quarantines.
 //!
-//! The log is purged only up to what is in a snapshot here *and* is known to every member, so that a member that was away
-//! is sent entries, never a snapshot. Followers learn that index from their leader.
+//! The log is purged only up to what is in a snapshot here *and* is needed by no member, so that a member that was away for a
+//! while is sent entries. Who lags by more than [`RaftSettings::log_keep_bytes`] holds nothing back any more, and is sent a
+//! snapshot. The leader decides; followers learn the index from it, as they may have to send the entries next.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,9 @@ use super::group::GroupNode;
 use super::quarantine;
 use super::settings::RaftSettings;
 use super::status::GroupStatus;
+use super::transfer;
 use super::{Avoided, lock};
+use crate::node_id::NodeId;
 
 /// Ticks between two tries to end a quarantine by an election.
 const QUARANTINE_TICKS: u64 = 4;
@@ -27,6 +31,8 @@ struct Memory {
     /// What was committed at the last look, and at the one before.
     committed: [Option<u64>; 2],
     failure_told: bool,
+    /// Members for which the log is kept no longer.
+    given_up: BTreeSet<NodeId>,
 }
 
 impl Memory {
@@ -39,6 +45,7 @@ impl Memory {
             handed_over_at: None,
             committed: [None; 2],
             failure_told: false,
+            given_up: BTreeSet::new(),
         }
     }
 }
@@ -80,6 +87,10 @@ pub(crate) async fn run(
                 )
             {
                 may_dump = !dump(node, memory, now).await;
+                // Who leads needs no snapshot: what an earlier transfer left is of no use.
+                if status.is_leader {
+                    transfer::tidy(node);
+                }
             }
             if may_hand_over
                 && wants_to_hand_over(&settings, &status, memory, now)
@@ -106,9 +117,15 @@ fn tell_failure(node: &GroupNode, memory: &mut Memory) {
 }
 
 fn note_progress(node: &GroupNode, status: &GroupStatus, memory: &mut Memory, now: Instant) {
-    if let Some(index) = status.matched_by_followers() {
-        node.shared.learn_matched_by_all(index);
+    let keep_bytes = node.shared.settings.log_keep_bytes;
+    if let Some(index) = status.floor_for(keep_bytes) {
+        node.shared.learn_purge_floor(index);
     }
+    let given_up: BTreeSet<NodeId> = status.given_up(keep_bytes).collect();
+    for lagging in given_up.difference(&memory.given_up) {
+        tracing::warn!(group = %status.group, node = %lagging, log_bytes = status.log_bytes, "a member lags so far that the log is no longer kept for it: it will be sent a snapshot");
+    }
+    memory.given_up = given_up;
     if status.snapshot > memory.snapshot_index {
         memory.snapshot_index = status.snapshot;
     }
@@ -122,7 +139,7 @@ fn note_progress(node: &GroupNode, status: &GroupStatus, memory: &mut Memory, no
 
 /// Up to where the log may be purged now, if that is further than it is.
 fn purgeable(status: &GroupStatus) -> Option<u64> {
-    let upto = status.snapshot?.min(status.matched_by_all?);
+    let upto = status.snapshot?.min(status.purge_floor?);
     (status.purged.is_none_or(|purged| upto > purged)).then_some(upto)
 }
 

@@ -50,6 +50,14 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, peer: Arc<Peer>, lane: L
             () = peer.stopping() => break,
             opened = Box::pin(open(&shared, peer.node, peer.address(), Purpose::Lane(lane))) => opened,
         };
+        let refused = matches!(
+            &opened,
+            Err(ConnectError::Hello(HelloError::RefusedByPeer(
+                Refusal::NotMember,
+                _
+            )))
+        );
+        shared.tell_stranger(peer.node, refused);
         match opened {
             Ok(opened) => {
                 last_error.clear();

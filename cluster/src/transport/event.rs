@@ -129,4 +129,7 @@ pub trait FrameHandler: Send + Sync + 'static {
 
     /// Whether the node is a member of the pool; others are refused before any frame is read.
     fn is_member(&self, node: NodeId) -> bool;
+
+    /// A try to connect to a peer has ended: whether it refused us because we are no member.
+    fn on_stranger(&self, _peer: NodeId, _refused: bool) {}
 }

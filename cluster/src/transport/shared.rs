@@ -164,6 +164,14 @@ impl Shared {
         catch_unwind(AssertUnwindSafe(|| self.handler.is_member(node))).unwrap_or(false)
     }
 
+    /// A try to connect has ended: whether the peer takes us for no member.
+    pub(crate) fn tell_stranger(&self, peer: NodeId, refused: bool) {
+        let told = catch_unwind(AssertUnwindSafe(|| self.handler.on_stranger(peer, refused)));
+        if told.is_err() {
+            tracing::error!(%peer, "a refusal's handler panicked");
+        }
+    }
+
     /// Remembers the highest incarnation seen of a node; `false` if `incarnation` is of an earlier life.
     /// Zero, a starting node that doesn't know its own yet, passes.
     pub(crate) fn note_incarnation(&self, node: NodeId, incarnation: Incarnation) -> bool {

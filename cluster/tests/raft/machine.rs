@@ -1,48 +1,101 @@
-//! A machine for tests: keeps what it applied in memory, where the test can look, and dumps it into snapshot files.
+//! A machine for tests: keeps what it applied in memory, where the test can look, some of it in an archive too, and dumps it into
+//! snapshot files.
+//!
+//! Payloads that begin with a word and a key change the archive: `put KEY …` adds a message, `note KEY …` an event, `trim KEY`
+//! removes its events, `drop KEY` all of it.
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use cluster::raft::{CommittedEntry, Machine, MachineError, SnapshotFile, mark_place};
+use cluster::raft::{
+    CommittedEntry, Machine, MachineError, SnapshotFile, SnapshotHome, mark_place,
+};
+use storage::archive::{Archive, ArchiveRow, KeyList, PartitionId, RowKind, key_list_path};
+use storage::snapshot::{SnapshotHead, SnapshotReader, SnapshotWriter, adopt, latest};
+use storage::state_store::{AppliedMark, Table};
 
 /// What a machine has applied, in order, as (index, payload).
 pub(crate) type Journal = Arc<Mutex<Vec<(u64, Bytes)>>>;
 
+/// How far apart the first rows of two entries are.
+const ROWS_PER_ENTRY: u64 = 4096;
+
 pub(crate) struct TestMachine {
     journal: Journal,
     mark: Option<Bytes>,
-    snapshot: Option<(Bytes, PathBuf)>,
     folder: PathBuf,
+    group: u32,
+    archive: Archive,
 }
 
 impl TestMachine {
     /// Starts from the newest snapshot in `folder`, or empty.
-    pub(crate) fn open(folder: PathBuf, journal: Journal) -> TestMachine {
-        fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("snapshot");
+    pub(crate) fn open(
+        folder: PathBuf,
+        group: u32,
+        archive: Archive,
+        journal: Journal,
+    ) -> TestMachine {
+        std::fs::create_dir_all(&folder).unwrap();
         let mut machine = TestMachine {
             journal,
             mark: None,
-            snapshot: None,
             folder,
+            group,
+            archive,
         };
-        if let Ok(bytes) = fs::read(&path) {
-            let mut fields = read_fields(&bytes).into_iter();
-            let mark = fields.next().unwrap();
-            let mut entries = Vec::new();
-            while let (Some(index), Some(payload)) = (fields.next(), fields.next()) {
-                entries.push((
-                    u64::from_be_bytes(index.as_ref().try_into().unwrap()),
-                    payload,
-                ));
-            }
-            *machine.journal.lock().unwrap() = entries;
-            machine.mark = Some(mark.clone());
-            machine.snapshot = Some((mark, path));
+        if let Some(snapshot) = latest(&machine.folder, group).unwrap() {
+            machine.load(&snapshot.path);
         }
         machine
+    }
+
+    fn load(&mut self, path: &Path) {
+        let mut reader = SnapshotReader::open(path).unwrap();
+        let mut journal = Vec::new();
+        for row in reader.by_ref() {
+            let row = row.unwrap();
+            let index = u64::from_be_bytes(row.key.as_ref().try_into().unwrap());
+            journal.push((index, row.value));
+        }
+        *self.journal.lock().unwrap() = journal;
+        self.mark = Some(reader.snapshot().manifest.head.applied.0.clone());
+    }
+
+    fn partition(&self) -> PartitionId {
+        PartitionId(self.group as u16)
+    }
+
+    fn archive(&self, index: u64, payload: &[u8]) {
+        let text = String::from_utf8_lossy(payload);
+        let mut words = text.split(' ');
+        let (Some(word), Some(key)) = (words.next(), words.next()) else {
+            return;
+        };
+        let seq = index * ROWS_PER_ENTRY;
+        let put = |kind| {
+            let row = ArchiveRow {
+                key: Arc::from(key),
+                kind,
+                seq,
+                time: index,
+                peer: Some(Arc::from("peer@x")),
+                record: Bytes::copy_from_slice(payload),
+            };
+            self.archive.append(self.partition(), &[row]).unwrap();
+        };
+        match word {
+            "put" => put(RowKind::Message),
+            "note" => put(RowKind::Event),
+            "trim" => drop(
+                self.archive
+                    .trim_events(self.partition(), key, seq)
+                    .unwrap(),
+            ),
+            "drop" => drop(self.archive.purge(self.partition(), key, seq).unwrap()),
+            _ => {}
+        }
     }
 }
 
@@ -62,48 +115,55 @@ impl Machine for TestMachine {
             );
         }
         assert_eq!(mark_place(&mark).unwrap().1, entries.last().unwrap().index);
-        let mut journal = self.journal.lock().unwrap();
-        journal.extend(
-            entries
-                .into_iter()
-                .filter_map(|entry| entry.payload.map(|payload| (entry.index, payload))),
-        );
+        for CommittedEntry { index, payload, .. } in entries {
+            let Some(payload) = payload else { continue };
+            self.archive(index, &payload);
+            self.journal.lock().unwrap().push((index, payload));
+        }
         self.mark = Some(mark);
         Ok(())
     }
 
     fn write_snapshot(&mut self, mark: Bytes) -> Result<SnapshotFile, MachineError> {
-        let path = self.folder.join("snapshot");
-        let mut bytes = Vec::new();
-        write_field(&mut bytes, &mark);
+        let failed = |error| MachineError::caused("no snapshot", error);
+        self.archive.sync().unwrap();
+        let head = SnapshotHead {
+            group: self.group,
+            index: mark_place(&mark)?.1,
+            applied: AppliedMark(mark),
+        };
+        let mut writer = SnapshotWriter::create(&self.folder, head).map_err(failed)?;
         for (index, payload) in self.journal.lock().unwrap().iter() {
-            write_field(&mut bytes, &index.to_be_bytes());
-            write_field(&mut bytes, payload);
+            writer
+                .row(Table(0), &index.to_be_bytes(), payload)
+                .map_err(failed)?;
         }
-        fs::write(&path, bytes).map_err(|error| MachineError::caused("no snapshot", error))?;
-        self.snapshot = Some((mark, path.clone()));
+        let snapshot = writer.finish().map_err(failed)?;
         Ok(SnapshotFile {
-            path,
+            path: snapshot.path,
             id: "snapshot".to_owned(),
         })
     }
 
     fn snapshot(&self) -> Option<(Bytes, PathBuf)> {
-        self.snapshot.clone()
+        let snapshot = latest(&self.folder, self.group).unwrap()?;
+        Some((snapshot.manifest.head.applied.0, snapshot.path))
     }
-}
 
-fn write_field(bytes: &mut Vec<u8>, field: &[u8]) {
-    bytes.extend_from_slice(&(field.len() as u64).to_be_bytes());
-    bytes.extend_from_slice(field);
-}
-
-fn read_fields(mut bytes: &[u8]) -> Vec<Bytes> {
-    let mut fields = Vec::new();
-    while let Some((length, rest)) = bytes.split_first_chunk::<8>() {
-        let (field, rest) = rest.split_at(u64::from_be_bytes(*length) as usize);
-        fields.push(Bytes::copy_from_slice(field));
-        bytes = rest;
+    fn snapshot_home(&self) -> Option<SnapshotHome> {
+        Some(SnapshotHome {
+            folder: self.folder.clone(),
+            archive: Some((self.archive.clone(), self.partition())),
+        })
     }
-    fields
+
+    fn install(&mut self, received: &Path) -> Result<(), MachineError> {
+        let list = KeyList::open(&key_list_path(received), self.partition()).unwrap();
+        self.archive.keep_listed(self.partition(), list).unwrap();
+        self.archive.sync().unwrap();
+        let snapshot = adopt(received, self.group)
+            .map_err(|error| MachineError::caused("not adopted", error))?;
+        self.load(&snapshot.path);
+        Ok(())
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use cluster::transport::{
 };
 use cluster::{Group, Incarnation, NodeId, PoolId};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use storage::archive::{Archive, ArchiveError, ArchiveOptions, PartitionHash, PartitionId};
 use storage::log::{Log, LogError, LogOptions};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -32,7 +34,18 @@ struct Handler {
     node: NodeId,
     groups: Mutex<Option<Groups>>,
     cuts: Cuts,
+    bulk_left: Arc<AtomicU64>,
     answers_crashes: bool,
+}
+
+impl Handler {
+    /// Whether another frame of the BULK lane comes through.
+    fn takes_bulk(&self) -> bool {
+        let one_less = |left: u64| left.checked_sub(1);
+        self.bulk_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .is_ok()
+    }
 }
 
 impl FrameHandler for Handler {
@@ -42,10 +55,14 @@ impl FrameHandler for Handler {
             return;
         }
         drop(cuts);
-        if let (Lane::Raft, Some(reply), Some(groups)) =
-            (lane, reply, self.groups.lock().unwrap().as_ref())
-        {
-            groups.on_raft_frame(from, frame, reply);
+        let groups = self.groups.lock().unwrap();
+        let (Some(reply), Some(groups)) = (reply, groups.as_ref()) else {
+            return;
+        };
+        match lane {
+            Lane::Raft => groups.on_raft_frame(from, frame, reply),
+            Lane::Bulk if self.takes_bulk() => groups.on_bulk_frame(from, frame, reply),
+            _ => {}
         }
     }
 
@@ -69,6 +86,7 @@ pub(crate) struct Node {
     pub(crate) groups: Groups,
     pub(crate) transport: Transport,
     pub(crate) journals: Vec<Journal>,
+    archive: Archive,
     handler: Arc<Handler>,
     runtime: Runtime,
 }
@@ -80,6 +98,8 @@ pub(crate) struct Pool {
     pub(crate) count: u16,
     pub(crate) answers_crashes: bool,
     pub(crate) log_options: LogOptions,
+    /// How many more frames of the BULK lane come through, in the whole pool.
+    pub(crate) bulk_left: Arc<AtomicU64>,
     cuts: Cuts,
     ca: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
@@ -98,6 +118,11 @@ pub(crate) fn quick() -> RaftSettings {
 impl Pool {
     /// Three nodes that run `count` groups, all of which have a leader.
     pub(crate) async fn start(count: u16, settings: RaftSettings) -> Pool {
+        Pool::start_with(count, settings, 3).await
+    }
+
+    /// The first `voters` nodes of the pool; the others are down, and no members.
+    pub(crate) async fn start_with(count: u16, settings: RaftSettings, voters: usize) -> Pool {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -110,12 +135,16 @@ impl Pool {
                 segment_bytes: 1 << 20,
                 ..LogOptions::default()
             },
+            bulk_left: Arc::new(AtomicU64::new(u64::MAX)),
             cuts: Cuts::default(),
             ca,
             folder: tempfile::tempdir().unwrap(),
         };
-        pool.start_all().await;
-        let voters = [NodeId(1), NodeId(2), NodeId(3)];
+        for place in 0..voters {
+            pool.nodes[place] = Some(pool.start_node(place).await);
+        }
+        pool.introduce();
+        let voters: Vec<NodeId> = (1..).take(voters).map(NodeId).collect();
         for node in pool.nodes.iter().flatten() {
             for group in node.groups.groups().collect::<Vec<_>>() {
                 node.groups.initialize(group, &voters).await.unwrap();
@@ -180,10 +209,12 @@ impl Pool {
         let node = NodeId(place as u64 + 1);
         let folder = self.data_folder(node);
         let log = self.open_log(node).await;
+        let archive = self.open_archive(node).await;
         let handler = Arc::new(Handler {
             node,
             groups: Mutex::default(),
             cuts: self.cuts.clone(),
+            bulk_left: self.bulk_left.clone(),
             answers_crashes: self.answers_crashes,
         });
         let pool_id: PoolId = "pool".parse().unwrap();
@@ -202,7 +233,8 @@ impl Pool {
         let journals: Vec<Journal> = (0..self.count).map(|_| Journal::default()).collect();
         let machines = |group: Group| {
             let journal = journals[group.0 as usize].clone();
-            let machine = TestMachine::open(folder.join(format!("machine-{}", group.0)), journal);
+            let folder = folder.join(format!("machine-{}", group.0));
+            let machine = TestMachine::open(folder, group.0, archive.clone(), journal);
             Ok(Box::new(machine) as Box<dyn cluster::raft::Machine>)
         };
         let settings = self.settings.clone();
@@ -214,9 +246,28 @@ impl Pool {
             groups,
             transport,
             journals,
+            archive,
             handler,
             runtime,
         }
+    }
+
+    async fn open_archive(&self, node: NodeId) -> Archive {
+        let folder = self.data_folder(node).join("archive");
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            match Archive::open(&folder, &ArchiveOptions::default()) {
+                Ok(archive) => return archive,
+                Err(ArchiveError::Locked) if Instant::now() < deadline => pause().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// The hash of a node's part of the archive.
+    pub(crate) fn archive_hash(&self, node: NodeId, group: Group) -> PartitionHash {
+        let archive = &self.node(node).archive;
+        archive.hash(PartitionId(group.0 as u16), None).unwrap()
     }
 
     /// A killed node's threads may hold the log for a moment.

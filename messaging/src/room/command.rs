@@ -123,6 +123,13 @@ pub enum RoomAction {
         /// Which; those that have joined again from another node and incarnation stay.
         occupants: Vec<(FullJid, u64, u64)>,
     },
+    /// By the node of a session that goes on at another one: the same stay, seen from there.
+    Move {
+        /// Node, incarnation and session number as they were; a stay that another stream has taken over does not move.
+        from: (u64, u64, u64),
+        /// As they are from here on.
+        to: (u64, u64, u64),
+    },
 }
 
 impl RoomAction {
@@ -130,7 +137,7 @@ impl RoomAction {
     pub fn is_of_session(&self) -> bool {
         !matches!(
             self,
-            RoomAction::Leave { .. } | RoomAction::RemoveUnclaimed { .. }
+            RoomAction::Leave { .. } | RoomAction::RemoveUnclaimed { .. } | RoomAction::Move { .. }
         )
     }
 }

@@ -100,6 +100,15 @@ pub enum RoomEvent {
         /// The other room's password.
         password: Option<Secret>,
     },
+    /// A session went on at another node. Nobody is shown it.
+    Moved {
+        /// As it is now.
+        occupant: Occupant,
+        /// Node, incarnation and session number as they were.
+        from: (u64, u64, u64),
+        /// The row by which it had come to that node.
+        joined: u64,
+    },
 }
 
 impl RoomEvent {

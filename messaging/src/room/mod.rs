@@ -34,6 +34,7 @@ mod message;
 pub mod passing;
 mod presence;
 mod private_message;
+mod relocate;
 mod transaction;
 mod voice;
 
@@ -112,5 +113,14 @@ fn dispatch(tx: &mut Transaction<'_, '_>, action: RoomAction) -> Result<u64, Ref
             password,
         } => destroy::destroy(tx, alternate, reason, password),
         RoomAction::RemoveUnclaimed { occupants } => leave::remove_unclaimed(tx, occupants),
+        RoomAction::Move { from, to } => {
+            let (node, incarnation, session) = to;
+            let home = join::Home {
+                node,
+                incarnation,
+                session,
+            };
+            relocate::relocate(tx, from, home)
+        }
     }
 }

@@ -270,7 +270,10 @@ impl Transaction<'_, '_> {
         self.state
             .room_views
             .note_gone(self.ctx.index, self.room, record.head);
-        self.ctx.effect(Effect::DropArchive(self.room.clone()));
+        self.ctx.effect(Effect::DropArchive {
+            key: self.room.clone(),
+            upto: record.head,
+        });
     }
 }
 

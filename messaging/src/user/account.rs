@@ -107,7 +107,7 @@ pub(crate) fn remove(state: &mut State, ctx: &mut Context<'_>, user: BareJid) ->
         state.private.remove(&(user.clone(), name));
     }
     state.vcards.remove(&user);
-    state.logs.remove(&user);
+    let last_row = state.logs.remove(&user).map_or(0, |log| log.head);
     state.sent_ids.remove(&user);
     let sessions: Vec<FullJid> = state
         .online
@@ -129,7 +129,10 @@ pub(crate) fn remove(state: &mut State, ctx: &mut Context<'_>, user: BareJid) ->
         };
         ctx.outbox_to(state, partition, entry);
     }
-    ctx.effect(Effect::DropArchive(user.clone()));
+    ctx.effect(Effect::DropArchive {
+        key: user.clone(),
+        upto: last_row,
+    });
     ctx.user_effect(&user, UserEffect::AccountRemoved);
     Answer::Done { seq: 0 }
 }

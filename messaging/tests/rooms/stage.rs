@@ -149,7 +149,7 @@ impl Stage {
                         "a sequence is used once"
                     );
                 }
-                Effect::DropArchive(_) => self.archive.clear(),
+                Effect::DropArchive { .. } => self.archive.clear(),
                 Effect::TrimEvents { upto, .. } => self
                     .archive
                     .retain(|seq, row| row.is_message() || seq > upto),
@@ -316,7 +316,9 @@ impl Stage {
                         }
                     }
                 }
-                Effect::DropArchive(room) => writeln!(out, "{room} is gone").unwrap(),
+                Effect::DropArchive { key: room, .. } => {
+                    writeln!(out, "{room} is gone").unwrap();
+                }
                 Effect::Archive(_) | Effect::TrimEvents { .. } => {}
                 other => panic!("{other:?}"),
             }

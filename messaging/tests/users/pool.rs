@@ -234,7 +234,9 @@ impl Pool {
             match effect {
                 Effect::Answer { answer, .. } => answered = Some(answer),
                 Effect::Archive(row) => self.archive.push((*row).clone()),
-                Effect::DropArchive(key) => self.archive.retain(|row| row.key != key),
+                Effect::DropArchive { key, upto } => {
+                    self.archive.retain(|row| row.key != key || row.seq > upto);
+                }
                 Effect::User(user, effect) => {
                     let name = user.local().unwrap_or("?").to_owned();
                     self.lines.push(format!("{name}: {}", line(&effect)));

@@ -1,7 +1,7 @@
 //! Reading a file into sections: TOML, known keys, the right kinds of values.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -142,9 +142,23 @@ fn syntax(text: &str, error: &toml::de::Error) -> String {
     format!("line {line}: {}", error.message())
 }
 
-/// Reads a text file.
+/// The longest file that is read: some hundred times as long as any that is meant.
+const TEXT_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads a text file. One without an end, like a device, is refused, too.
 pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
-    fs::read_to_string(path).map_err(|source| match source.kind() {
+    let read = || {
+        let mut text = String::new();
+        let mut file = File::open(path)?.take(TEXT_BYTES_MAX + 1);
+        file.read_to_string(&mut text)?;
+        match text.len() as u64 > TEXT_BYTES_MAX {
+            true => Err(std::io::Error::other(format!(
+                "it is longer than {TEXT_BYTES_MAX} bytes"
+            ))),
+            false => Ok(text),
+        }
+    };
+    read().map_err(|source| match source.kind() {
         ErrorKind::NotFound => ConfigError::Absent {
             path: path.to_owned(),
         },

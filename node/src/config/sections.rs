@@ -48,7 +48,9 @@ section! {
     struct Cluster["cluster"] {
         /// Where other nodes reach this one.
         listen: SocketAddr,
-        /// All members of the pool with the addresses where the others reach them; the same on every node.
+        /// The first members of a new pool with the addresses where the others reach them; the same on all of them. A node
+        /// that is added to a pool later names some of those that are there, and not itself. Once a node has been in its
+        /// pool, what the pool has decided since counts, and not this.
         members: Vec<MemberAddress>,
         /// The pool's CA certificate; two of them while the CA is being replaced.
         ca: PathBuf = PathBuf::from("ca.pem"),
@@ -56,6 +58,10 @@ section! {
         certificate: PathBuf = PathBuf::from("cluster.pem"),
         /// Its key.
         key: PathBuf = PathBuf::from("cluster-key.pem"),
+        /// The certificate that lets this node sign those of nodes that join; there need be none.
+        issuer: PathBuf = PathBuf::from("issuer.pem"),
+        /// Its key.
+        issuer_key: PathBuf = PathBuf::from("issuer-key.pem"),
         /// How long a starting node waits for a quorum of the pool; then it gives up and says so.
         quorum_wait: Span = s(60),
     }
@@ -111,6 +117,8 @@ section! {
         archive_page_max: u32 = 250,
         /// Archive queries of one session at once; further ones wait, for 5 s at most.
         archive_queries_max: usize = 4,
+        /// Sessions that are moved to other nodes a second while this node is drained, unless the drain says otherwise.
+        drain_sessions_per_second: u32 = 100,
         /// Threads for sessions and owners, at most 256; 0: half as many as there are cores, at least one.
         threads: usize = 0,
     }
@@ -213,6 +221,12 @@ section! {
         request_within: Span = ms(500),
         /// How long the client's answer may take before it counts as gone.
         acknowledge_within: Span = s(60),
+        /// How long a session whose client has lost its connection waits to be resumed, on this node or another. Until then it
+        /// shows its presence and stays in its rooms. Whole seconds, at most an hour; 0: sessions end with their connections.
+        resume_within: Span = s(300),
+        /// What may wait on this node for all sessions without a connection. Beyond that those end for which more comes; their
+        /// messages wait in the archive.
+        detached_bytes_max: Size = mib(256),
     }
 }
 
@@ -280,8 +294,6 @@ section! {
         append_timeout: Span = s(5),
         /// How long the answer to a vote or a handover may take.
         vote_timeout: Span = s(1),
-        /// How long a snapshot may take to install.
-        install_snapshot_timeout: Span = s(20),
         /// Longest entry; at least 2112 KiB, for a full batch.
         payload_bytes_max: Size = kib(2112),
         /// What may wait or be under way in one group; further entries are refused.
@@ -298,6 +310,13 @@ section! {
         snapshot_bytes: Size = mib(256),
         /// Age of the last snapshot that brings the next.
         snapshot_interval: Span = s(15 * 60),
+        /// What the log keeps, for each partition, for nodes that are away; one that lags by more is sent a snapshot when it
+        /// comes back.
+        log_keep_bytes: Size = mib(256),
+        /// What the node sends of snapshots and archives in a second, to all nodes together.
+        snapshot_bytes_per_second: Size = mib(64),
+        /// Snapshots that the node sends at once, and that it receives at once.
+        snapshot_transfers_max: usize = 2,
         /// How often the node looks after its groups.
         upkeep_interval: Span = ms(500),
         /// Whether leaders move to their preferred nodes, so that they are spread.

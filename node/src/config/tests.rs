@@ -279,11 +279,6 @@ fn values_must_go_together() {
         "muster.toml: [storage] log_segment_bytes: must be 8 KiB to 1 GiB",
     );
     check_config(
-        "id = 1",
-        "id = 3",
-        "muster.toml: [cluster] members: this node, 3, is not among them ([node] id)",
-    );
-    check_config(
         "127.0.0.1:5223",
         "127.0.0.1:5222",
         "muster.toml: [clients] listen_tls: 127.0.0.1:5222 is used twice in this file",

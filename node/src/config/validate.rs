@@ -26,7 +26,7 @@ use super::knob::Size;
 use super::paces;
 use super::pool_file::PoolFile;
 use super::sections::{Clients, Control, Storage};
-use crate::certificate::Shown;
+use crate::certificate::{Shown, ShownByName};
 use crate::identities::{CertificateEnd, Identities};
 use crate::tickets::PoolTickets;
 
@@ -67,6 +67,8 @@ pub(crate) struct ClientsConfig {
     pub(crate) limits_after_auth: Limits,
     pub(crate) inbound: InboundLimits,
     pub(crate) outbound: OutboundLimits,
+    pub(crate) resume_within: Duration,
+    pub(crate) detached_bytes_max: usize,
     pub(crate) outgoing_bytes_max: usize,
     pub(crate) retired_domains: Vec<BareJid>,
     pub(crate) stream_paces: StreamPaces,
@@ -79,7 +81,7 @@ pub(crate) struct ControlConfig {
     pub(crate) section: Control,
     pub(crate) tls: rustls::ServerConfig,
     /// What `tls` shows.
-    pub(crate) shown: Arc<Shown>,
+    pub(crate) shown: Arc<ShownByName>,
     pub(crate) token_file: PathBuf,
 }
 
@@ -112,7 +114,7 @@ impl NodeConfig {
             data_dir: file.resolve(&file.node.data_dir),
             cluster: cluster(file, &identities),
             clients: clients(file, &pool, &identities, provider.clone())?,
-            control: control(file, &identities, provider)?,
+            control: control(file, &pool, &identities, provider)?,
             storage: file.storage.clone(),
             log_options: log_options(file)?,
             raft: raft(file)?,
@@ -155,7 +157,7 @@ fn check_listeners(file: &ConfigFile) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// This node is one of its pool's members, and each of them is there once.
+/// Each member is there once. This node is one of them, or was added to the pool by an operator.
 fn check_members(file: &ConfigFile) -> Result<(), ConfigError> {
     let members = &file.cluster.members;
     let ids: BTreeSet<u64> = members.iter().map(|member| member.id).collect();
@@ -166,10 +168,8 @@ fn check_members(file: &ConfigFile) -> Result<(), ConfigError> {
     if ids.len() < members.len() || addresses.len() < members.len() {
         return Err(file.invalid("cluster", "members", "an id or an address is there twice"));
     }
-    let node = file.node.id;
-    if !ids.contains(&node) {
-        let reason = format!("this node, {node}, is not among them ([node] id)");
-        return Err(file.invalid("cluster", "members", reason));
+    if members.is_empty() {
+        return Err(file.invalid("cluster", "members", "there must be at least one"));
     }
     Ok(())
 }
@@ -199,6 +199,10 @@ fn check_clients(file: &ConfigFile) -> Result<(), ConfigError> {
         (
             "unauthenticated_per_address_max",
             section.unauthenticated_per_address_max,
+        ),
+        (
+            "drain_sessions_per_second",
+            section.drain_sessions_per_second,
         ),
         ("archive_page_max", section.archive_page_max),
     ] {
@@ -274,6 +278,13 @@ fn clients(
         limits_after_auth,
         inbound: inbound(file)?,
         outbound: outbound(file)?,
+        resume_within: resume_within(file)?,
+        detached_bytes_max: bytes(
+            file,
+            "stream_management",
+            "detached_bytes_max",
+            file.stream_management.detached_bytes_max,
+        )?,
         outgoing_bytes_max,
         section,
     })
@@ -394,6 +405,18 @@ fn inbound(file: &ConfigFile) -> Result<InboundLimits, ConfigError> {
     })
 }
 
+/// A presence that nobody stands behind for longer would be a lie.
+const RESUME_WITHIN_MAX: Duration = Duration::from_secs(60 * 60);
+
+fn resume_within(file: &ConfigFile) -> Result<Duration, ConfigError> {
+    let within = file.stream_management.resume_within.0;
+    if within > RESUME_WITHIN_MAX || within.subsec_nanos() != 0 {
+        let reason = "whole seconds, at most an hour";
+        return Err(file.invalid("stream_management", "resume_within", reason));
+    }
+    Ok(within)
+}
+
 fn outbound(file: &ConfigFile) -> Result<OutboundLimits, ConfigError> {
     let section = &file.stream_management;
     if section.unacked_max == 0 || section.request_after == 0 {
@@ -417,8 +440,14 @@ fn outbound(file: &ConfigFile) -> Result<OutboundLimits, ConfigError> {
     })
 }
 
+/// What the names of a pool's nodes end with.
+pub(crate) fn node_names(pool: &PoolFile) -> String {
+    format!(".{}.muster", pool.id)
+}
+
 fn control(
     file: &ConfigFile,
+    pool: &PoolFile,
     identities: &Identities,
     provider: Arc<CryptoProvider>,
 ) -> Result<ControlConfig, ConfigError> {
@@ -433,7 +462,8 @@ fn control(
     if section.body_bytes_max.0 < 4096 {
         return Err(file.invalid("control", "body_bytes_max", "must be at least 4 KiB"));
     }
-    let (tls, shown) = identities.control.server_config(provider)?;
+    let joining = (node_names(pool), &identities.joining);
+    let (tls, shown) = identities.control.control_config(joining, provider)?;
     Ok(ControlConfig {
         tls,
         shown,
@@ -466,7 +496,7 @@ fn log_options(file: &ConfigFile) -> Result<LogOptions, ConfigError> {
     })
 }
 
-fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
+fn check_raft(file: &ConfigFile) -> Result<(), ConfigError> {
     let section = &file.raft;
     if section.heartbeat.0.is_zero() || section.election_min.0 < section.heartbeat.0 * 3 {
         return Err(file.invalid("raft", "election_min", "must be at least three heartbeats"));
@@ -499,6 +529,13 @@ fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
             return Err(file.invalid("raft", key, "must be at least 1"));
         }
     }
+    if section.snapshot_bytes_per_second.0 == 0 || section.snapshot_transfers_max == 0 {
+        return Err(file.invalid(
+            "raft",
+            "snapshot_transfers_max",
+            "must be at least 1, like snapshot_bytes_per_second",
+        ));
+    }
     if section.upkeep_interval.0.is_zero() || section.crash_retry.0.is_zero() {
         return Err(file.invalid(
             "raft",
@@ -506,6 +543,12 @@ fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
             "must be above zero, like crash_retry",
         ));
     }
+    Ok(())
+}
+
+fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
+    check_raft(file)?;
+    let section = &file.raft;
     let bytes = |key, size: Size| match bytes(file, "raft", key, size)? {
         0 => Err(file.invalid("raft", key, "must be above zero")),
         bytes => Ok(bytes),
@@ -516,7 +559,6 @@ fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
         election_max: section.election_max.0,
         append_timeout: section.append_timeout.0,
         vote_timeout: section.vote_timeout.0,
-        install_snapshot_timeout: section.install_snapshot_timeout.0,
         payload_bytes_max: bytes("payload_bytes_max", section.payload_bytes_max)?,
         submitted_bytes_max: bytes("submitted_bytes_max", section.submitted_bytes_max)?,
         submissions_max: section.submissions_max,
@@ -525,6 +567,9 @@ fn raft(file: &ConfigFile) -> Result<RaftSettings, ConfigError> {
         read_timeout: section.read_timeout.0,
         snapshot_bytes: section.snapshot_bytes.0,
         snapshot_interval: section.snapshot_interval.0,
+        log_keep_bytes: section.log_keep_bytes.0,
+        snapshot_bytes_per_second: section.snapshot_bytes_per_second.0,
+        snapshot_transfers_max: section.snapshot_transfers_max,
         upkeep_interval: section.upkeep_interval.0,
         spread_leaders: section.spread_leaders,
         spread_after: section.spread_after.0,

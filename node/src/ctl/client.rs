@@ -23,6 +23,8 @@ pub(crate) struct Place {
     pub(crate) url: String,
     pub(crate) token_file: PathBuf,
     pub(crate) ca: PathBuf,
+    /// The certificate that the port itself shows, where that is known.
+    pub(crate) shown: Option<PathBuf>,
 }
 
 /// A client of one control port.
@@ -78,6 +80,7 @@ impl Client {
             url,
             token_file,
             ca,
+            shown,
         } = place;
         if !is_control_url(url) {
             let message = format!(
@@ -102,8 +105,12 @@ impl Client {
             );
             Failure::new(Exit::Config, message)
         })?;
-        let roots: Vec<Certificate<'static>> = read_chain(ca)
-            .map_err(|error| Failure::from_error(Exit::Config, &error))?
+        let mut trusted =
+            read_chain(ca).map_err(|error| Failure::from_error(Exit::Config, &error))?;
+        // A node that joined has signed the one for operators itself: its folder says that it is the right one.
+        let shown = shown.as_ref().and_then(|path| read_chain(path).ok());
+        trusted.extend(shown.into_iter().flatten().take(1));
+        let roots: Vec<Certificate<'static>> = trusted
             .iter()
             .map(|der| Certificate::from_der(der).to_owned())
             .collect();
@@ -138,7 +145,11 @@ impl Client {
             .get(self.page(path))
             .header("authorization", &self.authorization);
         let text = self.answer(Kind::Reads, request.call())?;
-        serde_json::from_str(&text).map_err(|error| {
+        self.read(&text)
+    }
+
+    fn read<T: DeserializeOwned>(&self, text: &str) -> Result<T, Failure> {
+        serde_json::from_str(text).map_err(|error| {
             let message = format!(
                 "{}: the answer does not read: {error}; is the node of another version?",
                 self.url
@@ -147,15 +158,19 @@ impl Client {
         })
     }
 
-    /// Makes something.
-    pub(crate) fn post(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
+    /// Makes or does something, and takes the answer.
+    pub(crate) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
         let request = self
             .agent
             .post(self.page(path))
             .header("authorization", &self.authorization);
         let body = json(body)?;
-        self.answer(Kind::Changes, request.content_type(JSON).send(body))
-            .map(drop)
+        let text = self.answer(Kind::Changes, request.content_type(JSON).send(body))?;
+        self.read(&text)
     }
 
     /// Changes something.
@@ -199,16 +214,22 @@ impl Client {
         if (200..300).contains(&status) {
             return Ok(text);
         }
-        let message = match serde_json::from_str::<RefusalReport>(&text) {
-            Ok(_) if status == 401 => format!(
-                "{}: the token in {} is not that of this node",
+        let refusal = match serde_json::from_str::<RefusalReport>(&text) {
+            Ok(refusal) => refusal,
+            Err(_) => {
+                let message = format!("{}: HTTP status {status}", self.url);
+                return Err(Failure::new(exit_of(status), message));
+            }
+        };
+        let message = match status {
+            401 => format!(
+                "{}: the token in {} is neither that of this node nor an operator's",
                 self.url,
                 self.token_file.display()
             ),
-            Ok(refusal) => refusal.message,
-            Err(_) => format!("{}: HTTP status {status}", self.url),
+            _ => refusal.message,
         };
-        Err(Failure::new(exit_of(status), message))
+        Err(Failure::new(exit_of(status), message).coded(refusal.code))
     }
 
     fn unanswered(&self, kind: Kind, error: &ureq::Error) -> Failure {
@@ -245,7 +266,7 @@ fn is_untrusted(error: &std::io::Error) -> bool {
 }
 
 /// Whether the request surely did not reach the node.
-fn is_unsent(error: &ureq::Error) -> bool {
+pub(crate) fn is_unsent(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::Io(error) => {
             let refused = matches!(
@@ -268,7 +289,7 @@ fn is_unsent(error: &ureq::Error) -> bool {
 }
 
 /// The codes of `web::error`, as this program's.
-fn exit_of(status: u16) -> Exit {
+pub(crate) fn exit_of(status: u16) -> Exit {
     match status {
         502 | 503 => Exit::Unavailable,
         504 => Exit::OutcomeUnknown,

@@ -119,7 +119,7 @@ pub(crate) fn hashes(hashes: &[HashReport]) -> String {
     )
 }
 
-fn yes(is: bool) -> &'static str {
+pub(super) fn yes(is: bool) -> &'static str {
     if is { "yes" } else { "NO" }
 }
 
@@ -133,7 +133,7 @@ fn duration(seconds: u64) -> String {
 }
 
 /// Columns as wide as their longest cell, two spaces apart.
-fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize, head: &str| {
         let cells = rows
             .iter()

@@ -66,6 +66,7 @@ fn only_the_owner_reads_secrets() {
         "cluster-key.pem",
         "clients-key.pem",
         "control-key.pem",
+        "issuer-key.pem",
         "data/control.token",
     ] {
         check(&format!("node-1/{secret}"), 0o600);

@@ -31,7 +31,7 @@ impl Removals {
 }
 
 /// A removal under way; while it lives, no count is kept.
-struct Removal<'a>(&'a Inner);
+pub(super) struct Removal<'a>(&'a Inner);
 
 impl<'a> Removal<'a> {
     fn begin(inner: &'a Inner) -> Self {
@@ -155,7 +155,7 @@ impl Archive {
     }
 
     /// Forgets the key's count, before the first row goes, so that a crash in between leaves no wrong one.
-    fn begin_removal(
+    pub(super) fn begin_removal(
         &self,
         partition: PartitionId,
         key: &str,
@@ -167,7 +167,7 @@ impl Archive {
     }
 
     /// Removes the rows between two keys, both included, with their index entries.
-    fn remove_rows(
+    pub(super) fn remove_rows(
         &self,
         partition: PartitionId,
         kind: RowKind,

@@ -319,16 +319,7 @@ impl ArchiveView {
                 }
             }
             let Some(key) = next else { break };
-            let extent = |rows| -> Result<_, ArchiveError> {
-                let first = self.first_seq(partition, &key, rows)?;
-                Ok(first.zip(self.last_seq(partition, &key, rows)?))
-            };
-            let (messages, events) = (extent(Rows::Messages)?, extent(Rows::Events)?);
-            found.push(KeyExtent {
-                key: Arc::clone(&key),
-                messages,
-                events,
-            });
+            found.push(self.extent(partition, &key)?);
             after = Some(key);
         }
         Ok(found)

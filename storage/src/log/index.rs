@@ -45,6 +45,8 @@ pub(super) struct GroupIndex {
     /// Payloads of the newest entries, without holes up to the last.
     cache: VecDeque<Bytes>,
     cache_bytes: usize,
+    /// Bytes of the frames of all entries that have their place on disk.
+    stored_bytes: u64,
     pub(super) vote: Option<Bytes>,
     pub(super) committed: Option<Bytes>,
     /// `committed` changed since it was last given to the writer.
@@ -81,6 +83,10 @@ impl GroupIndex {
         self.first + self.slots.len() as u64
     }
 
+    pub(super) fn stored_bytes(&self) -> u64 {
+        self.stored_bytes
+    }
+
     pub(super) fn cache_bytes(&self) -> usize {
         self.cache_bytes
     }
@@ -110,6 +116,7 @@ impl GroupIndex {
 
     /// Appends an entry found on disk.
     pub(super) fn append_stored(&mut self, term: u64, location: Location) {
+        self.stored_bytes += u64::from(location.bytes);
         self.slots.push_back(Slot {
             term,
             place: Place::Stored(location),
@@ -144,6 +151,7 @@ impl GroupIndex {
                 self.cache_bytes -= payload.len();
             }
         }
+        self.stored_bytes -= bytes_of(&released);
         released
     }
 
@@ -162,6 +170,7 @@ impl GroupIndex {
             self.first += 1;
         }
         self.first = self.first.max(upto.saturating_add(1));
+        self.stored_bytes -= bytes_of(&released);
         released
     }
 
@@ -183,7 +192,11 @@ impl GroupIndex {
         if slot.place != expected {
             return false;
         }
+        if let Place::Stored(old) = slot.place {
+            self.stored_bytes -= u64::from(old.bytes);
+        }
         slot.place = Place::Stored(location);
+        self.stored_bytes += u64::from(location.bytes);
         true
     }
 
@@ -206,6 +219,8 @@ impl GroupIndex {
             term,
             place: Place::Stored(to),
         };
+        self.stored_bytes += u64::from(to.bytes);
+        self.stored_bytes -= old.map_or(0, |old| u64::from(old.bytes));
         (true, old)
     }
 
@@ -274,6 +289,10 @@ impl GroupIndex {
     }
 }
 
+fn bytes_of(released: &Released) -> u64 {
+    released.values().map(|(_, bytes)| bytes).sum()
+}
+
 fn release(released: &mut Released, place: Place) {
     if let Place::Stored(location) = place {
         let (entries, bytes) = released.entry(location.segment).or_default();
@@ -326,15 +345,17 @@ mod tests {
         for (position, ticket) in [10, 10, 11].into_iter().enumerate() {
             assert!(index.place(position as u64, ticket, at(64 * position as u32)));
         }
+        assert_eq!(index.stored_bytes(), 3 * 64);
         assert_eq!(index.purge(0), Released::from([(1, (1, 64))]));
         assert_eq!(index.truncate(2), Released::from([(1, (1, 64))]));
         assert_eq!((index.first(), index.next()), (1, 2));
+        assert_eq!(index.stored_bytes(), 64);
         assert_eq!(index.purge(9), Released::from([(1, (1, 64))]));
         assert_eq!(
             (index.first(), index.next(), index.state().last),
             (10, 10, None)
         );
-        assert_eq!(index.cache_bytes(), 0);
+        assert_eq!((index.cache_bytes(), index.stored_bytes()), (0, 0));
     }
 
     #[test]

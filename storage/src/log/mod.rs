@@ -479,6 +479,15 @@ impl Log {
         }
     }
 
+    /// Bytes that a group's entries take on disk, but for those still being written.
+    pub fn stored_bytes(&self, group: GroupId) -> u64 {
+        let inner = self.shared.lock();
+        inner
+            .groups
+            .get(&group)
+            .map_or(0, |index| index.stored_bytes())
+    }
+
     /// All groups that have something in the log.
     pub fn groups(&self) -> Vec<GroupId> {
         self.shared.lock().groups.keys().copied().collect()

@@ -26,6 +26,9 @@ pub(super) const BLOCK_HEAD_BYTES: usize = 4 + 4 + 1;
 /// The payload of the end block.
 pub(super) const END_BYTES: usize = 8 + 8 + 32;
 
+/// What is wrong with a file that ends in the middle of a block.
+pub(super) const CUT_SHORT: &str = "it is cut short";
+
 /// What a block holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BlockKind {
@@ -65,7 +68,7 @@ pub(super) fn read_block(
     payload.clear();
     file.by_ref().take(length as u64).read_to_end(payload)?;
     if payload.len() < length {
-        return Err(SnapshotError::Damaged("it is cut short"));
+        return Err(SnapshotError::Damaged(CUT_SHORT));
     }
     if u32::from_le_bytes([c0, c1, c2, c3]) != block_checksum(number, kind, payload) {
         return Err(SnapshotError::Damaged(
@@ -83,7 +86,7 @@ pub(super) fn read_block(
 /// The end of a file is damage here, other errors are the disk's.
 pub(super) fn cut_short(error: io::Error) -> SnapshotError {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => SnapshotError::Damaged("it is cut short"),
+        io::ErrorKind::UnexpectedEof => SnapshotError::Damaged(CUT_SHORT),
         _ => SnapshotError::Io(error),
     }
 }

@@ -7,7 +7,9 @@ use std::path::Path;
 use bytes::{Buf, Bytes};
 use sha2::{Digest, Sha256};
 
-use super::block::{self, BLOCK_HEAD_BYTES, BlockKind, END_BYTES, MAGIC, cut_short, read_block};
+use super::block::{
+    self, BLOCK_HEAD_BYTES, BlockKind, CUT_SHORT, END_BYTES, MAGIC, cut_short, read_block,
+};
 use super::{Manifest, Snapshot, SnapshotError, SnapshotHead, read_head};
 use crate::state_store::Table;
 
@@ -156,6 +158,30 @@ pub fn verify(path: &Path, group: u32) -> Result<Snapshot, SnapshotError> {
     Ok(reader.snapshot().clone())
 }
 
+/// How much of the beginning of a file may be the beginning of a snapshot: all of it, if each of its whole blocks is right,
+/// else the blocks before the first damaged one.
+pub(super) fn sound_bytes(path: &Path) -> std::io::Result<u64> {
+    let mut file = BufReader::new(File::open(path)?);
+    let file_bytes = file.get_ref().metadata()?.len();
+    let mut magic = [0; MAGIC.len()];
+    match file.read_exact(&mut magic).map_err(cut_short) {
+        Ok(()) if magic == MAGIC => {}
+        Err(SnapshotError::Io(error)) => return Err(error),
+        _ => return Ok(0),
+    }
+    let mut payload = Vec::new();
+    for number in 0.. {
+        let sound = file.stream_position()?;
+        match read_block(&mut file, number, &mut payload) {
+            Ok(_) => {}
+            Err(SnapshotError::Damaged(CUT_SHORT)) => return Ok(file_bytes),
+            Err(SnapshotError::Io(error)) => return Err(error),
+            Err(_) => return Ok(sound),
+        }
+    }
+    Ok(file_bytes)
+}
+
 fn read_head_block(file: &mut impl Read) -> Result<SnapshotHead, SnapshotError> {
     let mut payload = Vec::new();
     match read_block(file, 0, &mut payload)? {
@@ -169,7 +195,7 @@ fn read_end(
     file: &mut (impl Read + Seek),
     file_bytes: u64,
 ) -> Result<(u64, u64, [u8; 32]), SnapshotError> {
-    let damaged = || SnapshotError::Damaged("it is cut short");
+    let damaged = || SnapshotError::Damaged(CUT_SHORT);
     let at = file_bytes
         .checked_sub((BLOCK_HEAD_BYTES + END_BYTES) as u64)
         .ok_or_else(damaged)?;

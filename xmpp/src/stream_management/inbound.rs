@@ -104,6 +104,29 @@ impl Inbound {
         }
     }
 
+    /// Goes on where another `Inbound` was when everything was settled: the session has moved.
+    pub fn resumed(limits: InboundLimits, handled: u64) -> Inbound {
+        Inbound {
+            settled: handled,
+            told: handled,
+            ..Inbound::new(limits)
+        }
+    }
+
+    /// How many stanzas are handled, if the outcome of all that came is certain: only then nothing is counted twice when
+    /// the peer sends again what this count leaves out.
+    pub fn handled(&self) -> Option<u64> {
+        self.unsettled.is_empty().then_some(self.settled)
+    }
+
+    /// The session has a new connection, on which `<resumed/>` tells the count: what was asked on the old one is answered.
+    pub fn reconnected(&mut self) {
+        self.requests.clear();
+        self.overdue = 0;
+        self.owed = 0;
+        self.told = self.settled;
+    }
+
     /// The count of handled stanzas, modulo 2^32 as XEP-0198 §4 has it.
     pub fn h(&self) -> u32 {
         self.settled as u32
@@ -265,6 +288,37 @@ mod tests {
         check(&[5, 4, 3, 2, 1], 5);
         check(&[1, 1, 1], 1);
         check(&[0, 6, u64::MAX], 0);
+    }
+
+    #[test]
+    fn a_session_resumes_with_an_exact_count_only() {
+        let now = Instant::now();
+        let mut old = inbound(3, now);
+        assert_eq!(old.handled(), None);
+        settle(&mut old, &[1, 3]);
+        assert_eq!(old.handled(), None, "the second may be counted or not");
+        settle(&mut old, &[2]);
+        assert_eq!(old.handled(), Some(3));
+        let start = u64::from(u32::MAX);
+        let mut new = Inbound::resumed(InboundLimits::default(), start);
+        assert_eq!((new.h(), new.handled()), (u32::MAX, Some(start)));
+        let number = new.receive(now).unwrap();
+        new.request(now);
+        new.settle(number);
+        assert_eq!((acks(&mut new), new.handled()), (vec![0], Some(start + 1)));
+    }
+
+    #[test]
+    fn what_was_asked_on_the_old_connection_is_not_answered_on_the_new_one() {
+        let now = Instant::now();
+        let mut inbound = inbound(2, now);
+        inbound.request(now);
+        inbound.handle_timeout(now + 250 * MS).unwrap();
+        inbound.request(now);
+        settle(&mut inbound, &[1]);
+        inbound.settle(StanzaNumber(2));
+        inbound.reconnected();
+        assert_eq!(acks(&mut inbound), [0_u32; 0]);
     }
 
     #[test]

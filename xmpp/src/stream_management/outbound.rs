@@ -102,6 +102,24 @@ impl<T> Outbound<T> {
         }
     }
 
+    /// Goes on where another `Outbound` was: the session has moved. `unacked`: what was sent after the `acked` first, with
+    /// its bytes.
+    pub fn resumed(limits: OutboundLimits, acked: u64, unacked: Vec<(T, usize)>) -> Outbound<T> {
+        Outbound {
+            acked,
+            bytes: unacked
+                .iter()
+                .fold(0, |bytes, (_, more)| bytes.saturating_add(*more)),
+            queue: unacked.into(),
+            ..Outbound::new(limits)
+        }
+    }
+
+    /// The count of stanzas acknowledged.
+    pub fn acked_count(&self) -> u64 {
+        self.acked
+    }
+
     /// Whether something may go out that can wait.
     pub fn has_room(&self) -> bool {
         self.queue.len() < self.limits.unacked_max && self.bytes < self.limits.unacked_bytes_max
@@ -237,6 +255,11 @@ impl<T> Outbound<T> {
         if let Asking::Asked(at) = &mut self.asking {
             *at += pause;
         }
+    }
+
+    /// The session has lost its connection: nobody is asked any more.
+    pub fn disconnected(&mut self) {
+        self.asking = Asking::No;
     }
 
     /// The session moved to a new connection: nothing is asked there yet.
@@ -390,6 +413,46 @@ mod tests {
         check(500, 3, true);
         check(600, 4, false);
         check(9_000, 5, true);
+    }
+
+    #[test]
+    fn a_session_that_has_moved_resends_exactly_what_is_unacknowledged() {
+        let now = Instant::now();
+        let acked = u64::from(u32::MAX) - 1;
+        let unacked = vec![(1, 10), (2, 20), (3, 30), (4, 40)];
+        let check = |h: u32, left: &[u64]| {
+            let mut moved = Outbound::resumed(OutboundLimits::default(), acked, unacked.clone());
+            ack(&mut moved, h).unwrap();
+            assert_eq!(moved.unacked().copied().collect::<Vec<_>>(), left, "{h}");
+            let bytes = left.iter().map(|item| *item as usize * 10).sum();
+            assert_eq!(moved.unacked_bytes(), bytes);
+            moved.sent(5, 1, now).unwrap();
+            assert_eq!(moved.sent_count(), acked + 5);
+        };
+        check(u32::MAX - 1, &[1, 2, 3, 4]);
+        check(u32::MAX, &[2, 3, 4]);
+        check(0, &[3, 4]);
+        check(2, &[]);
+        // Acknowledged before, on the old connection.
+        check(u32::MAX - 5, &[1, 2, 3, 4]);
+        let mut moved = Outbound::resumed(OutboundLimits::default(), acked, unacked);
+        assert_eq!(
+            ack(&mut moved, 3),
+            Err(HandledCountTooHigh {
+                h: 3,
+                send_count: 2
+            })
+        );
+    }
+
+    #[test]
+    fn nobody_is_asked_without_a_connection() {
+        let now = Instant::now();
+        let mut outbound = outbound(1);
+        outbound.disconnected();
+        assert_eq!(outbound.poll_timeout(), None);
+        outbound.reconnected(now);
+        assert_eq!(outbound.poll_timeout(), Some(now + 500 * MS));
     }
 
     #[test]

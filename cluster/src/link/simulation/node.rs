@@ -174,6 +174,7 @@ impl Node {
                         self.read.entry(delivery.key).or_default().push(seq);
                     }
                     LinkAction::Kick { session, .. } => panic!("nobody ends {session:?}"),
+                    LinkAction::Moving(moving) => panic!("no session moves: {moving:?}"),
                 }
             }
         }

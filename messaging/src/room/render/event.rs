@@ -90,6 +90,7 @@ impl Renderer {
             RoomEvent::Configured { codes } => {
                 out.push(Rendering::new(&configured(&row.key, codes), all(occupants)));
             }
+            RoomEvent::Moved { .. } => {}
             RoomEvent::Destroyed { occupants, .. } => {
                 out.extend(
                     occupants

@@ -141,6 +141,22 @@ fn undo(event: &RoomEvent, present: &mut BTreeMap<FullJid, Arc<Occupant>>) -> bo
             present.insert(occupant.jid.clone(), Arc::new(before));
             true
         }
+        RoomEvent::Moved {
+            occupant,
+            from,
+            joined,
+        } => {
+            let (node, incarnation, session) = *from;
+            let before = Occupant {
+                node,
+                incarnation,
+                session,
+                joined: *joined,
+                ..occupant.clone()
+            };
+            present.insert(occupant.jid.clone(), Arc::new(before));
+            true
+        }
         // What somebody's presence and role were before isn't known; who is in is the same.
         RoomEvent::Changed { .. }
         | RoomEvent::Message { .. }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use xmpp::jid::{BareJid, FullJid};
 use xmpp::stanza::Stanza;
 
-use super::session::SessionKey;
+use super::moving::MoveRequest;
+use super::session::{SessionKey, SessionState};
 
 /// What the owner must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,41 @@ pub enum PublicationAction {
         up: Vec<SessionKey>,
         /// Down.
         down: Vec<FullJid>,
+    },
+    /// Ask a session's node to give it up.
+    Yield {
+        /// Which session.
+        session: SessionKey,
+        /// To whom.
+        to: MoveRequest,
+    },
+    /// A session's node has it no longer: what was delivered to it so far is to be handed over.
+    Release {
+        /// As it was.
+        session: SessionKey,
+        /// As it is.
+        to: SessionKey,
+    },
+    /// A session's node keeps it after all.
+    Stay {
+        /// Which.
+        session: SessionKey,
+        /// Who wanted it.
+        to: SessionKey,
+    },
+    /// Tell a node that the session it asked for is its own.
+    Moved {
+        /// Its number for the question.
+        ask: u64,
+        /// The session, under its new key.
+        state: Box<SessionState>,
+    },
+    /// Tell a node that it does not get a session.
+    MoveRefused {
+        /// What the key would have been.
+        to: SessionKey,
+        /// Its number for the question.
+        ask: u64,
     },
     /// End an older stream that held the same resource (`conflict`).
     Kick(SessionKey),

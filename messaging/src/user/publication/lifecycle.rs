@@ -4,6 +4,7 @@ use xmpp::jid::{FullJid, Jid};
 use xmpp::stanza::{Stanza, StanzaKind};
 use xmpp::stanza_error::{Condition, StanzaError};
 
+use super::moving::refuse;
 use super::session::{Reader, Session};
 use super::{
     Actions, Contacts, Expected, Publication, PublicationAction, SessionKey, SessionState,
@@ -84,14 +85,24 @@ impl Publication {
         for state in states {
             // Two sessions of one address: this owner has bound the other one since.
             let other = self.find_jid(state.key.jid.as_str());
-            if other.is_some_and(|other| self.sessions[other].key != state.key) {
-                out.push(PublicationAction::Kick(state.key));
+            if let Some(other) = other.map(|other| &self.sessions[other])
+                && other.key != state.key
+            {
+                out.push(match &other.moved_from {
+                    // The word that it has moved was lost.
+                    Some(from) if *from == state.key => PublicationAction::Release {
+                        session: state.key,
+                        to: other.key.clone(),
+                    },
+                    _ => PublicationAction::Kick(state.key),
+                });
                 continue;
             }
             self.attach_session(other, state, seen, contacts, &mut out);
         }
         let attached = |expected: &Expected| expected.node == node;
         self.expected_is_over(attached, contacts, &mut out);
+        self.settle_early_movers(&mut out);
         self.offer_waiting(None);
         self.finish(&mut out);
         let (nodes, seq) = (vec![node], self.position());
@@ -127,6 +138,7 @@ impl Publication {
         } = state;
         let mut reader = Reader::at(seen);
         reader.newest_row = newest_row;
+        reader.offered = newest_row;
         let index = match known {
             Some(index) => {
                 let before = &self.sessions[index].reader;
@@ -163,6 +175,8 @@ impl Publication {
         if session.is_eligible() && session.flags.archive_first {
             self.unsettled.settle_range(0, session.reader.bound_at);
         }
+        // The question whether it yields may have been lost.
+        self.ask_to_yield(index, out);
     }
 
     /// Of a session that an earlier owner had contacts know the presence, unless that owner died before it told them:
@@ -228,7 +242,9 @@ impl Publication {
                 self.remove(index, unavailable(&key.jid), contacts, &mut out);
             }
         }
+        self.mover_gone(node, &mut out);
         self.expected_is_over(|expected| expected.node == node, contacts, &mut out);
+        self.settle_early_movers(&mut out);
         self.finish(&mut out);
         out
     }
@@ -285,7 +301,10 @@ impl Publication {
         contacts: &dyn Contacts,
         out: &mut Actions,
     ) {
-        let session = self.sessions.remove(index);
+        let mut session = self.sessions.remove(index);
+        for mover in std::mem::take(&mut session.movers) {
+            refuse(mover, out);
+        }
         self.end_presence(&session, stanza, contacts, out);
         for row in &session.reader.sent {
             self.unsettled.release(*row, session.id);

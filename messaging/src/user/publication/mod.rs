@@ -9,6 +9,7 @@
 //!
 //! - [`session`]: what nodes say of sessions; how far each has read the user's log.
 //! - [`lifecycle`]: sessions come, go, attach, vanish with their node, or are expected by the log.
+//! - [`moving`]: sessions that go on at another node.
 //! - [`presence`]: RFC 6121 §4, own sessions and contacts.
 //! - [`rows`]: rows of the log to sessions, offline delivery, carbons; [`unsettled`]: what isn't acknowledged.
 //! - [`routing`]: everything that is in no log.
@@ -17,6 +18,7 @@
 mod action;
 mod contacts;
 mod lifecycle;
+mod moving;
 mod once;
 mod presence;
 mod routing;
@@ -35,8 +37,10 @@ use xmpp::stanza::Stanza;
 
 pub use action::PublicationAction;
 pub use contacts::{Contacts, Row};
+pub use moving::{MoveRequest, ResumptionToken};
 pub use session::{SessionEvent, SessionFlags, SessionKey, SessionState, directed_has_room};
 
+use moving::Mover;
 use session::Session;
 use unsettled::Unsettled;
 
@@ -84,6 +88,8 @@ pub struct Publication {
     unsettled: Unsettled,
     /// Sessions that the log says were up and whose node has neither attached nor died.
     expected: Vec<Expected>,
+    /// Who wants sessions that are expected.
+    early_movers: Vec<Mover>,
     /// Pushes sent so far.
     pushes: u64,
     /// Who asked for the user's presence meanwhile.
@@ -110,6 +116,7 @@ impl Publication {
             session_ids: 0,
             unsettled: Unsettled::new(position),
             expected: Vec::new(),
+            early_movers: Vec::new(),
             pushes: 0,
             held_probes: BTreeSet::new(),
         }
@@ -165,8 +172,13 @@ impl Publication {
             return out;
         }
         let Some(index) = self.find(event.key()) else {
-            if let SessionEvent::Down { key, stanza } = event {
-                self.unknown_ended(&key, stanza, contacts, &mut out);
+            match event {
+                SessionEvent::Down { key, .. } if self.is_given_up(&key, &mut out) => {}
+                SessionEvent::Down { key, stanza } => {
+                    self.unknown_ended(&key, stanza, contacts, &mut out);
+                }
+                SessionEvent::Yields { key, to } => self.yielded(&key, &to, &mut out),
+                _ => {}
             }
             return out;
         };
@@ -180,8 +192,10 @@ impl Publication {
             }
             SessionEvent::Acknowledged { seq, .. } => self.acknowledged(index, seq),
             SessionEvent::Down { stanza, .. } => self.remove(index, stanza, contacts, &mut out),
-            // Above.
-            SessionEvent::Sends { .. } => {}
+            SessionEvent::Yields { key, to } => self.yielded(&key, &to, &mut out),
+            SessionEvent::Stays { key, to } => self.stays(&key, &to, &mut out),
+            // Above, and by whoever knows the other nodes.
+            SessionEvent::Sends { .. } | SessionEvent::Leaves { .. } => {}
         }
         self.finish(&mut out);
         out

@@ -226,6 +226,7 @@ impl Publication {
     fn offer(&mut self, index: usize, seq: u64) {
         let session = &mut self.sessions[index];
         session.reader.sent.push_back(seq);
+        session.reader.offered = session.reader.offered.max(seq);
         self.unsettled.offer(seq, session.id);
     }
 
@@ -387,13 +388,7 @@ impl Publication {
     /// The archive could not be read for a session. [`Publication::read_again`], later, asks again.
     pub fn rows_unavailable(&mut self, session: &SessionKey) {
         if let Some(index) = self.find(session) {
-            let reader = &mut self.sessions[index].reader;
-            if let Some(reading) = reader.reading.take() {
-                reader.held.clear();
-                reader.next = reading
-                    .again_from
-                    .map_or(reading.after, |from| from.min(reading.after));
-            }
+            self.sessions[index].reader.give_up_reading();
         }
     }
 

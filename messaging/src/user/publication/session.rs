@@ -8,6 +8,7 @@ use xmpp::ns;
 use xmpp::stanza::Stanza;
 
 use super::contacts::Row;
+use super::moving::{Mover, ResumptionToken};
 
 /// A session, unmistakably: a resource may be bound again by another stream.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -116,6 +117,27 @@ pub enum SessionEvent {
         /// The stanza, with `from` and `to`.
         stanza: Stanza,
     },
+    /// Everything that it sent is settled and said: another node may have it.
+    Yields {
+        /// Which session.
+        key: SessionKey,
+        /// What its key will be.
+        to: SessionKey,
+    },
+    /// It stays where it is, whoever wants it.
+    Stays {
+        /// Which session.
+        key: SessionKey,
+        /// What its key would have been.
+        to: SessionKey,
+    },
+    /// Its node wants to be rid of it: any other one may have it.
+    Leaves {
+        /// Which session.
+        key: SessionKey,
+        /// By what it is resumed.
+        token: ResumptionToken,
+    },
 }
 
 impl SessionEvent {
@@ -127,7 +149,10 @@ impl SessionEvent {
             | SessionEvent::Directed { key, .. }
             | SessionEvent::Acknowledged { key, .. }
             | SessionEvent::Down { key, .. }
-            | SessionEvent::Sends { key, .. } => key,
+            | SessionEvent::Sends { key, .. }
+            | SessionEvent::Yields { key, .. }
+            | SessionEvent::Stays { key, .. }
+            | SessionEvent::Leaves { key, .. } => key,
         }
     }
 }
@@ -148,6 +173,10 @@ pub(super) struct Session {
     /// Whether the log says it is up.
     pub(super) noted: bool,
     pub(super) reader: Reader,
+    /// Who wants it, in their order.
+    pub(super) movers: Vec<Mover>,
+    /// What its key was, if it has moved.
+    pub(super) moved_from: Option<SessionKey>,
 }
 
 /// How far a session has come in reading the user's log.
@@ -165,6 +194,8 @@ pub(super) struct Reader {
     pub(super) bound_at: u64,
     /// The newest row it was sent under an earlier owner.
     pub(super) newest_row: u64,
+    /// The newest row it was ever sent.
+    pub(super) offered: u64,
     /// The read under way.
     pub(super) reading: Option<Reading>,
     /// New rows that follow the read under way without a gap.
@@ -192,6 +223,7 @@ impl Reader {
             fresh_after: position,
             bound_at: position,
             newest_row: 0,
+            offered: 0,
             reading: None,
             held: VecDeque::new(),
             sent: VecDeque::new(),
@@ -207,6 +239,15 @@ impl Reader {
     /// Whether what was read last is still on its way to the client.
     pub(super) fn is_paused(&self) -> bool {
         self.pause.is_some_and(|row| self.sent.contains(&row))
+    }
+
+    /// A read under way brings nothing: what it was to bring is still to be read.
+    pub(super) fn give_up_reading(&mut self) {
+        if let Some(reading) = self.reading.take() {
+            self.held.clear();
+            let from = reading.again_from.unwrap_or(reading.after);
+            self.next = from.min(reading.after);
+        }
     }
 
     /// Looks again at the rows after this one.
@@ -234,6 +275,8 @@ impl Session {
             directed: BTreeSet::new(),
             noted: false,
             reader,
+            movers: Vec::new(),
+            moved_from: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! One user's sessions under test: short conversations, and properties under random events.
 
 mod conversations;
+mod moves;
 mod once_again;
 mod properties;
 mod soft_stanzas;
@@ -175,11 +176,43 @@ fn show(actions: &[PublicationAction]) -> String {
             }
             PublicationAction::Expel(key) => format!("expel {}#{}", key.jid.resource(), key.number),
             PublicationAction::Kick(key) => format!("kick {}#{}", key.jid.resource(), key.number),
+            moving => show_moving(moving),
         };
         out.push_str(&line);
         out.push('\n');
     }
     out
+}
+
+fn show_moving(action: &PublicationAction) -> String {
+    let named = |key: &SessionKey| format!("{}#{}", key.jid.resource(), key.number);
+    let place = |key: &SessionKey| format!("{}#{}", key.node, key.number);
+    match action {
+        PublicationAction::Yield { session, to } => {
+            format!("yield {} to {}", named(session), place(&to.key))
+        }
+        PublicationAction::Release { session, to } => {
+            format!("release {} to {}", named(session), place(to))
+        }
+        PublicationAction::Stay { session, to } => {
+            format!("stay {} of {}", named(session), place(to))
+        }
+        PublicationAction::Moved { ask, state } => {
+            assert_eq!(*ask, state.key.number);
+            let presence = state.presence.as_ref().map_or("", |_| " presence");
+            let carbons = if state.flags.carbons { " carbons" } else { "" };
+            let (unacknowledged, newest) = (&state.unacknowledged, state.newest_row);
+            let key = named(&state.key);
+            format!(
+                "moved {key}{presence}{carbons} unacknowledged {unacknowledged:?} newest {newest}"
+            )
+        }
+        PublicationAction::MoveRefused { to, ask } => {
+            assert_eq!(*ask, to.number);
+            format!("refuse {}", place(to))
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 fn names(contacts: &[BareJid]) -> String {

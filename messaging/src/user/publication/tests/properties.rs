@@ -31,6 +31,8 @@ enum Step {
     /// The owner takes a session's presence, or its absence, and dies before anybody is told.
     OwnerDies(usize, bool),
     NodeDies(u64),
+    /// A session goes on at another node.
+    Move(usize, u64),
 }
 
 fn step(owners_change: bool) -> impl Strategy<Value = Step> {
@@ -59,7 +61,8 @@ fn step(owners_change: bool) -> impl Strategy<Value = Step> {
         1 => node.clone().prop_map(Step::Cut),
         2 => node.clone().prop_map(Step::Attach),
         1 => Just(owner),
-        1 => node.prop_map(Step::NodeDies),
+        1 => node.clone().prop_map(Step::NodeDies),
+        2 => (0usize..3, node).prop_map(|(who, node)| Step::Move(who, node)),
     ]
 }
 
@@ -181,6 +184,17 @@ impl World {
                 PublicationAction::Expel(key) | PublicationAction::Kick(key) => {
                     self.clients.retain(|client| client.state.key != key);
                 }
+                PublicationAction::Moved { state, .. } => {
+                    let same = |client: &&mut Client| client.state.key.jid == state.key.jid;
+                    let client = self.clients.iter_mut().find(same).unwrap();
+                    assert_eq!(client.state.unacknowledged, state.unacknowledged);
+                    assert_eq!(client.state.presence.is_some(), state.presence.is_some());
+                    client.state = *state;
+                }
+                PublicationAction::MoveRefused { to, .. } => panic!("{to:?}"),
+                PublicationAction::Yield { .. }
+                | PublicationAction::Release { .. }
+                | PublicationAction::Stay { .. } => {}
             }
         }
     }
@@ -276,6 +290,7 @@ impl World {
                 self.cut.insert(node);
             }
             Step::Attach(node) => self.attach(node),
+            Step::Move(who, node) => self.move_to(who, node),
             Step::NewOwner => self.new_owner(),
             Step::OwnerDies(who, goes) => self.owner_dies(who, goes),
             Step::NodeDies(node) => {
@@ -286,6 +301,31 @@ impl World {
                 self.execute(actions);
             }
         }
+    }
+
+    fn move_to(&mut self, who: usize, node: u64) {
+        let Some(index) = self.client(who) else {
+            return;
+        };
+        let from = self.clients[index].state.key.clone();
+        if from.node == node || self.cut.contains(&node) {
+            return;
+        }
+        self.numbers += 1;
+        let to = key(node, self.numbers, RESOURCES[who]);
+        let request = MoveRequest {
+            key: to.clone(),
+            incarnation: 1,
+            token: ResumptionToken(String::new()),
+        };
+        let actions = self.user.ask_move(request, self.numbers);
+        self.execute(actions);
+        self.event(SessionEvent::Yields { key: from, to });
+        assert!(
+            self.clients
+                .iter()
+                .any(|client| client.state.key.number == self.numbers)
+        );
     }
 
     fn presence(&mut self, who: usize, level: i8) {

@@ -1,0 +1,158 @@
+//! A client that would rather go on with a session than begin one (XEP-0198 §5).
+//!
+//! The session is on this node, or comes from another one; while it is between two it is looked for again. Invariant:
+//! `<failed/>` is said only where there is no such session, for then the client gives it up. Where that can't be known now
+//! the stream ends, and the client tries again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use xmpp::stanza_error::Condition;
+use xmpp::stream::StreamEvent;
+use xmpp::stream_error::{StreamError, StreamErrorCondition};
+use xmpp::stream_management::ResumptionId;
+
+use super::Negotiation;
+use crate::adoption::{self, NotAdopted};
+use crate::mailbox::SessionMailbox;
+use crate::session::{Granted, NewLine, ResumeRequest, ToSession};
+
+/// Ids that lead nowhere, on one stream. A client has one session to ask for.
+const REFUSED_MAX: u32 = 3;
+
+/// What a session may need beyond the time for outcomes to say whether it can be resumed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long after a session was between two nodes it is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The session that a stream goes on with.
+pub(super) struct Resumed {
+    session: Arc<SessionMailbox>,
+    /// What its connection has to show.
+    ticket: u64,
+    /// How many of its client's stanzas are handled.
+    handled: u32,
+}
+
+/// Why a stream goes on with no session.
+enum NotResumed {
+    /// There is none.
+    NotFound,
+    /// Perhaps there is one.
+    Unknown,
+}
+
+impl Negotiation {
+    /// `<resume/>`: the session becomes this stream's, or the client is told to bind.
+    pub(super) async fn resume(&mut self, previd: &str, h: u32) {
+        let found = match self.known(previd) {
+            Some(id) => self.taken_over(&id).await.map(|session| (id, session)),
+            None => Err(NotResumed::NotFound),
+        };
+        let stops = self.fabric.connections.is_stopping();
+        let event = match found {
+            Ok((id, resumed)) => {
+                let (jid, handled) = (id.jid().clone(), resumed.handled);
+                self.resumed = Some((resumed, h));
+                StreamEvent::Resumed { jid, h: handled }
+            }
+            Err(NotResumed::NotFound) if !stops => {
+                self.fabric.metrics.resumptions_refused.inc();
+                self.refused += 1;
+                StreamEvent::ResumeRefused {
+                    condition: Condition::ItemNotFound,
+                    h: None,
+                }
+            }
+            Err(_) => {
+                let condition = match stops {
+                    true => StreamErrorCondition::SystemShutdown,
+                    false => StreamErrorCondition::ResourceConstraint,
+                };
+                return self.core.close(StreamError::new(condition));
+            }
+        };
+        self.core.handle_event(event, Instant::now());
+        if self.refused >= REFUSED_MAX {
+            let error = StreamError::new(StreamErrorCondition::PolicyViolation);
+            self.core.close(error);
+        }
+    }
+
+    /// An id that this pool has made for a session of the account that the client has proved to own.
+    fn known(&self, previd: &str) -> Option<ResumptionId> {
+        let id = self.fabric.resumption_ids.read(previd)?;
+        let is_own = self.authenticated.as_ref() == Some(&id.jid().bare());
+        is_own.then_some(id)
+    }
+
+    /// The session, which waits for this connection from now on.
+    async fn taken_over(&self, id: &ResumptionId) -> Result<Resumed, NotResumed> {
+        let limit = self.fabric.settings.client.sm_inbound.settle_within + GRACE;
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            if !self.fabric.standing.takes_logins() {
+                return Err(NotResumed::Unknown);
+            }
+            match self.fabric.directory.find(id.jid(), 0) {
+                Some(entry) => {
+                    if let Some(resumed) = asked(entry.session, id, limit).await? {
+                        return Ok(resumed);
+                    }
+                }
+                None => match adoption::adopt(&self.fabric, id).await {
+                    Ok(()) => continue,
+                    Err(NotAdopted::Refused) => return Err(NotResumed::NotFound),
+                    Err(NotAdopted::Unknown) => return Err(NotResumed::Unknown),
+                    // It is looked for below.
+                    Err(NotAdopted::Taken) => {}
+                },
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Err(NotResumed::Unknown)
+    }
+
+    /// Gives the connection to the session that it goes on with. If that has gone meanwhile the connection just ends, and
+    /// the client tries again.
+    pub(super) fn reconnect(self, resumed: Resumed, h: u32) {
+        let line = NewLine {
+            core: self.core,
+            wire: self.wire,
+            connection: self.connection,
+            address: self.address,
+            h,
+            ticket: resumed.ticket,
+        };
+        let line = ToSession::Reconnect(Box::new(line));
+        if resumed.session.try_send(line).is_err() {
+            tracing::debug!(address = %self.address, "a session was gone before its connection came");
+        }
+    }
+}
+
+/// Asks a session of this node; `None`: it is about to be elsewhere, or gone.
+async fn asked(
+    session: Arc<SessionMailbox>,
+    id: &ResumptionId,
+    limit: Duration,
+) -> Result<Option<Resumed>, NotResumed> {
+    let (granted, answer) = oneshot::channel();
+    let id = id.clone();
+    let request = ToSession::Resume(Box::new(ResumeRequest { id, granted }));
+    if session.try_send(request).is_err() {
+        return Ok(None);
+    }
+    match tokio::time::timeout(limit, answer).await {
+        Ok(Ok(Granted::Session { handled, ticket })) => Ok(Some(Resumed {
+            session,
+            ticket,
+            handled,
+        })),
+        Ok(Ok(Granted::Elsewhere)) => Ok(None),
+        Ok(Err(_)) => Err(NotResumed::NotFound),
+        Err(_) => Err(NotResumed::Unknown),
+    }
+}

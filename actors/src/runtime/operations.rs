@@ -1,0 +1,497 @@
+//! What operators do with the pool's members: let in, drain, take back, remove, replace; what that would do, and how far it is.
+//!
+//! Everything is decided by the meta group and done by the nodes themselves ([`super::reconcile`]): these calls return when
+//! it is decided. What is asked twice is done once.
+
+use std::collections::BTreeSet;
+
+use cluster::meta::MetaAnswer;
+use cluster::meta::MetaEntry;
+use cluster::meta::MetaState;
+use cluster::meta::members::{AdditionId, MemberChange, MemberEntry, MemberPhase};
+use cluster::meta::placement::{View, all_moves, survives_without};
+use cluster::node_id::{Group, NodeId};
+use serde::Serialize;
+
+use super::NodeHandle;
+use super::meta_road::OperationError;
+use super::reconcile::alive;
+
+/// A member as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemberInfo {
+    /// Its id.
+    pub id: u64,
+    /// Where the others reach it, `host:port`.
+    pub address: String,
+    /// `joining`, `member`, `draining`, `drained`, `leaving` or `removed`.
+    pub state: &'static str,
+    /// Whether it is to leave once it is drained.
+    pub leaves: bool,
+    /// Whether this node has connections to it and hears of it.
+    pub alive: bool,
+    /// Groups that it votes in, meta included.
+    pub replicas: usize,
+    /// Partitions that it owns, as far as is known.
+    pub owns: usize,
+}
+
+/// A node that is to be let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMember {
+    /// Where the others reach its cluster port, `host:port`.
+    pub address: String,
+    /// A random name of this addition: asked for twice by the same, it is one member.
+    pub addition: AdditionId,
+}
+
+/// How a node is drained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainOptions {
+    /// Sessions moved a second; `None`: as the node is set.
+    pub sessions_per_second: Option<u32>,
+}
+
+/// How a node is removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RemoveOptions {
+    /// The node is dead and will not come back: it is not waited for.
+    pub force_dead: bool,
+}
+
+/// What may be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// [`NodeHandle::add_member`].
+    Add(NewMember),
+    /// [`NodeHandle::drain`].
+    Drain(NodeId, DrainOptions),
+    /// [`NodeHandle::undrain`].
+    Undrain(NodeId),
+    /// [`NodeHandle::remove`].
+    Remove(NodeId, RemoveOptions),
+    /// [`NodeHandle::replace`].
+    Replace {
+        /// Who goes.
+        old: NodeId,
+        /// Who gets its replicas.
+        new: NodeId,
+    },
+}
+
+/// What an operation would do, step by step.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// In their order.
+    pub steps: Vec<PlanStep>,
+}
+
+/// A step of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum PlanStep {
+    /// A node is let in under this id and catches up with the meta group.
+    Join {
+        /// Its id.
+        node: u64,
+    },
+    /// A node hands over the groups that it leads.
+    HandOver {
+        /// Which node.
+        node: u64,
+        /// How many groups it could lead.
+        groups: usize,
+    },
+    /// A node's sessions are moved.
+    MoveSessions {
+        /// Which node.
+        node: u64,
+    },
+    /// A node serves again.
+    Serve {
+        /// Which node.
+        node: u64,
+    },
+    /// A group changes its voters.
+    MoveReplica {
+        /// The group; 0 is meta, 1 + p is partition p.
+        group: u32,
+        /// Who votes now.
+        from: Vec<u64>,
+        /// Who shall.
+        to: Vec<u64>,
+    },
+    /// A node is no longer a member.
+    Remove {
+        /// Which node.
+        node: u64,
+    },
+}
+
+/// How far what is under way has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// Members that join, drain or leave, with the word for it.
+    pub under_way: Vec<(u64, &'static str)>,
+    /// Groups that have still to change their voters, those that change now included.
+    pub groups_to_move: usize,
+    /// Those that change now.
+    pub groups_moving: usize,
+    /// Entries that new voters of groups led here still lack.
+    pub entries_behind: u64,
+    /// Partitions owned by members that drain or leave.
+    pub leaders_left: usize,
+    /// Sessions on this node, if it drains or leaves.
+    pub sessions_left: Option<usize>,
+}
+
+impl Progress {
+    /// Whether nothing is under way.
+    pub fn is_done(&self) -> bool {
+        self.under_way.is_empty() && self.groups_to_move == 0
+    }
+}
+
+fn ids(nodes: &[NodeId]) -> Vec<u64> {
+    nodes.iter().map(|node| node.0).collect()
+}
+
+fn unknown(node: NodeId) -> OperationError {
+    OperationError::new("unknown-node", format!("the pool has no {node}"))
+}
+
+impl NodeHandle {
+    /// All members, those that were removed too.
+    pub fn members(&self) -> Vec<MemberInfo> {
+        let alive = alive(&self.inner.fabric);
+        let owners = self.inner.fabric.owners();
+        let state = self.inner.fabric.meta.state();
+        let rows = state.members.rows.iter();
+        rows.map(|(node, row)| MemberInfo {
+            id: node.0,
+            address: row.address.clone(),
+            state: row.phase.as_str(),
+            leaves: row.leaves,
+            alive: alive.contains(node),
+            replicas: replicas_of(&state, *node),
+            owns: owned_by(&owners, *node),
+        })
+        .collect()
+    }
+
+    /// Lets a node in, under the id that it gives; its certificate has to name that. It becomes a member when it has
+    /// started and caught up.
+    ///
+    /// # Errors
+    /// `address-in-use`, `capacity`, `not-ready`, and those of all changes: `unavailable`, `outcome-unknown`.
+    pub async fn add_member(&self, new: NewMember) -> Result<NodeId, OperationError> {
+        let NewMember { address, addition } = new;
+        let entry = MemberEntry::Added { address, addition };
+        match self.decide(MetaEntry::Members(entry)).await? {
+            MetaAnswer::Member(node) => Ok(node),
+            MetaAnswer::Done => Err(OperationError::new(
+                "outcome-unknown",
+                "the node was let in, but its id was not told; look at the members",
+            )),
+        }
+    }
+
+    /// Empties a node of leaders and sessions; it keeps its replicas.
+    ///
+    /// # Errors
+    /// `unknown-node`, `another-drain`, `last-node`, `quorum-would-be-lost`, and those of all changes.
+    pub async fn drain(&self, node: NodeId, options: DrainOptions) -> Result<(), OperationError> {
+        self.check_without(node)?;
+        let drain = MemberChange::Drain {
+            pace: options.sessions_per_second.unwrap_or(0),
+            leaves: false,
+            heir: None,
+        };
+        self.change(node, drain).await
+    }
+
+    /// Takes a drain back, or a removal that is not done.
+    ///
+    /// # Errors
+    /// `unknown-node`, `wrong-state`, and those of all changes.
+    pub async fn undrain(&self, node: NodeId) -> Result<(), OperationError> {
+        self.change(node, MemberChange::Undrain).await
+    }
+
+    /// Drains a node, moves its replicas to others and lets it go. A dead one is not waited for.
+    ///
+    /// # Errors
+    /// As [`NodeHandle::drain`]; `is-alive` if a node is said to be dead and is not.
+    pub async fn remove(&self, node: NodeId, options: RemoveOptions) -> Result<(), OperationError> {
+        self.leave(node, options.force_dead, None).await
+    }
+
+    /// Removes a node whose replicas go to another. A dead one is not waited for.
+    ///
+    /// # Errors
+    /// As [`NodeHandle::remove`]; `not-caught-up` while the new one has not joined.
+    pub async fn replace(&self, old: NodeId, new: NodeId) -> Result<(), OperationError> {
+        let phase = self.inner.fabric.meta.state().members.phase(new);
+        match phase {
+            Some(MemberPhase::Member) => {}
+            Some(MemberPhase::Joining) => {
+                return Err(OperationError::new(
+                    "not-caught-up",
+                    format!("{new} has not joined yet; start it, and wait until it is a member"),
+                ));
+            }
+            Some(phase) => {
+                return Err(OperationError::new(
+                    "wrong-state",
+                    format!("{new} is {}", phase.as_str()),
+                ));
+            }
+            None => return Err(unknown(new)),
+        }
+        let is_dead = !alive(&self.inner.fabric).contains(&old);
+        self.leave(old, is_dead, Some(new)).await
+    }
+
+    /// What an operation would do, if nothing else happens.
+    ///
+    /// # Errors
+    /// Those with which it would be refused now.
+    pub fn plan(&self, operation: &Operation) -> Result<Plan, OperationError> {
+        let mut state = self.inner.fabric.meta.state().clone();
+        let mut alive = alive(&self.inner.fabric);
+        let mut steps = Vec::new();
+        match operation {
+            Operation::Add(new) => {
+                let node = state.members.next_id();
+                state.try_add(&new.address, new.addition)?;
+                alive.insert(node);
+                steps.push(PlanStep::Join { node: node.0 });
+            }
+            Operation::Drain(node, _) => {
+                self.check_without(*node)?;
+                steps.extend(drained(&state, *node));
+                return Ok(Plan { steps });
+            }
+            Operation::Undrain(node) => {
+                state.try_phase(*node, MemberPhase::Member)?;
+                steps.push(PlanStep::Serve { node: node.0 });
+            }
+            Operation::Remove(node, _) | Operation::Replace { old: node, .. } => {
+                let heir = match operation {
+                    Operation::Replace { new, .. } => Some(*new),
+                    _ => None,
+                };
+                self.check_without(*node)?;
+                if alive.contains(node) {
+                    steps.extend(drained(&state, *node));
+                }
+                state.try_leave(*node, heir)?;
+            }
+        }
+        let moves = all_moves(View {
+            members: &state.members,
+            placements: &state.placements,
+            alive: &alive,
+        });
+        steps.extend(moves.into_iter().map(|next| PlanStep::MoveReplica {
+            group: next.group.0,
+            from: ids(&next.from),
+            to: ids(&next.to),
+        }));
+        if let Operation::Remove(node, _) | Operation::Replace { old: node, .. } = operation {
+            steps.push(PlanStep::Remove { node: node.0 });
+        }
+        Ok(Plan { steps })
+    }
+
+    /// How far what is under way has come, by this node's view. It changes with [`NodeHandle::meta_changes`] and in
+    /// between: look again every second.
+    pub fn progress(&self) -> Progress {
+        let fabric = &self.inner.fabric;
+        let owners = fabric.owners();
+        let statuses = self.inner.groups.status();
+        let state = fabric.meta.state().clone();
+        // What waits for a member that is away is still to be done.
+        let alive = state.members.present().map(|(node, _)| node).collect();
+        let mut progress = Progress::default();
+        for (node, row) in state.members.present() {
+            let settled = matches!(row.phase, MemberPhase::Member)
+                || (row.phase == MemberPhase::Drained && !row.leaves);
+            if !settled {
+                progress.under_way.push((node.0, row.phase.as_str()));
+            }
+            if !row.phase.serves() {
+                progress.leaders_left += owned_by(&owners, node);
+                if node == fabric.node {
+                    progress.sessions_left = Some(fabric.directory.len());
+                }
+            }
+        }
+        let moving: BTreeSet<Group> = state.placements.changing().collect();
+        let moves = all_moves(View {
+            members: &state.members,
+            placements: &state.placements,
+            alive: &alive,
+        });
+        let planned: BTreeSet<Group> = moves.iter().map(|next| next.group).collect();
+        progress.groups_moving = moving.len();
+        progress.groups_to_move = moving.union(&planned).count();
+        for status in statuses.iter().filter(|status| status.is_leader) {
+            let Some(row) = state.placements.rows.get(&status.group) else {
+                continue;
+            };
+            let new = row.target.iter().filter(|node| !row.voters.contains(node));
+            let lacks = new.map(|node| {
+                let all = status.last_log.unwrap_or(0);
+                status.lag_of(*node).unwrap_or(all)
+            });
+            progress.entries_behind += lacks.sum::<u64>();
+        }
+        progress
+    }
+
+    /// Wakes whenever the meta group has decided something; the value is its log's index.
+    pub fn meta_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.inner.fabric.meta.applied()
+    }
+
+    async fn leave(
+        &self,
+        node: NodeId,
+        is_dead: bool,
+        heir: Option<NodeId>,
+    ) -> Result<(), OperationError> {
+        self.check_without(node)?;
+        let phase = self.inner.fabric.meta.state().members.phase(node);
+        if is_dead && alive(&self.inner.fabric).contains(&node) {
+            return Err(OperationError::new(
+                "is-alive",
+                format!("{node} is alive: remove it without force, or stop it first"),
+            ));
+        }
+        let change = if is_dead || phase == Some(MemberPhase::Joining) {
+            MemberChange::Leave { heir }
+        } else {
+            MemberChange::Drain {
+                pace: 0,
+                leaves: true,
+                heir,
+            }
+        };
+        self.change(node, change).await
+    }
+
+    /// Whether every group could work on without a node.
+    fn check_without(&self, node: NodeId) -> Result<(), OperationError> {
+        let alive = alive(&self.inner.fabric);
+        let state = self.inner.fabric.meta.state();
+        let row = state.members.rows.get(&node).ok_or_else(|| unknown(node))?;
+        if row.phase == MemberPhase::Removed || !row.phase.serves() {
+            return Ok(());
+        }
+        let others = state.members.present();
+        let mut others = others.filter(|(other, row)| *other != node && row.phase.serves());
+        if others.next().is_none() {
+            return Err(OperationError::new(
+                "last-node",
+                format!("no other member could take over what {node} does"),
+            ));
+        }
+        let view = View {
+            members: &state.members,
+            placements: &state.placements,
+            alive: &alive,
+        };
+        let groups = state.placements.rows.iter();
+        let mut counting = groups.filter(|(_, row)| row.voters.contains(&node));
+        let lost = counting.find(|(group, row)| {
+            // Two voters both count: the other one leads, as long as both are there.
+            let of_two = row.voters.len() <= 2 && row.voters.iter().all(|v| alive.contains(v));
+            !of_two && !survives_without(view, **group, node)
+        });
+        match lost {
+            None => Ok(()),
+            Some((group, _)) => Err(OperationError::new(
+                "quorum-would-be-lost",
+                format!(
+                    "{group} would have no quorum without {node}: too many of its voters are away"
+                ),
+            )),
+        }
+    }
+
+    async fn change(&self, node: NodeId, change: MemberChange) -> Result<(), OperationError> {
+        let expected = {
+            let state = self.inner.fabric.meta.state();
+            let row = state.members.rows.get(&node).ok_or_else(|| unknown(node))?;
+            row.revision
+        };
+        let entry = MemberEntry::Changed {
+            node,
+            expected,
+            change,
+        };
+        self.decide(MetaEntry::Members(entry)).await.map(drop)
+    }
+
+    pub(super) async fn decide(&self, entry: MetaEntry) -> Result<MetaAnswer, OperationError> {
+        self.inner.road.decide(&self.inner.fabric.meta, entry).await
+    }
+}
+
+fn replicas_of(state: &MetaState, node: NodeId) -> usize {
+    let rows = state.placements.rows.values();
+    rows.filter(|row| row.voters.contains(&node)).count()
+}
+
+fn owned_by(owners: &[Option<(NodeId, cluster::node_id::Epoch)>], node: NodeId) -> usize {
+    let owners = owners.iter().flatten();
+    owners.filter(|(owner, _)| *owner == node).count()
+}
+
+fn drained(state: &MetaState, node: NodeId) -> [PlanStep; 2] {
+    [
+        PlanStep::HandOver {
+            node: node.0,
+            groups: replicas_of(state, node),
+        },
+        PlanStep::MoveSessions { node: node.0 },
+    ]
+}
+
+/// Tries on a copy of the state what an operation would do to it.
+trait Rehearsal {
+    fn try_add(&mut self, address: &str, addition: AdditionId) -> Result<(), OperationError>;
+    fn try_phase(&mut self, node: NodeId, phase: MemberPhase) -> Result<(), OperationError>;
+    fn try_leave(&mut self, node: NodeId, heir: Option<NodeId>) -> Result<(), OperationError>;
+}
+
+impl Rehearsal for MetaState {
+    fn try_add(&mut self, address: &str, addition: AdditionId) -> Result<(), OperationError> {
+        let entry = MemberEntry::Added {
+            address: address.to_owned(),
+            addition,
+        };
+        match self.rehearse(MetaEntry::Members(entry))? {
+            MetaAnswer::Member(node) => self.try_phase(node, MemberPhase::Member),
+            MetaAnswer::Done => Ok(()),
+        }
+    }
+
+    fn try_phase(&mut self, node: NodeId, phase: MemberPhase) -> Result<(), OperationError> {
+        let row = self.members.rows.get_mut(&node);
+        row.ok_or_else(|| unknown(node))?.phase = phase;
+        Ok(())
+    }
+
+    fn try_leave(&mut self, node: NodeId, heir: Option<NodeId>) -> Result<(), OperationError> {
+        let row = self.members.rows.get(&node).ok_or_else(|| unknown(node))?;
+        let entry = MemberEntry::Changed {
+            node,
+            expected: row.revision,
+            change: MemberChange::Leave { heir },
+        };
+        self.rehearse(MetaEntry::Members(entry)).map(drop)?;
+        Ok(())
+    }
+}
