@@ -21,6 +21,7 @@ use messaging::room::command::{RoomAction, RoomCommand};
 use messaging::user::publication::{MoveRequest, ResumptionToken, SessionEvent, SessionKey};
 use tokio::sync::{mpsc, oneshot};
 use xmpp::jid::{BareJid, FullJid};
+use xmpp::stanza_error::Condition;
 use xmpp::stream_management::ResumptionId;
 
 use crate::connections::Connection;
@@ -100,7 +101,12 @@ pub async fn adopt(fabric: &Arc<Fabric>, id: &ResumptionId) -> Result<(), NotAdo
     let mut berth = Berth::open(fabric, id).ok_or(NotAdopted::Taken)?;
     match berth.ask().await {
         Outcome::Replied(AskReply::Moved(_)) => {}
-        Outcome::Replied(_) => return Err(NotAdopted::Refused),
+        Outcome::Replied(AskReply::Refused(error))
+            if error.condition == Condition::ItemNotFound =>
+        {
+            return Err(NotAdopted::Refused);
+        }
+        // Whoever is refused for another reason may find it later.
         _ => return Err(NotAdopted::Unknown),
     }
     let arrived = tokio::time::timeout(HANDED_OVER_WITHIN, berth.arrival()).await;

@@ -467,6 +467,7 @@ mod tests {
             is_leader: leader == Some(OWN.0),
             voters: voters.iter().copied().map(NodeId).collect(),
             is_joint: false,
+            is_settled: true,
             learners: Vec::new(),
             last_log: None,
             committed: None,

@@ -57,6 +57,8 @@ pub enum ToPublication {
         request: MoveRequest,
         /// See above.
         head: u64,
+        /// Whether every node that can be reached has attached.
+        gathered: bool,
     },
     /// A node has these sessions of the user.
     Attach {
@@ -119,6 +121,15 @@ impl Weighed for ToPublication {
             ToPublication::Panic => 0,
         }
     }
+}
+
+/// `for_now`: the node may ask again, and tells nobody that there is no such session.
+fn move_refused(for_now: bool) -> AskReply {
+    let condition = match for_now {
+        true => Condition::RecipientUnavailable,
+        false => Condition::ItemNotFound,
+    };
+    AskReply::Refused(Box::new(StanzaError::new(condition)))
 }
 
 fn state_bytes(state: &SessionState) -> usize {
@@ -215,7 +226,12 @@ impl PublicationActor {
                 key,
                 head,
             } => return self.bind(from, request, key, head),
-            ToPublication::Move { ask, request, head } => self.core(head).ask_move(request, ask),
+            ToPublication::Move {
+                ask,
+                request,
+                head,
+                gathered,
+            } => self.core(head).ask_move(request, ask, gathered),
             ToPublication::Attach {
                 node,
                 sessions,
@@ -525,9 +541,9 @@ impl PublicationActor {
                 let (request, reply) = (ask, AskReply::Moved(state));
                 self.down(node, &Down::Reply { request, reply });
             }
-            PublicationAction::MoveRefused { to, ask } => {
-                let error = Box::new(StanzaError::new(Condition::ItemNotFound));
-                let (request, reply) = (ask, AskReply::Refused(error));
+            PublicationAction::MoveRefused { to, ask, for_now } => {
+                let reply = move_refused(for_now);
+                let request = ask;
                 self.down(NodeId(to.node), &Down::Reply { request, reply });
             }
             PublicationAction::Release { .. }

@@ -7,7 +7,7 @@ use actix_web::web::{
 };
 
 use crate::access::{Inspect, May, Operate};
-use crate::backend::ControlBackend;
+use crate::backend::{BackendError, ControlBackend};
 use crate::error::ControlError;
 use crate::record::recorded;
 use crate::report::RefusalReport;
@@ -15,6 +15,9 @@ use crate::report::access::{AuditPage, AuditQuery, IssuedOperator, NewOperator, 
 
 /// Most records on a page of the audit log.
 const PAGE_MAX: u32 = 1000;
+
+/// Most bytes of an operator's name.
+const NAME_BYTES_MAX: usize = 64;
 
 pub(crate) fn routes<B: ControlBackend>(config: &mut ServiceConfig) {
     config
@@ -61,6 +64,7 @@ pub(crate) async fn add<B: ControlBackend>(
     backend: Data<B>,
 ) -> Result<HttpResponse, ControlError> {
     let (new, by) = (new.into_inner(), may.actor.name.clone());
+    check_name(&new.name)?;
     let what = ("operator.add", format!("{} as {}", new.name, new.role));
     let add = |backend: B| async move { backend.add_operator(new, by).await };
     let operator = recorded(backend.as_ref(), may.actor, what, add).await?;
@@ -81,6 +85,7 @@ pub(crate) async fn revoke<B: ControlBackend>(
     backend: Data<B>,
 ) -> Result<HttpResponse, ControlError> {
     let name = name.into_inner();
+    check_name(&name)?;
     let what = ("operator.revoke", name.clone());
     let revoke = |backend: B| async move { backend.revoke_operator(name).await };
     recorded(backend.as_ref(), may.actor, what, revoke).await?;
@@ -112,6 +117,17 @@ pub(crate) async fn audit<B: ControlBackend>(
         ));
     }
     Ok(HttpResponse::Ok().json(backend.audit(&query)))
+}
+
+/// A name is written down before the backend judges it: what could forge a line of the log, or fill it, comes no further.
+fn check_name(name: &str) -> Result<(), ControlError> {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(letter) {
+        return Ok(());
+    }
+    Err(ControlError::Backend(BackendError::Invalid(format!(
+        "an operator's name is 1 to {NAME_BYTES_MAX} of a-z, 0-9, '.', '_' and '-'"
+    ))))
 }
 
 async fn not_allowed(methods: &'static str) -> Result<HttpResponse, ControlError> {

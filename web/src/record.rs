@@ -24,6 +24,8 @@ where
     F: Future<Output = Result<T, BackendError>>,
 {
     let backend = backend.clone();
+    // Whatever was asked for: it makes one line of the log.
+    let target = target.replace(char::is_control, "\u{fffd}");
     let task = rt::spawn(async move {
         let Actor { name, from } = actor;
         tracing::info!(who = %name, %from, action, %target, "a change by an operator");

@@ -52,7 +52,15 @@ impl OwnerActor {
             let log = state.logs.get(&user);
             log.map(|log| log.head).unwrap_or_default()
         });
-        self.tell_publication(&user, true, ToPublication::Move { ask, request, head });
+        // Nodes tell a new owner of sessions that the log knows nothing of.
+        let gathered = !self.is_gathering(Instant::now());
+        let wanted = ToPublication::Move {
+            ask,
+            request,
+            head,
+            gathered,
+        };
+        self.tell_publication(&user, true, wanted);
     }
 
     /// Reads off the actor and answers the node itself: what a question waits for holds up nothing else. There are

@@ -94,7 +94,7 @@ impl OwnerActor {
     }
 
     /// Whether a node that can be reached has not attached yet.
-    fn is_gathering(&self, now: Instant) -> bool {
+    pub(super) fn is_gathering(&self, now: Instant) -> bool {
         let Some(reign) = &self.reign else {
             return false;
         };

@@ -9,7 +9,7 @@ use cluster::gossip::shell::Gossiper;
 use cluster::gossip::{GossipKey, GossipValue};
 use cluster::link::protocol::{Across, Down, RouteKind, Up};
 use cluster::meta::MetaReplica;
-use cluster::node_id::{Epoch, NodeId, PartitionId};
+use cluster::node_id::{Epoch, Group, NodeId, PartitionId};
 use cluster::raft::Groups;
 use cluster::reach::Reachability;
 use cluster::transport::{Direction, Frame, FrameHandler, Lane, PeerEvent, Reply};
@@ -32,6 +32,13 @@ pub(super) struct Dispatcher {
     fabric: OnceLock<Arc<Fabric>>,
     /// Who said lately that this node is no member.
     strangers: Mutex<BTreeSet<NodeId>>,
+    /// The first node of the pool that has connected to this one.
+    caller: OnceLock<NodeId>,
+}
+
+/// Whether a node that is no known member may send a Raft frame of this group, while this is the leader of meta.
+fn may_tell_of_meta(from: NodeId, group: Group, leader: Option<NodeId>) -> bool {
+    group == Group::META && leader.is_none_or(|leader| leader == from)
 }
 
 impl Dispatcher {
@@ -48,7 +55,13 @@ impl Dispatcher {
             groups: OnceLock::new(),
             fabric: OnceLock::new(),
             strangers: Mutex::default(),
+            caller: OnceLock::new(),
         }
+    }
+
+    /// A node of the pool that has connected to this one.
+    pub(super) fn caller(&self) -> Option<NodeId> {
+        self.caller.get().copied()
     }
 
     /// A start without a quorum has a reason if others don't know this node, or never told it of the pool that it was to
@@ -91,6 +104,21 @@ impl Dispatcher {
 
     pub(super) fn set_fabric(&self, fabric: Arc<Fabric>) {
         let _ = self.fabric.set(fabric);
+    }
+
+    /// Whether a frame of a node that this one does not know, and admits because it may have been added since, is for it
+    /// to take: what tells of the addition, and no more. **While a leader of the meta group is heard of, only that one may
+    /// speak for it:** who has stolen a node's issuer can make nodes, and would else depose every leader with a great term.
+    fn takes_from_unknown(&self, from: NodeId, lane: Lane, frame: &Frame) -> bool {
+        match lane {
+            Lane::Raft | Lane::Bulk => {
+                let groups = self.groups.get();
+                let leader = groups.and_then(|groups| groups.living_leader(Group::META));
+                may_tell_of_meta(from, Group(u32::from(frame.partition.0)), leader)
+            }
+            Lane::Route => matches!(frame.kind, meta_road::FRAME_KIND | first_start::FRAME_KIND),
+            Lane::Gossip => false,
+        }
     }
 
     fn route(&self, from: NodeId, frame: Frame, reply: Option<Reply>) {
@@ -297,6 +325,11 @@ pub(super) fn tell_all(
 
 impl FrameHandler for Dispatcher {
     fn on_frame(&self, from: NodeId, lane: Lane, frame: Frame, reply: Option<Reply>) {
+        // A node that was added speaks to itself before it has heard that it is a member.
+        let is_known = from == self.own || self.members.knows(from);
+        if !is_known && !self.takes_from_unknown(from, lane, &frame) {
+            return tracing::debug!(%from, ?lane, "a frame of a node that is no known member is dropped");
+        }
         match lane {
             Lane::Raft => {
                 if let (Some(groups), Some(reply)) = (self.groups.get(), reply) {
@@ -314,6 +347,13 @@ impl FrameHandler for Dispatcher {
     }
 
     fn on_peer(&self, event: PeerEvent) {
+        if let PeerEvent::Up { node, .. } = &event
+            && event.direction() == Direction::Incoming
+            && *node != self.own
+        {
+            // Only the first one counts.
+            let _ = self.caller.set(*node);
+        }
         if let PeerEvent::Down { node, reason, .. } = &event
             && reason.is_crash_sign()
             && let Some(groups) = self.groups.get()
@@ -383,5 +423,23 @@ pub(super) async fn spread_hints(fabric: Arc<Fabric>, groups: Groups, gossip: Ar
                 tracing::debug!(?error, "the gossip is full");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_node_deposes_no_living_leader() {
+        let check = |group, leader: Option<u64>, expect| {
+            let may = may_tell_of_meta(NodeId(9), Group(group), leader.map(NodeId));
+            assert_eq!(may, expect, "{group} {leader:?}");
+        };
+        check(0, None, true);
+        check(0, Some(9), true);
+        check(0, Some(1), false);
+        check(1, None, false);
+        check(1, Some(9), false);
     }
 }

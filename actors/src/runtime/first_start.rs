@@ -1,5 +1,8 @@
 //! A node's first start: it shows its folder to the other members before it gives a vote.
 //!
+//! A node that begins a pool alone has nobody to ask. It listens for a moment instead: whoever has joined the pool since it
+//! began calls it, and no other has a certificate of the pool yet. While it runs it shows its folder to those that join.
+//!
 //! Invariant: a node takes part in Raft with one folder only, for ever. [`storage::data_dir::FolderId`] says how.
 
 use std::collections::BTreeSet;
@@ -22,10 +25,14 @@ const CALL_MAX: Duration = Duration::from_secs(2);
 const KNOWN_WITH_ANOTHER: u8 = 0;
 const ADMITTED: u8 = 1;
 
-/// Ends once this folder is admitted, for this start and all later ones.
+/// How long a node that knows of no other listens before it begins a pool: the others call every second.
+const LISTEN: Duration = Duration::from_secs(3);
+
+/// Ends once this folder is admitted, for this start and all later ones. `caller`: a node of the pool that has called.
 pub(super) async fn be_admitted(
     settings: &Settings,
     transport: &Transport,
+    caller: impl Fn() -> Option<NodeId>,
 ) -> Result<(), StartError> {
     let Beginning::Asking(folder) = settings.data.begin(FolderId(rand::random()))? else {
         return Ok(());
@@ -37,6 +44,9 @@ pub(super) async fn be_admitted(
         .filter(|id| *id != settings.node)
         .collect();
     let needed = answers_needed(silent.len());
+    if silent.is_empty() {
+        listen(settings, caller).await?;
+    }
     let mut admitted = 0;
     let deadline = Instant::now() + settings.quorum_wait;
     loop {
@@ -44,18 +54,12 @@ pub(super) async fn be_admitted(
         for (node, answer) in join_all(asked).await {
             match answer {
                 Some(true) => admitted += usize::from(silent.remove(&node)),
-                Some(false) => {
-                    return Err(StartError::BegunBefore {
-                        node: settings.node,
-                        witness: node,
-                        path: settings.data.path().to_owned(),
-                    });
-                }
+                Some(false) => return Err(begun_before(settings, node)),
                 None => {}
             }
         }
         if admitted >= needed {
-            settings.data.admitted()?;
+            settings.data.admitted(folder)?;
             tracing::info!(%folder, "the other nodes have admitted this data folder");
             return Ok(());
         }
@@ -68,6 +72,50 @@ pub(super) async fn be_admitted(
         }
         tokio::time::sleep(TRY_EVERY).await;
     }
+}
+
+/// A pool that begins with this node has no other.
+async fn listen(
+    settings: &Settings,
+    caller: impl Fn() -> Option<NodeId>,
+) -> Result<(), StartError> {
+    let deadline = Instant::now() + LISTEN;
+    loop {
+        if let Some(witness) = caller() {
+            return Err(begun_before(settings, witness));
+        }
+        if Instant::now() >= deadline {
+            return Ok(());
+        }
+        tokio::time::sleep(TRY_EVERY).await;
+    }
+}
+
+fn begun_before(settings: &Settings, witness: NodeId) -> StartError {
+    StartError::BegunBefore {
+        node: settings.node,
+        witness,
+        path: settings.data.path().to_owned(),
+    }
+}
+
+/// Shows this node's folder to members that have joined since it began, so that they remember it; gives who has answered.
+pub(super) async fn show(
+    transport: &Transport,
+    folder: FolderId,
+    newcomers: Vec<NodeId>,
+) -> Vec<NodeId> {
+    let asked = newcomers.iter().map(|node| ask(transport, *node, folder));
+    let mut heard = Vec::new();
+    for (node, answer) in join_all(asked).await {
+        if answer == Some(false) {
+            tracing::error!(%node, %folder, "a member has seen this node begin with another data folder");
+        }
+        if answer.is_some() {
+            heard.push(node);
+        }
+    }
+    heard
 }
 
 async fn ask(transport: &Transport, node: NodeId, folder: FolderId) -> (NodeId, Option<bool>) {

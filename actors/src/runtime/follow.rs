@@ -7,16 +7,18 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cluster::meta::MetaEntry;
 use cluster::meta::members::{MemberChange, MemberEntry, MemberPhase, MemberRow};
 use cluster::node_id::{Group, NodeId};
 use cluster::raft::GroupStatus;
+use storage::data_dir::FolderId;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use super::first_start;
 use super::meta_road::MetaRoad;
 use crate::directory::Entry;
 use crate::fabric::Fabric;
@@ -30,6 +32,9 @@ const HAND_OVERS_MAX: usize = 8;
 
 /// How long a leadership that was handed over may take to be gone before it is handed to another.
 const HAND_OVER_AGAIN: Duration = Duration::from_secs(1);
+
+/// How often this node's folder is shown to members that have not answered; a call takes less.
+const SHOW_EVERY: Duration = Duration::from_secs(3);
 
 /// Follows for as long as the node lives.
 pub(super) struct Follower {
@@ -45,6 +50,12 @@ pub(super) struct Follower {
     /// Numbers of sessions that were told to go and are not gone yet.
     told: BTreeSet<u64>,
     looked: Instant,
+    /// This node's folder, if it has one that others can remember it by.
+    folder: Option<FolderId>,
+    /// Who has been shown it in this life.
+    shown: Arc<Mutex<BTreeSet<NodeId>>>,
+    /// When it was shown last.
+    showed: Option<Instant>,
 }
 
 impl Follower {
@@ -54,6 +65,9 @@ impl Follower {
         removed: watch::Sender<bool>,
     ) -> Follower {
         Follower {
+            folder: fabric.settings.data.folder_id(),
+            shown: Arc::default(),
+            showed: None,
             fabric,
             road,
             removed,
@@ -92,6 +106,7 @@ impl Follower {
             }
             state.members.rows.get(&self.fabric.node).cloned()
         };
+        self.show_folder();
         let since = std::mem::replace(&mut self.looked, Instant::now());
         let Some(own) = own else { return };
         if own.phase == MemberPhase::Removed && !self.removed.send_replace(true) {
@@ -118,6 +133,31 @@ impl Follower {
                 tracing::debug!(%error, "the end of the drain was not noted yet");
             }
         }
+    }
+
+    /// Members that joined after this node began have not seen its folder: a pool may have begun with one node alone.
+    fn show_folder(&mut self) {
+        let Some(folder) = self.folder else { return };
+        if self.showed.is_some_and(|at| at.elapsed() < SHOW_EVERY) {
+            return;
+        }
+        self.showed = Some(Instant::now());
+        let (own, peers) = (self.fabric.node, self.fabric.member_list.peers());
+        let newcomers: Vec<NodeId> = {
+            let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            let peers = peers.iter().map(|peer| peer.id);
+            let new = |node: &NodeId| *node != own && !shown.contains(node);
+            peers.filter(new).collect()
+        };
+        if newcomers.is_empty() {
+            return;
+        }
+        let (fabric, shown) = (Arc::clone(&self.fabric), Arc::clone(&self.shown));
+        tokio::spawn(async move {
+            let heard = first_start::show(&fabric.transport, folder, newcomers).await;
+            let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+            shown.extend(heard);
+        });
     }
 
     /// What counts on this node no more is not to be led by it.

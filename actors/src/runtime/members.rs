@@ -7,6 +7,7 @@
 //! was added since, and it may lead the meta group: without it this node would never hear of it. Its certificate has proven
 //! the id, and ids are certified when they are given out.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use cluster::meta::MetaState;
@@ -19,6 +20,9 @@ use super::Member;
 #[derive(Debug)]
 pub struct MemberList {
     lists: RwLock<Lists>,
+    /// Where this node's configuration says that members are. From here a member may be reached at another address than
+    /// from elsewhere, so for whom it names this goes before what the meta group says.
+    configured: BTreeMap<NodeId, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,8 +41,13 @@ impl MemberList {
             true => ids().max().unwrap_or_default(),
             false => NodeId(0),
         };
+        let addresses = members.iter().map(|member| (member.id, &member.address));
+        let configured = addresses
+            .map(|(id, address)| (id, address.clone()))
+            .collect();
         let members = Arc::new(members);
         MemberList {
+            configured,
             lists: RwLock::new(Lists {
                 peers: Arc::clone(&members),
                 members,
@@ -75,7 +84,7 @@ impl MemberList {
     pub fn follow(&self, state: &MetaState, following: &[NodeId]) -> bool {
         let member = |(id, address): (NodeId, &String)| Member {
             id,
-            address: address.clone(),
+            address: self.configured.get(&id).unwrap_or(address).clone(),
         };
         let rows = || state.members.rows.iter().map(|(node, row)| (*node, row));
         let present = rows().filter(|(_, row)| row.phase != MemberPhase::Removed);
@@ -156,5 +165,20 @@ mod tests {
         assert!(list.admits(NodeId(2)));
         check(&[(1, Is), (2, Removed)], &[1], &[1], &[1]);
         assert!(!list.admits(NodeId(2)));
+    }
+
+    /// Behind address translation a node is elsewhere for some than for others.
+    #[test]
+    fn the_configuration_says_where_a_member_is_reached_from_here() {
+        let here = Member {
+            id: NodeId(1),
+            address: "from-here".to_owned(),
+        };
+        let list = MemberList::new(NodeId(2), vec![here]);
+        let state = state(&[(1, MemberPhase::Member), (3, MemberPhase::Member)]);
+        list.follow(&state, &[]);
+        let peers = list.peers();
+        let addresses: Vec<&str> = peers.iter().map(|peer| &*peer.address).collect();
+        assert_eq!(addresses, ["from-here", "host-3"]);
     }
 }

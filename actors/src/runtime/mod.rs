@@ -126,7 +126,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     ));
     let transport = start_transport(&settings, &network, &members, Arc::clone(&dispatcher)).await?;
     // Before the node gives a vote or takes an entry.
-    first_start::be_admitted(&settings, &transport).await?;
+    first_start::be_admitted(&settings, &transport, || dispatcher.caller()).await?;
 
     let on = (&network, &transport);
     let groups = start_groups(&settings, log, on, (&stores, &replicas), known).await?;

@@ -8,8 +8,8 @@
 //! Nothing is remembered here but what is in hand this moment: what is to be done follows from the meta group's state and
 //! from each group's own membership, so whoever leads next goes on where the last one was. Every step may be done twice.
 //!
-//! Invariants: a voter is removed only by a change to a target all of whose new voters have caught up; a leader that is not
-//! in the target hands over first.
+//! Invariants: a voter is removed only by a change to a target all of whose new voters have caught up, and more than half
+//! of all of whose voters answer; a leader that is not in the target hands over first. What is not committed is not done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -83,13 +83,16 @@ enum Step {
 
 /// What the next step of a group that this node leads is; `None`: nothing to do, or to wait for.
 ///
-/// `reached`: whether there is a connection to a node. `stays`: who follows without a vote.
+/// `reached`: whether there is a connection to a node. `stays`: who follows without a vote. `heirs`: who could lead at once.
+/// `heard_within`: who has not answered for longer is not counted on.
 fn next_step(
     status: &GroupStatus,
     row: &PlacementRow,
     own: NodeId,
     reached: impl Fn(NodeId) -> bool,
     stays: impl Fn(NodeId) -> bool,
+    heirs: &[NodeId],
+    heard_within: Duration,
 ) -> Option<Step> {
     let mut voters = status.voters.clone();
     voters.sort_unstable();
@@ -98,7 +101,8 @@ fn next_step(
         let missing = |node: &&NodeId| !stays(**node);
         return match learners.iter().find(missing) {
             Some(node) => Some(Step::RemoveLearner(*node)),
-            None if row.is_changing() => Some(Step::Report(row.revision)),
+            // A leader that is cut off sees its own word, and the others may decide otherwise.
+            None if row.is_changing() && status.is_settled => Some(Step::Report(row.revision)),
             None => None,
         };
     }
@@ -118,15 +122,26 @@ fn next_step(
         return None;
     }
     if !row.target.contains(&own) {
-        let heirs = row.target.iter().filter(|node| voters.contains(node));
-        let mut heirs: Vec<NodeId> = heirs.copied().filter(|node| has_caught_up(node)).collect();
-        heirs.sort_by_key(|node| status.lag_of(*node));
-        // Without one the change itself ends the leadership, when it is committed.
-        if let Some(heir) = heirs.first() {
-            return Some(Step::HandOver(*heir));
-        }
+        let stays = |node: &&NodeId| row.target.contains(node) && reached(**node);
+        let heirs = heirs.iter().filter(stays);
+        // The target and the old voters have one in common: it comes back, or another target comes.
+        let heir = heirs.min_by_key(|node| status.lag_of(**node))?;
+        return Some(Step::HandOver(*heir));
     }
-    Some(Step::ChangeVoters(row.target.clone()))
+    // Those who will decide alone have to be there: a change that nobody answers could not even be taken back.
+    let is_heard = |node| is_heard(status, node, heard_within);
+    let answers = |node: &&NodeId| **node == own || (has_caught_up(node) && is_heard(**node));
+    let answering = row.target.iter().filter(answers).count();
+    (answering > row.target.len() / 2).then(|| Step::ChangeVoters(row.target.clone()))
+}
+
+/// Whether a member has answered lately, and would give its vote.
+fn is_heard(status: &GroupStatus, node: NodeId, within: Duration) -> bool {
+    let mut followers = status.followers.iter();
+    followers.any(|follower| {
+        let lately = follower.heard.is_some_and(|ago| ago <= within);
+        follower.node == node && !follower.quarantined && lately
+    })
 }
 
 impl Reconciler {
@@ -165,7 +180,7 @@ impl Reconciler {
         }
         for status in statuses.iter().filter(|status| status.is_leader) {
             if let Some(row) = state.placements.rows.get(&status.group) {
-                self.step(status, row);
+                self.step(&state, status, row);
             }
         }
     }
@@ -183,9 +198,11 @@ impl Reconciler {
                     change,
                 };
                 tracing::info!(%node, ?change, "a member's state is due to change");
-                self.propose(MetaEntry::Members(entry)).await;
-                // The state has changed: look again.
-                return;
+                if self.propose(MetaEntry::Members(entry)).await {
+                    // The state has changed: look again.
+                    return;
+                }
+                // Refused: what it waits for may be the planner's to do.
             }
         }
         let alive = alive(&self.fabric);
@@ -208,7 +225,8 @@ impl Reconciler {
         }
     }
 
-    /// A pool that is new, or from before members were in the meta group: those of the configuration are the first.
+    /// A pool that is new, or from before members were in the meta group: those of the configuration are the first. In one
+    /// from before all of them vote in every group, which this node's own logs say; the planner makes that fewer.
     async fn seed(&self) {
         let settings = &self.fabric.settings;
         let nodes = settings.members.iter().map(|member| member.id).collect();
@@ -218,10 +236,14 @@ impl Reconciler {
         });
         let mut members: Vec<FirstMember> = members.collect();
         members.sort_by_key(|member| member.node);
-        let entry = MemberEntry::Seeded {
-            members,
-            voters: initial(&nodes, u32::from(settings.partitions) + 1),
-        };
+        let mut voters = initial(&nodes, u32::from(settings.partitions) + 1);
+        for (group, status) in voters.iter_mut().zip(self.road.groups.status()) {
+            if !status.voters.is_empty() {
+                *group = status.voters;
+                group.sort_unstable();
+            }
+        }
+        let entry = MemberEntry::Seeded { members, voters };
         self.propose(MetaEntry::Members(entry)).await;
     }
 
@@ -254,13 +276,16 @@ impl Reconciler {
     }
 
     /// One step of a group to its target, beside this task: a change waits for a quorum.
-    fn step(&self, status: &GroupStatus, row: &PlacementRow) {
+    fn step(&self, state: &MetaState, status: &GroupStatus, row: &PlacementRow) {
         let reached =
             |node| node == self.fabric.node || self.fabric.transport.connected(node, Lane::Raft);
         // Meta's learners have rules of their own.
         let stays = |node| status.group == Group::META || row.target.contains(&node);
         let own = self.fabric.node;
-        let Some(step) = next_step(status, row, own, reached, stays) else {
+        let heirs = self.heirs(state, status);
+        let heard_within = self.fabric.settings.raft.election_min;
+        let step = next_step(status, row, own, reached, stays, &heirs, heard_within);
+        let Some(step) = step else {
             return;
         };
         if !self.take_in_hand(status.group) {
@@ -278,15 +303,34 @@ impl Reconciler {
         });
     }
 
+    /// Voters that could lead at once. One that is drained would hand over again: it counts where there is no other.
+    fn heirs(&self, state: &MetaState, status: &GroupStatus) -> Vec<NodeId> {
+        let groups = &self.road.groups;
+        let voters = status.voters.iter().copied();
+        let fit: Vec<NodeId> = voters
+            .filter(|node| groups.can_take_over(status, *node))
+            .collect();
+        let target = state.placements.rows.get(&status.group);
+        let serves = |node: &NodeId| {
+            let stays = target.is_some_and(|row| row.target.contains(node));
+            stays && state.members.phase(*node) == Some(MemberPhase::Member)
+        };
+        let serving: Vec<NodeId> = fit.iter().copied().filter(serves).collect();
+        if serving.is_empty() { fit } else { serving }
+    }
+
     fn take_in_hand(&self, group: Group) -> bool {
         let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
         in_hand.insert(group)
     }
 
-    async fn propose(&self, entry: MetaEntry) {
-        if let Err(error) = self.road.decide(&self.fabric.meta, entry).await {
-            log_refusal(&error);
+    /// Whether it was decided.
+    async fn propose(&self, entry: MetaEntry) -> bool {
+        let decided = self.road.decide(&self.fabric.meta, entry).await;
+        if let Err(error) = &decided {
+            log_refusal(error);
         }
+        decided.is_ok()
     }
 }
 
@@ -308,8 +352,10 @@ fn due_change(
             (has_caught_up && state.starts.contains_key(&node)).then_some(MemberChange::Joined)
         }
         MemberPhase::Drained if row.leaves => Some(MemberChange::Leave { heir: row.heir }),
-        MemberPhase::Leaving => (!state.placements.count_on(node) && !meta.voters.contains(&node))
-            .then_some(MemberChange::Removed),
+        MemberPhase::Leaving => {
+            let votes = !meta.is_settled || meta.voters.contains(&node);
+            (!votes && !state.placements.count_on(node)).then_some(MemberChange::Removed)
+        }
         _ => None,
     }
 }
@@ -361,6 +407,8 @@ mod tests {
 
     use super::*;
 
+    const LATELY: Duration = Duration::from_secs(1);
+
     fn nodes(ids: &[u64]) -> Vec<NodeId> {
         ids.iter().copied().map(NodeId).collect()
     }
@@ -386,6 +434,7 @@ mod tests {
             is_leader: true,
             voters: nodes(voters),
             is_joint,
+            is_settled: true,
             learners: nodes(learners),
             last_log: Some(1_000),
             committed: Some(1_000),
@@ -412,12 +461,58 @@ mod tests {
         }
     }
 
+    /// The voters that answer; how far they are is [`Groups::can_take_over`]'s to say.
+    fn voting(status: &GroupStatus) -> Vec<NodeId> {
+        let fit = status.followers.iter().filter(|one| one.is_voter);
+        let fit = fit.filter(|one| is_heard(status, one.node, LATELY));
+        fit.map(|one| one.node).collect()
+    }
+
+    #[test]
+    fn who_does_not_answer_is_not_counted_on() {
+        let silent = |mut status: GroupStatus, node: u64, quarantined: bool| {
+            let mut followers = status.followers.iter_mut();
+            let one = followers.find(|one| one.node == NodeId(node)).unwrap();
+            match quarantined {
+                true => one.quarantined = true,
+                false => one.heard = Some(Duration::from_secs(9)),
+            }
+            status
+        };
+        let check = |status: &GroupStatus, row: &PlacementRow, expect: Option<Step>| {
+            let heirs = voting(status);
+            let step = next_step(status, row, NodeId(1), |_| true, |_| true, &heirs, LATELY);
+            assert_eq!(step, expect, "{status:?}");
+        };
+        let full = || group(&[1, 2, 3], &[], false, &[(2, 1_000), (3, 1_000)]);
+        let shrink = Step::ChangeVoters(nodes(&[1, 2]));
+        for quarantined in [true, false] {
+            // One of two is no majority; who goes need not answer.
+            let to = row(&[1, 2, 3], &[1, 2]);
+            check(&full(), &to, Some(shrink.clone()));
+            check(&silent(full(), 2, quarantined), &to, None);
+            check(&silent(full(), 3, quarantined), &to, Some(shrink.clone()));
+            // The heir is one that answers, or is waited for.
+            let to = row(&[1, 2, 3], &[2, 3]);
+            let only = silent(full(), 2, quarantined);
+            check(&only, &to, Some(Step::HandOver(NodeId(3))));
+            check(&silent(only, 3, quarantined), &to, None);
+        }
+        // A change that is not committed is not reported.
+        let mut done = full();
+        let to = row(&[1, 2], &[1, 2, 3]);
+        check(&done, &to, Some(Step::Report(7)));
+        done.is_settled = false;
+        check(&done, &to, None);
+    }
+
     #[test]
     fn steps_in_their_order() {
         let check = |status: GroupStatus, row: PlacementRow, away: &[u64], expect: Option<Step>| {
             let reached = |node: NodeId| !away.contains(&node.0);
             let stays = |node| row.target.contains(&node);
-            let step = next_step(&status, &row, NodeId(1), reached, stays);
+            let heirs: Vec<NodeId> = voting(&status);
+            let step = next_step(&status, &row, NodeId(1), reached, stays, &heirs, LATELY);
             assert_eq!(step, expect, "{status:?} {row:?}");
         };
         let (n2, n3, n4) = (NodeId(2), NodeId(3), NodeId(4));

@@ -346,6 +346,8 @@ impl SessionActor {
                         .out
                         .extend_from_slice(&xmpp::stream_management::request()),
                     Ok(false) => {}
+                    // Only rooms send to it still: what does not fit is theirs, and its client enters them anew.
+                    Err(_) if row.is_none() && self.is_released() => return self.park(ctx),
                     Err(_) => {
                         return self.end(
                             StreamError::new(StreamErrorCondition::ResourceConstraint),
@@ -649,12 +651,13 @@ impl SessionActor {
 
     /// Leaves rooms and tells the owner that the session is over; once.
     fn say_goodbye(&mut self) {
-        if std::mem::replace(&mut self.said_goodbye, true) {
-            return;
-        }
+        // Also of one that is another node's by now, which says no goodbye.
         self.fabric
             .directory
             .release(&self.key.jid, self.key.number);
+        if std::mem::replace(&mut self.said_goodbye, true) {
+            return;
+        }
         let presence = unavailable(&self.key.jid);
         self.leave_rooms(&presence);
         let key = self.key.clone();
@@ -779,6 +782,7 @@ impl SessionActor {
             ToSession::Stay(to) => self.stays(&to, ctx),
             ToSession::Depart => self.depart(ctx),
             ToSession::Kick(condition) => self.end(StreamError::new(condition), ctx),
+            ToSession::Leave if self.is_released() => {}
             ToSession::Leave => self.drop_stream(ctx),
         }
     }

@@ -23,7 +23,7 @@ use xmpp::stream_error::{StreamError, StreamErrorCondition};
 use xmpp::stream_management::{Inbound, Outbound, ResumptionId};
 
 use super::resumption::{Resumption, Sent};
-use super::{Ending, FLUSH_MAX, Management, SessionActor, Stay};
+use super::{Ending, FLUSH_MAX, Management, SessionActor, Stay, unavailable};
 use crate::adoption::move_stays;
 use crate::connections::Connection;
 use crate::fabric::Fabric;
@@ -208,19 +208,23 @@ impl SessionActor {
 
     /// The owner's word: it is the other node's.
     pub(super) fn released(&mut self, to: &SessionKey, ctx: &mut Context<Self>) {
-        let (from, by, account) = (self.stay(), self.key.jid.clone(), self.account);
-        let Some(resumption) = &mut self.resumption else {
-            return;
-        };
-        let Some(departure) = &mut resumption.departure else {
-            return;
-        };
-        if departure.is_released() || departure.to.key != *to {
+        if self.is_released() {
             return;
         }
+        let (from, by, account) = (self.stay(), self.key.jid.clone(), self.account);
+        let resumption = self.resumption.as_mut();
+        let Some((departure, resumption)) = resumption.and_then(|resumption| {
+            let departure = resumption.departure.take();
+            let departure = departure.filter(|departure| departure.to.key == *to)?;
+            Some((departure, resumption))
+        }) else {
+            // It has given up waiting for this word; nothing that is for it comes here any more.
+            self.because("moved");
+            return self.drop_stream(ctx);
+        };
         let rooms: Vec<BareJid> = self.rooms.keys().cloned().collect();
         let stays = self.rooms.iter();
-        departure.stage = Stage::Released {
+        let stage = Stage::Released {
             awaiting: stays
                 .map(|(room, stay)| (room.clone(), stay.nick.clone()))
                 .collect(),
@@ -228,12 +232,16 @@ impl SessionActor {
             until: Instant::now() + ROOMS_WITHIN,
         };
         let home = (to.node, departure.to.incarnation, to.number);
+        resumption.departure = Some(Departure { stage, ..departure });
         resumption.let_go();
         // The other one says it, when it comes to that.
         self.said_goodbye = true;
         let moved = move_stays(Arc::clone(&self.fabric), rooms, (by, account), (from, home));
+        // Whatever becomes of this session, no room may keep it.
+        let moved = actix_rt::spawn(moved);
         self.in_task(moved, ctx, |actor, elsewhere, ctx| {
-            for room in elsewhere {
+            for room in elsewhere.unwrap_or_default() {
+                actor.not_inside(&room, ctx);
                 actor.left_for_good(&room);
                 actor.is_not_in(&room);
             }
@@ -316,28 +324,39 @@ impl SessionActor {
     }
 
     /// Hands over what only this node knows, and ends here.
-    fn park(&mut self, ctx: &mut Context<Self>) {
-        let Some(management) = &self.management else {
-            return;
-        };
-        let (Some(handled), Some(resumption)) =
-            (management.inbound.handled(), &mut self.resumption)
+    pub(super) fn park(&mut self, ctx: &mut Context<Self>) {
+        let resumption = self.resumption.as_mut();
+        let Some(departure) = resumption.and_then(|resumption| resumption.departure.as_mut())
         else {
             return;
         };
-        let within_s = resumption.within.as_secs();
-        let token = ResumptionToken(resumption.id.text().to_owned());
-        let Some(departure) = &mut resumption.departure else {
+        let stage = std::mem::replace(&mut departure.stage, Stage::Parking);
+        let Stage::Released {
+            awaiting, moved, ..
+        } = stage
+        else {
+            departure.stage = stage;
             return;
         };
-        let stage = std::mem::replace(&mut departure.stage, Stage::Parking);
-        let rooms = match stage {
-            // Of one that has not said so in time nothing else is known.
-            Stage::Released {
-                awaiting, moved, ..
-            } => awaiting.into_iter().chain(moved).collect(),
-            _ => Vec::new(),
+        for room in awaiting.keys() {
+            // It may be there, or not: so that its client enters it anew.
+            self.not_inside(room, ctx);
+        }
+        self.hand_over(moved, ctx);
+    }
+
+    fn hand_over(&mut self, rooms: HashMap<BareJid, String>, ctx: &mut Context<Self>) {
+        let (Some(management), Some(resumption)) = (&self.management, &self.resumption) else {
+            return;
         };
+        let (Some(handled), Some(departure)) =
+            (management.inbound.handled(), &resumption.departure)
+        else {
+            // Whoever waits for it there gives up.
+            return self.close(ctx);
+        };
+        let within_s = resumption.within.as_secs();
+        let token = ResumptionToken(resumption.id.text().to_owned());
         let unacked = management.outbound.unacked().map(|sent| ParkedStanza {
             row: sent.row,
             bytes: sent.bytes.clone(),
@@ -348,7 +367,7 @@ impl SessionActor {
             account: self.account,
             flags: self.flags,
             available: self.available,
-            rooms,
+            rooms: rooms.into_iter().collect(),
             handled,
             acked: management.outbound.acked_count(),
             unacked: unacked.collect(),
@@ -455,6 +474,9 @@ impl SessionActor {
         let moved = condition == StreamErrorCondition::Conflict;
         if moved {
             self.released(&yielded, ctx);
+            // The link has heard of no release that would say so.
+            let (key, stanza) = (self.key.clone(), unavailable(&self.key.jid));
+            self.tell_own(SessionEvent::Down { key, stanza });
         }
         moved
     }

@@ -30,6 +30,7 @@ use super::shaping::Shaping;
 use super::waiting::Share;
 use super::{Ending, FLUSH_MAX, SessionActor, Wake};
 use crate::connections::Connection;
+use crate::isolation::Standing;
 use crate::listener::Wire;
 
 /// How long a connection to which the session was promised may take to come.
@@ -421,6 +422,11 @@ impl SessionActor {
         tracing::debug!(session = self.key.number, address = %self.address, "session resumed");
         ctx.notify(Wake);
         self.effects(ctx);
+        let is_draining = self.fabric.standing.get() == Standing::Draining;
+        if is_draining || self.fabric.connections.is_stopping() {
+            // It was told to leave while this connection was on its way, and is told only once.
+            self.depart(ctx);
+        }
     }
 }
 

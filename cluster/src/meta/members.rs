@@ -324,10 +324,14 @@ impl Members {
         fits.then_some(()).ok_or_else(wrong)
     }
 
-    /// One drain, and one leaving, at a time.
+    /// One drain, and one leaving, at a time. Who is drained in order to leave is still on its way: what it waits for would
+    /// be refused because of the other, for ever.
     fn refuse_another(&self, node: NodeId) -> Result<(), MetaRefusal> {
+        let is_under_way = |row: &MemberRow| {
+            row.phase.is_under_way() || (row.phase == MemberPhase::Drained && row.leaves)
+        };
         let mut others = self.present().filter(|(other, _)| *other != node);
-        match others.find(|(_, row)| row.phase.is_under_way()) {
+        match others.find(|(_, row)| is_under_way(row)) {
             None => Ok(()),
             Some((other, row)) => Err(MetaRefusal::new(
                 "another-drain",
@@ -366,18 +370,21 @@ impl MemberRow {
         }
     }
 
-    /// Whether a change would change nothing.
+    /// Whether a change would change nothing. The same with another pace or heir is another change.
     fn is_so(&self, change: MemberChange) -> bool {
         use MemberPhase::{Drained, Draining, Leaving, Member};
+        let is_heir = |heir: Option<NodeId>| heir.is_none() || heir == self.heir;
         match change {
             MemberChange::Joined | MemberChange::Undrain => self.phase == Member,
-            MemberChange::Drain { leaves, .. } => match self.phase {
-                Draining | Drained => self.leaves || !leaves,
-                Leaving => true,
+            MemberChange::Drain { pace, leaves, heir } => match self.phase {
+                Draining => (self.leaves || !leaves) && is_heir(heir) && pace == self.pace,
+                // What is drained has no pace any more.
+                Drained => (self.leaves || !leaves) && is_heir(heir),
+                Leaving => is_heir(heir),
                 _ => false,
             },
             MemberChange::Drained => matches!(self.phase, Drained | Leaving),
-            MemberChange::Leave { .. } => self.phase == Leaving,
+            MemberChange::Leave { heir } => self.phase == Leaving && is_heir(heir),
             MemberChange::Removed => false,
         }
     }
@@ -390,7 +397,9 @@ impl MemberRow {
                 if self.phase == MemberPhase::Member {
                     self.phase = MemberPhase::Draining;
                 }
-                (self.pace, self.leaves, self.heir) = (pace, leaves, heir);
+                // A drain with another pace does not take back that the node is to leave: an undrain does.
+                self.leaves |= leaves;
+                (self.pace, self.heir) = (pace, heir.or(self.heir));
             }
             MemberChange::Undrain => {
                 self.phase = MemberPhase::Member;

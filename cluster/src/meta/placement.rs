@@ -125,7 +125,8 @@ pub fn survives_without(view: View<'_>, group: Group, node: NodeId) -> bool {
         .copied()
         .filter(|voter| *voter != node && view.alive.contains(voter))
         .collect();
-    rest.len() > row.voters.len() / 2
+    let may_lead = |voter: &NodeId| view.members.phase(*voter) == Some(MemberPhase::Member);
+    rest.len() > row.voters.len() / 2 && rest.iter().any(may_lead)
 }
 
 struct Planning<'a> {

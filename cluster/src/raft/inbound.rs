@@ -115,7 +115,11 @@ async fn append(node: &GroupNode, from: NodeId, frame: &Frame) -> Result<Vec<u8>
             .collect(),
         leader_commit: request.committed.map(LogId::from),
     };
-    let reply = match node.raft.append_entries(rpc).await? {
+    let response = node.raft.append_entries(rpc).await?;
+    if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+        node.shared.hear_leader(from);
+    }
+    let reply = match response {
         AppendEntriesResponse::Success => {
             if let Some(index) = request.purge_floor {
                 node.shared.learn_purge_floor(index);

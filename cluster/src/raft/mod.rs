@@ -45,7 +45,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
-use openraft::{ChangeMembers, Config, EmptyNode, Raft};
+use openraft::{ChangeMembers, Config, EmptyNode, Instant as _, Raft, ServerState};
 use storage::log::{Log, LogMetrics};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
@@ -398,6 +398,21 @@ impl Groups {
     /// Whether a group that this node leads could go to `node` at once: a voter that answers and has nearly all of the log.
     pub fn can_take_over(&self, status: &GroupStatus, node: NodeId) -> bool {
         status.is_leader && status.can_take_over(node, self.inner.settings.election_min)
+    }
+
+    /// The leader that this node follows and has heard of lately; itself, if it leads and a quorum has answered lately.
+    /// `None`: there is none, or it is gone, and somebody else may have been elected.
+    pub fn living_leader(&self, group: Group) -> Option<NodeId> {
+        let node = self.group(group).ok()?;
+        let within = self.inner.settings.election_min;
+        let metrics = node.metrics();
+        let acked = metrics.last_quorum_acked.map(|at| at.elapsed());
+        match metrics.state == ServerState::Leader {
+            true => acked
+                .is_some_and(|ago| ago <= within)
+                .then_some(self.inner.node),
+            false => node.shared.leader_heard(within),
+        }
     }
 
     /// Hands one group to another voter, that [can take over](Groups::can_take_over). What is under way

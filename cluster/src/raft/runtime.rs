@@ -25,14 +25,15 @@ mod tokio_runtime {
 }
 use tokio_runtime::Tokio;
 
-/// From one common tick to the next. Less than openraft's own interval, so that none of its ticks is left out.
-const GRID: Duration = Duration::from_millis(50);
+/// From one common tick to the next. Less than openraft's own interval, which is 13/64 of a heartbeat, 50 ms by default: each of
+/// its ticks then comes before the next one is due, so that none is left out, also where it is due right behind a line.
+const GRID: Duration = Duration::from_millis(40);
 
 /// Waits up to here are none.
-const SHORT: Duration = Duration::from_micros(100);
+const SHORT: Duration = Duration::from_micros(10);
 
 /// What is longer is a tick, which may come with the others.
-const TICK_LEAST: Duration = Duration::from_millis(10);
+const TICK_LEAST: Duration = Duration::from_millis(2);
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -139,14 +140,19 @@ mod tests {
         };
         check(Duration::ZERO, ms(7), None);
         check(Duration::from_micros(1), ms(7), None);
-        check(Duration::from_micros(100), ms(7), None);
-        check(ms(1), ms(7), Some(ms(1)));
-        check(ms(9), ms(45), Some(ms(9)));
-        // To 100, to 150, and exactly there.
-        check(ms(50), ms(7), Some(ms(93)));
-        check(ms(50), ms(101), Some(ms(99)));
-        check(ms(50), ms(100), Some(ms(50)));
+        check(Duration::from_micros(10), ms(7), None);
+        check(
+            Duration::from_micros(11),
+            ms(7),
+            Some(Duration::from_micros(11)),
+        );
+        check(ms(1), ms(39), Some(ms(1)));
+        // To 80, to 80, to 160, and exactly there.
+        check(ms(2), ms(45), Some(ms(35)));
+        check(ms(50), ms(7), Some(ms(73)));
+        check(ms(50), ms(101), Some(ms(59)));
+        check(ms(50), ms(110), Some(ms(50)));
         let years = Duration::from_secs(1 << 34);
-        check(ms(50), years + ms(49), Some(ms(51)));
+        check(ms(50), years + ms(39), Some(ms(81)));
     }
 }

@@ -98,7 +98,7 @@ impl Default for RaftSettings {
             read_timeout: Duration::from_secs(3),
             snapshot_bytes: 256 << 20,
             snapshot_interval: Duration::from_secs(15 * 60),
-            log_keep_bytes: 256 << 20,
+            log_keep_bytes: 512 << 20,
             snapshot_bytes_per_second: 64 << 20,
             snapshot_transfers_max: 2,
             upkeep_interval: Duration::from_millis(500),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::lock;
 use super::log_store::GroupLog;
@@ -39,6 +40,8 @@ pub(crate) struct GroupShared {
     learnt_commit: AtomicU64,
     /// Members that said they are quarantined; only a leader hears it.
     quarantined_members: Mutex<BTreeSet<NodeId>>,
+    /// Whose entries or heartbeats were taken last, and when.
+    leader_heard: Mutex<Option<(NodeId, Instant)>>,
 }
 
 impl GroupShared {
@@ -69,6 +72,7 @@ impl GroupShared {
             quarantine_term,
             learnt_commit: AtomicU64::new(NONE),
             quarantined_members: Mutex::default(),
+            leader_heard: Mutex::default(),
         })
     }
 
@@ -105,6 +109,19 @@ impl GroupShared {
     /// Whether a member said that it is quarantined.
     pub(crate) fn is_member_quarantined(&self, member: NodeId) -> bool {
         lock(&self.quarantined_members).contains(&member)
+    }
+
+    /// A leader's entries or heartbeat were taken.
+    pub(crate) fn hear_leader(&self, leader: NodeId) {
+        *lock(&self.leader_heard) = Some((leader, Instant::now()));
+    }
+
+    /// Whom this node has followed within that time.
+    pub(crate) fn leader_heard(&self, within: Duration) -> Option<NodeId> {
+        let heard = *lock(&self.leader_heard);
+        heard
+            .filter(|(_, at)| at.elapsed() <= within)
+            .map(|(leader, _)| leader)
     }
 
     /// Whether a leader of this term was surely elected without this replica's quarantined vote.

@@ -26,6 +26,8 @@ pub struct GroupStatus {
     pub voters: Vec<NodeId>,
     /// Whether the voters are changing: a joint change is under way.
     pub is_joint: bool,
+    /// Whether these members are committed. A leader goes by its log's newest ones before that, and may lose them again.
+    pub is_settled: bool,
     /// Members that only follow.
     pub learners: Vec<NodeId>,
     /// Index of the last entry in this node's log.
@@ -84,6 +86,7 @@ impl GroupNode {
             is_leader: metrics.state == ServerState::Leader,
             voters: membership.voter_ids().collect(),
             is_joint: membership.get_joint_config().len() > 1,
+            is_settled: metrics.committed_membership_config == metrics.membership_config,
             learners: membership.learner_ids().collect(),
             last_log: metrics.last_log_index,
             committed: metrics.cluster_committed.map(|id| id.index),
@@ -267,6 +270,7 @@ mod tests {
                 .chain(matched.iter().map(|(node, ..)| NodeId(*node)))
                 .collect(),
             is_joint: false,
+            is_settled: true,
             learners: Vec::new(),
             last_log: Some(5000),
             committed: Some(5000),

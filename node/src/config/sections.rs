@@ -50,7 +50,7 @@ section! {
         listen: SocketAddr,
         /// The first members of a new pool with the addresses where the others reach them; the same on all of them. A node
         /// that is added to a pool later names some of those that are there, and not itself. Once a node has been in its
-        /// pool, what the pool has decided since counts, and not this.
+        /// pool, the pool says who the members are; where this names one of them, this node reaches it at this address.
         members: Vec<MemberAddress>,
         /// The pool's CA certificate; two of them while the CA is being replaced.
         ca: PathBuf = PathBuf::from("ca.pem"),
@@ -312,7 +312,7 @@ section! {
         snapshot_interval: Span = s(15 * 60),
         /// What the log keeps, for each partition, for nodes that are away; one that lags by more is sent a snapshot when it
         /// comes back.
-        log_keep_bytes: Size = mib(256),
+        log_keep_bytes: Size = mib(512),
         /// What the node sends of snapshots and archives in a second, to all nodes together.
         snapshot_bytes_per_second: Size = mib(64),
         /// Snapshots that the node sends at once, and that it receives at once.

@@ -17,7 +17,8 @@ use crate::durable;
 /// The folder of what is remembered of others.
 const FIRST_STARTS_DIR: &str = "first-starts";
 
-const ADMITTED: &str = "admitted\n";
+/// What a folder's mark says once it is admitted; its id follows, but not in one from before there were added members.
+const ADMITTED: &str = "admitted";
 
 /// What tells a node's folder from all others that it ever had.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,8 +56,8 @@ impl FolderId {
 pub enum Beginning {
     /// Its node has promised nothing yet, and may not before the others have admitted this folder.
     Asking(FolderId),
-    /// It has been admitted.
-    Admitted,
+    /// It has been admitted. Its id, if it is known.
+    Admitted(Option<FolderId>),
 }
 
 /// How many of the other members must have admitted a folder: any two sets of so many have one in common.
@@ -89,12 +90,23 @@ impl DataDir {
         }
     }
 
-    /// Enough others have admitted this folder.
+    /// Enough others have admitted this folder, by this id. It is kept: members that are added later are shown it, too.
     ///
     /// # Errors
     /// [`DataDirError::Io`].
-    pub fn admitted(&self) -> Result<(), DataDirError> {
-        durable::replace_file(&self.path.join(BEGUN_FILE), ADMITTED.as_bytes()).map_err(self.at())
+    pub fn admitted(&self, folder: FolderId) -> Result<(), DataDirError> {
+        let mark = format!("{ADMITTED} {folder}\n");
+        durable::replace_file(&self.path.join(BEGUN_FILE), mark.as_bytes()).map_err(self.at())
+    }
+
+    /// The id by which this folder was admitted; `None` if it was not yet, or before ids were kept.
+    #[must_use]
+    pub fn folder_id(&self) -> Option<FolderId> {
+        let text = fs::read_to_string(self.path.join(BEGUN_FILE)).ok()?;
+        match read_mark(&text)? {
+            Beginning::Admitted(id) => id,
+            Beginning::Asking(_) => None,
+        }
     }
 
     /// Whether another node's folder is the first that this one hears of; if so, this is on disk when it returns.
@@ -145,11 +157,15 @@ fn mark(id: FolderId) -> String {
 
 fn read_mark(text: &str) -> Option<Beginning> {
     // Folders from before there were first starts have an empty one.
-    if text.is_empty() || text == ADMITTED {
-        return Some(Beginning::Admitted);
+    if text.is_empty() {
+        return Some(Beginning::Admitted(None));
     }
-    let id = text.strip_prefix("asking ")?.strip_suffix('\n')?;
-    FolderId::parse(id).map(Beginning::Asking)
+    match text.strip_suffix('\n')?.split_once(' ') {
+        None => (text.strip_suffix('\n') == Some(ADMITTED)).then_some(Beginning::Admitted(None)),
+        Some(("asking", id)) => FolderId::parse(id).map(Beginning::Asking),
+        Some((ADMITTED, id)) => FolderId::parse(id).map(|id| Beginning::Admitted(Some(id))),
+        Some(_) => None,
+    }
 }
 
 #[cfg(test)]
@@ -165,8 +181,10 @@ mod tests {
         let folder = DataDir::open(dir.path(), "pool", 7).unwrap();
         assert_eq!(folder.begin(ONE).unwrap(), Beginning::Asking(ONE));
         assert_eq!(folder.begin(TWO).unwrap(), Beginning::Asking(ONE));
-        folder.admitted().unwrap();
-        assert_eq!(folder.begin(TWO).unwrap(), Beginning::Admitted);
+        assert_eq!(folder.folder_id(), None);
+        folder.admitted(ONE).unwrap();
+        assert_eq!(folder.begin(TWO).unwrap(), Beginning::Admitted(Some(ONE)));
+        assert_eq!(folder.folder_id(), Some(ONE));
     }
 
     #[test]
@@ -206,12 +224,16 @@ mod tests {
             "asking 12\n",
             "x",
             "admitted",
+            "admitted 12\n",
+            "admitted \n",
+            "admitted\n\n",
             " ",
             "asking 1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1g\n",
         ] {
             assert_eq!(read_mark(text), None, "{text:?}");
         }
-        assert_eq!(read_mark(""), Some(Beginning::Admitted));
+        assert_eq!(read_mark(""), Some(Beginning::Admitted(None)));
+        assert_eq!(read_mark("admitted\n"), Some(Beginning::Admitted(None)));
         assert_eq!(read_mark(&mark(ONE)), Some(Beginning::Asking(ONE)));
     }
 }

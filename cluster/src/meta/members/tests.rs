@@ -190,6 +190,55 @@ fn one_at_a_time_and_never_the_last() {
     assert_eq!(pool.change(3, LEAVE), Err("last-node"));
     let mut alone = Pool::new(1);
     assert_eq!(alone.change(1, DRAIN), Err("last-node"));
+    // Who is drained in order to leave is on its way until it has left.
+    let mut pool = Pool::new(3);
+    pool.change(1, DRAIN_AND_LEAVE).unwrap();
+    pool.change(1, MemberChange::Drained).unwrap();
+    assert_eq!(pool.change(2, DRAIN), Err("another-drain"));
+    assert_eq!(pool.change(2, DRAIN_AND_LEAVE), Err("another-drain"));
+    pool.change(1, LEAVE).unwrap();
+    assert_eq!(pool.phase(1), MemberPhase::Leaving);
+}
+
+#[test]
+fn the_same_with_another_pace_or_heir_is_another_change() {
+    let drain = |pace, leaves, heir: Option<u64>| MemberChange::Drain {
+        pace,
+        leaves,
+        heir: heir.map(NodeId),
+    };
+    let leave = |heir: u64| MemberChange::Leave {
+        heir: Some(NodeId(heir)),
+    };
+    let steps = [
+        (drain(5, false, None), Ok(()), (5, false, None)),
+        (drain(9, false, None), Ok(()), (9, false, None)),
+        (drain(9, true, Some(2)), Ok(()), (9, true, Some(2))),
+        (drain(9, true, Some(3)), Ok(()), (9, true, Some(3))),
+        (drain(7, false, None), Ok(()), (7, true, Some(3))),
+        (MemberChange::Drained, Ok(()), (7, true, Some(3))),
+        (drain(0, true, Some(2)), Ok(()), (0, true, Some(2))),
+        (leave(2), Ok(()), (0, true, Some(2))),
+        (leave(2), Ok(()), (0, true, Some(2))),
+        (leave(3), Err("wrong-state"), (0, true, Some(2))),
+        (
+            drain(0, true, Some(3)),
+            Err("wrong-state"),
+            (0, true, Some(2)),
+        ),
+        (drain(0, true, None), Ok(()), (0, true, Some(2))),
+    ];
+    let mut pool = Pool::new(3);
+    for (change, expect, (pace, leaves, heir)) in steps {
+        assert_eq!(pool.change(1, change), expect, "{change:?}");
+        let row = &pool.state.members.rows[&NodeId(1)];
+        let heir = heir.map(NodeId);
+        assert_eq!(
+            (row.pace, row.leaves, row.heir),
+            (pace, leaves, heir),
+            "{change:?}"
+        );
+    }
 }
 
 #[test]

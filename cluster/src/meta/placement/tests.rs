@@ -173,6 +173,28 @@ fn moves_by_urgency() {
 }
 
 #[test]
+fn a_group_works_on_without_a_node_if_somebody_may_lead() {
+    use MemberPhase::{Drained, Member};
+    let check = |phases: &[(u64, MemberPhase)], dead: &[u64], expect| {
+        let (members, placements) = (members(phases), placements(&[&[1, 2, 3]]));
+        let alive = members.present().map(|(node, _)| node);
+        let alive = alive.filter(|node| !dead.contains(&node.0)).collect();
+        let view = View {
+            members: &members,
+            placements: &placements,
+            alive: &alive,
+        };
+        let survives = survives_without(view, Group(1), NodeId(3));
+        assert_eq!(survives, expect, "{phases:?} {dead:?}");
+    };
+    let three = |one, two| [(1, one), (2, two), (3, Member), (4, Member)];
+    check(&three(Member, Member), &[], true);
+    check(&three(Member, Drained), &[], true);
+    check(&three(Member, Drained), &[2], false);
+    check(&three(Drained, Drained), &[], false);
+}
+
+#[test]
 fn an_heir_gets_what_the_leaver_had() {
     use MemberPhase::{Leaving, Member};
     let mut members = members(&[

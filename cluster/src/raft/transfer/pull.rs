@@ -34,6 +34,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two tries of a question.
 const TRY_AGAIN: Duration = Duration::from_millis(200);
 
+/// Questions in a row without an answer; then the transfer ends, makes room for others, and goes on where it was when it is
+/// offered anew.
+const UNANSWERED_MAX: u32 = 3;
+
 /// Why a snapshot was not received.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PullError {
@@ -41,6 +45,8 @@ pub(super) enum PullError {
     Lapsed,
     #[error("its sender leads no more")]
     Rejected,
+    #[error("its sender does not answer")]
+    Unanswered,
     #[error("the disk has no room")]
     NoRoom,
     #[error("its sender does not keep to the protocol: {0}")]
@@ -109,12 +115,12 @@ impl Pull<'_> {
         })
     }
 
-    /// Asks until there is an answer, or nobody offers any more.
+    /// Asks until there is an answer, nobody offers any more, or it went unanswered too often.
     async fn ask<Q: Record, A: Record>(&self, kind: u8, query: &Q) -> Result<A, PullError> {
         let shared = &self.node.shared;
         let unsayable = |_| PullError::Nonsense("a question that can't be asked");
         let body = bytes::Bytes::from(encode(query).map_err(unsayable)?);
-        loop {
+        for _ in 0..UNANSWERED_MAX {
             if !(self.is_wanted)() {
                 return Err(PullError::Lapsed);
             }
@@ -141,6 +147,7 @@ impl Pull<'_> {
                 }
             }
         }
+        Err(PullError::Unanswered)
     }
 
     fn note(&self, change: impl FnOnce(&mut ProgressRecord)) {

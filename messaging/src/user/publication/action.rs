@@ -97,6 +97,8 @@ pub enum PublicationAction {
         to: SessionKey,
         /// Its number for the question.
         ask: u64,
+        /// Whether there is such a session isn't known yet.
+        for_now: bool,
     },
     /// End an older stream that held the same resource (`conflict`).
     Kick(SessionKey),

@@ -85,17 +85,10 @@ impl Publication {
         for state in states {
             // Two sessions of one address: this owner has bound the other one since.
             let other = self.find_jid(state.key.jid.as_str());
-            if let Some(other) = other.map(|other| &self.sessions[other])
-                && other.key != state.key
+            if let Some(other) = other
+                && self.sessions[other].key != state.key
             {
-                out.push(match &other.moved_from {
-                    // The word that it has moved was lost.
-                    Some(from) if *from == state.key => PublicationAction::Release {
-                        session: state.key,
-                        to: other.key.clone(),
-                    },
-                    _ => PublicationAction::Kick(state.key),
-                });
+                self.attach_second(other, state, contacts, &mut out);
                 continue;
             }
             self.attach_session(other, state, seen, contacts, &mut out);
@@ -117,6 +110,34 @@ impl Publication {
             seq,
         });
         out
+    }
+
+    /// A node says that it has a session whose address is another one's, or which has moved.
+    fn attach_second(
+        &mut self,
+        other: usize,
+        state: SessionState,
+        contacts: &dyn Contacts,
+        out: &mut Actions,
+    ) {
+        let to = self.sessions[other].key.clone();
+        let moved_from = self.sessions[other].moved_from.as_ref();
+        match moved_from.filter(|from| from.is(&state)) {
+            // The word that it has moved was lost.
+            Some(from) if from.has_all(&state) => out.push(PublicationAction::Release {
+                session: state.key,
+                to,
+            }),
+            // Rows were lost with it, which the new place takes for sent: its client would acknowledge what it never got.
+            // It binds anew, and gets them from the log.
+            Some(_) => {
+                let stanza = unavailable(&to.jid);
+                out.push(PublicationAction::Kick(state.key));
+                out.push(PublicationAction::Kick(to));
+                self.remove(other, stanza, contacts, out);
+            }
+            None => out.push(PublicationAction::Kick(state.key)),
+        }
     }
 
     fn attach_session(

@@ -44,6 +44,30 @@ pub(super) struct Mover {
     pub(super) ask: u64,
 }
 
+/// Where a session was, and what that node has to hand over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MovedFrom {
+    key: SessionKey,
+    /// The newest row that the session was offered there.
+    offered: u64,
+    /// The last of the rows that it was sent there and had not acknowledged: an older one may have been sent last.
+    last_sent: Option<u64>,
+}
+
+impl MovedFrom {
+    /// Whether this is what the node says of the session that was there.
+    pub(super) fn is(&self, state: &SessionState) -> bool {
+        self.key == state.key
+    }
+
+    /// Whether all that the session was sent there has arrived: its connection may have broken with rows unread. What was
+    /// sent comes in order, so the last of it tells.
+    pub(super) fn has_all(&self, state: &SessionState) -> bool {
+        let has = |row: u64| state.unacknowledged.contains(&row);
+        state.newest_row >= self.offered && self.last_sent.is_none_or(has)
+    }
+}
+
 /// Who may want one session at once: the node to which it is sent, and the one to which its client has come meanwhile.
 const MOVERS_MAX: usize = 2;
 
@@ -52,20 +76,29 @@ const EARLY_MAX: usize = 16;
 
 impl Publication {
     /// A node wants a session. It is answered by [`PublicationAction::Moved`] or [`PublicationAction::MoveRefused`].
-    pub fn ask_move(&mut self, request: MoveRequest, ask: u64) -> Vec<PublicationAction> {
+    /// `gathered`: every node that can be reached has attached. Until then a session that isn't known may be on one of them.
+    pub fn ask_move(
+        &mut self,
+        request: MoveRequest,
+        ask: u64,
+        gathered: bool,
+    ) -> Vec<PublicationAction> {
         let mut out = Vec::new();
         let mover = Mover { request, ask };
         let jid = &mover.request.key.jid;
+        let is_expected = self.expected.iter().any(|expected| expected.jid == *jid);
         match self.find_jid(jid.as_str()) {
             Some(index) => self.want(index, mover, &mut out),
-            None if self.expected.iter().any(|expected| expected.jid == *jid)
-                && self.early_movers.len() < EARLY_MAX =>
-            {
+            None if is_expected && self.early_movers.len() < EARLY_MAX => {
                 self.early_movers
                     .retain(|other| other.request.key != mover.request.key);
                 self.early_movers.push(mover);
             }
-            None => refuse(mover, &mut out),
+            None => out.push(PublicationAction::MoveRefused {
+                to: mover.request.key,
+                ask,
+                for_now: !gathered || is_expected,
+            }),
         }
         out
     }
@@ -129,7 +162,11 @@ impl Publication {
         let session = &mut self.sessions[index];
         let mover = session.movers.remove(0);
         session.key = mover.request.key;
-        session.moved_from = Some(key.clone());
+        session.moved_from = Some(MovedFrom {
+            key: key.clone(),
+            offered: session.reader.offered,
+            last_sent: session.reader.sent.back().copied(),
+        });
         // A read under way is the old key's: it is asked for anew.
         session.reader.give_up_reading();
         out.push(release(key, to));
@@ -230,6 +267,7 @@ pub(super) fn refuse(mover: Mover, out: &mut Actions) {
     out.push(PublicationAction::MoveRefused {
         to: mover.request.key,
         ask: mover.ask,
+        for_now: false,
     });
 }
 

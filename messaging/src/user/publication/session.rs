@@ -8,7 +8,7 @@ use xmpp::ns;
 use xmpp::stanza::Stanza;
 
 use super::contacts::Row;
-use super::moving::{Mover, ResumptionToken};
+use super::moving::{MovedFrom, Mover, ResumptionToken};
 
 /// A session, unmistakably: a resource may be bound again by another stream.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -175,8 +175,8 @@ pub(super) struct Session {
     pub(super) reader: Reader,
     /// Who wants it, in their order.
     pub(super) movers: Vec<Mover>,
-    /// What its key was, if it has moved.
-    pub(super) moved_from: Option<SessionKey>,
+    /// Where it was, if it has moved.
+    pub(super) moved_from: Option<MovedFrom>,
 }
 
 /// How far a session has come in reading the user's log.

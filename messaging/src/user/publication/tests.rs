@@ -4,6 +4,7 @@ mod conversations;
 mod moves;
 mod once_again;
 mod properties;
+mod slow_readers;
 mod soft_stanzas;
 
 use std::collections::BTreeMap;
@@ -207,9 +208,10 @@ fn show_moving(action: &PublicationAction) -> String {
                 "moved {key}{presence}{carbons} unacknowledged {unacknowledged:?} newest {newest}"
             )
         }
-        PublicationAction::MoveRefused { to, ask } => {
+        PublicationAction::MoveRefused { to, ask, for_now } => {
             assert_eq!(*ask, to.number);
-            format!("refuse {}", place(to))
+            let for_now = if *for_now { " for now" } else { "" };
+            format!("refuse {}{for_now}", place(to))
         }
         other => panic!("{other:?}"),
     }

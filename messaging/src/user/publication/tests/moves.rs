@@ -19,7 +19,7 @@ fn check(actions: Vec<PublicationAction>, expect: Expect) {
 
 impl Stage {
     fn ask(&mut self, node: u64, number: u64) -> Vec<PublicationAction> {
-        self.user.ask_move(request(node, number), number)
+        self.user.ask_move(request(node, number), number, true)
     }
 
     fn yields(&mut self, from: (u64, u64), to: (u64, u64)) -> Vec<PublicationAction> {
@@ -127,6 +127,13 @@ fn who_asks_for_what_is_not_there_is_refused() {
             refuse 2#7
         "#]],
     );
+    // A node that has it may not have attached yet.
+    check(
+        stage.user.ask_move(request(2, 7), 7, false),
+        expect![[r#"
+            refuse 2#7 for now
+        "#]],
+    );
     let mut stage = Stage::with_phone();
     // Its own node has looked for it before it asked.
     check(
@@ -225,6 +232,41 @@ fn who_gives_up_is_not_given_it() {
             stay phone#1 of 3#8
         "#]],
     );
+}
+
+#[test]
+fn what_was_lost_with_the_word_that_it_has_moved_is_not_settled() {
+    // What the node has of rows 11 and 12; row 11 may have been sent after row 12, as one that another session left behind.
+    for (unacknowledged, newest_row, has_all) in [
+        (vec![11, 12], 12, true),
+        (vec![11], 11, false),
+        (vec![11], 12, false),
+        (vec![], 0, false),
+    ] {
+        let mut stage = Stage::with_phone();
+        stage.log("juliet@capulet.lit/balcony", USER);
+        stage.ask(2, 7);
+        stage.yields((1, 1), (2, 7));
+        let state = SessionState {
+            key: key(1, 1, "phone"),
+            flags: SessionFlags::default(),
+            presence: None,
+            directed: Vec::new(),
+            unacknowledged,
+            newest_row,
+            untold: false,
+        };
+        let attached = stage.user.attach(1, vec![state], 11, &stage.contacts);
+        let ends = |key: SessionKey| attached.contains(&PublicationAction::Kick(key));
+        let ended = (ends(key(1, 1, "phone")), ends(key(2, 7, "phone")));
+        assert_eq!(ended, (!has_all, !has_all), "{attached:?}");
+        assert_eq!(show(&attached).contains("release phone#1 to 2#7"), has_all);
+        assert_eq!(stage.user.sessions().count(), usize::from(has_all));
+        // The new node has not got more than the old one had.
+        let acknowledged = stage.acknowledge(&key(2, 7, "phone"), 12);
+        let settled = acknowledged.contains(&PublicationAction::AdvanceCursor(12));
+        assert_eq!(settled, has_all, "{acknowledged:?}");
+    }
 }
 
 #[test]

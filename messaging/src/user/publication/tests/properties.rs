@@ -318,7 +318,7 @@ impl World {
             incarnation: 1,
             token: ResumptionToken(String::new()),
         };
-        let actions = self.user.ask_move(request, self.numbers);
+        let actions = self.user.ask_move(request, self.numbers, true);
         self.execute(actions);
         self.event(SessionEvent::Yields { key: from, to });
         assert!(
