@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 use xmpp::jid::FullJid;
+use xmpp::ns;
 use xmpp::scan::{Document, Limits};
 
 use super::parse::{Action, ClientPart, Scenario, Step};
@@ -196,6 +197,8 @@ impl Stage<'_> {
                     self.captures
                         .extend(results.into_iter().flatten().next().unwrap_or_default());
                 }
+                // A server asks what has come whenever it wants to know (XEP-0198 §4).
+                None if came.root().is("r", ns::STREAM_MANAGEMENT) => {}
                 None => {
                     let why: Vec<_> = results
                         .into_iter()
