@@ -108,7 +108,7 @@ fn row(key: &str, kind: RowKind, seq: u64) -> ArchiveRow {
         kind,
         seq,
         time: seq,
-        peer: (seq % 2 == 0).then(|| Arc::from("peer@localhost")),
+        peer: seq.is_multiple_of(2).then(|| Arc::from("peer@localhost")),
         record: Bytes::from(format!("{key} {seq}")),
     }
 }
