@@ -93,15 +93,6 @@ impl Directory {
         self.len() == 0
     }
 
-    /// The addresses of all sessions.
-    pub fn jids(&self) -> Vec<FullJid> {
-        let keys = |shard: &Mutex<HashMap<FullJid, Entry>>| {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.keys().cloned().collect::<Vec<_>>()
-        };
-        self.shards.iter().flat_map(keys).collect()
-    }
-
     /// All sessions, for a stop or a move.
     pub fn all(&self) -> Vec<Entry> {
         let mut all = Vec::new();

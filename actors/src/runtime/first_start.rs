@@ -60,7 +60,9 @@ pub(super) async fn be_admitted(
         }
         if admitted >= needed {
             settings.data.admitted(folder)?;
-            tracing::info!(%folder, "the other nodes have admitted this data folder");
+            if needed > 0 {
+                tracing::info!(%folder, "the other nodes have admitted this data folder");
+            }
             return Ok(());
         }
         if Instant::now() >= deadline {

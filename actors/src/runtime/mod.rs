@@ -51,7 +51,7 @@ use messaging::slot::PartitionTable;
 use storage::archive::{Archive, ArchiveOptions};
 use storage::log::Log;
 use tokio::sync::watch;
-use xmpp::jid::{BareJid, FullJid};
+use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 use xmpp::stream::{ServedDomains, StreamConfig, StreamManagementOffer};
 
@@ -640,19 +640,6 @@ impl NodeHandle {
             // Nobody is there who could tell.
             std::future::pending::<()>().await;
         }
-    }
-
-    /// Sends a session to another node. Its client's connection ends without the end of the stream, and the client goes on
-    /// wherever it connects next; its presence stays for two minutes meanwhile. A session that can't be resumed ends.
-    /// `false`: there is no such session here.
-    pub fn move_session(&self, jid: &FullJid) -> bool {
-        let session = self.inner.fabric.directory.find(jid, 0);
-        session.is_some_and(|entry| entry.session.try_send(ToSession::Depart).is_ok())
-    }
-
-    /// The addresses of the sessions on this node, with a connection or without.
-    pub fn sessions(&self) -> Vec<FullJid> {
-        self.inner.fabric.directory.jids()
     }
 
     /// Ends streams, hands leaderships over, closes the stores. The process is to end after it.
