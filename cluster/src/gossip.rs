@@ -229,18 +229,44 @@ impl Gossip {
             .collect()
     }
 
-    /// A digest; with our own map where no answer comes from, for it may be that only our words get through.
+    /// A digest; with all that we know where no answer comes from, for it may be that only our words get through: such a
+    /// peer can't ask for what it lacks, and what it can't ask for it would take for unchanged.
     fn opening(&self, peer: NodeId, now: Duration) -> GossipMessage {
         let heard = self.heard_from.get(&peer);
         let answers = heard.is_some_and(|at| now.saturating_sub(*at) < SUSPECT_AFTER);
-        let own = self.nodes.get(&self.own).filter(|_| !answers);
-        let mut room = NODE_BYTES_MAX;
-        let deltas = own.map(|view| delta_since(self.own, view, 0, &mut room));
         GossipMessage {
             step: Step::Digest,
             digest: self.digest(),
-            deltas: deltas.into_iter().collect(),
+            deltas: if answers {
+                Vec::new()
+            } else {
+                self.all_deltas()
+            },
         }
+    }
+
+    /// All maps from their beginning, our own first, the others each time from another one on, within [`DELTA_BYTES_MAX`].
+    fn all_deltas(&self) -> Vec<NodeDelta> {
+        let Some(own) = self.nodes.get(&self.own) else {
+            return Vec::new();
+        };
+        let others: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(node, _)| **node != self.own)
+            .collect();
+        let turn = own.heartbeat.checked_rem(others.len() as u64);
+        let (before, after) = others.split_at(turn.unwrap_or(0) as usize);
+        let mut room = DELTA_BYTES_MAX;
+        let mut deltas = Vec::new();
+        for (node, view) in [(&self.own, own)].iter().chain(after).chain(before) {
+            if room < message::DELTA_HEAD_BYTES_MAX {
+                break;
+            }
+            room -= message::DELTA_HEAD_BYTES_MAX;
+            deltas.push(delta_since(**node, view, 0, &mut room));
+        }
+        deltas
     }
 
     /// Takes a message from a peer; returns what to send back to it.
