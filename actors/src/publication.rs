@@ -2,10 +2,11 @@
 //!
 //! Rows of the log and the log's position travel in one frame a node, so that a node notices a hole and attaches again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix::prelude::SendError;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use bytes::BytesMut;
 use cluster::link::protocol::{
@@ -140,8 +141,8 @@ fn state_bytes(state: &SessionState) -> usize {
 /// Something that needs the publication but not a session may keep it so long.
 const IDLE_CHECK: Duration = Duration::from_secs(15);
 
-/// How long after rows could not be read they are asked for again.
-const READ_AGAIN: Duration = Duration::from_secs(5);
+/// How long after rows could not be read, or the owner had no room, it is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// One user who is online.
 pub struct PublicationActor {
@@ -152,6 +153,10 @@ pub struct PublicationActor {
     core: Option<Publication>,
     /// Rows could not be read: they are asked for again.
     unread: bool,
+    /// What the owner had no room for: who is up or down. Others are shown a session only once that is in the log.
+    unsaid: VecDeque<FromKey>,
+    /// Either is due to be tried again.
+    tries_again: bool,
     /// Messages of the owner handled so far.
     handled: u64,
     backlog: Arc<Backlog>,
@@ -178,6 +183,8 @@ impl PublicationActor {
             user,
             core: None,
             unread: false,
+            unsaid: VecDeque::new(),
+            tries_again: false,
             handled: 0,
             backlog,
         }
@@ -313,6 +320,10 @@ impl PublicationActor {
                 let actions = core.logged(previous, &row, &also, &replica.ids);
                 self.act(actions);
             }
+            effect @ UserEffect::Noted(_) => {
+                let actions = core.once(effect, &*replica.state());
+                self.act(actions);
+            }
             effect => {
                 let actions = core.once(effect, &*replica.state());
                 self.act_on(Some(mark), actions);
@@ -408,6 +419,10 @@ impl PublicationActor {
                     // What was to be delivered before goes before.
                     self.deliver_all(mark, &mut rows);
                     self.tell_moving(session.node, Moving::Release { session, to });
+                }
+                PublicationAction::NoteSessions { up, down } => {
+                    self.unsaid.push_back(FromKey::NoteSessions { up, down });
+                    self.say();
                 }
                 other => self.act_elsewhere(other),
             }
@@ -523,9 +538,6 @@ impl PublicationActor {
                     delivered,
                 });
             }
-            PublicationAction::NoteSessions { up, down } => {
-                self.to_own(FromKey::NoteSessions { up, down });
-            }
             PublicationAction::Kick(session) => self.kick(session, StreamErrorCondition::Conflict),
             PublicationAction::Expel(session) => {
                 self.kick(session, StreamErrorCondition::NotAuthorized);
@@ -547,6 +559,7 @@ impl PublicationActor {
                 self.down(NodeId(to.node), &Down::Reply { request, reply });
             }
             PublicationAction::Release { .. }
+            | PublicationAction::NoteSessions { .. }
             | PublicationAction::Deliver { .. }
             | PublicationAction::Position { .. }
             | PublicationAction::ReadRows { .. } => {}
@@ -595,15 +608,33 @@ impl PublicationActor {
         }
     }
 
+    /// Tells the owner what it has not been told, in its order, as far as there is room.
+    fn say(&mut self) {
+        let Some(actors) = self.fabric.actors(self.partition) else {
+            return;
+        };
+        while let Some(request) = self.unsaid.pop_front() {
+            let sent = actors.owner.try_send(ToOwner::FromKey(request));
+            if let Err(SendError::Full(ToOwner::FromKey(request))) = sent {
+                self.fabric.metrics.mailboxes_full.inc();
+                self.unsaid.push_front(request);
+                break;
+            }
+        }
+    }
+
     /// After a failure, once.
-    fn plan_to_read_again(&mut self, ctx: &mut Context<Self>) {
-        if std::mem::take(&mut self.unread) {
-            ctx.run_later(READ_AGAIN, |actor, ctx| {
+    fn plan_to_try_again(&mut self, ctx: &mut Context<Self>) {
+        let due = std::mem::take(&mut self.unread) || !self.unsaid.is_empty();
+        if due && !std::mem::replace(&mut self.tries_again, true) {
+            ctx.run_later(TRY_AGAIN, |actor, ctx| {
+                actor.tries_again = false;
+                actor.say();
                 if let Some(core) = &mut actor.core {
                     let actions = core.read_again();
                     actor.act(actions);
                 }
-                actor.plan_to_read_again(ctx);
+                actor.plan_to_try_again(ctx);
             });
         }
     }
@@ -686,7 +717,7 @@ impl Handler<ToPublication> for PublicationActor {
             ToPublication::End => ctx.stop(),
             message => {
                 self.handle_message(message);
-                self.plan_to_read_again(ctx);
+                self.plan_to_try_again(ctx);
             }
         }
     }

@@ -71,6 +71,8 @@ impl Effect {
     /// a row, and no row may reach a session twice; a client without its reflection tries again, and is answered again.
     pub fn once(&self) -> Option<Once> {
         match self {
+            // What was not told before its session was in the log is told by whom its node brings it to.
+            Effect::User(_, UserEffect::Noted(_)) => None,
             Effect::User(user, effect) if !matches!(effect, UserEffect::Logged { .. }) => {
                 Some(Once::User(user.clone(), effect.clone()))
             }
@@ -172,6 +174,8 @@ pub enum UserEffect {
         /// The error stanza.
         stanza: Stanza,
     },
+    /// The log says that this session is up: whoever owns the user next expects it, so that others may see it now.
+    Noted(FullJid),
     /// The account is gone: end the sessions (`not-authorized` by the shell).
     AccountRemoved,
 }
@@ -204,6 +208,7 @@ impl UserEffect {
             }
             UserEffect::PresenceTo(_)
             | UserEffect::UnavailableTo(_)
+            | UserEffect::Noted(_)
             | UserEffect::AccountRemoved => 0,
         }
     }

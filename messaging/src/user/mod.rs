@@ -21,6 +21,7 @@ use xmpp::stanza_error::Condition;
 
 use crate::apply::Context;
 use crate::command::{Answer, Command};
+use crate::effect::UserEffect;
 use crate::refusal::refuse;
 use crate::state::{OnlineRecord, State};
 
@@ -63,7 +64,7 @@ pub fn apply(state: &mut State, ctx: &mut Context<'_>, command: Command) -> Answ
         } => private::set_private(state, user, name, element),
         Command::SetVcard { user, element } => private::set_vcard(state, user, element),
         Command::AdvanceCursor { user, delivered } => log::advance_cursor(state, &user, delivered),
-        Command::NoteSessions { up, down } => note_sessions(state, up, down),
+        Command::NoteSessions { up, down } => note_sessions(state, ctx, up, down),
         // `crate::apply` keeps these for itself and for rooms.
         Command::Nothing
         | Command::Room(_)
@@ -73,15 +74,21 @@ pub fn apply(state: &mut State, ctx: &mut Context<'_>, command: Command) -> Answ
 }
 
 /// [`Command::NoteSessions`]: for the owner that comes next. Sessions of an account that is gone aren't expected.
-fn note_sessions(state: &mut State, up: Vec<(FullJid, u64, u64)>, down: Vec<FullJid>) -> Answer {
+fn note_sessions(
+    state: &mut State,
+    ctx: &mut Context<'_>,
+    up: Vec<(FullJid, u64, u64)>,
+    down: Vec<FullJid>,
+) -> Answer {
     for session in down {
         state.online.remove(&session);
     }
     for (session, node, incarnation) in up {
-        if state.accounts.contains(&session.bare()) {
-            state
-                .online
-                .insert(session, OnlineRecord { node, incarnation });
+        let user = session.bare();
+        if state.accounts.contains(&user) {
+            let record = OnlineRecord { node, incarnation };
+            state.online.insert(session.clone(), record);
+            ctx.user_effect(&user, UserEffect::Noted(session));
         }
     }
     Answer::Done { seq: 0 }

@@ -354,12 +354,32 @@ impl Publication {
         let session = &mut self.sessions[index];
         if session.is_available() && !session.noted {
             session.noted = true;
+            session.notes_under_way += 1;
             let up = vec![session.key.clone()];
             out.push(PublicationAction::NoteSessions {
                 up,
                 down: Vec::new(),
             });
         }
+    }
+
+    /// [`crate::effect::UserEffect::Noted`]: who may see the session is told of it now.
+    pub(super) fn noted(
+        &mut self,
+        session: &FullJid,
+        contacts: &dyn Contacts,
+    ) -> Vec<PublicationAction> {
+        let mut out = Vec::new();
+        if let Some(index) = self.find_jid(session.as_str()) {
+            let session = &mut self.sessions[index];
+            // A session that has moved is noted again, and was shown before.
+            let was_shown = session.notes_under_way == 0;
+            session.notes_under_way = session.notes_under_way.saturating_sub(1);
+            if !was_shown {
+                self.tell_presence(index, contacts, &mut out);
+            }
+        }
+        out
     }
 
     pub(super) fn note_down(&self, session: &Session, out: &mut Actions) {

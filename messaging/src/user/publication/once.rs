@@ -13,6 +13,7 @@ impl Publication {
     pub fn once(&mut self, effect: UserEffect, contacts: &dyn Contacts) -> Vec<PublicationAction> {
         match effect {
             UserEffect::Logged { .. } => Vec::new(),
+            UserEffect::Noted(session) => self.noted(&session, contacts),
             UserEffect::RosterPush {
                 contact,
                 item,
@@ -90,6 +91,7 @@ impl Publication {
             },
             UserEffect::AccountRemoved => !contacts.exists(&self.user),
             UserEffect::Logged { .. }
+            | UserEffect::Noted(_)
             | UserEffect::BlocklistPush { .. }
             | UserEffect::Bounce { .. } => true,
         }

@@ -74,9 +74,9 @@ impl Publication {
         }
     }
 
-    /// Tells contacts and the user's own sessions what a session's presence is.
+    /// Tells contacts and the user's own sessions what a session's presence is, once the log has the session.
     pub(super) fn tell_presence(&self, index: usize, contacts: &dyn Contacts, out: &mut Actions) {
-        if let Some(presence) = &self.sessions[index].presence {
+        if let Some(presence) = self.sessions[index].shown() {
             let stanza = Arc::new(presence.clone());
             broadcast(contacts.watchers(&self.user), &stanza, out);
             // §4.2.2, §4.4.2: one's own sessions see each other and themselves.
@@ -93,7 +93,7 @@ impl Publication {
         out: &mut Actions,
     ) {
         for session in self.sessions.iter().filter(|session| session.key != *key) {
-            if let Some(presence) = &session.presence {
+            if let Some(presence) = session.shown() {
                 deliver(vec![key.clone()], &Arc::new(presence.clone()), None, out);
             }
         }
@@ -279,7 +279,7 @@ impl Publication {
         else {
             return;
         };
-        let subscribed = session.is_available() && contacts.may_see(&self.user, &asker.bare());
+        let subscribed = session.shown().is_some() && contacts.may_see(&self.user, &asker.bare());
         if subscribed || session.is_shown_to(asker) {
             out.push(mere_presence(session, asker));
         }
@@ -299,10 +299,11 @@ impl Publication {
         }
     }
 
-    /// Tells a contact the presence of each available session; gives whether there is any.
+    /// Tells a contact the presence of each available session; gives whether there is any. What may not be shown yet the
+    /// contact is told in a moment, with all others.
     fn tell_current(&self, contact: &BareJid, out: &mut Actions) -> bool {
         for session in &self.sessions {
-            if let Some(presence) = &session.presence {
+            if let Some(presence) = session.shown() {
                 broadcast(vec![contact.clone()], &Arc::new(presence.clone()), out);
             }
         }

@@ -170,8 +170,11 @@ pub(super) struct Session {
     priority: i8,
     /// Whom it sent directed presence.
     pub(super) directed: BTreeSet<Jid>,
-    /// Whether the log says it is up.
+    /// Whether the log says it is up, or is about to.
     pub(super) noted: bool,
+    /// How often that is under way. Until it is in the log nobody is shown the session: an owner that died meanwhile with
+    /// the session's node would leave a ghost, since the next one knows nothing of it.
+    pub(super) notes_under_way: u32,
     pub(super) reader: Reader,
     /// Who wants it, in their order.
     pub(super) movers: Vec<Mover>,
@@ -274,6 +277,7 @@ impl Session {
             priority: 0,
             directed: BTreeSet::new(),
             noted: false,
+            notes_under_way: 0,
             reader,
             movers: Vec::new(),
             moved_from: None,
@@ -283,6 +287,11 @@ impl Session {
     /// RFC 6121 §4.2: it has sent presence.
     pub(super) fn is_available(&self) -> bool {
         self.presence.is_some()
+    }
+
+    /// Its presence, as far as others may see it.
+    pub(super) fn shown(&self) -> Option<&Stanza> {
+        self.presence.as_ref().filter(|_| self.notes_under_way == 0)
     }
 
     /// The priority of an available session. RFC 6121 §4.7.2.3.

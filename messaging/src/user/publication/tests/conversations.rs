@@ -3,6 +3,7 @@
 use expect_test::{Expect, expect};
 
 use super::*;
+use crate::effect::UserEffect;
 
 /// A user whose log has ten rows that are delivered, watched by Juliet, watching the nurse.
 pub(super) struct Stage {
@@ -43,8 +44,19 @@ impl Stage {
     ) -> Vec<PublicationAction> {
         let stanza = presence(type_, payload);
         let key = key.clone();
-        self.user
-            .event(SessionEvent::Presence { key, stanza }, &self.contacts)
+        let actions = self
+            .user
+            .event(SessionEvent::Presence { key, stanza }, &self.contacts);
+        self.commit(actions)
+    }
+
+    /// What is proposed about sessions is committed at once, with what follows.
+    pub(super) fn commit(&mut self, mut actions: Vec<PublicationAction>) -> Vec<PublicationAction> {
+        for session in noted(&actions) {
+            let effect = UserEffect::Noted(session);
+            actions.extend(self.user.once(effect, &self.contacts));
+        }
+        actions
     }
 
     pub(super) fn down(&mut self, key: &SessionKey) -> Vec<PublicationAction> {
@@ -180,24 +192,24 @@ fn a_session_logs_in_and_out() {
     check(
         &stage.presence(&home, "", ""),
         expect![[r#"
-        note +home
-        broadcast juliet presence from romeo/home
-        home <- presence from romeo/home
-        probe nurse
-        home <- message subscribe from tybalt
-    "#]],
+            note +home
+            probe nurse
+            home <- message subscribe from tybalt
+            broadcast juliet presence from romeo/home
+            home <- presence from romeo/home
+        "#]],
     );
     stage.contacts.requests.clear();
     stage.bind(&work);
     check(
         &stage.presence(&work, "", "<priority>-1</priority>"),
         expect![[r#"
-        note +work
-        broadcast juliet presence from romeo/work
-        home,work <- presence from romeo/work
-        work <- presence from romeo/home
-        probe nurse
-    "#]],
+            note +work
+            work <- presence from romeo/home
+            probe nurse
+            broadcast juliet presence from romeo/work
+            home,work <- presence from romeo/work
+        "#]],
     );
     check(
         &stage.presence(&work, "", "<show>away</show>"),
@@ -554,11 +566,13 @@ fn who_reads_the_archive_first_gets_no_offline_rows() {
     stage.log(JULIET, USER);
     let actions = stage.presence(&home, "", "");
     check(
-        &actions[actions.len() - 2..],
+        &actions[actions.len() - 4..],
         expect![[r#"
-        read home 10..11
-        cursor 10
-    "#]],
+            read home 10..11
+            cursor 10
+            broadcast juliet presence from romeo/home
+            home <- presence from romeo/home
+        "#]],
     );
     check(
         &stage.read(&actions),
@@ -677,16 +691,17 @@ fn a_session_that_was_given_up_learns_what_it_missed() {
         newest_row: 0,
         untold: false,
     };
+    let attached = stage.user.attach(1, vec![state], 0, &stage.contacts);
     check(
-        &stage.user.attach(1, vec![state], 0, &stage.contacts),
+        &stage.commit(attached),
         expect![[r#"
-        note +home
-        broadcast juliet presence from romeo/home
-        work,home <- presence from romeo/home
-        home <- presence from romeo/work
-        probe juliet
-        position [1] 10..10
-    "#]],
+            note +home
+            home <- presence from romeo/work
+            probe juliet
+            position [1] 10..10
+            broadcast juliet presence from romeo/home
+            work,home <- presence from romeo/home
+        "#]],
     );
 }
 
@@ -779,3 +794,72 @@ fn presence_that_an_owner_took_and_may_not_have_told_is_told_by_the_next() {
 }
 
 pub(super) const TYPING: &str = "<composing xmlns='http://jabber.org/protocol/chatstates'/>";
+
+/// Whose coming up is proposed.
+fn noted(actions: &[PublicationAction]) -> Vec<FullJid> {
+    let notes = actions.iter().filter_map(|action| match action {
+        PublicationAction::NoteSessions { up, .. } => Some(up),
+        _ => None,
+    });
+    notes.flatten().map(|key| key.jid.clone()).collect()
+}
+
+/// A node and an owner that died together right after a login left a ghost: the next owner knew nothing of the session.
+#[test]
+fn nobody_is_shown_a_session_before_the_log_has_it() {
+    let mut stage = Stage::new();
+    let home = key(1, 1, "home");
+    stage.bind(&home);
+    let comes = |key: &SessionKey, payload| SessionEvent::Presence {
+        key: key.clone(),
+        stanza: presence("", payload),
+    };
+    let first = stage.user.event(comes(&home, ""), &stage.contacts);
+    check(
+        &first,
+        expect![[r#"
+            note +home
+            probe nurse
+        "#]],
+    );
+    // Nor by a change, to another session, or to who asks.
+    let busy = comes(&home, "<show>dnd</show>");
+    check(&stage.user.event(busy, &stage.contacts), expect![""]);
+    let juliet = bare("juliet@capulet.lit");
+    check(&stage.user.probe(&juliet, &stage.contacts), expect![""]);
+    let work = key(2, 2, "work");
+    stage.bind(&work);
+    check(
+        &stage.user.event(comes(&work, ""), &stage.contacts),
+        expect![[r#"
+            note +work
+            probe nurse
+        "#]],
+    );
+    let committed = UserEffect::Noted(home.jid.clone());
+    check(
+        &stage.user.once(committed, &stage.contacts),
+        expect![[r#"
+            broadcast juliet presence from romeo/home
+            home,work <- presence from romeo/home
+        "#]],
+    );
+    // Who goes before it is committed is not shown any more.
+    check(
+        &stage.user.event(
+            SessionEvent::Presence {
+                key: work.clone(),
+                stanza: presence("unavailable", ""),
+            },
+            &stage.contacts,
+        ),
+        expect![[r#"
+            work <- presence unavailable from romeo/work
+            broadcast juliet presence unavailable from romeo/work
+            home <- presence unavailable from romeo/work
+            note -work
+        "#]],
+    );
+    let committed = UserEffect::Noted(work.jid);
+    check(&stage.user.once(committed, &stage.contacts), expect![""]);
+}

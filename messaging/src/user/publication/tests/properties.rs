@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
+use crate::effect::UserEffect;
 
 const RESOURCES: [&str; 3] = ["a", "b", "c"];
 
@@ -83,6 +84,8 @@ struct World {
     cut: BTreeSet<u64>,
     reads: VecDeque<(SessionKey, u64, u64)>,
     online: BTreeMap<FullJid, u64>,
+    /// Proposed and not committed: who is up, and who is down.
+    notes: VecDeque<(Vec<SessionKey>, Vec<FullJid>)>,
     numbers: u64,
     /// What Juliet was last told of each session.
     told: BTreeMap<String, bool>,
@@ -105,6 +108,7 @@ impl World {
             cut: BTreeSet::new(),
             reads: VecDeque::new(),
             online: BTreeMap::new(),
+            notes: VecDeque::new(),
             numbers: 0,
             told: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
@@ -158,8 +162,13 @@ impl World {
                     }
                 }
                 PublicationAction::Broadcast { stanza, .. } => {
-                    let from = stanza.from.as_ref().unwrap().as_str().to_owned();
-                    self.told.insert(from, stanza.type_.is_none());
+                    let from = stanza.from.as_ref().unwrap();
+                    let shown = stanza.type_.is_none();
+                    let noted = from
+                        .to_full()
+                        .is_some_and(|jid| self.online.contains_key(&jid));
+                    assert!(noted || !shown, "{from} was shown before the log had it");
+                    self.told.insert(from.as_str().to_owned(), shown);
                 }
                 PublicationAction::Route(stanza) => panic!("{stanza:?}"),
                 PublicationAction::ReadRows {
@@ -174,13 +183,7 @@ impl World {
                     assert!(cursor > self.contacts.delivered && cursor <= self.contacts.head);
                     self.contacts.delivered = cursor;
                 }
-                PublicationAction::NoteSessions { up, down } => {
-                    for jid in down {
-                        self.online.remove(&jid);
-                    }
-                    self.online
-                        .extend(up.into_iter().map(|key| (key.jid, key.node)));
-                }
+                PublicationAction::NoteSessions { up, down } => self.notes.push_back((up, down)),
                 PublicationAction::Expel(key) | PublicationAction::Kick(key) => {
                     self.clients.retain(|client| client.state.key != key);
                 }
@@ -217,6 +220,27 @@ impl World {
     fn event(&mut self, event: SessionEvent) {
         let actions = self.user.event(event, &self.contacts);
         self.execute(actions);
+    }
+
+    /// What was proposed is committed.
+    fn commit_notes(&mut self) {
+        while let Some((up, down)) = self.notes.pop_front() {
+            for jid in down {
+                self.online.remove(&jid);
+            }
+            for key in up {
+                self.online.insert(key.jid.clone(), key.node);
+                let noted = UserEffect::Noted(key.jid);
+                let actions = self.user.once(noted, &self.contacts);
+                self.execute(actions);
+            }
+        }
+    }
+
+    fn commit_notes_now_and_then(&mut self, step: usize) {
+        if step.is_multiple_of(3) {
+            self.commit_notes();
+        }
     }
 
     fn log(&mut self, from: &str, to: &str) {
@@ -438,6 +462,8 @@ impl World {
 
     fn new_owner(&mut self) {
         self.reads.clear();
+        // They died with the owner.
+        self.notes.clear();
         self.user = Publication::new(bare(USER), self.contacts.head, World::settings());
         let online = self
             .online
@@ -476,6 +502,7 @@ impl World {
         self.bind(0, 1);
         self.take(Step::Presence(0, 0));
         loop {
+            self.commit_notes();
             while self.read(true) {}
             for index in 0..self.clients.len() {
                 self.acknowledge(index, usize::MAX);
@@ -537,9 +564,10 @@ proptest! {
     #[test]
     fn one_owner_delivers_everything_once(steps in prop::collection::vec(step(false), 1..120)) {
         let mut world = World::new();
-        for step in steps {
+        for (number, step) in steps.into_iter().enumerate() {
             world.take(step);
             world.check_cursor();
+            world.commit_notes_now_and_then(number);
         }
         world.heal();
         world.check_cursor();
@@ -550,8 +578,9 @@ proptest! {
     #[test]
     fn owners_change_and_nothing_is_doubled(steps in prop::collection::vec(step(true), 1..120)) {
         let mut world = World::new();
-        for step in steps {
+        for (number, step) in steps.into_iter().enumerate() {
             world.take(step);
+            world.commit_notes_now_and_then(number);
         }
         world.heal();
         world.check_healed();
