@@ -50,7 +50,8 @@ use messaging::apply::Surroundings;
 use messaging::slot::PartitionTable;
 use storage::archive::{Archive, ArchiveOptions};
 use storage::log::Log;
-use tokio::sync::watch;
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 use xmpp::stream::{ServedDomains, StreamConfig, StreamManagementOffer};
@@ -110,6 +111,9 @@ struct Inner {
 /// [`StartError`], each a sentence for the operator.
 pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     let network = Network::start(settings.replication_threads).map_err(StartError::Runtime)?;
+    let arbiters: Vec<Arbiter> = (0..settings.arbiters.max(1))
+        .map(|_| Arbiter::new())
+        .collect();
     let ports = reserve_client_ports(&settings)?;
     let (archive, log) = open_files(&settings)?;
     let incarnation = Arc::new(AtomicU64::new(0));
@@ -124,7 +128,8 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         Arc::clone(&members),
         Arc::clone(&gossip),
     ));
-    let transport = start_transport(&settings, &network, &members, Arc::clone(&dispatcher)).await?;
+    let on = (&network, &arbiters[..]);
+    let transport = start_transport(&settings, on, &members, Arc::clone(&dispatcher)).await?;
     // Before the node gives a vote or takes an entry.
     first_start::be_admitted(&settings, &transport, || dispatcher.caller()).await?;
 
@@ -144,7 +149,6 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         .map_err(|error| dispatcher.explain(&settings, &meta, error))?;
     wait_for_recovery(&settings, &groups, &meta).await?;
 
-    let arbiters = settings.arbiters.max(1);
     let fabric = make_fabric(
         settings,
         (table, replicas),
@@ -152,7 +156,6 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         (&transport, &gossip),
         (life, meta, members),
     );
-    let arbiters: Vec<Arbiter> = (0..arbiters).map(|_| Arbiter::new()).collect();
     start_actors(&fabric, &arbiters);
     dispatcher.set_fabric(Arc::clone(&fabric));
     run_gossip(&network, &gossip, &groups, &transport, &fabric);
@@ -348,9 +351,24 @@ fn reserve_client_ports(settings: &Settings) -> Result<Vec<Reserved>, StartError
     settings.client_listeners.iter().map(reserve).collect()
 }
 
+/// The runtimes of the arbiters' threads.
+async fn runtimes(arbiters: &[Arbiter]) -> Result<Vec<Handle>, StartError> {
+    let mut handles = Vec::with_capacity(arbiters.len());
+    for arbiter in arbiters {
+        let (sender, handle) = oneshot::channel();
+        arbiter.spawn(async move {
+            // Nobody waits only if the start has failed.
+            let _ = sender.send(Handle::current());
+        });
+        let handle = handle.await;
+        handles.push(handle.map_err(|error| StartError::Runtime(std::io::Error::other(error)))?);
+    }
+    Ok(handles)
+}
+
 async fn start_transport(
     settings: &Settings,
-    network: &Network,
+    (network, arbiters): (&Network, &[Arbiter]),
     members: &MemberList,
     dispatcher: Arc<Dispatcher>,
 ) -> Result<Transport, StartError> {
@@ -362,6 +380,7 @@ async fn start_transport(
         tls: settings.cluster_tls.clone(),
         protocol: ProtocolRange { min: 1, max: 1 },
         limits: TransportLimits::default(),
+        route_runtimes: runtimes(arbiters).await?,
     };
     let started = network
         .handle()

@@ -205,6 +205,7 @@ mod tests {
             listen: "127.0.0.1:0".parse().unwrap(),
             tls: tls.unwrap(),
             protocol: ProtocolRange::CURRENT,
+            route_runtimes: Vec::new(),
             limits: TransportLimits::default(),
         };
         let transport = Transport::start(config, Arc::new(Handler(gossiper.clone())))

@@ -19,6 +19,7 @@ use crate::transport::frame::{Frame, Lane, flags};
 use crate::transport::hello::{Hello, HelloError, Identity, Purpose, Refusal};
 use crate::transport::queue::Queue;
 use crate::transport::shared::{Alive, Shared, Slot};
+use crate::transport::socket::Socket;
 use crate::transport::tls;
 
 /// After a failed `accept` (no file descriptors left, say) the port rests this long.
@@ -41,7 +42,7 @@ enum Rejected {
 
 /// A connection past its hello.
 struct Entered {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Socket>,
     node: NodeId,
     lane: Lane,
     told: Incarnation,
@@ -96,9 +97,20 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream, permit: OwnedSemaphorePermit
     };
     drop(permit);
     match entered {
-        Ok(Some(entered)) => Box::pin(run(&shared, entered)).await,
+        Ok(Some(entered)) => {
+            let runtime = shared.runtime_of(entered.node, entered.lane).clone();
+            runtime.spawn(Box::pin(run_at_home(shared, entered, alive)));
+        }
         Ok(None) => {}
         Err(rejected) => tracing::warn!(?address, %rejected, "a cluster connection was not let in"),
+    }
+}
+
+/// Runs the connection on the runtime of its lane, which is known since the hello only.
+async fn run_at_home(shared: Arc<Shared>, mut entered: Entered, alive: Alive) {
+    match entered.stream.get_mut().0.move_here() {
+        Ok(()) => run(&shared, entered).await,
+        Err(error) => tracing::warn!(peer = %entered.node, %error, "a cluster connection broke"),
     }
     drop(alive);
 }
@@ -107,7 +119,7 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream, permit: OwnedSemaphorePermit
 /// decoded before its certificate has named a member.
 async fn handshake(shared: &Shared, tcp: TcpStream) -> Result<Option<Entered>, Rejected> {
     dial::tune(&tcp, shared.limits.user_timeout)?;
-    let mut stream = Box::pin(shared.tls().acceptor.accept(tcp))
+    let mut stream = Box::pin(shared.tls().acceptor.accept(Socket::new(tcp)))
         .await
         .map_err(Rejected::Tls)?;
     let node = {

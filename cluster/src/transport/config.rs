@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::node_id::{Incarnation, NodeId, PoolId};
 use crate::transport::error::TransportError;
 use crate::transport::frame::{HEADER_BYTES, Lane};
@@ -26,6 +28,9 @@ pub struct TransportConfig {
     pub protocol: ProtocolRange,
     /// Budgets and times.
     pub limits: TransportLimits,
+    /// Runtimes of those whom the ROUTE lane's frames are for, spread by the peer's id: a frame that comes in on the thread
+    /// that works on it wakes no other one. None: all lanes are on the runtime of the start.
+    pub route_runtimes: Vec<Handle>,
 }
 
 /// Every budget and time of the transport.

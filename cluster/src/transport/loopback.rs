@@ -17,7 +17,8 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// Starts the tasks of the four lanes.
 pub(crate) fn start(shared: &Arc<Shared>, alive: &Alive) {
     for lane in Lane::ALL {
-        tokio::spawn(run(shared.clone(), lane, alive.clone()));
+        let task = run(shared.clone(), lane, alive.clone());
+        shared.runtime_of(shared.node, lane).spawn(task);
     }
 }
 

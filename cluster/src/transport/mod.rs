@@ -14,7 +14,8 @@
 //! ```
 //!
 //! Frames to the own node take the same handler without TCP ([`loopback`]). All tasks run on the runtime that
-//! [`Transport::start`] was called on; the other methods may be called from any thread.
+//! [`Transport::start`] was called on, or for the ROUTE lane on those of [`TransportConfig::route_runtimes`]; the other
+//! methods may be called from any thread.
 
 mod accept;
 mod calls;
@@ -30,6 +31,7 @@ mod loopback;
 mod peer;
 mod queue;
 mod shared;
+mod socket;
 mod tls;
 
 #[cfg(test)]

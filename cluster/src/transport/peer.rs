@@ -150,12 +150,8 @@ pub(crate) fn set_peers(shared: &Arc<Shared>, wanted: &[(NodeId, String)]) {
     }
     for (peer, alive) in new {
         for lane in Lane::ALL {
-            shared.runtime.spawn(dial::keep_connected(
-                shared.clone(),
-                peer.clone(),
-                lane,
-                alive.clone(),
-            ));
+            let task = dial::keep_connected(shared.clone(), peer.clone(), lane, alive.clone());
+            shared.runtime_of(peer.node, lane).spawn(task);
         }
     }
     shared.finish_incoming(DownReason::Removed, |node, _| !shared.is_member(node));

@@ -33,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) limits: TransportLimits,
     pub(crate) events: broadcast::Sender<PeerEvent>,
     pub(crate) runtime: Handle,
+    route_runtimes: Vec<Handle>,
     pub(crate) peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
     pub(crate) own_lanes: [Arc<Outgoing>; 4],
     protocol: ProtocolRange,
@@ -76,6 +77,7 @@ impl Shared {
             pool: config.pool_id,
             events: broadcast::channel(EVENTS_KEPT).0,
             runtime: Handle::current(),
+            route_runtimes: config.route_runtimes,
             peers: RwLock::default(),
             own_lanes,
             protocol: config.protocol,
@@ -91,6 +93,16 @@ impl Shared {
             limits: config.limits,
         };
         Ok((Arc::new(shared), alive))
+    }
+
+    /// Where the tasks of a lane to a peer run, or to ourselves.
+    pub(crate) fn runtime_of(&self, node: NodeId, lane: Lane) -> &Handle {
+        let turn = usize::try_from(node.0).unwrap_or_default();
+        let turn = turn.checked_rem(self.route_runtimes.len());
+        let chosen = turn.and_then(|turn| self.route_runtimes.get(turn));
+        chosen
+            .filter(|_| lane == Lane::Route)
+            .unwrap_or(&self.runtime)
     }
 
     /// What we say about ourselves in a hello now.

@@ -225,6 +225,7 @@ impl Pool {
             incarnation: Incarnation(1),
             listen: SocketAddr::from(([127, 0, 0, node.0 as u8], 0)),
             protocol: ProtocolRange::CURRENT,
+            route_runtimes: Vec::new(),
             limits: TransportLimits::default(),
         };
         let runtime = Runtime::new().unwrap();

@@ -2,6 +2,7 @@
 
 mod connections;
 mod delivery;
+mod places;
 mod security;
 
 use std::collections::HashSet;
@@ -12,6 +13,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::hello::{Hello, Identity, Purpose};
@@ -65,6 +67,7 @@ fn config(node: u64, tls: ClusterTls) -> TransportConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         tls,
         protocol: ProtocolRange::CURRENT,
+        route_runtimes: Vec::new(),
         limits: TransportLimits::default(),
     }
 }
