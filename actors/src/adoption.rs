@@ -29,7 +29,7 @@ use crate::directory::Entry;
 use crate::fabric::Fabric;
 use crate::link::{Caller, Outcome, ToLink, tell};
 use crate::mailbox::SessionMailbox;
-use crate::session::{Adopted, SessionActor, ToSession, unavailable};
+use crate::session::{Adopted, Granted, SessionActor, ToSession, unavailable};
 
 /// How long the other node may take to hand a session over once it is this one's: the rooms have to move as well.
 const HANDED_OVER_WITHIN: Duration = Duration::from_secs(20);
@@ -200,15 +200,19 @@ impl Berth {
         SessionActor::adopt(adopted, place);
     }
 
-    /// Leaves the rooms that it is in by now.
-    fn leave_rooms(&self) {
+    /// Leaves the rooms that it is in by now; whoever waits for it looks elsewhere.
+    fn let_go(&self) {
         let key = &self.request.key;
         let of = (key.node, self.request.incarnation, key.number);
         while let Some(piece) = self.mailbox.take() {
-            let ToSession::Entered { room, .. } = piece else {
-                continue;
-            };
-            leave(&self.fabric, &room, &key.jid, of);
+            match piece {
+                ToSession::Entered { room, .. } => leave(&self.fabric, &room, &key.jid, of),
+                ToSession::Resume(request) => {
+                    // Whoever is gone need not be told.
+                    let _ = request.granted.send(Granted::Elsewhere);
+                }
+                _ => {}
+            }
         }
     }
 }
@@ -239,7 +243,7 @@ impl Drop for Berth {
         let key = self.request.key.clone();
         self.fabric.berths.close(&key);
         self.fabric.directory.release(&key.jid, key.number);
-        self.leave_rooms();
+        self.let_go();
         let Some(link) = self.fabric.link_of(&key.jid.bare()) else {
             return;
         };

@@ -20,6 +20,7 @@ pub mod control;
 pub mod pool;
 
 pub mod client;
+pub mod peer;
 pub mod people;
 pub mod wire;
 

@@ -2,7 +2,8 @@
 //!
 //! The session is on this node, or comes from another one; while it is between two it is looked for again. Invariant:
 //! `<failed/>` is said only where there is no such session, for then the client gives it up. Where that can't be known now
-//! the stream ends, and the client tries again.
+//! the stream ends, and the client tries again. Nobody waits for either longer than for what else a client asks: what is
+//! under way then (a session that settles, or is on its way here) goes on, and the next try finds it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,14 +16,15 @@ use xmpp::stream_management::ResumptionId;
 
 use super::Negotiation;
 use crate::adoption::{self, NotAdopted};
+use crate::fabric::Fabric;
 use crate::mailbox::SessionMailbox;
 use crate::session::{Granted, NewLine, ResumeRequest, ToSession};
 
 /// Ids that lead nowhere, on one stream. A client has one session to ask for.
 const REFUSED_MAX: u32 = 3;
 
-/// What a session may need beyond the time for outcomes to say whether it can be resumed.
-const GRACE: Duration = Duration::from_secs(2);
+/// The part of the time for outcomes that a client waits to hear of its session: the rest is for the way to it and back.
+const ANSWERED_WITHIN: f32 = 0.8;
 
 /// How long after a session was between two nodes it is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -90,19 +92,25 @@ impl Negotiation {
 
     /// The session, which waits for this connection from now on.
     async fn taken_over(&self, id: &ResumptionId) -> Result<Resumed, NotResumed> {
-        let limit = self.fabric.settings.client.sm_inbound.settle_within + GRACE;
-        let deadline = Instant::now() + limit;
-        while Instant::now() < deadline {
+        let settle_within = self.fabric.settings.client.sm_inbound.settle_within;
+        let limit = settle_within.mul_f32(ANSWERED_WITHIN);
+        let found = tokio::time::timeout(limit, self.found(id)).await;
+        found.unwrap_or(Err(NotResumed::Unknown))
+    }
+
+    /// May be dropped at any point: then the session waits on, here or where it is.
+    async fn found(&self, id: &ResumptionId) -> Result<Resumed, NotResumed> {
+        loop {
             if !self.fabric.standing.takes_logins() {
                 return Err(NotResumed::Unknown);
             }
             match self.fabric.directory.find(id.jid(), 0) {
                 Some(entry) => {
-                    if let Some(resumed) = asked(entry.session, id, limit).await? {
+                    if let Some(resumed) = asked(entry.session, id).await? {
                         return Ok(resumed);
                     }
                 }
-                None => match adoption::adopt(&self.fabric, id).await {
+                None => match adopted(&self.fabric, id).await {
                     Ok(()) => continue,
                     Err(NotAdopted::Refused) => return Err(NotResumed::NotFound),
                     Err(NotAdopted::Unknown) => return Err(NotResumed::Unknown),
@@ -112,7 +120,6 @@ impl Negotiation {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
-        Err(NotResumed::Unknown)
     }
 
     /// Gives the connection to the session that it goes on with. If that has gone meanwhile the connection just ends, and
@@ -133,11 +140,17 @@ impl Negotiation {
     }
 }
 
+/// Brings a session here, whether or not somebody still waits for it: one that is half-way would be lost.
+async fn adopted(fabric: &Arc<Fabric>, id: &ResumptionId) -> Result<(), NotAdopted> {
+    let (fabric, id) = (Arc::clone(fabric), id.clone());
+    let adopting = actix_rt::spawn(async move { adoption::adopt(&fabric, &id).await });
+    adopting.await.unwrap_or(Err(NotAdopted::Unknown))
+}
+
 /// Asks a session of this node; `None`: it is about to be elsewhere, or gone.
 async fn asked(
     session: Arc<SessionMailbox>,
     id: &ResumptionId,
-    limit: Duration,
 ) -> Result<Option<Resumed>, NotResumed> {
     let (granted, answer) = oneshot::channel();
     let id = id.clone();
@@ -145,14 +158,14 @@ async fn asked(
     if session.try_send(request).is_err() {
         return Ok(None);
     }
-    match tokio::time::timeout(limit, answer).await {
-        Ok(Ok(Granted::Session { handled, ticket })) => Ok(Some(Resumed {
+    match answer.await {
+        Ok(Granted::Session { handled, ticket }) => Ok(Some(Resumed {
             session,
             ticket,
             handled,
         })),
-        Ok(Ok(Granted::Elsewhere)) => Ok(None),
-        Ok(Err(_)) => Err(NotResumed::NotFound),
-        Err(_) => Err(NotResumed::Unknown),
+        Ok(Granted::Refused) => Err(NotResumed::NotFound),
+        // Whoever was to say it is gone: what is so now is asked anew.
+        Ok(Granted::Elsewhere) | Err(_) => Ok(None),
     }
 }

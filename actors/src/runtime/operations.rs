@@ -277,10 +277,12 @@ impl NodeHandle {
                 steps.push(PlanStep::Serve { node: node.0 });
             }
             Operation::Remove(node, _) | Operation::Replace { old: node, .. } => {
-                let heir = match operation {
-                    Operation::Replace { new, .. } => Some(*new),
-                    _ => None,
+                let (heir, is_dead) = match operation {
+                    Operation::Replace { new, .. } => (Some(*new), false),
+                    Operation::Remove(_, options) => (None, options.force_dead),
+                    _ => (None, false),
                 };
+                self.check_dead(*node, is_dead)?;
                 self.check_without(*node)?;
                 if alive.contains(node) {
                     steps.extend(drained(&state, *node));
@@ -361,14 +363,9 @@ impl NodeHandle {
         is_dead: bool,
         heir: Option<NodeId>,
     ) -> Result<(), OperationError> {
-        self.check_without(node)?;
         let phase = self.inner.fabric.meta.state().members.phase(node);
-        if is_dead && alive(&self.inner.fabric).contains(&node) {
-            return Err(OperationError::new(
-                "is-alive",
-                format!("{node} is alive: remove it without force, or stop it first"),
-            ));
-        }
+        self.check_dead(node, is_dead)?;
+        self.check_without(node)?;
         let change = if is_dead || phase == Some(MemberPhase::Joining) {
             MemberChange::Leave { heir }
         } else {
@@ -379,6 +376,18 @@ impl NodeHandle {
             }
         };
         self.change(node, change).await
+    }
+
+    /// Whether a node that is said to be dead may be. This comes before all else: where it is not so, it does not matter what
+    /// would be lost without the node.
+    fn check_dead(&self, node: NodeId, is_dead: bool) -> Result<(), OperationError> {
+        if is_dead && alive(&self.inner.fabric).contains(&node) {
+            return Err(OperationError::new(
+                "is-alive",
+                format!("{node} is alive: remove it without force, or stop it first"),
+            ));
+        }
+        Ok(())
     }
 
     /// Whether every group could work on without a node.

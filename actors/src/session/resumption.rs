@@ -66,7 +66,7 @@ enum Taking {
     },
 }
 
-/// Whether a client gets the session; nothing is said where it is not the one that was meant, or ends.
+/// Whether a client gets the session. Where nothing is said the session is gone, or never came: that is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Granted {
     /// It does.
@@ -78,13 +78,15 @@ pub enum Granted {
     },
     /// The session is about to be on another node, and no longer here.
     Elsewhere,
+    /// It is not the session that was meant, or it ends.
+    Refused,
 }
 
 /// A client that has proved to be the session's user wants it.
 pub struct ResumeRequest {
     /// What it was told when it enabled stream management.
     pub id: ResumptionId,
-    /// Told whether it gets the session; dropped: it does not.
+    /// Told whether it gets the session.
     pub granted: oneshot::Sender<Granted>,
 }
 
@@ -304,22 +306,27 @@ impl SessionActor {
     /// A client wants to take the session over. The stream that it had ends, if it is still there.
     pub(super) fn asked_to_resume(&mut self, request: ResumeRequest, ctx: &mut Context<Self>) {
         let ending = self.ending != Ending::No || self.leaves_by.is_some();
-        let Some(resumption) = &mut self.resumption else {
+        let meant = self.resumption.as_mut();
+        let Some(resumption) = meant.filter(|resumption| {
+            // A closed stream without a connection to lose is one whose client has said goodbye.
+            let is_over = ending || self.core.is_closed() && !resumption.deaf;
+            !is_over && resumption.id == request.id
+        }) else {
+            // Whoever is gone need not be told, here and below.
+            let _ = request.granted.send(Granted::Refused);
             return;
         };
         let released = resumption.departure.as_ref();
-        let released = released.is_some_and(Departure::is_released);
-        // A closed stream without a connection to lose is one whose client has said goodbye.
-        if ending || resumption.id != request.id || self.core.is_closed() && !resumption.deaf {
-            return;
-        }
-        if released {
+        if released.is_some_and(Departure::is_released) {
             let _ = request.granted.send(Granted::Elsewhere);
             return;
         }
         // A later one takes the place of an earlier one, which hears that it does not get the session, or whose connection is
         // not taken any more.
-        resumption.taking = Taking::Asked(request.granted);
+        let earlier = std::mem::replace(&mut resumption.taking, Taking::Asked(request.granted));
+        if let Taking::Asked(earlier) = earlier {
+            let _ = earlier.send(Granted::Refused);
+        }
         resumption.deaf = true;
         if !self.is_detached() {
             self.tell_of_conflict(ctx);
