@@ -4,7 +4,7 @@
 //! anything that the owner says behind that; the session that holds it gives it up. A newer session under the same
 //! address replaces the older one's entry.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -93,6 +93,18 @@ impl Directory {
         self.len() == 0
     }
 
+    /// Addresses in order, behind `after`, that contain a text; at most `limit`, and no more than those are copied.
+    pub fn page(&self, after: &str, containing: &str, limit: usize) -> Vec<String> {
+        let mut first = BTreeSet::new();
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let jids = shard.keys().map(FullJid::as_str);
+            let fitting = jids.filter(|jid| *jid > after && jid.contains(containing));
+            fitting.for_each(|jid| keep_first(&mut first, jid, limit));
+        }
+        first.into_iter().collect()
+    }
+
     /// All sessions, for a stop or a move.
     pub fn all(&self) -> Vec<Entry> {
         let mut all = Vec::new();
@@ -106,5 +118,41 @@ impl Directory {
             );
         }
         all
+    }
+}
+
+/// Notes a text, if it is one of the first `limit` of all that are noted.
+fn keep_first(first: &mut BTreeSet<String>, text: &str, limit: usize) {
+    let has_room = first.len() < limit;
+    if has_room || first.last().is_some_and(|last| text < last.as_str()) {
+        first.insert(text.to_owned());
+        if first.len() > limit {
+            first.pop_last();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_a_list_are_kept_whatever_its_order() {
+        let check = |texts: &[&str], limit, expect: &[&str]| {
+            let mut first = BTreeSet::new();
+            texts
+                .iter()
+                .for_each(|text| keep_first(&mut first, text, limit));
+            assert_eq!(
+                first.iter().collect::<Vec<_>>(),
+                expect,
+                "{texts:?} {limit}"
+            );
+        };
+        check(&["c", "a", "b"], 2, &["a", "b"]);
+        check(&["a", "b", "c"], 2, &["a", "b"]);
+        check(&["c", "b", "a"], 5, &["a", "b", "c"]);
+        check(&["b", "b"], 2, &["b"]);
+        check(&["a"], 0, &[]);
     }
 }

@@ -17,7 +17,7 @@
 //! - [`link`]: one actor a partition, the node's end of the link.
 //! - [`owner`]: one actor a partition, awake while this node owns it; [`room`] and [`publication`] live below it.
 //! - [`runtime`]: starts all of it; [`supervision`]: what becomes of a panic; [`isolation`]: of a lost quorum;
-//!   [`control`]: what operators may ask.
+//!   [`control`]: what operators may ask; [`metrics`], `latencies`, [`history`]: what is counted, and was lately.
 //!
 //! House rules: no `do_send`; every mailbox is bounded and every sender knows what to do when one is full; an actor
 //! yields after 64 pieces of work; a panic costs one session or one room.
@@ -28,6 +28,8 @@ pub mod connections;
 pub mod directory;
 pub mod fabric;
 mod framing;
+pub mod history;
+mod latencies;
 pub mod metrics;
 mod relay;
 

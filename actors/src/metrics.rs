@@ -1,6 +1,7 @@
 //! What a node counts, in Prometheus' text form.
 
 use std::fmt;
+use std::time::Duration;
 
 use cluster::raft::TransferMetrics;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -11,6 +12,10 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use storage::log::LogMetrics;
+use storage::process::ProcessUsage;
+
+use crate::history::History;
+use crate::latencies::Latencies;
 
 /// The names of all metrics begin with it.
 const PREFIX: &str = "muster";
@@ -24,7 +29,11 @@ macro_rules! metrics {
             /// Bound sessions.
             pub sessions: Gauge,
             /// From the submission of a batch by its owner to its commit and the end of its application here.
-            pub commits: Histogram,
+            commits: Histogram,
+            /// The same, in finer steps.
+            pub commit_latencies: Latencies,
+            /// What was counted lately.
+            pub history: History,
             certificates: Family<[(&'static str, &'static str); 1], Gauge>,
         }
 
@@ -41,6 +50,8 @@ macro_rules! metrics {
                     $($field,)*
                     sessions: sessions(&mut registry),
                     commits: commits(&mut registry),
+                    commit_latencies: Latencies::default(),
+                    history: History::default(),
                     certificates: certificates(&mut registry),
                     registry,
                 }
@@ -57,6 +68,7 @@ metrics! {
     registrations_refused: "registrations_refused", "Accounts refused because their address made too many";
     pauses: "client_pauses", "Times a client was not read because it sent too fast";
     too_fast: "requests_too_fast", "Joins, subscriptions and first messages refused because a user made too many";
+    logins: "logins", "Sessions that clients began by logging in";
     slow_sessions: "slow_sessions", "Sessions ended because their client did not keep up";
     sessions_detached: "sessions_detached", "Times a session lost its connection and waited to be resumed";
     sessions_resumed: "sessions_resumed", "Sessions resumed over a new connection";
@@ -119,6 +131,8 @@ pub struct Readings {
     pub quorum: bool,
     /// How long the process has run, in seconds.
     pub uptime_seconds: u64,
+    /// What the process has used, where the system says so.
+    pub usage: Option<ProcessUsage>,
 }
 
 impl Metrics {
@@ -126,6 +140,12 @@ impl Metrics {
     pub fn certificate_ends(&self, what: &'static str, ends: i64) {
         let label = [("certificate", what)];
         self.certificates.get_or_create(&label).set(ends);
+    }
+
+    /// A batch was committed so long after its submission.
+    pub fn committed(&self, took: Duration) {
+        self.commits.observe(took.as_secs_f64());
+        self.commit_latencies.observe(took);
     }
 
     /// Prometheus' text form, with what was looked at just now.
@@ -150,6 +170,7 @@ impl Readings {
         self.gauges(&mut registry);
         self.counters(&mut registry);
         self.transfers(&mut registry);
+        self.usage(&mut registry);
         registry
     }
 
@@ -215,6 +236,26 @@ impl Readings {
             "How long the process has run",
             Some(Unit::Seconds),
             self.uptime_seconds,
+        );
+    }
+
+    /// What the process has used; nothing where the system does not say.
+    fn usage(&self, registry: &mut Registry) {
+        let Some(usage) = self.usage else {
+            return;
+        };
+        let resident = i64::try_from(usage.resident_bytes).unwrap_or(i64::MAX);
+        registry.register_with_unit(
+            "process_resident",
+            "Memory of the process",
+            Unit::Bytes,
+            ConstGauge::new(resident),
+        );
+        registry.register_with_unit(
+            "process_cpu",
+            "Time that the process has spent on processors",
+            Unit::Seconds,
+            ConstCounter::new(usage.cpu.as_secs_f64()),
         );
     }
 
@@ -293,7 +334,7 @@ mod tests {
     fn the_text_is_openmetrics() {
         let metrics = Metrics::default();
         metrics.stanzas_in.inc_by(3);
-        metrics.commits.observe(0.003);
+        metrics.committed(Duration::from_millis(3));
         let readings = Readings {
             log: LogMetrics {
                 disk_free_bytes: 5 << 30,
@@ -310,6 +351,10 @@ mod tests {
             members_connected: 2,
             quorum: true,
             uptime_seconds: 60,
+            usage: Some(ProcessUsage {
+                cpu: Duration::from_millis(2500),
+                resident_bytes: 1 << 20,
+            }),
         };
         let text = metrics.text(&readings);
         let lines: Vec<&str> = text.lines().collect();
@@ -324,6 +369,8 @@ mod tests {
             "muster_partitions_owned 5",
             "muster_members_connected 2",
             "muster_quorum 1",
+            "muster_process_resident_bytes 1048576",
+            "muster_process_cpu_seconds_total 2.5",
             "# TYPE muster_commit_seconds histogram",
             "muster_commit_seconds_count 1",
             "muster_commit_seconds_bucket{le=\"0.004\"} 1",

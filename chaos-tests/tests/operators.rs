@@ -141,7 +141,7 @@ fn named(text: &str) -> BTreeSet<&str> {
 /// What the dashboard draws and the manual names is what a node tells.
 fn are_told(metrics: &Metrics) -> Result<()> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let dashboard = std::fs::read_to_string(project.join("packaging/grafana-dashboard.json"))?;
+    let dashboard = std::fs::read_to_string(project.join("packaging/grafana/muster.json"))?;
     let manual = std::fs::read_to_string(project.join("docs/operations.md"))?;
     let rows = manual.lines().filter(|line| line.starts_with("| `muster_"));
     let rows: String = rows.flat_map(|line| [line, "\n"]).collect();

@@ -254,6 +254,21 @@ fn no_file_knows_a_machine() {
     }
 }
 
+/// What is installed for the tests of the console page is pinned by its hash, wherever it is fetched from.
+#[test]
+fn lock_files_of_node_name_no_registry() {
+    let locks = files(|name| name.ends_with("package-lock.json"));
+    assert!(!locks.is_empty(), "there is one");
+    for needle in ["resolved", "://"] {
+        none("addresses", &lines_with(&locks, needle, |_, _| true));
+    }
+    for (name, text) in &locks {
+        let packages = text.matches("\"node_modules/").count();
+        let hashes = text.matches("\"integrity\": \"sha512-").count();
+        assert_eq!(packages, hashes, "{name}: each has a hash");
+    }
+}
+
 /// A feature is advertised exactly when it is implemented: each has a scenario that asserts it in its place.
 #[test]
 fn what_discovery_names_is_asserted_by_a_scenario() {

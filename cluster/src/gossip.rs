@@ -10,9 +10,10 @@
 //!  tick ──► Digest ──► handle ──► Answer (digest + delta) ──► handle ──► Delta ──► handle
 //! ```
 //!
-//! [`message`] is the wire form, [`shell`] runs the core over the GOSSIP lane.
+//! [`message`] is the wire form, [`shell`] runs the core over the GOSSIP lane; [`figures`] travel beside it.
 
 mod clock;
+pub mod figures;
 pub mod message;
 pub mod shell;
 

@@ -1,6 +1,7 @@
 //! The node behind the control port: what the runtime says and does, in the port's terms.
 
 mod access;
+mod history;
 mod joining;
 mod nodes;
 
@@ -11,6 +12,7 @@ use web::report::access::{
     AuditPage, AuditQuery, ChangeReport, Identity, IssuedOperator, IssuedToken, NewOperator,
     NewToken, OperatorReport, OutcomeReport, TokenReport,
 };
+use web::report::console::HistoryReport;
 use web::report::join::{JoinReply, JoinRequest};
 use web::report::nodes::{NodeOperation, NodeReport, PlanStep, ProgressReport};
 use web::report::{HashReport, MemberReport, PartitionReport, PoolReport, Readiness};
@@ -41,6 +43,14 @@ impl ControlBackend for Backend {
             members: status.members.into_iter().map(member).collect(),
             partitions: status.partitions.into_iter().map(partition).collect(),
         }
+    }
+
+    fn sessions(&self, after: &str, containing: &str, limit: usize) -> Vec<String> {
+        self.node.sessions(after, containing, limit)
+    }
+
+    fn history(&self, after_ms: u64) -> HistoryReport {
+        history::report(&self.node.history(after_ms))
     }
 
     fn readiness(&self) -> Readiness {

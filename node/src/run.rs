@@ -289,6 +289,7 @@ fn control_settings(config: &NodeConfig, token: ControlToken) -> ControlSettings
         root: format!("root@node-{}", config.node.0),
         health_open: section.health_open,
         metrics_open: section.metrics_open,
+        console: section.console,
         connections_max: section.connections_max,
         body_bytes_max: usize::try_from(section.body_bytes_max.0).unwrap_or(usize::MAX),
         request_timeout: section.request_timeout.0,

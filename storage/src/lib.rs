@@ -7,7 +7,8 @@
 //! | [`state_store`] | a partition's mutable state as rows | rebuilt from snapshot and log |
 //! | [`snapshot`] | a partition's state at one index, as one file | fetched from another replica |
 //!
-//! [`codec`] fixes the bytes of every stored or sent struct; [`data_dir`] says where all of it lies and whose it is.
+//! [`codec`] fixes the bytes of every stored or sent struct; [`data_dir`] says where all of it lies and whose it is; [`process`]
+//! reads what the system says of this process.
 
 mod durable;
 
@@ -15,5 +16,6 @@ pub mod archive;
 pub mod codec;
 pub mod data_dir;
 pub mod log;
+pub mod process;
 pub mod snapshot;
 pub mod state_store;

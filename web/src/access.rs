@@ -7,11 +7,16 @@
 //! | [`ChangeUsers`]: accounts and passwords | yes | yes | – |
 //! | [`Operate`]: nodes, tokens, operators | yes | – | – |
 //!
+//! What a request shows is a bearer token, or the cookie of who has signed in with one to the console page; the cookie is good only
+//! from that page ([`crate::same_origin`]), and a bearer token goes before it.
+//!
 //! Who has the token of the node's own data folder is an operator, whatever the pool says: so nobody is locked out.
 
 use std::fmt;
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use actix_web::dev::Payload;
 use actix_web::http::header::AUTHORIZATION;
@@ -21,6 +26,9 @@ use subtle::ConstantTimeEq;
 
 use crate::error::ControlError;
 use crate::report::access::{Identity, Role};
+use crate::same_origin;
+use crate::sign_in::name_of;
+use crate::sign_in::register::{Name, SignIns};
 
 /// The secret that makes somebody an operator. `Debug` does not show it.
 #[derive(Clone)]
@@ -78,6 +86,47 @@ pub(crate) struct Access {
     pub(crate) identify: Identify,
     pub(crate) health_open: bool,
     pub(crate) metrics_open: bool,
+    /// Who is signed in to the console page.
+    pub(crate) sign_ins: Arc<Mutex<SignIns>>,
+}
+
+/// What a request shows.
+pub(crate) enum Credential {
+    /// A token.
+    Bearer(String),
+    /// The name of a sign-in.
+    SignedIn {
+        name: Name,
+        /// A person asks, and not a clock.
+        by_person: bool,
+    },
+}
+
+impl Access {
+    /// Whose credential it is, now.
+    pub(crate) fn who(&self, credential: &Credential) -> Option<Identity> {
+        match credential {
+            Credential::Bearer(token) => self.who_has(token),
+            Credential::SignedIn { name, by_person } => {
+                let token = self.sign_ins().token(name, *by_person, Instant::now())?;
+                self.who_has(&token)
+            }
+        }
+    }
+
+    fn who_has(&self, token: &str) -> Option<Identity> {
+        if self.token.is(token.as_bytes()) {
+            return Some(Identity {
+                name: self.root.clone(),
+                role: Role::Operator,
+            });
+        }
+        (self.identify)(token)
+    }
+
+    pub(crate) fn sign_ins(&self) -> MutexGuard<'_, SignIns> {
+        self.sign_ins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Something that some roles may do.
@@ -134,7 +183,25 @@ pub(crate) struct Actor {
 /// The request comes from somebody who may do this.
 pub(crate) struct May<P> {
     pub(crate) actor: Actor,
+    pub(crate) role: Role,
+    access: Data<Access>,
+    credential: Credential,
     permission: PhantomData<P>,
+}
+
+impl<P: Permission> May<P> {
+    /// Whether they still may, for answers that go on for long: a token may be revoked meanwhile.
+    pub(crate) fn still(&self) -> bool {
+        let credential = match &self.credential {
+            Credential::SignedIn { name, .. } => &Credential::SignedIn {
+                name: *name,
+                by_person: false,
+            },
+            bearer => bearer,
+        };
+        let identity = self.access.who(credential);
+        identity.is_some_and(|identity| P::allows(identity.role))
+    }
 }
 
 /// The request may see the node's health.
@@ -153,7 +220,9 @@ impl<P: Permission> FromRequest for May<P> {
 }
 
 fn permit<P: Permission>(request: &HttpRequest) -> Result<May<P>, ControlError> {
-    let Identity { name, role } = identity(request)?;
+    let (access, credential) = credential(request)?;
+    let identity = access.who(&credential).ok_or(ControlError::Unauthorized)?;
+    let Identity { name, role } = identity;
     if !P::allows(role) {
         tracing::warn!(%name, %role, path = request.path(), "an operator may not do this");
         return Err(ControlError::Forbidden { who: name, role });
@@ -161,6 +230,9 @@ fn permit<P: Permission>(request: &HttpRequest) -> Result<May<P>, ControlError> 
     let from = from(request);
     Ok(May {
         actor: Actor { name, from },
+        role,
+        access,
+        credential,
         permission: PhantomData,
     })
 }
@@ -196,31 +268,35 @@ fn open_or_identified(
     let access = request.app_data::<Data<Access>>();
     match access.is_some_and(|access| is_open(access)) {
         true => Ok(()),
-        false => identity(request).map(drop),
+        false => {
+            let (access, credential) = credential(request)?;
+            let known = access.who(&credential).map(drop);
+            known.ok_or(ControlError::Unauthorized)
+        }
     }
 }
 
-/// Whose token the request has.
-fn identity(request: &HttpRequest) -> Result<Identity, ControlError> {
+/// What the request shows.
+fn credential(request: &HttpRequest) -> Result<(Data<Access>, Credential), ControlError> {
     // Without rules nobody may do anything.
-    let access = request
-        .app_data::<Data<Access>>()
-        .ok_or(ControlError::Unauthorized)?;
-    let mut headers = request.headers().get_all(AUTHORIZATION);
+    let access = request.app_data::<Data<Access>>();
+    let access = access.ok_or(ControlError::Unauthorized)?.clone();
+    let headers = request.headers();
+    if !headers.contains_key(AUTHORIZATION) {
+        let name = name_of(headers).ok_or(ControlError::Unauthorized)?;
+        if !same_origin::is_own(request.method(), headers) {
+            return Err(ControlError::OtherOrigin);
+        }
+        let by_person = same_origin::is_by_a_person(headers);
+        return Ok((access, Credential::SignedIn { name, by_person }));
+    }
+    let mut headers = headers.get_all(AUTHORIZATION);
     let (Some(header), None) = (headers.next(), headers.next()) else {
         return Err(ControlError::Unauthorized);
     };
-    let offered = bearer(header.as_bytes()).ok_or(ControlError::Unauthorized)?;
-    if access.token.is(offered) {
-        return Ok(Identity {
-            name: access.root.clone(),
-            role: Role::Operator,
-        });
-    }
-    let offered = std::str::from_utf8(offered).ok();
-    offered
-        .and_then(|offered| (access.identify)(offered))
-        .ok_or(ControlError::Unauthorized)
+    let offered = bearer(header.as_bytes()).and_then(|token| std::str::from_utf8(token).ok());
+    let token = offered.ok_or(ControlError::Unauthorized)?.to_owned();
+    Ok((access, Credential::Bearer(token)))
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 §2.1); the scheme's case does not matter (RFC 9110 §11.1).

@@ -11,6 +11,7 @@ use crate::report::access::{
     AuditPage, AuditQuery, ChangeReport, Identity, IssuedOperator, IssuedToken, NewOperator,
     NewToken, OperatorReport, OutcomeReport, TokenReport,
 };
+use crate::report::console::HistoryReport;
 use crate::report::join::{JoinReply, JoinRequest};
 use crate::report::nodes::{NodeOperation, NodeReport, PlanStep, ProgressReport};
 use crate::report::{HashReport, PoolReport, Readiness};
@@ -22,6 +23,12 @@ pub type AuditKey = [u8; 16];
 pub trait ControlBackend: Clone + Send + 'static {
     /// The pool as this node sees it.
     fn report(&self) -> PoolReport;
+
+    /// Addresses of the node's sessions in order, behind `after`, that contain a text; at most `limit`.
+    fn sessions(&self, after: &str, containing: &str, limit: usize) -> Vec<String>;
+
+    /// What the nodes did behind a time in ms since 1970, as far as it is kept.
+    fn history(&self, after_ms: u64) -> HistoryReport;
 
     /// Whether the node can serve.
     fn readiness(&self) -> Readiness;

@@ -14,6 +14,12 @@ pub enum ControlError {
     /// No token, or a wrong one; never says which.
     #[error("this needs a token of an operator: Authorization: Bearer …")]
     Unauthorized,
+    /// Nobody has the token that somebody wants to sign in with.
+    #[error("no operator has this token, or it was revoked")]
+    WrongToken,
+    /// It has the console's cookie, but does not come from its page.
+    #[error("this request did not come from the console's own page")]
+    OtherOrigin,
     /// Their role does not allow it.
     #[error("{who} has the role {role}, which may not do this")]
     Forbidden {
@@ -57,6 +63,8 @@ impl ControlError {
             ControlError::Backend(error) => of_backend(error),
             ControlError::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden"),
             ControlError::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            ControlError::WrongToken => (StatusCode::UNAUTHORIZED, "wrong-token"),
+            ControlError::OtherOrigin => (StatusCode::FORBIDDEN, "other-origin"),
             ControlError::NoSuchPath => (StatusCode::NOT_FOUND, "no-such-path"),
             ControlError::MethodNotAllowed(_) => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed")
@@ -92,7 +100,7 @@ impl ResponseError for ControlError {
         let mut response = HttpResponse::build(status);
         match self {
             // RFC 9110 §11.6.1
-            ControlError::Unauthorized => {
+            ControlError::Unauthorized | ControlError::WrongToken => {
                 response.insert_header((WWW_AUTHENTICATE, "Bearer realm=\"muster\""));
             }
             // RFC 9110 §15.5.6

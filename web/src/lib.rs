@@ -11,7 +11,10 @@
 //! - [`server`]: listening, limits and headers.
 //!
 //! Every handler that needs an operator says so in its arguments; a route can't be reached around it. Whatever changes
-//! something goes by way of the audit log (`record.rs`). There are no cookies, so no browser can be made to send what authorises a request.
+//! something goes by way of the audit log (`record.rs`).
+//!
+//! The console page (`console.rs`, its files in `web/console`) signs in with a token for a cookie (`sign_in.rs`); which requests the
+//! cookie authorises says `same_origin.rs`. There is no other cookie.
 
 pub mod backend;
 pub mod report;
@@ -20,12 +23,16 @@ pub mod access;
 pub mod error;
 pub mod server;
 
+mod console;
 mod health;
 mod nodes;
 mod openapi;
 mod operators;
 mod path;
 mod record;
+mod same_origin;
+mod sessions;
+mod sign_in;
 mod status;
 mod tokens;
 mod users;

@@ -1,5 +1,6 @@
 //! `/v1/nodes`: members, and what operators do with them; `/v1/progress`: how far that has come.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::web::{Data, Json, Path, Query, ServiceConfig, get, head, post, resource, to};
@@ -211,7 +212,7 @@ pub(crate) async fn progress<B: ControlBackend>(_: May<See>, backend: Data<B>) -
 }
 
 /// The same, told every second as server-sent events named `progress`, each a `ProgressReport`, until nothing is under
-/// way any more.
+/// way any more, or who asked has lost the right to.
 #[utoipa::path(
     get, path = "/v1/progress/events", tag = "nodes",
     responses(
@@ -219,10 +220,10 @@ pub(crate) async fn progress<B: ControlBackend>(_: May<See>, backend: Data<B>) -
         (status = "default", body = RefusalReport),
     ),
 )]
-pub(crate) async fn events<B: ControlBackend>(_: May<See>, backend: Data<B>) -> HttpResponse {
+pub(crate) async fn events<B: ControlBackend>(may: May<See>, backend: Data<B>) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/event-stream")
-        .streaming(told(backend))
+        .streaming(told(may, backend))
 }
 
 /// What is to be told next.
@@ -232,14 +233,21 @@ enum Next {
     Nothing,
 }
 
-fn told<B: ControlBackend>(backend: Data<B>) -> impl Stream<Item = Result<Bytes, Error>> {
+fn told<B: ControlBackend>(
+    may: May<See>,
+    backend: Data<B>,
+) -> impl Stream<Item = Result<Bytes, Error>> {
+    let may = Rc::new(may);
     unfold(Next::Now, move |next| {
-        let backend = backend.clone();
+        let (may, backend) = (Rc::clone(&may), backend.clone());
         async move {
             match next {
                 Next::Now => {}
                 Next::Later => rt::time::sleep(TOLD_EVERY).await,
                 Next::Nothing => return None,
+            }
+            if !may.still() {
+                return None;
             }
             let progress = backend.progress();
             let next = match progress.done {

@@ -9,7 +9,7 @@ use utoipa::{Modify, OpenApi};
 
 use crate::access::{May, See};
 use crate::error::ControlError;
-use crate::{health, nodes, operators, status, tokens, users};
+use crate::{health, nodes, operators, sessions, sign_in, status, tokens, users};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -46,6 +46,11 @@ use crate::{health, nodes, operators, status, tokens, users};
         operators::add,
         operators::revoke,
         operators::audit,
+        sessions::list,
+        sessions::history,
+        sign_in::who,
+        sign_in::sign_in,
+        sign_in::sign_out,
         document,
     ),
 )]

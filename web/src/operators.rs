@@ -12,6 +12,7 @@ use crate::error::ControlError;
 use crate::record::recorded;
 use crate::report::RefusalReport;
 use crate::report::access::{AuditPage, AuditQuery, IssuedOperator, NewOperator, OperatorsReport};
+use crate::sessions::CONTAINING_BYTES_MAX;
 
 /// Most records on a page of the audit log.
 const PAGE_MAX: u32 = 1000;
@@ -109,6 +110,12 @@ pub(crate) async fn audit<B: ControlBackend>(
     {
         return Err(ControlError::Malformed(format!(
             "limit must be 1 to {PAGE_MAX}"
+        )));
+    }
+    let containing = query.containing.as_deref().unwrap_or_default();
+    if containing.len() > CONTAINING_BYTES_MAX {
+        return Err(ControlError::Malformed(format!(
+            "containing must have {CONTAINING_BYTES_MAX} bytes at most"
         )));
     }
     if query.after.is_some() && query.before.is_some() {

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
 use actix_web::error::{JsonPayloadError, PathError, QueryPayloadError};
-use actix_web::http::header;
+use actix_web::http::header::{self, HeaderName};
 use actix_web::middleware::{DefaultHeaders, Next, from_fn};
 use actix_web::web::{Data, JsonConfig, PathConfig, PayloadConfig, QueryConfig};
 use actix_web::{App, Error, HttpServer, ResponseError, rt, web};
@@ -17,7 +18,7 @@ use crate::access::{Access, ControlToken};
 use crate::backend::ControlBackend;
 use crate::error::ControlError;
 use crate::path::is_canonical;
-use crate::{health, nodes, openapi, operators, status, tokens, users};
+use crate::{console, health, nodes, openapi, operators, sessions, sign_in, status, tokens, users};
 
 /// What a control port is started with.
 pub struct ControlSettings {
@@ -31,6 +32,8 @@ pub struct ControlSettings {
     pub health_open: bool,
     /// Whether `/metrics` answers without the token.
     pub metrics_open: bool,
+    /// Whether there is the console page.
+    pub console: bool,
     /// Connections at once; further ones wait.
     pub connections_max: usize,
     /// Bytes of a request's body.
@@ -94,6 +97,9 @@ pub enum ControlServerError {
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1_024;
 
+/// No page of another origin is to embed what this port serves.
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -120,6 +126,7 @@ impl ControlServer {
         let listener = port.listen().map_err(failed)?;
         let (token, root) = (settings.token, settings.root);
         let (health_open, metrics_open) = (settings.health_open, settings.metrics_open);
+        let (console, sign_ins) = (settings.console, Arc::default());
         let server = HttpServer::new(move || {
             let operators = backend.clone();
             let access = Access {
@@ -128,6 +135,7 @@ impl ControlServer {
                 identify: Box::new(move |token| operators.identify(token)),
                 health_open,
                 metrics_open,
+                sign_ins: Arc::clone(&sign_ins),
             };
             App::new()
                 .app_data(Data::new(access))
@@ -141,6 +149,13 @@ impl ControlServer {
                 .configure(nodes::routes::<B>)
                 .configure(tokens::routes::<B>)
                 .configure(operators::routes::<B>)
+                .configure(sessions::routes::<B>)
+                .configure(|config| {
+                    if console {
+                        sign_in::routes(config);
+                        console::routes(config);
+                    }
+                })
                 .configure(openapi::routes)
                 .configure(health::routes::<B>)
                 .default_service(web::to(no_such_path))
@@ -214,7 +229,8 @@ async fn canonical_paths_only(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    if is_canonical(request.uri().path()) {
+    let path = request.uri().path();
+    if path == "/" || is_canonical(path) {
         Ok(next.call(request).await?.map_into_boxed_body())
     } else {
         // A response, not an error: errors would go out without the headers.
@@ -224,7 +240,7 @@ async fn canonical_paths_only(
     }
 }
 
-/// Answers are for the one who asked, and no browser has any business with them.
+/// Answers are for the one who asked; pages that are for browsers say so themselves.
 fn strict_headers() -> DefaultHeaders {
     DefaultHeaders::new()
         .add((header::CACHE_CONTROL, "no-store"))
@@ -235,5 +251,6 @@ fn strict_headers() -> DefaultHeaders {
             header::CONTENT_SECURITY_POLICY,
             "default-src 'none'; frame-ancestors 'none'",
         ))
+        .add((RESOURCE_POLICY, "same-origin"))
         .add((header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"))
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod accounts;
+mod console;
 mod openapi;
 
 use std::net::SocketAddr;
@@ -45,6 +46,15 @@ impl Reply {
 
 impl Port {
     fn start(backend: Accounts, health_open: bool, metrics_open: bool) -> Port {
+        Port::with_console(backend, health_open, metrics_open, true)
+    }
+
+    fn with_console(
+        backend: Accounts,
+        health_open: bool,
+        metrics_open: bool,
+        console: bool,
+    ) -> Port {
         let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let chain = vec![own.cert.der().clone()];
         let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
@@ -68,6 +78,7 @@ impl Port {
             root: "root@node-1".to_owned(),
             health_open,
             metrics_open,
+            console,
             connections_max: 16,
             body_bytes_max: 1024,
             request_timeout: Duration::from_secs(5),
@@ -268,7 +279,6 @@ async fn refusals_are_named() {
         ("GET /v1/users/bob@localhost", "", 405, "method-not-allowed"),
         ("POST /v1/status", "", 405, "method-not-allowed"),
         ("GET /v1/nothing", "", 404, "no-such-path"),
-        ("GET /", "", 404, "no-such-path"),
         ("GET /v1/status/", "", 404, "no-such-path"),
         ("GET //v1/status", "", 404, "no-such-path"),
         ("GET /v1/x/../status", "", 404, "no-such-path"),

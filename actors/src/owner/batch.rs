@@ -90,8 +90,7 @@ impl OwnerActor {
             }
             match outcome {
                 Ok(Ok(_)) => {
-                    let seconds = submitted.elapsed().as_secs_f64();
-                    actor.fabric.metrics.commits.observe(seconds);
+                    actor.fabric.metrics.committed(submitted.elapsed());
                     reign.batcher.done();
                     actor.news(ctx);
                 }

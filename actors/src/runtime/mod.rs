@@ -28,7 +28,7 @@ pub(crate) mod stage;
 #[cfg(test)]
 mod stop_tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -67,6 +67,7 @@ pub use status::{MemberStatus, PartitionStatus, PoolStatus, Readiness};
 
 use crate::control::{self, ControlError};
 use crate::fabric::{Fabric, FabricParts, PartitionActors, PartitionPlace};
+use crate::history::Sample;
 use crate::link::LinkActor;
 use crate::metrics::Metrics;
 use crate::owner::{OwnerActor, ToOwner};
@@ -548,6 +549,8 @@ fn run_gossip(
         groups.clone(),
         Arc::clone(&gossip),
     ));
+    let sampled = crate::history::keep(Arc::clone(fabric), Arc::clone(&gossip));
+    network.handle().spawn(sampled);
     network
         .handle()
         .spawn(async move { gossip.run(transport, peers).await });
@@ -589,6 +592,30 @@ impl NodeHandle {
             inner.started,
         );
         inner.fabric.metrics.text(&readings)
+    }
+
+    /// What the nodes did, second by second, behind a time in ms since 1970.
+    pub fn history(&self, after_ms: u64) -> Vec<Sample> {
+        self.inner.fabric.metrics.history.after(after_ms)
+    }
+
+    /// Sessions of each node that has told its figures lately.
+    pub fn sessions_by_node(&self) -> BTreeMap<u64, u64> {
+        let newest = self.inner.fabric.metrics.history.newest();
+        let nodes = newest.map(|sample| sample.nodes).unwrap_or_default();
+        let told = nodes
+            .iter()
+            .map(|(node, told)| (node.0, u64::from(told.sessions)));
+        let own = (
+            self.inner.fabric.node.0,
+            self.inner.fabric.directory.len() as u64,
+        );
+        told.chain([own]).collect()
+    }
+
+    /// Addresses of sessions of this node, in order, behind `after`, that contain a text; at most `limit`.
+    pub fn sessions(&self, after: &str, containing: &str, limit: usize) -> Vec<String> {
+        self.inner.fabric.directory.page(after, containing, limit)
     }
 
     /// Certificates and key towards other nodes from now on; open connections stay.

@@ -9,6 +9,7 @@ use cluster::node_id::{Group, NodeId, PartitionId};
 use cluster::raft::{GroupStatus, Groups};
 use cluster::transport::{Lane, Transport};
 use serde::Serialize;
+use storage::process::ProcessUsage;
 
 use super::Member;
 use crate::fabric::{Fabric, PartitionPlace};
@@ -229,6 +230,7 @@ pub(super) fn readings(
         members_connected: fabric.members().iter().filter(is_connected).count(),
         quorum: is_in_touch(fabric.standing.get()),
         uptime_seconds: started.elapsed().as_secs(),
+        usage: ProcessUsage::now(),
     }
 }
 

@@ -249,6 +249,7 @@ impl SessionActor {
         let (reader, writer) = tokio::io::split(wire);
         let trusted = fabric.settings.client.is_trusted(address);
         fabric.metrics.sessions.inc();
+        fabric.metrics.logins.inc();
         place.run(SessionActor {
             core,
             reader: Some(reader),

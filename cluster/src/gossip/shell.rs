@@ -1,5 +1,6 @@
 //! Runs the gossip core over the transport's GOSSIP lane: a clock, random numbers, and frames.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::clock::MemberClocks;
+use super::figures::{Figures, HeardFigures};
 use super::message::GossipMessage;
 use super::{Gossip, GossipFull, GossipKey, GossipValue, Liveness, TICK_INTERVAL};
 use crate::node_id::{Epoch, Incarnation, NodeId, PartitionId};
@@ -18,6 +20,9 @@ pub const FRAME_KIND: u8 = 1;
 /// The `kind` of frames that say what time it is: eight octets, little endian, ms since 1970.
 const CLOCK_KIND: u8 = 2;
 
+/// The `kind` of frames with a node's figures.
+const FIGURES_KIND: u8 = 3;
+
 /// Who has heard no other member's clock for so long after its start trusts its own.
 const CLOCKS_WAIT: Duration = Duration::from_secs(10);
 
@@ -25,6 +30,7 @@ const CLOCKS_WAIT: Duration = Duration::from_secs(10);
 pub struct Gossiper {
     core: Mutex<Gossip>,
     clocks: Mutex<MemberClocks>,
+    figures: Mutex<HeardFigures>,
     start: Instant,
     transport: OnceLock<Transport>,
 }
@@ -35,6 +41,7 @@ impl Gossiper {
         Gossiper {
             core: Mutex::new(Gossip::new(own, generation)),
             clocks: Mutex::default(),
+            figures: Mutex::default(),
             start: Instant::now(),
             transport: OnceLock::new(),
         }
@@ -61,6 +68,9 @@ impl Gossiper {
         if frame.kind == CLOCK_KIND {
             return self.hear_time(from, frame);
         }
+        if frame.kind == FIGURES_KIND {
+            return self.hear_figures(from, frame);
+        }
         if frame.kind != FRAME_KIND {
             return;
         }
@@ -81,6 +91,37 @@ impl Gossiper {
         };
         let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
         clocks.heard(from, u64::from_le_bytes(theirs), now_ms());
+    }
+
+    fn hear_figures(&self, from: NodeId, frame: &Frame) {
+        match Figures::decode(&frame.body) {
+            Some(figures) => self.heard_figures().heard(from, figures, self.now()),
+            None => tracing::debug!(%from, "figures were not understood"),
+        }
+    }
+
+    /// Tells the peers our figures, and forgets those of others. Who can't be told now is told the next ones.
+    pub fn tell_figures(&self, figures: &Figures, peers: &[NodeId]) {
+        self.heard_figures().keep(peers);
+        let Some(transport) = self.transport.get() else {
+            return;
+        };
+        let body = figures.encode();
+        for peer in peers {
+            let frame = Frame::new(FIGURES_KIND, body.clone());
+            if let Err(error) = transport.send(*peer, Lane::Gossip, frame) {
+                tracing::trace!(to = %peer, %error, "figures were not told");
+            }
+        }
+    }
+
+    /// The figures of the peers that have told them lately.
+    pub fn figures(&self) -> BTreeMap<NodeId, Figures> {
+        self.heard_figures().fresh(self.now())
+    }
+
+    fn heard_figures(&self) -> MutexGuard<'_, HeardFigures> {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What time it is, in ms since 1970: by the own clock, within five seconds of the members' median. `alone`: there are
@@ -236,8 +277,13 @@ mod tests {
         assert_eq!(two.time_ms(false), 0);
         assert!(two.time_ms(true) > 0);
         let ids = || vec![NodeId(1), NodeId(2)];
+        let figures = Figures {
+            sessions: 7,
+            ..Figures::default()
+        };
         let arrives = async {
-            while two.owner_hint(partition).is_none() {
+            while two.owner_hint(partition).is_none() || two.figures().is_empty() {
+                one.tell_figures(&figures, &[NodeId(2)]);
                 tokio::task::yield_now().await;
             }
         };
@@ -248,6 +294,7 @@ mod tests {
         }
         assert_eq!(two.owner_hint(partition), Some((NodeId(1), Epoch(77))));
         assert_eq!(two.liveness(NodeId(1)), Liveness::Alive);
+        assert_eq!(two.figures(), BTreeMap::from([(NodeId(1), figures)]));
         // Its clock came before its hints did.
         assert!(now_ms().abs_diff(two.time_ms(false)) < 1_000);
     }

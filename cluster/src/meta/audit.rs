@@ -116,8 +116,19 @@ impl Audit {
 
     /// Records in the order of their numbers, at most `limit`.
     pub fn page(&self, range: AuditRange, limit: usize) -> Vec<(u64, &AuditRecord)> {
+        self.page_of(range, limit, |_| true)
+    }
+
+    /// The same, of those that fit.
+    pub fn page_of(
+        &self,
+        range: AuditRange,
+        limit: usize,
+        fits: impl Fn(&AuditRecord) -> bool,
+    ) -> Vec<(u64, &AuditRecord)> {
+        let fits = |(_, record): &(&u64, &AuditRecord)| fits(record);
         let newest = |end: u64| {
-            let behind = self.records.range(..end).rev().take(limit);
+            let behind = self.records.range(..end).rev().filter(fits).take(limit);
             let mut found: Vec<_> = behind.collect();
             found.reverse();
             found
@@ -127,7 +138,11 @@ impl Audit {
             AuditRange::Before(number) => newest(number),
             AuditRange::After(number) => {
                 let after = number.saturating_add(1);
-                self.records.range(after..).take(limit).collect()
+                self.records
+                    .range(after..)
+                    .filter(fits)
+                    .take(limit)
+                    .collect()
             }
         };
         (found.into_iter())

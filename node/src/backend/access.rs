@@ -144,10 +144,16 @@ pub(super) fn audit(handle: &NodeHandle, query: &AuditQuery) -> AuditPage {
         (None, Some(number)) => AuditRange::Before(number),
         (None, None) => AuditRange::Newest,
     };
+    let wanted = query
+        .containing
+        .as_deref()
+        .unwrap_or_default()
+        .to_lowercase();
+    let fits = |row: &AuditRecord| contains(row, &wanted);
     handle.access(|access| {
-        let page = access.audit.page(range, limit);
+        let page = access.audit.page_of(range, limit, fits);
         let (first, last) = (page.first().map(|r| r.0), page.last().map(|r| r.0));
-        let is_more = |range| !access.audit.page(range, 1).is_empty();
+        let is_more = |range| !access.audit.page_of(range, 1, fits).is_empty();
         AuditPage {
             records: page
                 .iter()
@@ -157,6 +163,22 @@ pub(super) fn audit(handle: &NodeHandle, query: &AuditQuery) -> AuditPage {
             previous: first.filter(|first| is_more(AuditRange::Before(*first))),
         }
     })
+}
+
+/// Whether a record has a text, which is in lower case, in what people search for.
+fn contains(record: &AuditRecord, text: &str) -> bool {
+    let change = &record.change;
+    let fields = [&change.who, &change.from, &change.action, &change.target];
+    let has = |field: &str| field.to_lowercase().contains(text);
+    text.is_empty() || fields.into_iter().any(|field| has(field)) || has(outcome(&record.outcome))
+}
+
+fn outcome(outcome: &Outcome) -> &str {
+    match outcome {
+        Outcome::Unknown => "unknown",
+        Outcome::Done => "done",
+        Outcome::Refused(code) => code,
+    }
 }
 
 fn record(number: u64, record: &AuditRecord) -> AuditReport {
@@ -169,10 +191,6 @@ fn record(number: u64, record: &AuditRecord) -> AuditReport {
         from: change.from.clone(),
         action: change.action.clone(),
         target: change.target.clone(),
-        outcome: match &record.outcome {
-            Outcome::Unknown => "unknown".to_owned(),
-            Outcome::Done => "done".to_owned(),
-            Outcome::Refused(code) => code.clone(),
-        },
+        outcome: outcome(&record.outcome).to_owned(),
     }
 }

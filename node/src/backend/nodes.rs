@@ -14,6 +14,7 @@ fn count(count: usize) -> u64 {
 
 pub(super) fn list(handle: &NodeHandle) -> Vec<NodeReport> {
     let members = handle.members().into_iter();
+    let sessions = handle.sessions_by_node();
     let report = |member: runtime::MemberInfo| NodeReport {
         id: member.id,
         address: member.address,
@@ -22,6 +23,7 @@ pub(super) fn list(handle: &NodeHandle) -> Vec<NodeReport> {
         alive: member.alive,
         replicas: count(member.replicas),
         owns: count(member.owns),
+        sessions: sessions.get(&member.id).copied(),
     };
     members.map(report).collect()
 }

@@ -247,6 +247,8 @@ section! {
         health_open: bool = true,
         /// Whether `/metrics` answers without the token.
         metrics_open: bool = false,
+        /// Whether there is the console page, at `/console`, and signing in to it.
+        console: bool = true,
         /// Connections at once.
         connections_max: usize = 64,
         /// Bytes of a request's body.

@@ -92,13 +92,15 @@ fn nodes_table(nodes: Vec<NodeReport>) -> String {
             yes(node.alive).to_owned(),
             node.replicas.to_string(),
             node.owns.to_string(),
+            node.sessions
+                .map_or_else(|| "-".to_owned(), |sessions| sessions.to_string()),
         ]
     };
     let rows: Vec<_> = nodes.into_iter().map(row).collect();
-    table(
-        &["NODE", "ADDRESS", "STATE", "ALIVE", "REPLICAS", "OWNS"],
-        &rows,
-    )
+    let heads = [
+        "NODE", "ADDRESS", "STATE", "ALIVE", "REPLICAS", "OWNS", "SESSIONS",
+    ];
+    table(&heads, &rows)
 }
 
 fn issue(client: &Client, json: bool, ttl_s: u64, addresses: Vec<String>) -> Result<(), Failure> {
@@ -249,12 +251,13 @@ mod tests {
             alive,
             replicas: 17,
             owns: 6,
+            sessions: alive.then_some(2),
         };
         let expected = "\
-NODE  ADDRESS         STATE             ALIVE  REPLICAS  OWNS
-1     127.0.0.1:7400  member            yes    17        6
-2     127.0.0.2:7400  draining, leaves  yes    17        6
-3     127.0.0.3:7400  leaving           NO     17        6
+NODE  ADDRESS         STATE             ALIVE  REPLICAS  OWNS  SESSIONS
+1     127.0.0.1:7400  member            yes    17        6     2
+2     127.0.0.2:7400  draining, leaves  yes    17        6     2
+3     127.0.0.3:7400  leaving           NO     17        6     -
 ";
         let nodes = vec![
             node(1, "member", false, true),

@@ -172,7 +172,7 @@ pub struct AuditReport {
 }
 
 /// Which records are asked for: without `after` and `before` the newest.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, utoipa::IntoParams)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct AuditQuery {
@@ -182,6 +182,8 @@ pub struct AuditQuery {
     pub before: Option<u64>,
     /// At most so many: 1 to 1,000, else 100.
     pub limit: Option<u32>,
+    /// Only those in whose who, from, action, target or outcome this stands, in whatever case; at most 128 bytes.
+    pub containing: Option<String>,
 }
 
 /// A page of the audit log.

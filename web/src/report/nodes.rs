@@ -22,6 +22,9 @@ pub struct NodeReport {
     pub replicas: u64,
     /// Partitions that it owns, as far as is known.
     pub owns: u64,
+    /// Its sessions, if it has told them in the last seconds.
+    #[serde(default)]
+    pub sessions: Option<u64>,
 }
 
 /// All members.

@@ -7,10 +7,13 @@ use super::*;
 use crate::report::access::OutcomeReport;
 
 /// Every route that needs an operator: what may be asked, and by whom: operator, support, auditor.
-pub(super) const ROUTES: [(&str, &str, [bool; 3]); 28] = [
+pub(super) const ROUTES: [(&str, &str, [bool; 3]); 32] = [
     ("GET /v1/status", "", [true, true, true]),
     ("GET /v1/partitions", "", [true, true, true]),
     ("GET /v1/partitions/0/hash", "", [true, true, true]),
+    ("GET /v1/sessions", "", [true, true, true]),
+    ("GET /v1/history", "", [true, true, true]),
+    ("GET /v1/sign-in", "", [true, true, true]),
     ("GET /v1/openapi.json", "", [true, true, true]),
     ("GET /metrics", "", [true, true, true]),
     ("GET /v1/users", "", [true, true, true]),
@@ -60,6 +63,7 @@ pub(super) const ROUTES: [(&str, &str, [bool; 3]); 28] = [
     ("DELETE /v1/operators/x", "", [true, false, false]),
     ("GET /v1/audit", "", [true, false, true]),
     ("GET /v1/audit?after=1&limit=2", "", [true, false, true]),
+    ("GET /v1/audit?containing=x", "", [true, false, true]),
 ];
 
 impl Port {

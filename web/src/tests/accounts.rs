@@ -11,6 +11,7 @@ use crate::report::access::{
     AuditPage, AuditQuery, ChangeReport, Identity, IssuedOperator, IssuedToken, NewOperator,
     NewToken, OperatorReport, OutcomeReport, Role, TokenReport,
 };
+use crate::report::console::{HistoryReport, NodeHistory};
 use crate::report::join::{JoinReply, JoinRequest};
 use crate::report::nodes::{NodeOperation, NodeReport, PlanStep, ProgressReport};
 use crate::report::{HashReport, MemberReport, PartitionReport, PoolReport, Readiness};
@@ -26,6 +27,8 @@ pub(super) struct Accounts {
     pub(super) mute: bool,
     /// How often progress was asked for.
     pub(super) asked: Arc<Mutex<u64>>,
+    /// Tokens that open nothing more.
+    pub(super) revoked: Arc<Mutex<Vec<&'static str>>>,
 }
 
 /// The tokens of three operators.
@@ -66,6 +69,35 @@ impl ControlBackend for Accounts {
                 last_log: Some(9),
                 quarantined: false,
             }],
+        }
+    }
+
+    fn sessions(&self, after: &str, containing: &str, limit: usize) -> Vec<String> {
+        let all = [
+            "alice@localhost/desk",
+            "alice@localhost/phone",
+            "bob@localhost/desk",
+        ];
+        let fits = |jid: &&str| *jid > after && jid.contains(containing);
+        all.into_iter()
+            .filter(fits)
+            .take(limit)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn history(&self, after_ms: u64) -> HistoryReport {
+        if after_ms >= 1000 {
+            return HistoryReport::default();
+        }
+        let node = NodeHistory {
+            node: 1,
+            sessions: vec![Some(2)],
+            ..NodeHistory::default()
+        };
+        HistoryReport {
+            at_ms: vec![1000],
+            nodes: vec![node],
         }
     }
 
@@ -152,6 +184,7 @@ impl ControlBackend for Accounts {
             alive: true,
             replicas: 2,
             owns: 1,
+            sessions: Some(2),
         };
         vec![node(1), node(2)]
     }
@@ -181,6 +214,9 @@ impl ControlBackend for Accounts {
     }
 
     fn identify(&self, token: &str) -> Option<Identity> {
+        if self.revoked.lock().unwrap().contains(&token) {
+            return None;
+        }
         let (token, role) = OPERATORS.into_iter().find(|(known, _)| *known == token)?;
         let name = token.split('-').next().unwrap_or_default().to_owned();
         Some(Identity { name, role })

@@ -6,11 +6,13 @@ use super::accounts::Accounts;
 use super::*;
 
 /// The files that have routes.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 8] = [
     include_str!("../health.rs"),
     include_str!("../nodes.rs"),
     include_str!("../openapi.rs"),
     include_str!("../operators.rs"),
+    include_str!("../sessions.rs"),
+    include_str!("../sign_in.rs"),
     include_str!("../status.rs"),
     include_str!("../tokens.rs"),
 ];
