@@ -89,9 +89,14 @@ async fn story() -> Result<()> {
         "the browser or what drives it is missing: scripts/setup-tests installs both"
     );
     let pool = Pool::start(&PoolSettings::nodes(3)).await?;
-    pool.add_users(["alice", "bob"]).await?;
+    pool.add_users(["alice", "bob", "carol", "dave", "erin"])
+        .await?;
     let alice = online(&pool.login(1, "alice")).await?;
     let bob = online(&pool.login(2, "bob")).await?;
+    let mut on_node_three = Vec::new();
+    for user in ["carol", "dave", "erin"] {
+        on_node_three.push(online(&pool.login(3, user)).await?);
+    }
     let told = told(&pool).await?;
     let ended = tokio::task::spawn_blocking(move || tell(&told));
     let output = tokio::select! {
@@ -107,6 +112,7 @@ async fn story() -> Result<()> {
         output.status
     );
     ensure!(said.lines().last() == Some("done"), "{said}\n{errors}");
+    drop(on_node_three);
     Ok(())
 }
 

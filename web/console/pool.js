@@ -79,7 +79,7 @@ export class PoolView {
       this.cards.append(element("div", {}, element("dt", { text: name }), place));
     }
     write(place, text);
-    place.className = [tone, text.length > 24 ? "long" : ""].join(" ").trim();
+    place.className = [tone, text.length > 14 ? "long" : ""].join(" ").trim();
   }
 
   async update() {
