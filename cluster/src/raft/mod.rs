@@ -24,6 +24,7 @@
 mod crash;
 mod error;
 mod failure;
+mod founding;
 mod group;
 mod inbound;
 mod log_store;
@@ -63,6 +64,7 @@ use crate::transport::{Frame, Lane, Reply, Transport};
 
 pub use error::{GroupsError, MachineError, ReadError, SubmitError};
 pub use failure::OnFailure;
+pub use founding::{found_log, founding_mark};
 pub use group::{GroupHandle, Leadership};
 #[cfg(test)]
 pub(crate) use machine::mark_of;
