@@ -64,12 +64,7 @@ pub fn found(
         time_ms,
         proposals: proposals.collect(),
     };
-    effects.extend(apply(
-        state,
-        surroundings,
-        begin + 1,
-        Entry::Batch(batch),
-    ));
+    effects.extend(apply(state, surroundings, begin + 1, Entry::Batch(batch)));
     let index = begin + ENTRIES - 1;
     move_sequences(state, index);
     (effects, index)

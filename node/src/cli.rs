@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Makes this machine a node of a pool that is there, with a token of `muster ctl node token`
     Join(JoinArgs),
+    /// Makes a new pool of one node out of a backup of another; it grows by `muster join`
+    Restore(RestoreArgs),
     /// Runs one node until SIGINT or SIGTERM; a second signal ends it at once
     Run(RunArgs),
     /// Makes new certificates and keys for a node, under the names of the old ones
@@ -80,7 +82,7 @@ pub(crate) struct InitArgs {
 }
 
 /// Which ports a new node has.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct PortArgs {
     /// Where clients connect and turn to TLS
     #[arg(long, default_value_t = 5222, value_parser = clap::value_parser!(u16).range(1..))]
@@ -102,6 +104,13 @@ pub(crate) struct PortArgs {
 /// A list with commas; people put spaces behind them, and then a shell makes several words of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listed<T>(Vec<T>);
+
+impl<T> Listed<T> {
+    /// A list of one.
+    pub(crate) fn one(word: T) -> Listed<T> {
+        Listed(vec![word])
+    }
+}
 
 impl<T: Clone> Listed<T> {
     /// All of them in one list.
@@ -134,6 +143,27 @@ pub(crate) struct JoinArgs {
     /// Control ports of the pool, HOST:PORT with commas, instead of those that the token names
     #[arg(long, num_args = 1.., value_parser = listed::<String>)]
     pub(crate) server: Vec<Listed<String>>,
+    #[command(flatten)]
+    pub(crate) ports: PortArgs,
+}
+
+/// `muster restore`
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The folder of the backup, of `muster ctl backup`
+    pub(crate) backup: PathBuf,
+    /// The folder to make the pool in; it must not hold a pool yet
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// The IP address at which other nodes and clients will reach the node
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) bind: IpAddr,
+    /// Where operators reach the node [default: on the loopback]
+    #[arg(long)]
+    pub(crate) control_bind: Option<IpAddr>,
+    /// Further names and IP addresses of the certificate that clients see, with commas
+    #[arg(long, num_args = 1.., value_parser = listed::<String>)]
+    pub(crate) names: Vec<Listed<String>>,
     #[command(flatten)]
     pub(crate) ports: PortArgs,
 }
@@ -203,6 +233,14 @@ pub(crate) enum CtlCommand {
     Operator {
         #[command(subcommand)]
         command: OperatorCommand,
+    },
+    /// Makes a backup of the pool while it runs: all accounts with their credentials, all rooms, all messages
+    Backup {
+        /// The folder to make it in: a new or empty one, or one where a backup was cut short
+        dir: PathBuf,
+        /// How fast it is fetched
+        #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+        mib_per_second: u32,
     },
     /// Shows what operators have changed, the newest records last
     Audit {

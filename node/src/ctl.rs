@@ -1,6 +1,7 @@
 //! `muster ctl`: operators' commands to a running node.
 
 mod access;
+pub(crate) mod backup;
 pub(crate) mod client;
 mod nodes;
 mod password;
@@ -58,6 +59,10 @@ pub(crate) fn ctl(args: &CtlArgs) -> Result<(), Failure> {
         },
         CtlCommand::Node { command } => nodes::run(&client, json, command),
         CtlCommand::Operator { command } => access::operators(&client, json, command),
+        CtlCommand::Backup {
+            dir,
+            mib_per_second,
+        } => backup::backup(&client, json, dir, *mib_per_second),
         CtlCommand::Audit { after } => access::audit(&client, json, *after),
     }
 }

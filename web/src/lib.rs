@@ -20,6 +20,7 @@ pub mod access;
 pub mod error;
 pub mod server;
 
+mod backups;
 mod health;
 mod nodes;
 mod openapi;

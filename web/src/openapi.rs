@@ -9,7 +9,7 @@ use utoipa::{Modify, OpenApi};
 
 use crate::access::{May, See};
 use crate::error::ControlError;
-use crate::{health, nodes, operators, status, tokens, users};
+use crate::{backups, health, nodes, operators, status, tokens, users};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -46,6 +46,14 @@ use crate::{health, nodes, operators, status, tokens, users};
         operators::add,
         operators::revoke,
         operators::audit,
+        backups::begin,
+        backups::go_on,
+        backups::end,
+        backups::capture,
+        backups::log_end,
+        backups::state,
+        backups::rows,
+        backups::entries,
         document,
     ),
 )]

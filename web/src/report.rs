@@ -1,10 +1,12 @@
 //! What the control port says about a pool. Clients of the port read the same types back.
 //!
 //! - [`access`]: operators, tokens, the audit log.
+//! - [`backup`]: what is needed to fetch a backup.
 //! - [`join`]: what a machine that joins says and hears.
 //! - [`nodes`]: members, and what is done with them.
 
 pub mod access;
+pub mod backup;
 pub mod join;
 pub mod nodes;
 

@@ -17,7 +17,7 @@ use crate::access::{Access, ControlToken};
 use crate::backend::ControlBackend;
 use crate::error::ControlError;
 use crate::path::is_canonical;
-use crate::{health, nodes, openapi, operators, status, tokens, users};
+use crate::{backups, health, nodes, openapi, operators, status, tokens, users};
 
 /// What a control port is started with.
 pub struct ControlSettings {
@@ -141,6 +141,7 @@ impl ControlServer {
                 .configure(nodes::routes::<B>)
                 .configure(tokens::routes::<B>)
                 .configure(operators::routes::<B>)
+                .configure(backups::routes::<B>)
                 .configure(openapi::routes)
                 .configure(health::routes::<B>)
                 .default_service(web::to(no_such_path))

@@ -1,6 +1,7 @@
 //! A node from start to stop: log, replicas, transport, groups, actors, listeners, in this order.
 
 mod access;
+mod backup;
 mod dispatch;
 mod first_start;
 mod follow;
@@ -56,6 +57,7 @@ use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 use xmpp::stream::{ServedDomains, StreamConfig, StreamManagementOffer};
 
+pub use backup::{Backups, Captured};
 pub use members::MemberList;
 pub use meta_road::OperationError;
 pub use operations::{

@@ -110,7 +110,9 @@ pub fn check_rows(
         let block = block?;
         let nonsense = |what: &str| FoundingError::Nonsense(format!("{}: {what}", path.display()));
         if ended || block.partition != partition {
-            return Err(nonsense("a block is not of this partition, or behind its end"));
+            return Err(nonsense(
+                "a block is not of this partition, or behind its end",
+            ));
         }
         ended = block.ended;
         let rows: Vec<ArchiveRow> = block.rows.into_iter().map(ArchiveRow::from).collect();

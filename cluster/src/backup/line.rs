@@ -102,8 +102,8 @@ impl<E: Iterator<Item = Result<CommittedEntry, LineError>>> Standing<E> {
         }
         self.index = entry.index;
         if let Some(payload) = entry.payload {
-            let decoded = decode_entry(&payload)
-                .map_err(|source| LineError::Entry { partition, source })?;
+            let decoded =
+                decode_entry(&payload).map_err(|source| LineError::Entry { partition, source })?;
             apply(&mut self.state, &self.surroundings, self.index, decoded);
         }
         Ok(())

@@ -13,7 +13,7 @@ use super::access::{AccessEntry, Changes};
 use super::audit::{AuditEntry, Change, Outcome};
 use super::members::{FirstMember, MemberEntry};
 use super::targets::Placements;
-use super::{Access, MetaEntry, MetaReplica, MetaState, Members};
+use super::{Access, Members, MetaEntry, MetaReplica, MetaState};
 use crate::backup::capture::{CaptureError, Source, captured};
 use crate::node_id::{Group, NodeId};
 use crate::raft::MachineError;

@@ -173,7 +173,10 @@ impl GroupHandle {
         let first = after.saturating_add(1);
         let range = first..upto.saturating_add(1);
         let found = self.node.shared.log.read(range, bytes_max)?;
-        if found.first().is_none_or(|entry| entry.log_id.index != first) {
+        if found
+            .first()
+            .is_none_or(|entry| entry.log_id.index != first)
+        {
             return Err(io::ErrorKind::NotFound.into());
         }
         let entry = |entry: Entry| CommittedEntry {

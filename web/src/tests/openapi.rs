@@ -6,7 +6,8 @@ use super::accounts::Accounts;
 use super::*;
 
 /// The files that have routes.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
+    include_str!("../backups.rs"),
     include_str!("../health.rs"),
     include_str!("../nodes.rs"),
     include_str!("../openapi.rs"),
@@ -51,6 +52,7 @@ async fn every_method_is_documented_and_no_other() {
         let path = path
             .replace("{jid}", "x@localhost")
             .replace("{id}", "1")
+            .replace("{group}", "1")
             .replace("{name}", "x");
         for method in ["GET", "POST", "PUT", "DELETE", "PATCH"] {
             let reply = port.operate(&format!("{method} {path}"), "").await;
