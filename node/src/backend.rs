@@ -2,10 +2,11 @@
 
 mod access;
 mod backup;
+mod importing;
 mod joining;
 mod nodes;
 
-use actors::control::ControlError;
+use actors::control::{self, ControlError};
 use actors::runtime::{MemberStatus, NodeHandle, OperationError, PartitionStatus};
 use web::backend::{AuditKey, BackendError, BackupKey, ControlBackend};
 use web::report::access::{
@@ -13,6 +14,7 @@ use web::report::access::{
     NewToken, OperatorReport, OutcomeReport, TokenReport,
 };
 use web::report::backup::{BackupPart, BackupPool, CaptureReport, EndReport};
+use web::report::imports::ImportPiece;
 use web::report::join::{JoinReply, JoinRequest};
 use web::report::nodes::{NodeOperation, NodeReport, PlanStep, ProgressReport};
 use web::report::{HashReport, MemberReport, PartitionReport, PoolReport, Readiness};
@@ -82,6 +84,16 @@ impl ControlBackend for Backend {
             .create_account(user, password)
             .await
             .map_err(refusal)
+    }
+
+    async fn begin_import(&self, user: BareJid) -> Result<(), BackendError> {
+        let begin = control::ImportPiece::Begin;
+        self.node.import(user, begin).await.map_err(refusal)
+    }
+
+    async fn import(&self, user: BareJid, piece: ImportPiece) -> Result<(), BackendError> {
+        let piece = importing::piece(&user, piece)?;
+        self.node.import(user, piece).await.map_err(refusal)
     }
 
     async fn set_password(&self, user: BareJid, password: Password) -> Result<(), BackendError> {

@@ -31,6 +31,10 @@ pub(crate) enum Command {
     Renew(RenewArgs),
     /// Operates a running node over its control port
     Ctl(CtlArgs),
+    /// Writes users out of a backup, in the portable form of XEP-0227
+    Export(ExportArgs),
+    /// Looks through a stopped node's data folder; ends with 0: sound, 1: damaged, 2: it can't be looked at
+    Check(CheckArgs),
     /// Says whether a node could start with this configuration
     CheckConfig {
         /// The node's muster.toml
@@ -168,6 +172,33 @@ pub(crate) struct RestoreArgs {
     pub(crate) ports: PortArgs,
 }
 
+/// `muster export`
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The folder of the backup, of `muster ctl backup`
+    pub(crate) backup: PathBuf,
+    /// The file to make, for the owner's eyes only: credentials and messages are in it
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Only this user; may be given several times [default: all users]
+    #[arg(long = "user")]
+    pub(crate) users: Vec<String>,
+}
+
+/// `muster check`
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The data folder of a node that does not run
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Where the state stores and the archive's newest rows are copied to for a while [default: the system's folder for that]
+    #[arg(long)]
+    pub(crate) scratch: Option<PathBuf>,
+    /// Prints JSON, at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// `muster run`
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -241,6 +272,11 @@ pub(crate) enum CtlCommand {
         /// How fast it is fetched
         #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65_536))]
         mib_per_second: u32,
+    },
+    /// Imports the users of a file in the portable form of XEP-0227; a run that was cut short is begun again
+    Import {
+        /// The file, as muster export, Prosody or ejabberd write it
+        file: PathBuf,
     },
     /// Shows what operators have changed, the newest records last
     Audit {

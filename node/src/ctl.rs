@@ -3,6 +3,7 @@
 mod access;
 pub(crate) mod backup;
 pub(crate) mod client;
+mod import;
 mod nodes;
 mod password;
 mod progress;
@@ -57,6 +58,7 @@ pub(crate) fn ctl(args: &CtlArgs) -> Result<(), Failure> {
                 done(json, ("user", jid), "password set")
             }
         },
+        CtlCommand::Import { file } => import::import(&client, json, file),
         CtlCommand::Node { command } => nodes::run(&client, json, command),
         CtlCommand::Operator { command } => access::operators(&client, json, command),
         CtlCommand::Backup {

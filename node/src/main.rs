@@ -14,7 +14,9 @@
 //!   [`renew`]: `muster renew` makes them.
 //! - [`tickets`]: clients resume TLS on any node.
 //! - [`init`]: new pools; [`join`]: new nodes of them; [`issuing`]: what lets those in; [`authority`]: CAs and issuers; [`secret_file`]: files for the owner's eyes.
-//! - [`backup_files`]: what a backup is on disk; [`restore`]: new pools made of one.
+//! - [`backup_files`]: what a backup is on disk; [`restore`]: new pools made of one; [`export`]: users out of one, in the form that
+//!   [`pie`] knows.
+//! - [`check_data`]: `muster check`.
 //! - [`run`]: one life of a node; [`disk`]: a full disk explained; [`logging`]: what it says meanwhile; [`backend`]: the node behind its control port.
 //! - [`ctl`]: operators' commands.
 //!
@@ -25,6 +27,7 @@ mod exit;
 
 mod certificate;
 mod check;
+mod check_data;
 mod config;
 mod identities;
 mod rotation;
@@ -32,9 +35,11 @@ mod tickets;
 
 mod authority;
 mod backup_files;
+mod export;
 mod init;
 mod issuing;
 mod join;
+mod pie;
 mod renew;
 mod restore;
 mod secret_file;
@@ -68,6 +73,8 @@ fn main() -> ExitCode {
             Err(failure) if args.json => return failure.report_json(),
             outcome => outcome,
         },
+        Command::Export(args) => export::export(&args),
+        Command::Check(args) => return check_data::check_data(&args),
         Command::CheckConfig { file } => check::check_config(&file),
         Command::Config {
             command: ConfigCommand::Reference,

@@ -251,25 +251,25 @@ fn found_meta(
 }
 
 /// What is on the screen while it takes its time.
-struct View {
+pub(crate) struct View {
     live: bool,
 }
 
 impl View {
-    fn new() -> View {
+    pub(crate) fn new() -> View {
         View {
             live: io::stdout().is_terminal(),
         }
     }
 
-    fn show(&self, text: &str) {
+    pub(crate) fn show(&self, text: &str) {
         if self.live {
             // Where nobody reads there is nobody to tell.
             let _ = print(&format!("\r{text}\x1b[K"));
         }
     }
 
-    fn end(&self) {
+    pub(crate) fn end(&self) {
         if self.live {
             let _ = print("\r\x1b[K");
         }

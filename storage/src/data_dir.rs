@@ -29,8 +29,10 @@ use thiserror::Error;
 use crate::durable;
 
 mod first_start;
+mod held;
 
 pub use first_start::{Beginning, FolderId, answers_needed};
+pub use held::HeldFolder;
 
 const IDENTITY_FILE: &str = "identity";
 const BEGUN_FILE: &str = "begun";

@@ -19,3 +19,4 @@ pub mod data_dir;
 pub mod log;
 pub mod snapshot;
 pub mod state_store;
+pub mod working_copy;

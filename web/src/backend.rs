@@ -12,6 +12,7 @@ use crate::report::access::{
     NewToken, OperatorReport, OutcomeReport, TokenReport,
 };
 use crate::report::backup::{BackupPart, BackupPool, CaptureReport, EndReport};
+use crate::report::imports::ImportPiece;
 use crate::report::join::{JoinReply, JoinRequest};
 use crate::report::nodes::{NodeOperation, NodeReport, PlanStep, ProgressReport};
 use crate::report::{HashReport, PoolReport, Readiness};
@@ -51,6 +52,22 @@ pub trait ControlBackend: Clone + Send + 'static {
         &self,
         user: BareJid,
         password: Password,
+    ) -> impl Future<Output = Result<(), BackendError>>;
+
+    /// Makes an account for an import, or goes on with one.
+    ///
+    /// # Errors
+    /// [`BackendError::Conflict`] if there is one with credentials.
+    fn begin_import(&self, user: BareJid) -> impl Future<Output = Result<(), BackendError>>;
+
+    /// Adds a piece to an account that is being imported.
+    ///
+    /// # Errors
+    /// [`BackendError::Conflict`] if it is not being imported, [`BackendError::Invalid`].
+    fn import(
+        &self,
+        user: BareJid,
+        piece: ImportPiece,
     ) -> impl Future<Output = Result<(), BackendError>>;
 
     /// Gives an account another password.

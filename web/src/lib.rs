@@ -22,6 +22,7 @@ pub mod server;
 
 mod backups;
 mod health;
+mod imports;
 mod nodes;
 mod openapi;
 mod operators;

@@ -9,7 +9,7 @@ use utoipa::{Modify, OpenApi};
 
 use crate::access::{May, See};
 use crate::error::ControlError;
-use crate::{backups, health, nodes, operators, status, tokens, users};
+use crate::{backups, health, imports, nodes, operators, status, tokens, users};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -54,6 +54,8 @@ use crate::{backups, health, nodes, operators, status, tokens, users};
         backups::state,
         backups::rows,
         backups::entries,
+        imports::begin,
+        imports::piece,
         document,
     ),
 )]

@@ -17,7 +17,7 @@ use crate::access::{Access, ControlToken};
 use crate::backend::ControlBackend;
 use crate::error::ControlError;
 use crate::path::is_canonical;
-use crate::{backups, health, nodes, openapi, operators, status, tokens, users};
+use crate::{backups, health, imports, nodes, openapi, operators, status, tokens, users};
 
 /// What a control port is started with.
 pub struct ControlSettings {
@@ -142,6 +142,7 @@ impl ControlServer {
                 .configure(tokens::routes::<B>)
                 .configure(operators::routes::<B>)
                 .configure(backups::routes::<B>)
+                .configure(imports::routes::<B>)
                 .configure(openapi::routes)
                 .configure(health::routes::<B>)
                 .default_service(web::to(no_such_path))
@@ -179,7 +180,7 @@ impl ControlServer {
     }
 }
 
-fn json_config(body_bytes_max: usize) -> JsonConfig {
+pub(crate) fn json_config(body_bytes_max: usize) -> JsonConfig {
     JsonConfig::default()
         .limit(body_bytes_max)
         .error_handler(move |error, _| {

@@ -67,7 +67,7 @@ pub use settings::{ClientListener, ClientSettings, Member, Network, Settings, St
 pub use start_error::StartError;
 pub use status::{MemberStatus, PartitionStatus, PoolStatus, Readiness};
 
-use crate::control::{self, ControlError};
+use crate::control::{self, ControlError, ImportPiece};
 use crate::fabric::{Fabric, FabricParts, PartitionActors, PartitionPlace};
 use crate::link::LinkActor;
 use crate::metrics::Metrics;
@@ -628,6 +628,14 @@ impl NodeHandle {
         password: Password,
     ) -> Result<(), ControlError> {
         control::set_password(&self.inner.fabric, user, password, self.iterations()).await
+    }
+
+    /// Does a piece of the import of an account.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn import(&self, user: BareJid, piece: ImportPiece) -> Result<(), ControlError> {
+        control::import(&self.inner.fabric, user, piece, self.iterations()).await
     }
 
     /// Removes an account.

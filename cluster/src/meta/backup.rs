@@ -39,6 +39,23 @@ impl MetaReplica {
     }
 }
 
+/// The meta group's state, made of rows one by one.
+#[derive(Default)]
+pub(crate) struct MetaRows {
+    state: MetaState,
+    access: Access,
+}
+
+impl MetaRows {
+    /// Takes a row.
+    pub(crate) fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), CodecError> {
+        match self.access.load_row(table, key, value)? {
+            true => Ok(()),
+            false => self.state.load_row(table, key, value),
+        }
+    }
+}
+
 /// What the meta group of a new pool begins with.
 pub struct FoundingMeta<'a> {
     /// The meta group's file in the backup.
@@ -67,15 +84,13 @@ pub fn founding_rows(
     let damaged = |error| MachineError::caused("the meta group's file does not read", error);
     let unreadable =
         |error: CodecError| MachineError::caused("a row of the meta group does not read", error);
-    let (mut state, mut access) = (MetaState::default(), Access::default());
+    let mut read = MetaRows::default();
     for row in SnapshotReader::open(founding.backup).map_err(damaged)? {
         let row = row.map_err(damaged)?;
-        let taken = access.load_row(row.table, &row.key, &row.value);
-        if !taken.map_err(unreadable)? {
-            let read = state.load_row(row.table, &row.key, &row.value);
-            read.map_err(unreadable)?;
-        }
+        let taken = read.row(row.table, &row.key, &row.value);
+        taken.map_err(unreadable)?;
     }
+    let mut access = read.access;
     access.tokens = Default::default();
     let mut founded = MetaState {
         digest: Some(founding.digest),

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod full_ways;
+mod imports;
 mod pool;
 mod replicas;
 mod scenarios;

@@ -176,6 +176,17 @@ impl Client {
         self.read(&text)
     }
 
+    /// Does something with a body, whose answer says nothing.
+    pub(crate) fn post_quietly(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
+        let request = self
+            .agent
+            .post(self.page(path))
+            .header("authorization", &self.authorization);
+        let body = json(body)?;
+        self.answer(Kind::Changes, request.content_type(JSON).send(body))
+            .map(drop)
+    }
+
     /// Does something whose answer says nothing.
     pub(crate) fn post_for_nothing(&self, path: &str) -> Result<(), Failure> {
         let request = self

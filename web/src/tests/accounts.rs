@@ -12,6 +12,7 @@ use crate::report::access::{
     NewToken, OperatorReport, OutcomeReport, Role, TokenReport,
 };
 use crate::report::backup::{BackupPart, BackupPool, CaptureReport, EndReport};
+use crate::report::imports::ImportPiece;
 use crate::report::join::{JoinReply, JoinRequest};
 use crate::report::nodes::{NodeOperation, NodeReport, PlanStep, ProgressReport};
 use crate::report::{HashReport, MemberReport, PartitionReport, PoolReport, Readiness};
@@ -99,6 +100,17 @@ impl ControlBackend for Accounts {
 
     fn metrics(&self) -> String {
         "muster_sessions 2\n# EOF\n".into()
+    }
+
+    async fn begin_import(&self, user: BareJid) -> Result<(), BackendError> {
+        match self.users.lock().unwrap().contains_key(&user) {
+            true => Err(BackendError::Conflict),
+            false => Ok(()),
+        }
+    }
+
+    async fn import(&self, _: BareJid, _: ImportPiece) -> Result<(), BackendError> {
+        Ok(())
     }
 
     async fn create_account(&self, user: BareJid, password: Password) -> Result<(), BackendError> {

@@ -6,9 +6,10 @@ use super::accounts::Accounts;
 use super::*;
 
 /// The files that have routes.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     include_str!("../backups.rs"),
     include_str!("../health.rs"),
+    include_str!("../imports.rs"),
     include_str!("../nodes.rs"),
     include_str!("../openapi.rs"),
     include_str!("../operators.rs"),
