@@ -209,8 +209,7 @@ async fn an_interrupted_backup(trial: &mut Trial, dir: &Path) -> Result<()> {
         if let Ok(Some(status)) = child.try_wait() {
             return Some(Err(anyhow::anyhow!("it ended with {status}")));
         }
-        let began = std::fs::read_dir(dir).ok()?.count() > 2;
-        began.then_some(Ok(()))
+        dir.join("incomplete").exists().then_some(Ok(()))
     })
     .await??;
     trial.crowd.node_dies(3);
@@ -249,8 +248,14 @@ async fn backup_and_restore() -> Result<()> {
     an_interrupted_backup(&mut trial, &broken).await?;
 
     let restored = Pool::restored(&dir).await?;
-    let rows = archives(&restored, 1, &seats).await?;
-    agree(&rows, &before, &after)?;
+    // What was on its way when the line was drawn still comes.
+    let agreed = until("both sides have everything", LIMIT, async || {
+        let rows = archives(&restored, 1, &seats).await.ok()?;
+        let agreed = agree(&rows, &before, &after);
+        println!("{agreed:?}");
+        agreed.ok()
+    });
+    agreed.await?;
     council_is_there(&restored).await?;
     let wrong = Login {
         password: "another".to_owned(),
@@ -309,11 +314,15 @@ fn find(dir: &Path, fits: &str, needle: &[u8]) -> Result<(PathBuf, usize)> {
     bail!("no file with {fits} in its name holds it")
 }
 
-/// The first file below a folder whose name fits.
-fn named(dir: &Path, fits: &str) -> Result<PathBuf> {
-    let mut all = files(dir)?.into_keys();
-    let found = all.find(|path| path.to_string_lossy().contains(fits));
-    found.with_context(|| format!("no file with {fits} in its name"))
+/// A whole snapshot of a group, in a data folder.
+fn snapshot(data: &Path, group: u32) -> Result<PathBuf> {
+    let mut all = files(&data.join("snapshots"))?.into_keys();
+    let prefix = format!("group-{group}-");
+    let found = all.find(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(&prefix) && name.ends_with(".snapshot")
+    });
+    found.context("a snapshot")
 }
 
 /// Flips a bit of a file.
@@ -383,7 +392,7 @@ const PLANTED: [Planted; 8] = [
     Planted {
         name: "a snapshot's row",
         plant: |data| {
-            let snapshot = named(&data.join("snapshots"), "group-1-")?;
+            let snapshot = snapshot(data, 1)?;
             let middle = std::fs::metadata(&snapshot)?.len() / 2;
             flip(&(snapshot, usize::try_from(middle)?))
         },
@@ -391,7 +400,7 @@ const PLANTED: [Planted; 8] = [
     },
     Planted {
         name: "a snapshot's end",
-        plant: |data| cut(&named(&data.join("snapshots"), "group-1-")?),
+        plant: |data| cut(&snapshot(data, 1)?),
         said: &["damage: snapshots/group-1-"],
     },
     Planted {
@@ -412,7 +421,8 @@ const PLANTED: [Planted; 8] = [
 ];
 
 async fn damage_is_found() -> Result<()> {
-    let mut pool = Pool::start(&PoolSettings::nodes(1)).await?;
+    let settings = PoolSettings::nodes(1).set("raft", "snapshot_interval", "1 s");
+    let mut pool = Pool::start(&settings).await?;
     pool.add_users(["alice", "bob"]).await?;
     let mut alice = Client::connect(&pool.login(1, "alice")).await?;
     for number in 0..20 {
@@ -432,8 +442,12 @@ async fn damage_is_found() -> Result<()> {
         (!rows.is_empty()).then_some(())
     })
     .await?;
-    pool.kill(1)?;
     let data = pool.data_dir(1);
+    until("there are snapshots", LIMIT, async || {
+        snapshot(&data, 1).ok()
+    })
+    .await?;
+    pool.kill(1)?;
     let before = files(&data)?;
     let (code, said) = look(&data)?;
     ensure!(

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod accounts;
+mod foundings;
 mod full_ways;
 mod imports;
 mod pool;

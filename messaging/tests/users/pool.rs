@@ -50,7 +50,7 @@ pub(crate) struct Partition {
     pub(crate) state: State,
     pub(crate) log: Vec<(u64, Entry)>,
     epoch: u64,
-    index: u64,
+    pub(crate) index: u64,
     from_node: u64,
     from_owner: u64,
 }
