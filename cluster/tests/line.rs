@@ -1,6 +1,10 @@
 //! Pools that are captured piece by piece while messages are on their way, at any moments.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
 use std::collections::BTreeMap;
 
@@ -82,10 +86,11 @@ impl Partition {
     }
 
     fn keep(&mut self, effects: Vec<Effect>) {
-        self.rows.extend(effects.into_iter().filter_map(|effect| match effect {
-            Effect::Archive(row) => Some((*row).clone()),
-            _ => None,
-        }));
+        self.rows
+            .extend(effects.into_iter().filter_map(|effect| match effect {
+                Effect::Archive(row) => Some((*row).clone()),
+                _ => None,
+            }));
     }
 
     fn propose(&mut self, origin: LinkOrigin, sequence: u64, command: Command) {
@@ -291,7 +296,12 @@ fn pool_at(pool: &Pool, line: &[u64]) -> Pool {
     let mut again = Pool(table.iter().map(|id| Partition::new(id, &table)).collect());
     for ((partition, new), upto) in pool.0.iter().zip(&mut again.0).zip(line) {
         // The first is the owner's beginning.
-        for entry in partition.log.iter().skip(1).take_while(|entry| entry.index <= *upto) {
+        for entry in partition
+            .log
+            .iter()
+            .skip(1)
+            .take_while(|entry| entry.index <= *upto)
+        {
             let entry = entry.payload.as_ref();
             new.append(entry.map(|payload| decode_entry(payload).unwrap()));
         }
@@ -367,10 +377,13 @@ fn torn() -> (Pool, Vec<(State, u64)>) {
     let before: Vec<_> = (0..PARTITIONS).map(|id| captured(&other, id)).collect();
     other.send(0, far, 1);
     assert!(other.carry(from, to));
-    let captures = before.into_iter().zip(0..).map(|(before, id)| match id == to {
-        true => captured(&other, id),
-        false => before,
-    });
+    let captures = before
+        .into_iter()
+        .zip(0..)
+        .map(|(before, id)| match id == to {
+            true => captured(&other, id),
+            false => before,
+        });
     let captures = captures.collect();
     (other, captures)
 }
@@ -380,7 +393,11 @@ fn a_gap_in_the_entries_is_named() {
     let (pool, captures) = torn();
     let mut whole = standings(&pool, captures.clone());
     let line = find_line(&mut whole).unwrap();
-    assert!(line.iter().zip(&captures).any(|(line, (_, index))| line > index));
+    assert!(
+        line.iter()
+            .zip(&captures)
+            .any(|(line, (_, index))| line > index)
+    );
     let mut damaged = standings(&pool, captures);
     for standing in &mut damaged {
         let mut entries: Vec<_> = standing.entries.by_ref().collect();

@@ -85,7 +85,12 @@ fn no_number_is_used_again() {
     let before = heads(&pool);
     // What waited for Bob waits, what Alice has seen does not come again.
     let waited: Vec<bool> = before.iter().map(|log| log.delivered < log.head).collect();
-    let room_head = pool.room_state("kept").rooms.get(&room("kept")).unwrap().head;
+    let room_head = pool
+        .room_state("kept")
+        .rooms
+        .get(&room("kept"))
+        .unwrap()
+        .head;
     let (indexes, _) = founded(&mut pool);
     let least = indexes.iter().min().unwrap() * 4_096;
     for ((old, new), waited) in before.iter().zip(heads(&pool)).zip(waited) {

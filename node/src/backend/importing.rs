@@ -17,6 +17,9 @@ use xmpp::stanza::{Stanza, StanzaKind};
 /// Iterations that a login may cost; more is a mistake, or meant to keep the node busy.
 const ITERATIONS_MAX: u32 = 10_000_000;
 
+/// Bytes of a salt.
+const SALT_BYTES_MAX: usize = 256;
+
 fn invalid(reason: impl Into<String>) -> BackendError {
     BackendError::Invalid(reason.into())
 }
@@ -146,6 +149,30 @@ fn record(user: &BareJid, element: &str) -> Result<MessageRecord, BackendError> 
     })
 }
 
+/// Keys that are in base64 so many times over, if they have the lengths that they must have. ejabberd 23 writes what it has in
+/// base64 already in base64 once more.
+fn scram_keys(keys: &imports::ImportedKeys, hash: ScramHash, times: usize) -> Option<ScramKeys> {
+    let decode = |text: &str| {
+        let mut bytes = text.as_bytes().to_vec();
+        for _ in 0..times {
+            bytes = BASE64_STANDARD.decode(bytes).ok()?;
+        }
+        Some(bytes)
+    };
+    let read = ScramKeys {
+        salt: decode(&keys.salt)?,
+        iterations: keys.iterations,
+        stored_key: decode(&keys.stored_key)?,
+        server_key: decode(&keys.server_key)?,
+    };
+    let fits = [&read.stored_key, &read.server_key]
+        .iter()
+        .all(|key| key.len() == hash.digest_bytes())
+        && (1..=ITERATIONS_MAX).contains(&read.iterations)
+        && (1..=SALT_BYTES_MAX).contains(&read.salt.len());
+    fits.then_some(read)
+}
+
 fn credentials(scram: &[imports::ImportedKeys]) -> Result<StoredCredentials, BackendError> {
     let mut credentials = StoredCredentials::default();
     for keys in scram {
@@ -155,24 +182,10 @@ fn credentials(scram: &[imports::ImportedKeys]) -> Result<StoredCredentials, Bac
             "SCRAM-SHA-512" => (ScramHash::Sha512, &mut credentials.sha512),
             other => return Err(invalid(format!("{other:?} is not known here"))),
         };
-        let decode = |text: &str| {
-            let decoded = BASE64_STANDARD.decode(text);
-            decoded.map_err(|_| invalid(format!("{}: no base64", keys.mechanism)))
-        };
-        let read = ScramKeys {
-            salt: decode(&keys.salt)?,
-            iterations: keys.iterations,
-            stored_key: decode(&keys.stored_key)?,
-            server_key: decode(&keys.server_key)?,
-        };
-        let sizes = [&read.stored_key, &read.server_key];
-        if sizes.iter().any(|key| key.len() != hash.digest_bytes())
-            || !(1..=ITERATIONS_MAX).contains(&read.iterations)
-            || read.salt.is_empty()
-            || read.salt.len() > 256
-        {
+        let read = scram_keys(keys, hash, 1).or_else(|| scram_keys(keys, hash, 2));
+        let Some(read) = read else {
             return Err(invalid(format!("{}: no usable keys", keys.mechanism)));
-        }
+        };
         if place.replace(read).is_some() {
             return Err(invalid(format!("{} is there twice", keys.mechanism)));
         }
@@ -208,6 +221,15 @@ mod tests {
         let read = credentials(&good).unwrap();
         assert_eq!(read.sha1.unwrap().stored_key, vec![7; 20]);
         assert!(read.sha256.is_some() && read.sha512.is_none());
+        let twice = |text: &str| BASE64_STANDARD.encode(text);
+        let once = keys("SCRAM-SHA-1", 20);
+        let of_ejabberd = imports::ImportedKeys {
+            salt: twice(&once.salt),
+            stored_key: twice(&once.stored_key),
+            server_key: twice(&once.server_key),
+            ..once.clone()
+        };
+        assert_eq!(credentials(&[of_ejabberd]), credentials(&[once]));
         let mut no_rounds = keys("SCRAM-SHA-1", 20);
         no_rounds.iterations = 0;
         for bad in [
