@@ -4,11 +4,14 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use cluster::replica_hash::ReplicaHash;
+use messaging::archive::MessageRecord;
 use messaging::command::{Answer, Command};
 use messaging::query::{Query, Reply};
+use messaging::user::import::ImportedContact;
 use rand::RngExt;
-use xmpp::jid::BareJid;
+use xmpp::jid::{BareJid, Jid};
 use xmpp::sasl::{Password, StoredCredentials};
 use xmpp::stanza_error::{Condition, StanzaError, StanzaErrorType};
 
@@ -163,6 +166,97 @@ pub async fn set_password(
 pub async fn remove_account(fabric: &Arc<Fabric>, user: BareJid) -> Result<(), ControlError> {
     check_account(fabric, &user)?;
     decide(fabric, &user.clone(), Command::RemoveAccount { user }).await
+}
+
+/// Does a piece of the import of an account.
+///
+/// # Errors
+/// [`ControlError`].
+pub async fn import(
+    fabric: &Arc<Fabric>,
+    user: BareJid,
+    piece: ImportPiece,
+    iterations: u32,
+) -> Result<(), ControlError> {
+    check_account(fabric, &user)?;
+    let account = user.clone();
+    let command = match piece {
+        ImportPiece::Begin => Command::BeginImport { user },
+        ImportPiece::Contacts(contacts) => Command::ImportContacts { user, contacts },
+        ImportPiece::Rows {
+            after,
+            waiting,
+            rows,
+        } => Command::ImportRows {
+            user,
+            after,
+            waiting,
+            rows,
+        },
+        ImportPiece::Blocked(items) => Command::Block { user, items },
+        ImportPiece::Private { name, element } => Command::SetPrivate {
+            user,
+            name,
+            element,
+        },
+        ImportPiece::Vcard(element) => Command::SetVcard { user, element },
+        ImportPiece::Password(password) => {
+            let credentials = derive(password, iterations).await?;
+            Command::FinishImport { user, credentials }
+        }
+        ImportPiece::Credentials(credentials) => Command::FinishImport { user, credentials },
+    };
+    let deadline = Instant::now() + FREED_WITHIN;
+    loop {
+        match decide(fabric, &account, command.clone()).await {
+            // A moment after a removal, as for a new account.
+            Err(ControlError::BeingFreed)
+                if matches!(command, Command::BeginImport { .. }) && Instant::now() < deadline =>
+            {
+                tokio::time::sleep(FREED_EVERY).await;
+            }
+            // What else lacks room lacks it for good.
+            Err(ControlError::BeingFreed) if !matches!(command, Command::BeginImport { .. }) => {
+                return Err(ControlError::Invalid(
+                    "there is no room for more".to_owned(),
+                ));
+            }
+            done => return done,
+        }
+    }
+}
+
+/// A piece of the import of an account: see [`messaging::user::import`].
+#[derive(Clone, Debug)]
+pub enum ImportPiece {
+    /// The account is made, without credentials.
+    Begin,
+    /// Contacts.
+    Contacts(Vec<ImportedContact>),
+    /// Rows of the archive.
+    Rows {
+        /// How many come before these.
+        after: u64,
+        /// Whether they are still to be delivered.
+        waiting: bool,
+        /// Times, in ms since 1970, and messages.
+        rows: Vec<(u64, MessageRecord)>,
+    },
+    /// Blocked addresses.
+    Blocked(Vec<Jid>),
+    /// A private element.
+    Private {
+        /// Its `{namespace}name`.
+        name: String,
+        /// The element, canonical.
+        element: Bytes,
+    },
+    /// The vCard, canonical.
+    Vcard(Bytes),
+    /// The end: keys are made of a password.
+    Password(Password),
+    /// The end: keys are taken as they are.
+    Credentials(StoredCredentials),
 }
 
 /// The hash of this node's replica of a partition. It takes as long as the partition is large, on another thread.

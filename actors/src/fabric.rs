@@ -30,7 +30,7 @@ use crate::link::LinkActor;
 use crate::metrics::Metrics;
 use crate::owner::OwnerActor;
 use crate::relay;
-use crate::runtime::{Member, MemberList, Settings};
+use crate::runtime::{Backups, Member, MemberList, Settings};
 use crate::session::WaitingBytes;
 use crate::soft::RecentWords;
 
@@ -96,6 +96,8 @@ pub struct Fabric {
     pub berths: Berths,
     /// What waits for clients without a connection.
     pub waiting_bytes: Arc<WaitingBytes>,
+    /// What was captured for backups.
+    pub backups: Backups,
     owners: RwLock<Vec<Option<(NodeId, Epoch)>>>,
     /// Nodes that we don't meet, and through whom frames go to each.
     relays: RwLock<BTreeMap<NodeId, NodeId>>,
@@ -172,6 +174,7 @@ impl Fabric {
             resumption_ids,
             berths: Berths::default(),
             waiting_bytes: Arc::default(),
+            backups: Backups::default(),
             owners,
             relays: RwLock::default(),
             recent,

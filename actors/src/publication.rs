@@ -489,8 +489,25 @@ impl PublicationActor {
         let Some(core) = &mut self.core else {
             return Vec::new();
         };
+        let found = found.and_then(|rows| {
+            let mut end = upto;
+            if rows.is_empty() {
+                let next = rows_between(
+                    &replica,
+                    &self.user,
+                    Rows::Messages,
+                    upto,
+                    u64::MAX,
+                    Order::OldestFirst,
+                    1,
+                )?;
+                let next = next.first().map(|row| row.seq);
+                end = core.past_gap(session, (after, upto), next);
+            }
+            Ok((rows, end))
+        });
         match found {
-            Ok(rows) => core.offline_rows(session, after, upto, &rows, &replica.ids),
+            Ok((rows, end)) => core.offline_rows(session, after, end, &rows, &replica.ids),
             Err(error) => {
                 tracing::error!(%error, "a user's log could not be read");
                 core.rows_unavailable(session);

@@ -187,6 +187,17 @@ pub fn loopback_addresses(count: u16) -> Result<Vec<Ipv4Addr>> {
     bail!("no free loopback addresses");
 }
 
+/// How a pool's keys are spread.
+fn partitions_of(root: &Path) -> Result<PartitionTable> {
+    let pool_file: Table = std::fs::read_to_string(root.join("node-1/pool.toml"))?.parse()?;
+    let partitions = pool_file
+        .get("pool")
+        .and_then(|pool| pool.get("partitions"))
+        .and_then(toml::Value::as_integer)
+        .context("the pool file lacks partitions")?;
+    Ok(PartitionTable::even(u16::try_from(partitions)?))
+}
+
 impl Pool {
     /// Makes a pool's folder and configuration without starting a node.
     pub fn prepare(settings: &PoolSettings) -> Result<Pool> {
@@ -223,13 +234,7 @@ impl Pool {
         let nodes = (1..=u64::from(settings.nodes))
             .map(|id| Node::configure(&root, id, settings, &tls))
             .collect::<Result<Vec<Node>>>()?;
-        let pool_file: Table = std::fs::read_to_string(root.join("node-1/pool.toml"))?.parse()?;
-        let partitions = pool_file
-            .get("pool")
-            .and_then(|pool| pool.get("partitions"))
-            .and_then(toml::Value::as_integer)
-            .context("the pool file lacks partitions")?;
-        let partitions = PartitionTable::even(u16::try_from(partitions)?);
+        let partitions = partitions_of(&root)?;
         let first = settings.first.unwrap_or(settings.nodes);
         if settings.first.is_some() {
             nodes

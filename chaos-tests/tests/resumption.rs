@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use chaos_tests::client::{Client, Login};
 use chaos_tests::load::read_archive;
 use chaos_tests::peer::{Came, Peer, message};

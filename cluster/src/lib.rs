@@ -7,8 +7,11 @@
 //! - [`machine`]: a partition's replica, moved forward by its log; [`effect_queue`]: its news for the owner;
 //!   [`recent_effects`]: what the next owner tells once more; [`replica_hash`]: what replicas are compared by; [`rebuild`]: where its rows come from at a start.
 //! - [`meta`]: members and their incarnations. [`records`]: the bytes of entries and rows.
+//! - [`backup`]: backups, and new pools made of them. [`check`]: whether a stopped node's folder is whole.
 //! - [`gossip`]: hints every node tells about itself; never authority. [`reach`]: what follows from who reaches whom.
 
+pub mod backup;
+pub mod check;
 pub mod effect_queue;
 pub mod gossip;
 pub mod link;

@@ -485,7 +485,7 @@ fn load_state(store: &mut dyn StateStore) -> Result<State, MachineError> {
     }
 }
 
-fn stored_row(row: &ArchiveRow) -> Result<StoredArchiveRow, MachineError> {
+pub(crate) fn stored_row(row: &ArchiveRow) -> Result<StoredArchiveRow, MachineError> {
     Ok(StoredArchiveRow {
         key: Arc::from(row.key.as_str()),
         kind: if row.is_message() {

@@ -20,8 +20,31 @@ use storage::state_store::{
     Opened, RebuildReason, StateBatch, StateStore, StateStoreOptions, open_state_store,
 };
 
-use crate::node_id::Group;
+use crate::node_id::{Group, PartitionId};
 use crate::raft::{MachineError, mark_place};
+
+/// The meta group's store among those of the partitions.
+const META_STORE: u32 = 65_535;
+
+/// The number under which a group's store lies in a data folder.
+#[must_use]
+pub fn store_of(group: Group) -> u32 {
+    match group.partition() {
+        None => META_STORE,
+        Some(partition) => u32::from(partition.0),
+    }
+}
+
+/// The group whose store lies under a number.
+#[must_use]
+pub fn group_of_store(number: u32) -> Option<Group> {
+    match number {
+        META_STORE => Some(Group::META),
+        _ => u16::try_from(number)
+            .ok()
+            .map(|partition| Group::of(PartitionId(partition))),
+    }
+}
 
 /// How many rows go into a filled store at once.
 const FILL_ROWS: usize = 1024;

@@ -15,6 +15,7 @@ use messaging::room::state::{
 };
 use messaging::state::{OnlineRecord, PartitionRecord, State};
 use messaging::user::account::Account;
+use messaging::user::import::{ImportedContact, ImportedRequest};
 use messaging::user::log::UserLog;
 use messaging::user::roster::RosterItem;
 use messaging::user::subscription::SubscriptionRequest;
@@ -118,7 +119,12 @@ fn is_known(command: &Command) {
         | Command::AdvanceCursor { .. }
         | Command::NoteSessions { .. }
         | Command::Room(_)
-        | Command::OutboxAnswered { .. } => {}
+        | Command::OutboxAnswered { .. }
+        // In `golden_bytes_of_imports`.
+        | Command::BeginImport { .. }
+        | Command::ImportContacts { .. }
+        | Command::ImportRows { .. }
+        | Command::FinishImport { .. } => {}
     }
 }
 
@@ -402,6 +408,60 @@ fn golden_bytes_of_moving_sessions() {
         }),
     });
     let samples = Samples(command, row);
+    storage::golden!("../tests/goldens/partition.txt", &samples);
+}
+
+/// As above: they came later.
+#[test]
+fn golden_bytes_of_imports() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Samples(Vec<Command>);
+
+    impl Record for Samples {
+        const VERSION: u8 = 1;
+        const NAME: &'static str = "partition-import";
+    }
+
+    let user = juliet();
+    let contact = ImportedContact {
+        contact: romeo(),
+        name: Some("Romeo".into()),
+        groups: vec!["Friends".into()],
+        to: true,
+        from: false,
+        pending_out: true,
+        approved: true,
+        listed: true,
+        pending_in: Some(ImportedRequest {
+            id: Some("p1".into()),
+            lang: Some("en".into()),
+            payload: Bytes::from_static(b"<status>hark</status>"),
+        }),
+    };
+    let record = MessageRecord {
+        sent: true,
+        peer: romeo().into(),
+        sender: Some(balcony()),
+        stanza: message(),
+    };
+    let samples = Samples(vec![
+        Command::BeginImport { user: user.clone() },
+        Command::ImportContacts {
+            user: user.clone(),
+            contacts: vec![contact],
+        },
+        Command::ImportRows {
+            user: user.clone(),
+            after: 7,
+            waiting: true,
+            rows: vec![(1_700_000_000_000, record)],
+        },
+        Command::FinishImport {
+            user,
+            credentials: credentials(),
+        },
+    ]);
+    samples.0.iter().for_each(is_known);
     storage::golden!("../tests/goldens/partition.txt", &samples);
 }
 

@@ -10,8 +10,10 @@ use xmpp::sasl::StoredCredentials;
 use xmpp::stanza::Stanza;
 use xmpp::stanza_error::StanzaError;
 
+use crate::archive::MessageRecord;
 use crate::link_record::LinkOrigin;
 use crate::room::command::RoomCommand;
+use crate::user::import::ImportedContact;
 
 /// One entry of a partition's log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -186,6 +188,37 @@ pub enum Command {
         /// Its generation.
         generation: u64,
     },
+    /// Out of another server: makes an account that nobody can log in to yet, or goes on with one; `conflict` where there is one
+    /// with credentials.
+    BeginImport {
+        /// The account.
+        user: BareJid,
+    },
+    /// Contacts of an account that is being imported: they are put as they are, and nobody is told.
+    ImportContacts {
+        /// Whose roster.
+        user: BareJid,
+        /// The contacts.
+        contacts: Vec<ImportedContact>,
+    },
+    /// Rows of the archive of an account that is being imported, with the times at which they were written.
+    ImportRows {
+        /// Whose log.
+        user: BareJid,
+        /// How many rows come before these.
+        after: u64,
+        /// Whether they are still to be delivered.
+        waiting: bool,
+        /// Times, ms since 1970, which don't fall, and messages.
+        rows: Vec<(u64, MessageRecord)>,
+    },
+    /// The end of an import: from now on the user can log in. `conflict` where the account has other credentials.
+    FinishImport {
+        /// The account.
+        user: BareJid,
+        /// Its credentials.
+        credentials: StoredCredentials,
+    },
 }
 
 impl Command {
@@ -197,6 +230,10 @@ impl Command {
             Command::SetCredentials { .. } => "SetCredentials",
             Command::RemoveAccount { .. } => "RemoveAccount",
             Command::ForgetAccount { .. } => "ForgetAccount",
+            Command::BeginImport { .. } => "BeginImport",
+            Command::ImportContacts { .. } => "ImportContacts",
+            Command::ImportRows { .. } => "ImportRows",
+            Command::FinishImport { .. } => "FinishImport",
             Command::SendMessage(_) => "SendMessage",
             Command::ReceiveMessage(_) => "ReceiveMessage",
             Command::FileSent { .. } => "FileSent",
@@ -230,7 +267,11 @@ impl Command {
             | Command::Unblock { user, .. }
             | Command::SetPrivate { user, .. }
             | Command::SetVcard { user, .. }
-            | Command::AdvanceCursor { user, .. } => Some(user.clone()),
+            | Command::AdvanceCursor { user, .. }
+            | Command::BeginImport { user }
+            | Command::ImportContacts { user, .. }
+            | Command::ImportRows { user, .. }
+            | Command::FinishImport { user, .. } => Some(user.clone()),
             Command::SendMessage(message) => Some(message.sender.bare()),
             Command::ReceiveMessage(message) => Some(message.user.clone()),
             Command::Room(command) => Some(command.room.clone()),

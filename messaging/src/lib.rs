@@ -22,6 +22,7 @@ pub mod effect;
 pub mod query;
 
 pub mod apply;
+pub mod founding;
 pub mod link_record;
 pub mod outbox;
 pub mod state;

@@ -1,24 +1,29 @@
 //! The node behind the control port: what the runtime says and does, in the port's terms.
 
 mod access;
+mod backup;
 mod history;
+mod importing;
 mod joining;
 mod nodes;
 
-use actors::control::ControlError;
+use actors::control::{self, ControlError};
 use actors::runtime::{MemberStatus, NodeHandle, OperationError, PartitionStatus};
-use web::backend::{AuditKey, BackendError, ControlBackend};
+use web::backend::{AuditKey, BackendError, BackupKey, ControlBackend};
 use web::report::access::{
     AuditPage, AuditQuery, ChangeReport, Identity, IssuedOperator, IssuedToken, NewOperator,
     NewToken, OperatorReport, OutcomeReport, TokenReport,
 };
+use web::report::backup::{BackupPart, BackupPool, CaptureReport, EndReport};
 use web::report::console::HistoryReport;
+use web::report::imports::ImportPiece;
 use web::report::join::{JoinReply, JoinRequest};
 use web::report::nodes::{NodeOperation, NodeReport, PlanStep, ProgressReport};
 use web::report::{HashReport, MemberReport, PartitionReport, PoolReport, Readiness};
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 
+use crate::config::pool_file::PoolFile;
 use crate::issuing::Issuing;
 
 /// A running node as its operators see it.
@@ -26,6 +31,7 @@ use crate::issuing::Issuing;
 pub(crate) struct Backend {
     pub(crate) node: NodeHandle,
     pub(crate) domain: String,
+    pub(crate) pool: PoolFile,
     pub(crate) issuing: Issuing,
 }
 
@@ -88,6 +94,16 @@ impl ControlBackend for Backend {
             .create_account(user, password)
             .await
             .map_err(refusal)
+    }
+
+    async fn begin_import(&self, user: BareJid) -> Result<(), BackendError> {
+        let begin = control::ImportPiece::Begin;
+        self.node.import(user, begin).await.map_err(refusal)
+    }
+
+    async fn import(&self, user: BareJid, piece: ImportPiece) -> Result<(), BackendError> {
+        let piece = importing::piece(&user, piece)?;
+        self.node.import(user, piece).await.map_err(refusal)
     }
 
     async fn set_password(&self, user: BareJid, password: Password) -> Result<(), BackendError> {
@@ -175,6 +191,41 @@ impl ControlBackend for Backend {
 
     async fn join(&self, request: JoinRequest) -> Result<JoinReply, BackendError> {
         joining::join(&self.node, &self.issuing, request).await
+    }
+
+    fn backup_pool(&self) -> BackupPool {
+        backup::pool(&self.node, &self.pool)
+    }
+
+    async fn begin_backup(&self) -> Result<(BackupKey, u64), BackendError> {
+        Ok((rand::random(), actors::runtime::now_ms()))
+    }
+
+    async fn backup_capture(
+        &self,
+        backup: BackupKey,
+        group: u32,
+    ) -> Result<CaptureReport, BackendError> {
+        backup::capture(&self.node, backup, group).await
+    }
+
+    async fn backup_end(&self, backup: BackupKey, group: u32) -> Result<EndReport, BackendError> {
+        let ended = self.node.backup_end(backup, group).await;
+        let (node, index) = ended.map_err(not_done)?;
+        Ok(EndReport { node, index })
+    }
+
+    async fn backup_part(
+        &self,
+        backup: BackupKey,
+        group: u32,
+        part: BackupPart,
+    ) -> Result<Vec<u8>, BackendError> {
+        backup::part(&self.node, backup, group, part).await
+    }
+
+    async fn backup_goes_on(&self, backup: BackupKey, wanted: bool) {
+        self.node.backup_goes_on(backup, wanted).await;
     }
 }
 

@@ -23,12 +23,18 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Makes this machine a node of a pool that is there, with a token of `muster ctl node token`
     Join(JoinArgs),
+    /// Makes a new pool of one node out of a backup of another; it grows by `muster join`
+    Restore(RestoreArgs),
     /// Runs one node until SIGINT or SIGTERM; a second signal ends it at once
     Run(RunArgs),
     /// Makes new certificates and keys for a node, under the names of the old ones
     Renew(RenewArgs),
     /// Operates a running node over its control port
     Ctl(CtlArgs),
+    /// Writes users out of a backup, in the portable form of XEP-0227
+    Export(ExportArgs),
+    /// Looks through a stopped node's data folder; ends with 0: sound, 1: damaged, 2: it can't be looked at
+    Check(CheckArgs),
     /// Says whether a node could start with this configuration
     CheckConfig {
         /// The node's muster.toml
@@ -80,7 +86,7 @@ pub(crate) struct InitArgs {
 }
 
 /// Which ports a new node has.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct PortArgs {
     /// Where clients connect and turn to TLS
     #[arg(long, default_value_t = 5222, value_parser = clap::value_parser!(u16).range(1..))]
@@ -102,6 +108,13 @@ pub(crate) struct PortArgs {
 /// A list with commas; people put spaces behind them, and then a shell makes several words of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Listed<T>(Vec<T>);
+
+impl<T> Listed<T> {
+    /// A list of one.
+    pub(crate) fn one(word: T) -> Listed<T> {
+        Listed(vec![word])
+    }
+}
 
 impl<T: Clone> Listed<T> {
     /// All of them in one list.
@@ -136,6 +149,54 @@ pub(crate) struct JoinArgs {
     pub(crate) server: Vec<Listed<String>>,
     #[command(flatten)]
     pub(crate) ports: PortArgs,
+}
+
+/// `muster restore`
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The folder of the backup, of `muster ctl backup`
+    pub(crate) backup: PathBuf,
+    /// The folder to make the pool in; it must not hold a pool yet
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// The IP address at which other nodes and clients will reach the node
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) bind: IpAddr,
+    /// Where operators reach the node [default: on the loopback]
+    #[arg(long)]
+    pub(crate) control_bind: Option<IpAddr>,
+    /// Further names and IP addresses of the certificate that clients see, with commas
+    #[arg(long, num_args = 1.., value_parser = listed::<String>)]
+    pub(crate) names: Vec<Listed<String>>,
+    #[command(flatten)]
+    pub(crate) ports: PortArgs,
+}
+
+/// `muster export`
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The folder of the backup, of `muster ctl backup`
+    pub(crate) backup: PathBuf,
+    /// The file to make, for the owner's eyes only: credentials and messages are in it
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Only this user; may be given several times [default: all users]
+    #[arg(long = "user")]
+    pub(crate) users: Vec<String>,
+}
+
+/// `muster check`
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The data folder of a node that does not run
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// Where the state stores and the archive's newest rows are copied to for a while [default: the system's folder for that]
+    #[arg(long)]
+    pub(crate) scratch: Option<PathBuf>,
+    /// Prints JSON, at the end
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `muster run`
@@ -203,6 +264,19 @@ pub(crate) enum CtlCommand {
     Operator {
         #[command(subcommand)]
         command: OperatorCommand,
+    },
+    /// Makes a backup of the pool while it runs: all accounts with their credentials, all rooms, all messages
+    Backup {
+        /// The folder to make it in: a new or empty one, or one where a backup was cut short
+        dir: PathBuf,
+        /// How fast it is fetched
+        #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+        mib_per_second: u32,
+    },
+    /// Imports the users of a file in the portable form of XEP-0227; a run that was cut short is begun again
+    Import {
+        /// The file, as muster export, Prosody or ejabberd write it
+        file: PathBuf,
     },
     /// Shows what operators have changed, the newest records last
     Audit {

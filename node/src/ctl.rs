@@ -1,7 +1,9 @@
 //! `muster ctl`: operators' commands to a running node.
 
 mod access;
+pub(crate) mod backup;
 pub(crate) mod client;
+mod import;
 mod nodes;
 mod password;
 mod progress;
@@ -56,8 +58,13 @@ pub(crate) fn ctl(args: &CtlArgs) -> Result<(), Failure> {
                 done(json, ("user", jid), "password set")
             }
         },
+        CtlCommand::Import { file } => import::import(&client, json, file),
         CtlCommand::Node { command } => nodes::run(&client, json, command),
         CtlCommand::Operator { command } => access::operators(&client, json, command),
+        CtlCommand::Backup {
+            dir,
+            mib_per_second,
+        } => backup::backup(&client, json, dir, *mib_per_second),
         CtlCommand::Audit { after } => access::audit(&client, json, *after),
     }
 }

@@ -61,7 +61,8 @@ Exit codes:
   7  the node refused (muster ctl, muster join)
   8  the node can't be reached, or can't do it now (muster ctl, muster join)
   9  the outcome is unknown: ask, or try again (muster ctl, muster join)
- 10  the node was removed from the pool, or was never let in";
+ 10  the node was removed from the pool, or was never let in
+muster check has codes of its own: 0 sound, 1 damaged, 2 it can't be looked at";
 
 /// Why the program ends.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +105,11 @@ impl Failure {
             cause = error.source();
         }
         Failure::new(exit, message)
+    }
+
+    /// The node's own word for it, if it was the node that refused.
+    pub(crate) fn code(&self) -> Option<&str> {
+        self.code.as_deref()
     }
 
     /// With more said about it.

@@ -51,20 +51,38 @@ pub(crate) fn init(args: &InitArgs) -> Result<(), Failure> {
 
 /// Makes a pool, and says what was made.
 pub(crate) fn make(args: &InitArgs) -> Result<String, Failure> {
+    refuse_existing(&args.dir)?;
+    let pool = new_pool(args)?;
+    let plans = make_as(args, &pool, |_, _| Ok(()))?;
+    Ok(report(args, &pool, &plans))
+}
+
+/// Makes the folders of a pool that is as this pool file says. `fill` gets the folder in which each node is made, before all
+/// of them get their names.
+pub(crate) fn make_as(
+    args: &InitArgs,
+    pool: &PoolFile,
+    fill: impl Fn(&Path, &NodePlan) -> Result<(), Failure>,
+) -> Result<Vec<NodePlan>, Failure> {
     let dir = &args.dir;
     refuse_existing(dir)?;
-    let pool = new_pool(args)?;
     let plans = plan(args)?;
-    let client_names = client_names(args, &pool, &plans)?;
+    let client_names = client_names(args, pool, &plans)?;
     let building = building_dir(dir)?;
-    let made = build(&building, &client_names, &pool, &plans)
+    let node_dir = |plan: &NodePlan| building.join(format!("node-{}", plan.id.0));
+    let made = build(&building, &client_names, pool, &plans)
+        .and_then(|()| {
+            plans
+                .iter()
+                .try_for_each(|plan| fill(&node_dir(plan), plan))
+        })
         .and_then(|()| fs::rename(&building, dir).map_err(|error| at(dir, &error)));
     if let Err(failure) = made {
         // What was half made is of no use; the failure is what the user must hear of.
         let _ = fs::remove_dir_all(&building);
         return Err(failure);
     }
-    Ok(report(args, &pool, &plans))
+    Ok(plans)
 }
 
 pub(crate) fn at(path: &Path, error: &io::Error) -> Failure {
@@ -364,7 +382,7 @@ pub(crate) fn config_text(pool: &PoolFile, plan: &NodePlan, members: &[(u64, Str
 }
 
 /// What was made, and how to go on.
-fn report(args: &InitArgs, pool: &PoolFile, plans: &[NodePlan]) -> String {
+pub(crate) fn report(args: &InitArgs, pool: &PoolFile, plans: &[NodePlan]) -> String {
     let dir = args.dir.display();
     let mut out = format!(
         "Made the pool {} in {dir}: {} node(s), domain {}, rooms at {}.\n\n\

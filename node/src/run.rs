@@ -171,6 +171,7 @@ async fn serve(
     let mut signals = Signals::catch()?;
     let places = places(&config);
     let domain = config.pool.constants.domain.clone();
+    let pool = config.pool.clone();
     let control = control_settings(&config, token);
     let refused = |error: ControlServerError| Failure::from_error(Exit::Port, &error);
     let control_port = ReservedPort::new(config.control.section.listen).map_err(refused)?;
@@ -186,6 +187,7 @@ async fn serve(
     let backend = Backend {
         node: node.clone(),
         domain,
+        pool,
         issuing,
     };
     let control = match ControlServer::start(control_port, control, backend) {

@@ -10,6 +10,7 @@
 //!   archive/             messages and events
 //!   state/<partition>/   the state stores
 //!   snapshots/           of all groups
+//!   scratch/             what is of no use to the next start
 //! ```
 //!
 //! A folder belongs to one node of one pool for ever: a node that started on another's folder would vote twice. So would
@@ -28,8 +29,10 @@ use thiserror::Error;
 use crate::durable;
 
 mod first_start;
+mod held;
 
 pub use first_start::{Beginning, FolderId, answers_needed};
+pub use held::HeldFolder;
 
 const IDENTITY_FILE: &str = "identity";
 const BEGUN_FILE: &str = "begun";
@@ -38,6 +41,7 @@ const LOG_DIR: &str = "log";
 const ARCHIVE_DIR: &str = "archive";
 const STATE_DIR: &str = "state";
 const SNAPSHOTS_DIR: &str = "snapshots";
+const SCRATCH_DIR: &str = "scratch";
 
 /// The version of the folder's arrangement.
 const VERSION: u32 = 1;
@@ -128,6 +132,7 @@ impl DataDir {
         if path.join(BEGUN_FILE).try_exists().map_err(at)? {
             nothing_is_lost(path)?;
         }
+        durable::remove_tree(&path.join(SCRATCH_DIR)).map_err(at)?;
         durable::sync_dir(path).map_err(at)?;
         Ok(DataDir {
             path: path.to_owned(),
@@ -194,6 +199,12 @@ impl DataDir {
     #[must_use]
     pub fn snapshots_dir(&self) -> PathBuf {
         self.path.join(SNAPSHOTS_DIR)
+    }
+
+    /// A folder for what this process needs for a while; it need not be there, and the next opening empties it.
+    #[must_use]
+    pub fn scratch_dir(&self) -> PathBuf {
+        self.path.join(SCRATCH_DIR)
     }
 }
 

@@ -7,15 +7,17 @@
 //! | [`state_store`] | a partition's mutable state as rows | rebuilt from snapshot and log |
 //! | [`snapshot`] | a partition's state at one index, as one file | fetched from another replica |
 //!
-//! [`codec`] fixes the bytes of every stored or sent struct; [`data_dir`] says where all of it lies and whose it is; [`process`]
-//! reads what the system says of this process.
+//! [`codec`] fixes the bytes of every stored or sent struct; [`block_file`] puts records into files that travel;
+//! [`data_dir`] says where all of it lies and whose it is; [`process`] reads what the system says of this process.
 
 mod durable;
 
 pub mod archive;
+pub mod block_file;
 pub mod codec;
 pub mod data_dir;
 pub mod log;
 pub mod process;
 pub mod snapshot;
 pub mod state_store;
+pub mod working_copy;

@@ -167,6 +167,30 @@ fn file_path(dir: &Path, group: u32, index: u64) -> PathBuf {
 }
 
 /// The index and path of each snapshot of a group, damaged ones included.
+/// All files that are named as snapshots: group, index and path, in this order; whether they are whole is not looked at.
+///
+/// # Errors
+/// Those of the disk; that there is no folder means none.
+pub fn list(dir: &Path) -> std::io::Result<Vec<(u32, u64, PathBuf)>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let place = name.to_str().and_then(|name| {
+            let name = name.strip_prefix("group-")?.strip_suffix(".snapshot")?;
+            let (group, index) = name.split_once('-')?;
+            Some((group.parse().ok()?, index.parse().ok()?))
+        });
+        found.extend(place.map(|(group, index)| (group, index, entry.path())));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
 fn files_of(dir: &Path, group: u32) -> std::io::Result<Vec<(u64, PathBuf)>> {
     let entries = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

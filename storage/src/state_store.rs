@@ -27,7 +27,7 @@ pub use batch::{AppliedMark, KEY_BYTES_MAX, StateBatch, Table, VALUE_BYTES_MAX};
 pub use digest::{StateHash, StateHasher};
 pub use fjall_store::FjallStateStore;
 pub use memory::{MemoryDisk, MemoryStateStore};
-pub use opening::{BootId, Opened, RebuildReason};
+pub use opening::{BootId, Opened, RebuildReason, engine_in};
 pub use sled_store::SledStateStore;
 
 /// Is shown rows: table, key, value.

@@ -11,13 +11,18 @@ use crate::report::access::{
     AuditPage, AuditQuery, ChangeReport, Identity, IssuedOperator, IssuedToken, NewOperator,
     NewToken, OperatorReport, OutcomeReport, TokenReport,
 };
+use crate::report::backup::{BackupPart, BackupPool, CaptureReport, EndReport};
 use crate::report::console::HistoryReport;
+use crate::report::imports::ImportPiece;
 use crate::report::join::{JoinReply, JoinRequest};
 use crate::report::nodes::{NodeOperation, NodeReport, PlanStep, ProgressReport};
 use crate::report::{HashReport, PoolReport, Readiness};
 
 /// The name of a record of the audit log between its two halves.
 pub type AuditKey = [u8; 16];
+
+/// The name of a backup.
+pub type BackupKey = [u8; 16];
 
 /// A node as its operators see it. Clones are handles of the same node and may be used on any thread.
 pub trait ControlBackend: Clone + Send + 'static {
@@ -54,6 +59,22 @@ pub trait ControlBackend: Clone + Send + 'static {
         &self,
         user: BareJid,
         password: Password,
+    ) -> impl Future<Output = Result<(), BackendError>>;
+
+    /// Makes an account for an import, or goes on with one.
+    ///
+    /// # Errors
+    /// [`BackendError::Conflict`] if there is one with credentials.
+    fn begin_import(&self, user: BareJid) -> impl Future<Output = Result<(), BackendError>>;
+
+    /// Adds a piece to an account that is being imported.
+    ///
+    /// # Errors
+    /// [`BackendError::Conflict`] if it is not being imported, [`BackendError::Invalid`].
+    fn import(
+        &self,
+        user: BareJid,
+        piece: ImportPiece,
     ) -> impl Future<Output = Result<(), BackendError>>;
 
     /// Gives an account another password.
@@ -174,6 +195,49 @@ pub trait ControlBackend: Clone + Send + 'static {
     /// # Errors
     /// [`BackendError::Refused`].
     fn join(&self, request: JoinRequest) -> impl Future<Output = Result<JoinReply, BackendError>>;
+
+    /// What a pool that is made of a backup has to keep of this one.
+    fn backup_pool(&self) -> BackupPool;
+
+    /// A name for a new backup, and the time, in ms since 1970.
+    ///
+    /// # Errors
+    /// None of its own: it is a change that is written down.
+    fn begin_backup(&self) -> impl Future<Output = Result<(BackupKey, u64), BackendError>>;
+
+    /// Captures a group for a backup, at its owner.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`], [`BackendError::Unavailable`].
+    fn backup_capture(
+        &self,
+        backup: BackupKey,
+        group: u32,
+    ) -> impl Future<Output = Result<CaptureReport, BackendError>>;
+
+    /// Up to where a group's log is committed.
+    ///
+    /// # Errors
+    /// As [`ControlBackend::backup_capture`].
+    fn backup_end(
+        &self,
+        backup: BackupKey,
+        group: u32,
+    ) -> impl Future<Output = Result<EndReport, BackendError>>;
+
+    /// A part of what was captured.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`]: the backup has to begin anew.
+    fn backup_part(
+        &self,
+        backup: BackupKey,
+        group: u32,
+        part: BackupPart,
+    ) -> impl Future<Output = Result<Vec<u8>, BackendError>>;
+
+    /// Whether what was captured is still wanted.
+    fn backup_goes_on(&self, backup: BackupKey, wanted: bool) -> impl Future<Output = ()>;
 }
 
 /// Why a node did not do what an operator asked.

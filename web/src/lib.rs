@@ -23,8 +23,10 @@ pub mod access;
 pub mod error;
 pub mod server;
 
+mod backups;
 mod console;
 mod health;
+mod imports;
 mod nodes;
 mod openapi;
 mod operators;

@@ -9,7 +9,7 @@ use utoipa::{Modify, OpenApi};
 
 use crate::access::{May, See};
 use crate::error::ControlError;
-use crate::{health, nodes, operators, sessions, sign_in, status, tokens, users};
+use crate::{backups, health, imports, nodes, operators, sessions, sign_in, status, tokens, users};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -51,6 +51,16 @@ use crate::{health, nodes, operators, sessions, sign_in, status, tokens, users};
         sign_in::who,
         sign_in::sign_in,
         sign_in::sign_out,
+        backups::begin,
+        backups::go_on,
+        backups::end,
+        backups::capture,
+        backups::log_end,
+        backups::state,
+        backups::rows,
+        backups::entries,
+        imports::begin,
+        imports::piece,
         document,
     ),
 )]

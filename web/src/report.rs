@@ -2,11 +2,15 @@
 //!
 //! - [`access`]: operators, tokens, the audit log.
 //! - [`console`]: what the console page asks besides.
+//! - [`backup`]: what is needed to fetch a backup.
+//! - [`imports`]: accounts from other servers.
 //! - [`join`]: what a machine that joins says and hears.
 //! - [`nodes`]: members, and what is done with them.
 
 pub mod access;
+pub mod backup;
 pub mod console;
+pub mod imports;
 pub mod join;
 pub mod nodes;
 

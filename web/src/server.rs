@@ -18,7 +18,10 @@ use crate::access::{Access, ControlToken};
 use crate::backend::ControlBackend;
 use crate::error::ControlError;
 use crate::path::is_canonical;
-use crate::{console, health, nodes, openapi, operators, sessions, sign_in, status, tokens, users};
+use crate::{
+    backups, console, health, imports, nodes, openapi, operators, sessions, sign_in, status,
+    tokens, users,
+};
 
 /// What a control port is started with.
 pub struct ControlSettings {
@@ -156,6 +159,8 @@ impl ControlServer {
                         console::routes(config);
                     }
                 })
+                .configure(backups::routes::<B>)
+                .configure(imports::routes::<B>)
                 .configure(openapi::routes)
                 .configure(health::routes::<B>)
                 .default_service(web::to(no_such_path))
@@ -193,7 +198,7 @@ impl ControlServer {
     }
 }
 
-fn json_config(body_bytes_max: usize) -> JsonConfig {
+pub(crate) fn json_config(body_bytes_max: usize) -> JsonConfig {
     JsonConfig::default()
         .limit(body_bytes_max)
         .error_handler(move |error, _| {

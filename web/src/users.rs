@@ -161,7 +161,7 @@ async fn not_allowed(methods: &'static str) -> Result<HttpResponse, ControlError
 }
 
 /// The address of a user: a bare JID with a local part.
-fn user(text: &str) -> Result<BareJid, ControlError> {
+pub(crate) fn user(text: &str) -> Result<BareJid, ControlError> {
     let refused = |reason: &str| {
         ControlError::Backend(BackendError::Invalid(format!(
             "{text:?} is no user: {reason}"

@@ -16,7 +16,7 @@ use cluster::transport::{Direction, Frame, FrameHandler, Lane, PeerEvent, Reply}
 use storage::data_dir::DataDir;
 
 use super::{MemberList, Settings};
-use super::{StartError, first_start, meta_road, reach};
+use super::{StartError, backup, first_start, meta_road, reach};
 use crate::fabric::Fabric;
 use crate::link::ToLink;
 use crate::owner::ToOwner;
@@ -111,6 +111,7 @@ impl Dispatcher {
     /// speak for it:** who has stolen a node's issuer can make nodes, and would else depose every leader with a great term.
     fn takes_from_unknown(&self, from: NodeId, lane: Lane, frame: &Frame) -> bool {
         match lane {
+            Lane::Bulk if frame.kind == cluster::backup::ask::FRAME_KIND => false,
             Lane::Raft | Lane::Bulk => {
                 let groups = self.groups.get();
                 let leader = groups.and_then(|groups| groups.living_leader(Group::META));
@@ -338,6 +339,11 @@ impl FrameHandler for Dispatcher {
             }
             Lane::Route => self.route(from, frame, reply),
             Lane::Gossip => self.gossip.on_frame(from, &frame),
+            Lane::Bulk if frame.kind == cluster::backup::ask::FRAME_KIND => {
+                if let (Some(fabric), Some(reply)) = (self.fabric.get(), reply) {
+                    backup::serve(fabric, frame, reply);
+                }
+            }
             Lane::Bulk => {
                 if let (Some(groups), Some(reply)) = (self.groups.get(), reply) {
                     groups.on_bulk_frame(from, frame, reply);

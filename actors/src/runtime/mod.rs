@@ -1,6 +1,7 @@
 //! A node from start to stop: log, replicas, transport, groups, actors, listeners, in this order.
 
 mod access;
+mod backup;
 mod dispatch;
 mod first_start;
 mod follow;
@@ -56,6 +57,7 @@ use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 use xmpp::stream::{ServedDomains, StreamConfig, StreamManagementOffer};
 
+pub use backup::{Backups, Captured};
 pub use members::MemberList;
 pub use meta_road::OperationError;
 pub use operations::{
@@ -65,7 +67,7 @@ pub use settings::{ClientListener, ClientSettings, Member, Network, Settings, St
 pub use start_error::StartError;
 pub use status::{MemberStatus, PartitionStatus, PoolStatus, Readiness};
 
-use crate::control::{self, ControlError};
+use crate::control::{self, ControlError, ImportPiece};
 use crate::fabric::{Fabric, FabricParts, PartitionActors, PartitionPlace};
 use crate::history::Sample;
 use crate::link::LinkActor;
@@ -653,6 +655,14 @@ impl NodeHandle {
         password: Password,
     ) -> Result<(), ControlError> {
         control::set_password(&self.inner.fabric, user, password, self.iterations()).await
+    }
+
+    /// Does a piece of the import of an account.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn import(&self, user: BareJid, piece: ImportPiece) -> Result<(), ControlError> {
+        control::import(&self.inner.fabric, user, piece, self.iterations()).await
     }
 
     /// Removes an account.

@@ -7,14 +7,11 @@ use cluster::machine::{CheckpointPolicy, MachineSettings, PartitionMachine, Repl
 use cluster::meta::{MetaMachine, MetaReplica};
 use cluster::node_id::{Group, NodeId};
 use cluster::raft::{Machine, MachineError};
-use cluster::rebuild::open_store;
+use cluster::rebuild::{open_store, store_of};
 use storage::data_dir::DataDir;
 use storage::state_store::{BootId, Engine, StateStore, StateStoreOptions};
 
 use super::{Settings, index};
-
-/// The meta group's folder among those of the partitions.
-const META_DIR: u32 = 65_535;
 
 pub(super) struct Stores<'a> {
     data: &'a DataDir,
@@ -50,7 +47,7 @@ impl<'a> Stores<'a> {
         let snapshots = self.data.snapshots_dir();
         match group.partition() {
             None => {
-                let store = self.open(META_DIR, group)?;
+                let store = self.open(group)?;
                 Ok(Box::new(MetaMachine::load(
                     store,
                     snapshots,
@@ -58,7 +55,7 @@ impl<'a> Stores<'a> {
                 )?))
             }
             Some(partition) => {
-                let store = self.open(u32::from(partition.0), group)?;
+                let store = self.open(group)?;
                 let replica = replicas
                     .get(index(partition))
                     .ok_or_else(|| MachineError::new("no such partition"))?;
@@ -77,12 +74,12 @@ impl<'a> Stores<'a> {
         }
     }
 
-    /// Opens the store in a folder, never older than the group's newest snapshot; the log brings the rest.
-    fn open(&self, dir: u32, group: Group) -> Result<Box<dyn StateStore>, MachineError> {
+    /// Opens a group's store, never older than the group's newest snapshot; the log brings the rest.
+    fn open(&self, group: Group) -> Result<Box<dyn StateStore>, MachineError> {
         let boot_id = BootId::current()
             .map_err(|error| MachineError::caused("the boot id can't be read", error))?;
         let options = StateStoreOptions {
-            dir: self.data.state_dir(dir),
+            dir: self.data.state_dir(store_of(group)),
             engine: self.engine,
             cache_bytes: self.cache_bytes,
             boot_id,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use toml::Table;
 
 use super::{Node, Pool, PoolSettings, run_ok};
@@ -105,6 +106,39 @@ impl Pool {
         let node = Node::configure(&self.root(), id, &PoolSettings::nodes(1), &tls)?;
         self.nodes.push(node);
         Ok(())
+    }
+
+    /// A new pool of one node, made of a backup, on an address of its own; it serves.
+    pub async fn restored(backup: &Path) -> Result<Pool> {
+        let dir = TempDir::with_prefix("muster-test-")?;
+        let root = dir.path().join("pool");
+        let address = super::loopback_addresses(1)?;
+        let address = address.first().context("an address")?.to_string();
+        let (from, to) = (backup.to_str(), root.to_str());
+        let (from, to) = from.zip(to).context("test folders have plain names")?;
+        run_ok(&[
+            "restore",
+            from,
+            "--dir",
+            to,
+            "--bind",
+            &address,
+            "--control-bind",
+            &address,
+        ])?;
+        let tls = super::trusting(&root.join("ca/ca.pem"))?;
+        let node = Node::configure(&root, 1, &PoolSettings::nodes(1), &tls)?;
+        let partitions = super::partitions_of(&root)?;
+        let mut pool = Pool {
+            nodes: vec![node],
+            tls,
+            partitions,
+            first: 1,
+            dir,
+        };
+        pool.start_all()?;
+        pool.all_ready().await?;
+        Ok(pool)
     }
 
     /// Lets a node in whose folder is ready; it does not run yet.

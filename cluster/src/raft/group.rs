@@ -6,6 +6,7 @@
 //!  openraft's metrics ──► leadership task ──► watch::Receiver<Leadership>
 //! ```
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,15 +15,15 @@ use openraft::errors::{
     ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError,
 };
 use openraft::raft::responder::Responder;
-use openraft::{LinearizerOption, Raft, RaftMetrics, ServerState};
+use openraft::{EntryPayload, LinearizerOption, Raft, RaftMetrics, ServerState};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::{ReadError, SubmitError};
-use super::machine::Replica;
+use super::machine::{CommittedEntry, Replica};
 use super::shared::GroupShared;
 use super::submission::{Intake, Proposal, Submission};
-use super::type_config::{Command, TypeConfig, Vote};
+use super::type_config::{Command, Entry, TypeConfig, Vote};
 use crate::node_id::{Group, NodeId};
 use crate::transport::Transport;
 
@@ -157,6 +158,41 @@ impl GroupHandle {
             mpsc::error::TrySendError::Closed(_) => ReadError::Stopped,
         })?;
         rx.await.unwrap_or(Err(ReadError::Stopped))
+    }
+
+    /// Committed entries behind an index up to another, as many as fit into so many bytes, at least one. May block on the disk.
+    ///
+    /// # Errors
+    /// The log's; `NotFound` if the first of them is no longer in it, or not yet.
+    pub fn entries(
+        &self,
+        after: u64,
+        upto: u64,
+        bytes_max: usize,
+    ) -> io::Result<Vec<CommittedEntry>> {
+        let first = after.saturating_add(1);
+        let range = first..upto.saturating_add(1);
+        let found = self.node.shared.log.read(range, bytes_max)?;
+        if found
+            .first()
+            .is_none_or(|entry| entry.log_id.index != first)
+        {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let entry = |entry: Entry| CommittedEntry {
+            index: entry.log_id.index,
+            term: entry.log_id.leader_id.term,
+            payload: match entry.payload {
+                EntryPayload::Normal(command) => Some(command.0),
+                EntryPayload::Blank | EntryPayload::Membership(_) => None,
+            },
+        };
+        Ok(found.into_iter().map(entry).collect())
+    }
+
+    /// Returns when so many bytes may be sent besides snapshots: all that a node sends in bulk has one rate.
+    pub async fn may_send(&self, bytes: usize) {
+        self.node.shared.transfers.may_send(bytes).await;
     }
 
     /// Whether this node votes in the group, by the group's log as far as it is here.

@@ -23,7 +23,7 @@ use super::type_config::{Entry, LogId, TypeConfig, Vote, entry};
 use crate::node_id::Group;
 
 /// Votes and log ids are small; this is far above what they take.
-const SMALL_BYTES_MAX: u64 = 64;
+pub(super) const SMALL_BYTES_MAX: u64 = 64;
 
 /// Reads this close to the end of the log are answered from its memory and may be made on a runtime's thread; others
 /// may wait for the disk.
@@ -121,7 +121,8 @@ impl GroupLog {
             .map_err(io::Error::other)
     }
 
-    fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
+    /// Entries from the beginning of a range, as many as fit, at least one; what is purged is left out.
+    pub(crate) fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let last = self
             .log
             .state(self.group)

@@ -21,9 +21,11 @@
 //! member that lags too far, or begins, is sent a snapshot.
 //! A node runs all groups; those that it is no member of stay empty and wait, for they have no voters and so never campaign.
 
+mod check;
 mod crash;
 mod error;
 mod failure;
+mod founding;
 mod group;
 mod inbound;
 mod log_store;
@@ -61,8 +63,10 @@ use self::type_config::TypeConfig;
 use crate::node_id::{Group, NodeId};
 use crate::transport::{Frame, Lane, Reply, Transport};
 
+pub(crate) use check::{LogReach, check_group};
 pub use error::{GroupsError, MachineError, ReadError, SubmitError};
 pub use failure::OnFailure;
+pub use founding::{found_log, founding_mark};
 pub use group::{GroupHandle, Leadership};
 #[cfg(test)]
 pub(crate) use machine::mark_of;

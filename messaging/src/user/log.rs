@@ -37,6 +37,12 @@ impl UserLog {
             roster_version: start,
         }
     }
+
+    /// Whether the archive must have the row at the head. A log in which nothing was written since it began, or since its pool
+    /// was restored, has none there.
+    pub fn has_row_at_head(&self) -> bool {
+        !self.head.is_multiple_of(SEQUENCES_PER_ENTRY)
+    }
 }
 
 /// Adds a message to a user's log; gives the row's sequence. The account must exist.

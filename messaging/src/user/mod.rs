@@ -8,6 +8,7 @@ pub mod archive_page;
 pub mod blocking;
 pub mod dedup;
 pub mod delivery;
+pub mod import;
 pub mod log;
 pub mod message;
 pub mod private;
@@ -65,6 +66,15 @@ pub fn apply(state: &mut State, ctx: &mut Context<'_>, command: Command) -> Answ
         Command::SetVcard { user, element } => private::set_vcard(state, user, element),
         Command::AdvanceCursor { user, delivered } => log::advance_cursor(state, &user, delivered),
         Command::NoteSessions { up, down } => note_sessions(state, ctx, up, down),
+        Command::BeginImport { user } => import::begin(state, ctx, user),
+        Command::ImportContacts { user, contacts } => import::contacts(state, ctx, user, contacts),
+        Command::ImportRows {
+            user,
+            after,
+            waiting,
+            rows,
+        } => import::rows(state, ctx, user, after, waiting, rows),
+        Command::FinishImport { user, credentials } => import::finish(state, user, credentials),
         // `crate::apply` keeps these for itself and for rooms.
         Command::Nothing
         | Command::Room(_)

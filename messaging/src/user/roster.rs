@@ -166,14 +166,8 @@ pub(crate) fn set(
     if user == contact {
         return refuse(Condition::NotAllowed);
     }
-    if let Err(refusal) = check_groups(&groups) {
+    if let Err(refusal) = check_item(name.as_deref(), &groups) {
         return refusal;
-    }
-    if name
-        .as_ref()
-        .is_some_and(|name| name.len() > NAME_BYTES_MAX)
-    {
-        return refuse(Condition::NotAcceptable);
     }
     let mut item = state
         .roster
@@ -188,6 +182,15 @@ pub(crate) fn set(
     item.groups = groups;
     store(state, ctx, &user, &contact, item);
     Answer::Done { seq: 0 }
+}
+
+/// Whether a name and groups may be stored.
+pub(crate) fn check_item(name: Option<&str>, groups: &[String]) -> Result<(), Answer> {
+    check_groups(groups)?;
+    match name {
+        Some(name) if name.len() > NAME_BYTES_MAX => Err(refuse(Condition::NotAcceptable)),
+        _ => Ok(()),
+    }
 }
 
 /// RFC 6121 §2.3.3.

@@ -50,7 +50,7 @@ pub(crate) struct Partition {
     pub(crate) state: State,
     pub(crate) log: Vec<(u64, Entry)>,
     epoch: u64,
-    index: u64,
+    pub(crate) index: u64,
     from_node: u64,
     from_owner: u64,
 }
@@ -397,6 +397,7 @@ fn line(effect: &UserEffect) -> String {
                 String::from_utf8_lossy(&stanza.payload)
             )
         }
+        UserEffect::Noted(session) => format!("noted {session}"),
         UserEffect::AccountRemoved => "account removed".into(),
     }
 }

@@ -51,6 +51,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest answer: the status of a pool of 64 nodes and 64 partitions is far shorter.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
+/// The longest part of a backup: a mebibyte, and one more entry of the longest.
+const PART_BYTES_MAX: u64 = 24 << 20;
+
 const JSON: &str = "application/json";
 
 /// Whether it is `https://host`, or with a port.
@@ -171,6 +174,48 @@ impl Client {
         let body = json(body)?;
         let text = self.answer(Kind::Changes, request.content_type(JSON).send(body))?;
         self.read(&text)
+    }
+
+    /// Does something with a body, whose answer says nothing.
+    pub(crate) fn post_quietly(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
+        let request = self
+            .agent
+            .post(self.page(path))
+            .header("authorization", &self.authorization);
+        let body = json(body)?;
+        self.answer(Kind::Changes, request.content_type(JSON).send(body))
+            .map(drop)
+    }
+
+    /// Does something whose answer says nothing.
+    pub(crate) fn post_for_nothing(&self, path: &str) -> Result<(), Failure> {
+        let request = self
+            .agent
+            .post(self.page(path))
+            .header("authorization", &self.authorization);
+        self.answer(Kind::Changes, request.send_empty()).map(drop)
+    }
+
+    /// Reads a page of bytes.
+    pub(crate) fn bytes(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        let request = self
+            .agent
+            .get(self.page(path))
+            .header("authorization", &self.authorization);
+        let answer = request.call();
+        let is_good = |answer: &ureq::http::Response<Body>| answer.status().is_success();
+        match answer {
+            Ok(mut answer) if is_good(&answer) => {
+                let body = answer.body_mut().with_config().limit(PART_BYTES_MAX);
+                let bytes = body.read_to_vec();
+                bytes.map_err(|error| self.unanswered(Kind::Reads, &error))
+            }
+            answer => {
+                let text = self.answer(Kind::Reads, answer)?;
+                let message = format!("{}: {} bytes of no use", self.url, text.len());
+                Err(Failure::new(Exit::Failed, message))
+            }
+        }
     }
 
     /// Changes something.

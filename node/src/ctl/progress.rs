@@ -117,7 +117,8 @@ fn left(progress: &ProgressReport) -> u64 {
     progress.groups_to_move + progress.leaders_left + progress.sessions_left.unwrap_or(0)
 }
 
-fn bar(most: u64, left: u64) -> String {
+/// A bar of what is done.
+pub(super) fn bar(most: u64, left: u64) -> String {
     let done = most.saturating_sub(left);
     let share = match most {
         0 => BAR,

@@ -151,11 +151,36 @@ fn remember(dir: &Path, path: &Path, folder: FolderId) -> io::Result<()> {
     durable::replace_file(path, format!("{folder}\n").as_bytes())
 }
 
+/// What is remembered of others in a folder and does not read.
+pub(super) fn damaged_memories(folder: &Path) -> Vec<DataDirError> {
+    let dir = folder.join(FIRST_STARTS_DIR);
+    let entries = match fs::read_dir(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(source) => return vec![DataDirError::Io { path: dir, source }],
+        Ok(entries) => entries,
+    };
+    let mut damaged = Vec::new();
+    for entry in entries.flatten() {
+        // As of a node's start: others' files are none of its business.
+        let of_node = entry.file_name().to_str().map(str::parse::<u64>);
+        if !matches!(of_node, Some(Ok(_))) {
+            continue;
+        }
+        let path = entry.path();
+        let bytes = fs::read(&path).unwrap_or_default();
+        let text = str::from_utf8(&bytes).unwrap_or_default();
+        if text.strip_suffix('\n').and_then(FolderId::parse).is_none() {
+            damaged.push(DataDirError::DamagedMark { path });
+        }
+    }
+    damaged
+}
+
 fn mark(id: FolderId) -> String {
     format!("asking {id}\n")
 }
 
-fn read_mark(text: &str) -> Option<Beginning> {
+pub(super) fn read_mark(text: &str) -> Option<Beginning> {
     // Folders from before there were first starts have an empty one.
     if text.is_empty() {
         return Some(Beginning::Admitted(None));

@@ -25,6 +25,7 @@
 
 mod frame;
 mod index;
+mod inspect;
 mod keeper;
 mod queue;
 mod recovery;
@@ -43,6 +44,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::frame::{ENTRY_OVERHEAD, NODE};
+pub use self::inspect::InspectedLog;
 use self::queue::{OpKind, Shared};
 pub use self::recovery::Recovered;
 pub use self::replay::Damage;

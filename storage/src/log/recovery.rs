@@ -91,7 +91,7 @@ pub(super) fn open(path: &Path, options: LogOptions) -> Result<(Writer, Recovere
     Ok((writer, recovered))
 }
 
-fn summary(replay: &Replay, fresh: bool) -> Recovered {
+pub(super) fn summary(replay: &Replay, fresh: bool) -> Recovered {
     Recovered {
         fresh,
         groups: replay.groups.keys().copied().collect(),
@@ -124,12 +124,16 @@ fn report(recovered: &Recovered) {
     tracing::error!(groups = ?recovered.quarantined, "these groups are quarantined until they have caught up");
 }
 
-/// Finishes or takes back the rewriting of a damaged log that a crash interrupted.
-fn settle_rewrite(
-    dir: &SegmentDir,
-    found: Vec<Found>,
-    spares: &mut Vec<Spare>,
-) -> Result<Vec<Found>, LogError> {
+/// Whether a crash interrupted the rewriting of a damaged log.
+pub(super) enum Rewrite {
+    /// It did not.
+    None(Vec<Found>),
+    /// It did: what counts, and what is void, in the order in which it is to go.
+    Interrupted { keep: Vec<Found>, void: Vec<Found> },
+}
+
+/// Looks at which of the segments count.
+pub(super) fn rewriting(found: Vec<Found>) -> Result<Rewrite, LogError> {
     let rewrites = found.iter().map(|one| match one {
         Found::Segment(segment) => segment.header.rewrite,
         Found::Headless { .. } => 0,
@@ -137,7 +141,7 @@ fn settle_rewrite(
     let begin = rewrites.max().unwrap_or(0);
     let (old, new): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.id() < begin);
     if old.is_empty() {
-        return Ok(new);
+        return Ok(Rewrite::None(new));
     }
     let mut complete = false;
     for one in &new {
@@ -154,14 +158,25 @@ fn settle_rewrite(
             )
         });
     }
-    let (keep, drop) = if complete { (new, old) } else { (old, new) };
     // Newest first when taking back, so that the rewriting never looks like the whole log.
-    let drop: Vec<_> = if complete {
-        drop
-    } else {
-        drop.into_iter().rev().collect()
+    let (keep, void) = match complete {
+        true => (new, old),
+        false => (old, new.into_iter().rev().collect()),
     };
-    for one in drop {
+    Ok(Rewrite::Interrupted { keep, void })
+}
+
+/// Finishes or takes back the rewriting of a damaged log that a crash interrupted.
+fn settle_rewrite(
+    dir: &SegmentDir,
+    found: Vec<Found>,
+    spares: &mut Vec<Spare>,
+) -> Result<Vec<Found>, LogError> {
+    let (keep, void) = match rewriting(found)? {
+        Rewrite::None(found) => return Ok(found),
+        Rewrite::Interrupted { keep, void } => (keep, void),
+    };
+    for one in void {
         match one {
             Found::Segment(segment) => {
                 spares.extend(
@@ -178,7 +193,7 @@ fn settle_rewrite(
 }
 
 /// Replays all segments. Fragments at the front are taken out of `found`'s replay, but stay in it to be freed.
-fn replay(found: &mut [Found]) -> Result<Replay, LogError> {
+pub(super) fn replay(found: &mut [Found]) -> Result<Replay, LogError> {
     let read = |segment: &Segment| segment.read_all().map_err(LogError::io("read a segment"));
     let mut proven = 0;
     for one in found.iter().rev() {

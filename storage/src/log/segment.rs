@@ -237,7 +237,7 @@ impl SegmentDir {
                     let Ok(id) = u32::from_str_radix(stem, 16) else {
                         continue;
                     };
-                    found.push(self.identify(id, path)?);
+                    found.push(identify(id, open_file(&path)?, path)?);
                 }
                 Some("spare") => {
                     let file = open_file(&path)?;
@@ -271,16 +271,6 @@ impl SegmentDir {
         }
         segments.sort_by_key(Found::id);
         Ok((segments, kept))
-    }
-
-    fn identify(&self, id: u32, path: PathBuf) -> io::Result<(u32, Found)> {
-        let file = open_file(&path)?;
-        let mut front = Vec::new();
-        io::Read::read_to_end(&mut io::Read::take(&file, HEADER_BYTES), &mut front)?;
-        Ok(match SegmentHeader::decode(&front) {
-            Some(header) => (id, Found::Segment(Segment { header, file, path })),
-            None => (id, Found::Headless { id, path }),
-        })
     }
 
     /// Makes a zero-filled file.
@@ -394,6 +384,37 @@ impl SegmentDir {
         std::fs::remove_file(path)?;
         self.handle.sync_all()
     }
+}
+
+fn identify(id: u32, file: File, path: PathBuf) -> io::Result<(u32, Found)> {
+    let mut front = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(&file, HEADER_BYTES), &mut front)?;
+    Ok(match SegmentHeader::decode(&front) {
+        Some(header) => (id, Found::Segment(Segment { header, file, path })),
+        None => (id, Found::Headless { id, path }),
+    })
+}
+
+/// The segments of a folder in which nothing is to be changed, by id.
+pub(super) fn list_segments(dir: &Path) -> io::Result<Vec<Found>> {
+    let mut segments = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|kind| kind != "segment") {
+            continue;
+        }
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        let Some(id) = stem.and_then(|stem| u32::from_str_radix(stem, 16).ok()) else {
+            continue;
+        };
+        match identify(id, File::open(&path)?, path)? {
+            // As in `SegmentDir::scan`: its new use never began.
+            (name, Found::Segment(segment)) if segment.id() != name => {}
+            (_, one) => segments.push(one),
+        }
+    }
+    segments.sort_by_key(Found::id);
+    Ok(segments)
 }
 
 fn open_file(path: &Path) -> io::Result<File> {

@@ -178,6 +178,16 @@ fn sentence(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Whose store lies in a folder, by its marker; `None` if that does not say.
+#[must_use]
+pub fn engine_in(dir: &Path) -> Option<Engine> {
+    let marker = fs::read_to_string(dir.join(MARKER_FILE)).ok()?;
+    let named = marker.split_whitespace().next()?;
+    [Engine::Sled, Engine::Fjall]
+        .into_iter()
+        .find(|engine| engine_name(*engine) == named)
+}
+
 fn engine_name(engine: Engine) -> &'static str {
     match engine {
         Engine::Sled => "sled",

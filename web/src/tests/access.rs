@@ -7,7 +7,7 @@ use super::*;
 use crate::report::access::OutcomeReport;
 
 /// Every route that needs an operator: what may be asked, and by whom: operator, support, auditor.
-pub(super) const ROUTES: [(&str, &str, [bool; 3]); 32] = [
+pub(super) const ROUTES: [(&str, &str, [bool; 3]); 42] = [
     ("GET /v1/status", "", [true, true, true]),
     ("GET /v1/partitions", "", [true, true, true]),
     ("GET /v1/partitions/0/hash", "", [true, true, true]),
@@ -64,6 +64,52 @@ pub(super) const ROUTES: [(&str, &str, [bool; 3]); 32] = [
     ("GET /v1/audit", "", [true, false, true]),
     ("GET /v1/audit?after=1&limit=2", "", [true, false, true]),
     ("GET /v1/audit?containing=x", "", [true, false, true]),
+    (
+        "POST /v1/imports",
+        r#"{"user":"zoe@localhost"}"#,
+        [true, false, false],
+    ),
+    (
+        "POST /v1/imports/zoe@localhost",
+        r#"{"piece":"blocked","addresses":["eve@localhost"]}"#,
+        [true, false, false],
+    ),
+    ("POST /v1/backups", "", [true, false, false]),
+    (
+        "POST /v1/backups/abababababababababababababababab",
+        "",
+        [true, false, false],
+    ),
+    (
+        "POST /v1/backups/abababababababababababababababab/groups/1",
+        "",
+        [true, false, false],
+    ),
+    (
+        "POST /v1/backups/abababababababababababababababab/groups/1/end",
+        "",
+        [true, false, false],
+    ),
+    (
+        "GET /v1/backups/abababababababababababababababab/groups/1/state?node=1&offset=0",
+        "",
+        [true, false, false],
+    ),
+    (
+        "GET /v1/backups/abababababababababababababababab/groups/1/rows?node=1&key=x@y&seq=3&event=true",
+        "",
+        [true, false, false],
+    ),
+    (
+        "GET /v1/backups/abababababababababababababababab/groups/1/entries?node=1&after=3&upto=9",
+        "",
+        [true, false, false],
+    ),
+    (
+        "DELETE /v1/backups/abababababababababababababababab",
+        "",
+        [true, false, false],
+    ),
 ];
 
 impl Port {
@@ -133,6 +179,9 @@ async fn changes_are_written_down() {
         (olga, "POST /v1/operators", r#"{"name":"x\nroot","role":"auditor"}"#, None),
         (olga, "POST /v1/operators", r#"{"name":"","role":"auditor"}"#, None),
         (olga, "DELETE /v1/operators/x%0aroot", "", None),
+        (olga, "POST /v1/imports", r#"{"user":"zoe@localhost"}"#, Some(("olga", "user.import", "zoe@localhost", done()))),
+        (olga, "POST /v1/imports/zoe@localhost", r#"{"piece":"vcard","element":"x"}"#, None),
+        (olga, "POST /v1/backups", "", Some(("olga", "backup.begin", "p", done()))),
         (olga, "DELETE /v1/operators/x", "", Some(("olga", "operator.revoke", "x", refused("not-found")))),
         ("", "POST /v1/join", join, Some(("token:0a", "node.join", "10.0.0.4:7400", refused("capacity")))),
         ("", "POST /v1/join", stranger, None),

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex};
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 
-use crate::backend::{AuditKey, BackendError, ControlBackend};
+use crate::backend::{AuditKey, BackendError, BackupKey, ControlBackend};
 use crate::report::access::{
     AuditPage, AuditQuery, ChangeReport, Identity, IssuedOperator, IssuedToken, NewOperator,
     NewToken, OperatorReport, OutcomeReport, Role, TokenReport,
 };
+use crate::report::backup::{BackupPart, BackupPool, CaptureReport, EndReport};
 use crate::report::console::{HistoryReport, NodeHistory};
+use crate::report::imports::ImportPiece;
 use crate::report::join::{JoinReply, JoinRequest};
 use crate::report::nodes::{NodeOperation, NodeReport, PlanStep, ProgressReport};
 use crate::report::{HashReport, MemberReport, PartitionReport, PoolReport, Readiness};
@@ -130,6 +132,17 @@ impl ControlBackend for Accounts {
 
     fn metrics(&self) -> String {
         "muster_sessions 2\n# EOF\n".into()
+    }
+
+    async fn begin_import(&self, user: BareJid) -> Result<(), BackendError> {
+        match self.users.lock().unwrap().contains_key(&user) {
+            true => Err(BackendError::Conflict),
+            false => Ok(()),
+        }
+    }
+
+    async fn import(&self, _: BareJid, _: ImportPiece) -> Result<(), BackendError> {
+        Ok(())
     }
 
     async fn create_account(&self, user: BareJid, password: Password) -> Result<(), BackendError> {
@@ -296,6 +309,55 @@ impl ControlBackend for Accounts {
             message: "the pool is full".to_owned(),
         })
     }
+
+    fn backup_pool(&self) -> BackupPool {
+        BackupPool {
+            pool: "p".to_owned(),
+            version: "0".to_owned(),
+            domain: "localhost".to_owned(),
+            rooms_domain: "conference.localhost".to_owned(),
+            partitions: 16,
+            contacts_max: 1,
+            occupants_max: 2,
+            rooms_owned_max: 3,
+            id_key: "00".repeat(16),
+        }
+    }
+
+    async fn begin_backup(&self) -> Result<(BackupKey, u64), BackendError> {
+        Ok(([0xab; 16], 5))
+    }
+
+    async fn backup_capture(
+        &self,
+        _: BackupKey,
+        group: u32,
+    ) -> Result<CaptureReport, BackendError> {
+        match group {
+            0..=16 => Ok(CaptureReport {
+                group,
+                node: 1,
+                index: 9,
+                state_bytes: 3,
+            }),
+            _ => Err(last_node()),
+        }
+    }
+
+    async fn backup_end(&self, _: BackupKey, _: u32) -> Result<EndReport, BackendError> {
+        Ok(EndReport { node: 1, index: 11 })
+    }
+
+    async fn backup_part(
+        &self,
+        _: BackupKey,
+        _: u32,
+        part: BackupPart,
+    ) -> Result<Vec<u8>, BackendError> {
+        Ok(format!("{part:?}").into_bytes())
+    }
+
+    async fn backup_goes_on(&self, _: BackupKey, _: bool) {}
 }
 
 fn last_node() -> BackendError {

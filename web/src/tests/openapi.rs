@@ -6,8 +6,10 @@ use super::accounts::Accounts;
 use super::*;
 
 /// The files that have routes.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 10] = [
+    include_str!("../backups.rs"),
     include_str!("../health.rs"),
+    include_str!("../imports.rs"),
     include_str!("../nodes.rs"),
     include_str!("../openapi.rs"),
     include_str!("../operators.rs"),
@@ -53,6 +55,7 @@ async fn every_method_is_documented_and_no_other() {
         let path = path
             .replace("{jid}", "x@localhost")
             .replace("{id}", "1")
+            .replace("{group}", "1")
             .replace("{name}", "x");
         for method in ["GET", "POST", "PUT", "DELETE", "PATCH"] {
             let reply = port.operate(&format!("{method} {path}"), "").await;

@@ -183,7 +183,7 @@ impl Transfers {
     }
 
     /// Returns when so many bytes may be sent.
-    async fn may_send(&self, bytes: usize) {
+    pub(crate) async fn may_send(&self, bytes: usize) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let wait = lock(&self.bucket).take(self.began.elapsed(), bytes);
         if !wait.is_zero() {

@@ -385,6 +385,33 @@ impl Publication {
         next
     }
 
+    /// A read that was asked for found no row between `after` and `upto`: how far it may go without finding one, for
+    /// [`Self::offline_rows`]. `next`: the number of the archive's first row after `upto`, if there is one.
+    ///
+    /// Numbers have wide gaps where a pool was restored ([`crate::founding`]).
+    pub fn past_gap(
+        &mut self,
+        session: &SessionKey,
+        (after, upto): (u64, u64),
+        next: Option<u64>,
+    ) -> u64 {
+        let position = self.position();
+        let Some(index) = self.find(session) else {
+            return upto;
+        };
+        let reader = &mut self.sessions[index].reader;
+        let Some(reading) = &mut reader.reading else {
+            return upto;
+        };
+        // Held rows follow the end of the read at once.
+        if (reading.after, reading.upto) != (after, upto) || !reader.held.is_empty() {
+            return upto;
+        }
+        let end = next.map_or(position, |next| next.saturating_sub(1).min(position));
+        reading.upto = end.max(upto);
+        reading.upto
+    }
+
     /// The archive could not be read for a session. [`Publication::read_again`], later, asks again.
     pub fn rows_unavailable(&mut self, session: &SessionKey) {
         if let Some(index) = self.find(session) {
