@@ -23,6 +23,9 @@ pub const INDEXES_APART: u64 = 1 << 40;
 /// Entries that [`found`] applies.
 const ENTRIES: u64 = 2;
 
+/// An occupant, with the node of its session and that node's incarnation.
+type Claim = (FullJid, u64, u64);
+
 /// Where a new pool begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Founding {
@@ -93,7 +96,7 @@ fn farewells(state: &State) -> Vec<Command> {
             down,
         });
     }
-    let mut rooms: Vec<(BareJid, Vec<(FullJid, u64, u64)>)> = Vec::new();
+    let mut rooms: Vec<(BareJid, Vec<Claim>)> = Vec::new();
     for ((room, jid), occupant) in state.occupants.iter() {
         let stay = (jid.clone(), occupant.node, occupant.incarnation);
         match rooms.last_mut().filter(|(last, _)| last == room) {

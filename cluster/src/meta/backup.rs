@@ -74,13 +74,14 @@ pub struct FoundingMeta<'a> {
     pub record: Change,
 }
 
+/// A row of the state: table, key, value.
+pub type MetaRow = (Table, Vec<u8>, Vec<u8>);
+
 /// Rows of the new meta group, in their order.
 ///
 /// # Errors
 /// When the backup does not read.
-pub fn founding_rows(
-    founding: FoundingMeta<'_>,
-) -> Result<Vec<(Table, Vec<u8>, Vec<u8>)>, MachineError> {
+pub fn founding_rows(founding: FoundingMeta<'_>) -> Result<Vec<MetaRow>, MachineError> {
     let damaged = |error| MachineError::caused("the meta group's file does not read", error);
     let unreadable =
         |error: CodecError| MachineError::caused("a row of the meta group does not read", error);
