@@ -44,7 +44,9 @@ export async function open(browser, address, options = {}) {
   page.on("pageerror", (error) => wrong.push(`error: ${error.stack}`));
   page.on("console", (message) => {
     // The browser reports refusals that the page asked for; the page shows them as sentences, which the story looks at.
-    const isRefusal = /^Failed to load resource: the server responded with a status of (401|403|409)/.test(message.text());
+    // While partitions change hands the node says of itself that it is not ready: 503.
+    const [, status] = message.text().match(/^Failed to load resource: the server responded with a status of (\d+)/) ?? [];
+    const isRefusal = ["401", "403", "409"].includes(status) || (status === "503" && message.location().url.endsWith("/health/ready"));
     if (["error", "warning"].includes(message.type()) && !isRefusal) wrong.push(`${message.type()}: ${message.text()}`);
   });
   page.on("requestfailed", (request) => {

@@ -68,7 +68,7 @@ mod tests {
     fn check(method: Method, headers: &[(&'static str, &'static str)], own: bool) {
         let mut map = HeaderMap::new();
         map.append(HOST, HeaderValue::from_static("127.0.0.1:7480"));
-        for (name, value) in headers {
+        for &(name, value) in headers {
             let name = HeaderName::from_static(name);
             map.append(name, HeaderValue::from_static(value));
         }

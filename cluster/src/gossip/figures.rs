@@ -150,7 +150,7 @@ mod tests {
             assert_eq!(Figures::decode(&whole[..length]), None, "{length} octets");
         }
         assert_eq!(Figures::decode(&[&whole[..], &[0]].concat()), None);
-        assert_eq!(Figures::decode(&[&[2], &whole[1..]].concat()), None);
+        assert_eq!(Figures::decode(&[&[2][..], &whole[1..]].concat()), None);
     }
 
     #[test]
