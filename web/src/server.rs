@@ -19,8 +19,8 @@ use crate::backend::ControlBackend;
 use crate::error::ControlError;
 use crate::path::is_canonical;
 use crate::{
-    backups, console, health, imports, nodes, openapi, operators, sessions, sign_in, status,
-    tokens, users,
+    backups, cluster, console, health, imports, nodes, openapi, operators, sessions, sign_in,
+    status, tokens, users,
 };
 
 /// What a control port is started with.
@@ -150,6 +150,7 @@ impl ControlServer {
                 .configure(status::routes::<B>)
                 .configure(users::routes::<B>)
                 .configure(nodes::routes::<B>)
+                .configure(cluster::routes::<B>)
                 .configure(tokens::routes::<B>)
                 .configure(operators::routes::<B>)
                 .configure(sessions::routes::<B>)
