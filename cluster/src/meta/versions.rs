@@ -108,6 +108,15 @@ impl Versions {
         ))
     }
 
+    /// What a pool begins with that is made of a backup of this one: its partitions stay at their version, and none of its nodes has
+    /// ever started.
+    pub(super) fn of_new_pool(&self) -> Versions {
+        Versions {
+            finalised: self.finalised,
+            builds: BTreeMap::new(),
+        }
+    }
+
     /// A node starts. One whose build did not say what it supports is of the first version.
     pub(super) fn start(&mut self, node: NodeId, build: Option<Build>) -> Result<(), MetaRefusal> {
         let Some(build) = build else {
