@@ -1,7 +1,7 @@
 //! What all actors of a node share: who it is, where partitions live, how frames leave.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -14,6 +14,7 @@ use cluster::meta::MetaReplica;
 use cluster::node_id::{Epoch, Group, Incarnation, NodeId, PartitionId};
 use cluster::raft::GroupHandle;
 use cluster::transport::{Frame, Lane, SendError, Transport};
+use cluster::version::FIRST;
 use messaging::archive::ArchiveIds;
 use messaging::slot::PartitionTable;
 use xmpp::jid::BareJid;
@@ -105,6 +106,8 @@ pub struct Fabric {
     recent: Vec<Mutex<RecentWords>>,
     actors: OnceLock<Vec<PartitionActors>>,
     session_numbers: AtomicU64,
+    /// See [`Fabric::may_write`].
+    written: AtomicU16,
 }
 
 /// Everything a [`Fabric`] is made of that exists before the actors do.
@@ -180,7 +183,19 @@ impl Fabric {
             recent,
             actors: OnceLock::new(),
             session_numbers: AtomicU64::new(1),
+            written: AtomicU16::new(FIRST),
         })
+    }
+
+    /// The version as of which this node may write: what the pool is at, once the node goes by it (`runtime::versions`). It
+    /// never falls.
+    pub fn may_write(&self) -> u16 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    /// From now on this node may write as of a version.
+    pub(crate) fn write_as_of(&self, version: u16) {
+        self.written.fetch_max(version, Ordering::AcqRel);
     }
 
     /// Makes the partitions' actors known; once, before anything is accepted.
@@ -314,10 +329,25 @@ impl Fabric {
         epoch: Epoch,
         down: &Down,
     ) -> Result<(), FabricError> {
-        for body in crate::framing::bodies(down)? {
+        let version = self.spoken_with(to);
+        let said_ms = crate::runtime::now_ms();
+        let written = crate::framing::bodies(down, |down| down.encode_as(version, said_ms))?;
+        self.metrics.frames_of(version, written.len());
+        for body in written {
             self.send(to, RouteKind::Down, partition, epoch, body)?;
         }
         Ok(())
+    }
+
+    /// The version of frames to a node. That the pool is at it is what counts: a relay's next hop is not known here.
+    fn spoken_with(&self, to: NodeId) -> u16 {
+        let version = self.may_write();
+        if version == FIRST {
+            return version;
+        }
+        let next = self.relay(to).unwrap_or(to);
+        let agreed = self.transport.protocol(next, Lane::Route);
+        agreed.map_or(FIRST, |agreed| agreed.min(version))
     }
 
     /// Sends an owner's word to another owner. `epoch` is that owner's.

@@ -15,24 +15,27 @@ const DELIVERY_BYTES_MAX: usize = 1024 * 1024;
 /// What a target takes besides its address: a length and a number.
 const TARGET_BYTES: usize = 16;
 
-/// The bodies of the frames for one word of the owner.
+/// The bodies of the frames for one word of the owner. `encode`: in the layout of the version that is spoken.
 ///
 /// # Errors
 /// What the codec says; too many bytes are an error only for what can neither be cut nor refused.
-pub(crate) fn bodies(down: &Down) -> Result<Vec<Bytes>, CodecError> {
+pub(crate) fn bodies(
+    down: &Down,
+    encode: impl Fn(&Down) -> Result<Bytes, CodecError>,
+) -> Result<Vec<Bytes>, CodecError> {
     match down {
         Down::Deliver(delivery) if delivery_bytes(delivery) > DELIVERY_BYTES_MAX => cut(delivery)
             .into_iter()
-            .map(|part| Down::Deliver(part).encode())
+            .map(|part| encode(&Down::Deliver(part)))
             .collect(),
-        Down::Reply { request, .. } => match down.encode() {
+        Down::Reply { request, .. } => match encode(down) {
             Err(CodecError::TooLong { bytes, .. }) => {
                 tracing::warn!(bytes, "an answer is too large and is refused");
-                Ok(vec![too_large(*request).encode()?])
+                Ok(vec![encode(&too_large(*request))?])
             }
             body => Ok(vec![body?]),
         },
-        _ => Ok(vec![down.encode()?]),
+        _ => Ok(vec![encode(down)?]),
     }
 }
 
@@ -172,7 +175,7 @@ mod tests {
 
     fn check(items: &[(usize, usize)], frames: usize) {
         let whole = delivery(items);
-        let parts: Vec<Delivery> = bodies(&Down::Deliver(whole.clone()))
+        let parts: Vec<Delivery> = bodies(&Down::Deliver(whole.clone()), Down::encode)
             .unwrap()
             .iter()
             .map(read)
@@ -202,7 +205,7 @@ mod tests {
             request: 3,
             reply: AskReply::Reply(Reply::Payload(Bytes::from(vec![b'x'; bytes]))),
         };
-        let decoded = |down: &Down| Down::decode(&bodies(down).unwrap()[0]).unwrap();
+        let decoded = |down: &Down| Down::decode(&bodies(down, Down::encode).unwrap()[0]).unwrap();
         assert_eq!(decoded(&reply(1_000_000)), reply(1_000_000));
         let Down::Reply {
             request: 3,

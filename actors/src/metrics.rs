@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use cluster::raft::TransferMetrics;
+use cluster::version::BUILD_NAME;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
@@ -35,12 +36,13 @@ macro_rules! metrics {
             /// What was counted lately.
             pub history: History,
             certificates: Family<[(&'static str, &'static str); 1], Gauge>,
+            versions: WrittenVersions,
         }
 
         impl Default for Metrics {
             fn default() -> Metrics {
                 let mut registry = Registry::with_prefix(PREFIX);
-                let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+                let version = Info::new([("version", BUILD_NAME)]);
                 registry.register("build", "The program", version);
                 $(
                     let $field = Counter::default();
@@ -53,6 +55,7 @@ macro_rules! metrics {
                     commit_latencies: Latencies::default(),
                     history: History::default(),
                     certificates: certificates(&mut registry),
+                    versions: WrittenVersions::new(&mut registry),
                     registry,
                 }
             }
@@ -87,6 +90,51 @@ metrics! {
     panics: "panics", "Rooms, users, owners and links that panicked and were replaced";
 }
 
+/// A counter for each version.
+type ByVersion = Family<[(&'static str, u32); 1], Counter>;
+
+/// As of which versions of the pool this node has written.
+struct WrittenVersions {
+    entries: ByVersion,
+    frames: ByVersion,
+    #[cfg(feature = "next-version")]
+    words: Histogram,
+}
+
+impl WrittenVersions {
+    fn new(registry: &mut Registry) -> WrittenVersions {
+        let (entries, frames) = (ByVersion::default(), ByVersion::default());
+        registry.register(
+            "version_batches",
+            "Batches put into the logs, by the version as of which they are written",
+            entries.clone(),
+        );
+        registry.register(
+            "version_frames",
+            "Frames from owners to nodes, by the version as of which they are written",
+            frames.clone(),
+        );
+        WrittenVersions {
+            entries,
+            frames,
+            #[cfg(feature = "next-version")]
+            words: words(registry),
+        }
+    }
+}
+
+#[cfg(feature = "next-version")]
+fn words(registry: &mut Registry) -> Histogram {
+    let words = Histogram::new(exponential_buckets(0.0005, 2.0, 14));
+    registry.register_with_unit(
+        "word",
+        "From the word of another node's owner to its arrival here, by the clocks of both",
+        Unit::Seconds,
+        words.clone(),
+    );
+    words
+}
+
 fn sessions(registry: &mut Registry) -> Gauge {
     let sessions = Gauge::default();
     registry.register("sessions", "Bound sessions", sessions.clone());
@@ -117,7 +165,7 @@ fn certificates(registry: &mut Registry) -> Family<[(&'static str, &'static str)
 }
 
 /// What is not counted but looked at when somebody asks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Readings {
     /// The log.
     pub log: LogMetrics,
@@ -133,6 +181,19 @@ pub struct Readings {
     pub uptime_seconds: u64,
     /// What the process has used, where the system says so.
     pub usage: Option<ProcessUsage>,
+    /// The versions of the pool and its members.
+    pub versions: VersionReadings,
+}
+
+/// The versions of the pool and its members.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VersionReadings {
+    /// What the pool is at.
+    pub pool: u16,
+    /// Partitions with a replica here whose log has not come to it yet.
+    pub partitions_behind: usize,
+    /// The members whose builds are known: id, build, lowest and highest supported version.
+    pub members: Vec<(u64, String, u16, u16)>,
 }
 
 impl Metrics {
@@ -146,6 +207,29 @@ impl Metrics {
     pub fn committed(&self, took: Duration) {
         self.commits.observe(took.as_secs_f64());
         self.commit_latencies.observe(took);
+    }
+
+    /// A batch is put into the log.
+    pub fn entries_of(&self, version: u32) {
+        let entries = &self.versions.entries;
+        entries.get_or_create(&[("version", version)]).inc();
+    }
+
+    /// Frames leave for a node.
+    pub fn frames_of(&self, version: u16, count: usize) {
+        let label = [("version", u32::from(version))];
+        let frames = self.versions.frames.get_or_create(&label);
+        frames.inc_by(count as u64);
+    }
+
+    /// A word of another node's owner has arrived, which has said when it was said, in ms since 1970.
+    pub fn heard(&self, said_ms: Option<u64>) {
+        #[cfg(feature = "next-version")]
+        if let Some(said_ms) = said_ms {
+            let age = crate::runtime::now_ms().saturating_sub(said_ms);
+            self.versions.words.observe(age as f64 / 1e3);
+        }
+        let _ = said_ms;
     }
 
     /// Prometheus' text form, with what was looked at just now.
@@ -171,6 +255,7 @@ impl Readings {
         self.counters(&mut registry);
         self.transfers(&mut registry);
         self.usage(&mut registry);
+        self.versions(&mut registry);
         registry
     }
 
@@ -256,6 +341,44 @@ impl Readings {
             "Time that the process has spent on processors",
             Unit::Seconds,
             ConstCounter::new(usage.cpu.as_secs_f64()),
+        );
+    }
+
+    fn versions(&self, registry: &mut Registry) {
+        let VersionReadings {
+            pool,
+            partitions_behind,
+            members,
+        } = &self.versions;
+        let behind = i64::try_from(*partitions_behind).unwrap_or(i64::MAX);
+        for (name, help, value) in [
+            (
+                "pool_version",
+                "The version that the pool is at",
+                i64::from(*pool),
+            ),
+            (
+                "partitions_behind_version",
+                "Partitions with a replica here that have not come to the pool's version yet",
+                behind,
+            ),
+        ] {
+            registry.register(name, help, ConstGauge::new(value));
+        }
+        let builds: Family<[(&'static str, String); 4], Gauge> = Family::default();
+        for (node, build, min, max) in members {
+            let labels = [
+                ("node", node.to_string()),
+                ("version", build.clone()),
+                ("min", min.to_string()),
+                ("max", max.to_string()),
+            ];
+            builds.get_or_create(&labels).set(1);
+        }
+        registry.register(
+            "member_build",
+            "1 for the build of each member's last start, and the pool's versions that it supports",
+            builds,
         );
     }
 
@@ -355,7 +478,14 @@ mod tests {
                 cpu: Duration::from_millis(2500),
                 resident_bytes: 1 << 20,
             }),
+            versions: VersionReadings {
+                pool: 2,
+                partitions_behind: 3,
+                members: vec![(1, "0.1".to_owned(), 1, 2)],
+            },
         };
+        metrics.entries_of(1);
+        metrics.frames_of(2, 4);
         let text = metrics.text(&readings);
         let lines: Vec<&str> = text.lines().collect();
         for expected in [
@@ -371,14 +501,15 @@ mod tests {
             "muster_quorum 1",
             "muster_process_resident_bytes 1048576",
             "muster_process_cpu_seconds_total 2.5",
+            "muster_pool_version 2",
+            "muster_partitions_behind_version 3",
+            "muster_member_build{node=\"1\",version=\"0.1\",min=\"1\",max=\"2\"} 1",
+            "muster_version_batches_total{version=\"1\"} 1",
+            "muster_version_frames_total{version=\"2\"} 4",
             "# TYPE muster_commit_seconds histogram",
             "muster_commit_seconds_count 1",
             "muster_commit_seconds_bucket{le=\"0.004\"} 1",
-            concat!(
-                "muster_build_info{version=\"",
-                env!("CARGO_PKG_VERSION"),
-                "\"} 1"
-            ),
+            &*format!("muster_build_info{{version=\"{BUILD_NAME}\"}} 1"),
         ] {
             assert!(lines.contains(&expected), "{expected} is missing:\n{text}");
         }

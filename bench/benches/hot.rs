@@ -258,12 +258,12 @@ fn batch(epoch: u64, first: u64) -> Entry {
 fn encode() -> Piece {
     let entry = batch(1, 1);
     Box::new(move || {
-        black_box(cluster::records::encode_entry(entry.clone()).expect("it fits"));
+        black_box(cluster::records::encode_entry(entry.clone(), 1).expect("it fits"));
     })
 }
 
 fn decode() -> Piece {
-    let bytes = cluster::records::encode_entry(batch(1, 1)).expect("it fits");
+    let bytes = cluster::records::encode_entry(batch(1, 1), 1).expect("it fits");
     Box::new(move || {
         black_box(cluster::records::decode_entry(&bytes).expect("it is one"));
     })

@@ -5,6 +5,7 @@
 
 mod growth;
 mod process;
+mod program;
 mod replicas;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -28,6 +29,7 @@ use crate::control::ControlPort;
 use crate::network::{Network, SUBNET};
 use crate::wait::until;
 use process::NodeProcess;
+pub use program::{Program, variant};
 pub use replicas::Agreement;
 
 /// The domain of every test pool.
@@ -118,6 +120,7 @@ pub struct Node {
     pub config: PathBuf,
     /// The network namespace it runs in, if it is not the test's own.
     namespace: Option<String>,
+    program: Program,
     process: Option<NodeProcess>,
 }
 
@@ -601,12 +604,14 @@ impl Node {
                 .network
                 .as_ref()
                 .map(|network| network.namespace(id)),
+            program: Program::default(),
             process: None,
         })
     }
 
     fn spawn(&mut self) -> Result<()> {
-        self.process = Some(NodeProcess::spawn(&self.config, self.namespace.as_deref())?);
+        let namespace = self.namespace.as_deref();
+        self.process = Some(NodeProcess::spawn(&self.config, namespace, self.program)?);
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 //!   [`recent_effects`]: what the next owner tells once more; [`replica_hash`]: what replicas are compared by; [`rebuild`]: where its rows come from at a start.
 //! - [`meta`]: members and their incarnations. [`records`]: the bytes of entries and rows.
 //! - [`backup`]: backups, and new pools made of them. [`check`]: whether a stopped node's folder is whole.
+//! - [`version`]: what builds support, and what the pool is at.
 //! - [`gossip`]: hints every node tells about itself; never authority. [`reach`]: what follows from who reaches whom.
 
 pub mod backup;
@@ -25,5 +26,7 @@ pub mod recent_effects;
 pub mod records;
 pub mod replica_hash;
 pub mod transport;
+pub mod version;
 
 pub use node_id::{Epoch, Group, Incarnation, NodeId, PartitionId, PoolId};
+pub use version::{Build, VersionRange};

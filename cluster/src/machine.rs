@@ -16,7 +16,7 @@
 
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use messaging::apply::{Surroundings, apply};
 use messaging::archive::{ArchiveIds, ArchiveRow};
 use messaging::command::Entry;
 use messaging::effect::Effect;
-use messaging::state::State;
+use messaging::state::{PartitionRecord, State};
 use storage::archive::{Archive, ArchiveRow as StoredArchiveRow, KeyList, RowKind, key_list_path};
 use storage::snapshot::{SnapshotHead, SnapshotWriter};
 use storage::state_store::{AppliedMark, StateBatch, StateStore, Table};
@@ -36,7 +36,8 @@ use crate::raft::{
 };
 use crate::rebuild;
 use crate::recent_effects::{RecentEffects, Untold};
-use crate::records::{StateRows, decode_entry, encode_archive_row};
+use crate::records::{StateRows, decode_entry, encode_archive_row, version_of_entry};
+use crate::version::VersionRange;
 
 /// What readers share with the machine.
 pub struct Replica {
@@ -51,6 +52,8 @@ pub struct Replica {
     state: RwLock<State>,
     recent: Mutex<RecentEffects>,
     applied_index: AtomicU64,
+    /// The version that the partition is at, by its log.
+    version: AtomicU32,
     /// The archive may have rows of entries up to here: those that came with a snapshot.
     archived_upto: AtomicU64,
 }
@@ -67,6 +70,7 @@ impl Replica {
             state: RwLock::default(),
             recent: Mutex::default(),
             applied_index: AtomicU64::new(0),
+            version: AtomicU32::new(PartitionRecord::default().version()),
             archived_upto: AtomicU64::new(0),
         }
     }
@@ -85,6 +89,11 @@ impl Replica {
     /// The log index of the last applied entry.
     pub fn applied_index(&self) -> u64 {
         self.applied_index.load(Ordering::Acquire)
+    }
+
+    /// The version that the partition is at as of the last applied entry ([`PartitionRecord::version`]). It never falls.
+    pub fn version(&self) -> u32 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// Whether the archive has no rows of entries that are not applied: after a received snapshot it may, for a while.
@@ -120,6 +129,7 @@ pub struct PartitionMachine {
     node: NodeId,
     /// This life of the node; 0 while it isn't known, and then the node owns nothing.
     incarnation: Arc<AtomicU64>,
+    supports: VersionRange,
     reigning: bool,
     /// A chunk, checkpoint or snapshot is under way, or one failed or panicked: the state is not to be stored.
     in_doubt: bool,
@@ -139,6 +149,28 @@ pub struct MachineSettings {
     pub node: NodeId,
     /// This life of the node, filled in when its start entry is committed.
     pub incarnation: Arc<AtomicU64>,
+    /// The versions that this build applies.
+    pub supports: VersionRange,
+}
+
+impl MachineSettings {
+    /// The version that a stored state is at.
+    fn take_version(&self, replica: &Replica, state: &State) -> Result<(), MachineError> {
+        let version = state.record().version();
+        refuse_unsupported(self.supports, version)?;
+        replica.version.fetch_max(version, Ordering::AcqRel);
+        Ok(())
+    }
+}
+
+/// A replica applies only what its build knows how to.
+fn refuse_unsupported(supports: VersionRange, version: u32) -> Result<(), MachineError> {
+    if u16::try_from(version).is_ok_and(|version| supports.contains(version)) {
+        return Ok(());
+    }
+    Err(MachineError::new(format!(
+        "the partition is at version {version}, and this build supports versions {supports}"
+    )))
 }
 
 impl PartitionMachine {
@@ -152,6 +184,7 @@ impl PartitionMachine {
         settings: MachineSettings,
     ) -> Result<PartitionMachine, MachineError> {
         let state = load_state(&mut *store)?;
+        settings.take_version(&replica, &state)?;
         let mark = store.applied();
         if let Some(mark) = &mark {
             let (_, index) = mark_place(mark)?;
@@ -166,6 +199,7 @@ impl PartitionMachine {
             snapshots,
             node,
             incarnation,
+            supports,
         } = settings;
         Ok(PartitionMachine {
             replica,
@@ -174,6 +208,7 @@ impl PartitionMachine {
             snapshots,
             node,
             incarnation,
+            supports,
             reigning: false,
             in_doubt: false,
             mark,
@@ -229,8 +264,20 @@ impl PartitionMachine {
             self.bytes_since += payload.len() as u64;
             let entry = decode_entry(&payload)
                 .map_err(|error| MachineError::caused("an entry does not read", error))?;
+            self.check_version(&replica, &payload, &entry)?;
             self.note_reign(index, &entry, news);
+            let raises = matches!(entry, Entry::Version { .. });
             let mut effects = apply(state, &replica.surroundings, index, entry);
+            if raises {
+                let version = state.record().version();
+                replica.version.fetch_max(version, Ordering::AcqRel);
+                tracing::info!(
+                    group = self.group(),
+                    index,
+                    version,
+                    "the partition has come to a version"
+                );
+            }
             self.file_rows(&mut effects, &mut rows)?;
             self.keep_recent(index, state.record().time_ms, &effects);
             if self.reigning && !effects.is_empty() {
@@ -239,6 +286,26 @@ impl PartitionMachine {
         }
         self.write_rows(&rows)?;
         Ok(applied)
+    }
+
+    /// An entry is written as of a version only after the entry that brings the partition there; and where it comes to a
+    /// version that this build does not apply, the replica ends before it would differ from the others.
+    fn check_version(
+        &self,
+        replica: &Replica,
+        payload: &[u8],
+        entry: &Entry,
+    ) -> Result<(), MachineError> {
+        let (written, is_at) = (version_of_entry(payload), replica.version());
+        if written > is_at {
+            return Err(MachineError::new(format!(
+                "an entry is written as of version {written}, and the partition is at version {is_at}"
+            )));
+        }
+        match entry {
+            Entry::Version { version } => refuse_unsupported(self.supports, *version),
+            _ => Ok(()),
+        }
     }
 
     fn note_reign(&mut self, index: u64, entry: &Entry, news: &mut Vec<OwnerNews>) {
@@ -381,12 +448,15 @@ impl PartitionMachine {
         };
         rebuild::fill(&mut **store, &snapshot)?;
         let mut state = load_state(&mut **store)?;
+        let version = state.record().version();
+        refuse_unsupported(self.supports, version)?;
         let index = snapshot.manifest.head.index;
         {
             let shown = replica.state.write();
             let mut shown = shown.unwrap_or_else(PoisonError::into_inner);
             std::mem::swap(&mut *shown, &mut state);
             replica.applied_index.fetch_max(index, Ordering::AcqRel);
+            replica.version.fetch_max(version, Ordering::AcqRel);
             replica
                 .archived_upto
                 .fetch_max(archived_upto, Ordering::AcqRel);

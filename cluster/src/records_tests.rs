@@ -19,6 +19,7 @@ use messaging::user::import::{ImportedContact, ImportedRequest};
 use messaging::user::log::UserLog;
 use messaging::user::roster::RosterItem;
 use messaging::user::subscription::SubscriptionRequest;
+use storage::codec::golden::Layout;
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::sasl::{ScramKeys, StoredCredentials};
 use xmpp::stanza::{Stanza, StanzaKind};
@@ -734,4 +735,16 @@ fn golden_bytes_of_state_rows() {
     });
     assert_eq!(rows, again);
     storage::golden!("../tests/goldens/partition.txt", &Samples(rows));
+}
+
+#[test]
+fn golden_bytes_of_a_version() {
+    let entry = Entry::Version { version: 2 };
+    let layout = Layout {
+        name: "partition-version",
+        version: 1,
+        written: &encode_entry(entry.clone(), 1).unwrap(),
+    };
+    let read = |bytes: Vec<u8>| decode_entry(&bytes).ok();
+    storage::golden_layout!("../tests/goldens/versions.txt", layout, &entry, read);
 }

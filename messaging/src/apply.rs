@@ -1,7 +1,8 @@
 //! `apply`: the one place where a partition's state changes.
 //!
 //! Invariants: it reads only this partition's state and the entry; it is deterministic; every admitted proposal gets
-//! exactly one answer; a proposal of an ended incarnation or epoch changes nothing.
+//! exactly one answer; a proposal of an ended incarnation or epoch changes nothing. Where versions of the program apply
+//! entries differently, the version in the partition's own record decides, which only an entry of its log raises.
 
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::stanza::Stanza;
@@ -130,6 +131,10 @@ pub fn apply(
             record.time_ms = record.time_ms.max(time_ms);
         }
         Entry::Batch(batch) => apply_batch(state, surroundings, index, batch, &mut effects),
+        Entry::Version { version } => {
+            let record = state.partition.get_or_insert_with(&(), Default::default);
+            record.behaviour = record.behaviour.max(version);
+        }
     }
     effects
 }

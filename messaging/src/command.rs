@@ -29,6 +29,11 @@ pub enum Entry {
     },
     /// Proposals that the owner put together.
     Batch(Batch),
+    /// The partition is at this version from here on, if it was not beyond it: an operator has finalised it for the pool.
+    Version {
+        /// The version.
+        version: u32,
+    },
 }
 
 /// Proposals in the order in which they are applied.

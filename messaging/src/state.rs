@@ -26,8 +26,15 @@ pub struct PartitionRecord {
     pub owner: u64,
     /// Time of the last batch, in ms since 1970; never falls.
     pub time_ms: u64,
-    /// The version that decides how commands are applied; raised by an entry of this log only.
+    /// The version that decides how commands are applied; raised by an entry of this log only. 0: by none yet.
     pub behaviour: u32,
+}
+
+impl PartitionRecord {
+    /// The version that the partition is at: how commands are applied, and how its entries may be written. The first is 1.
+    pub fn version(&self) -> u32 {
+        self.behaviour.max(1)
+    }
 }
 
 /// A session that the owner said was up, so that a later owner knows whom to expect.

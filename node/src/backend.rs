@@ -6,6 +6,7 @@ mod history;
 mod importing;
 mod joining;
 mod nodes;
+pub(crate) mod versions;
 
 use actors::control::{self, ControlError};
 use actors::runtime::{MemberStatus, NodeHandle, OperationError, PartitionStatus};
@@ -15,6 +16,7 @@ use web::report::access::{
     NewToken, OperatorReport, OutcomeReport, TokenReport,
 };
 use web::report::backup::{BackupPart, BackupPool, CaptureReport, EndReport};
+use web::report::cluster::{FinaliseReport, VersionsReport};
 use web::report::console::HistoryReport;
 use web::report::imports::ImportPiece;
 use web::report::join::{JoinReply, JoinRequest};
@@ -44,6 +46,8 @@ impl ControlBackend for Backend {
             node: status.node,
             incarnation: status.incarnation,
             version: status.version,
+            supports: versions::span(status.supports),
+            pool_version: status.pool_version,
             uptime_s: status.uptime_seconds,
             sessions: status.sessions as u64,
             members: status.members.into_iter().map(member).collect(),
@@ -139,6 +143,18 @@ impl ControlBackend for Backend {
 
     fn progress(&self) -> ProgressReport {
         nodes::progress(&self.node)
+    }
+
+    fn versions(&self) -> VersionsReport {
+        versions::of(&self.node)
+    }
+
+    fn plan_finalisation(&self, version: Option<u16>) -> Result<FinaliseReport, BackendError> {
+        versions::plan(&self.node, version)
+    }
+
+    async fn finalise(&self, version: Option<u16>) -> Result<FinaliseReport, BackendError> {
+        versions::finalise(&self.node, version).await
     }
 
     fn identify(&self, token: &str) -> Option<Identity> {

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use cluster::version::BUILD_NAME;
 
 use crate::exit::EXIT_CODES;
 
 /// Muster: a clustered XMPP server for instant messaging and presence
 #[derive(Debug, Parser)]
-#[command(name = "muster", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "muster", version = BUILD_NAME, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -260,6 +261,11 @@ pub(crate) enum CtlCommand {
         #[command(subcommand)]
         command: NodeCommand,
     },
+    /// The version of the pool: which builds its nodes run, and the end of an upgrade
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
     /// Who may operate the pool
     Operator {
         #[command(subcommand)]
@@ -347,6 +353,25 @@ pub(crate) enum NodeCommand {
     },
     /// Shows how far what is under way has come, until it is done
     Progress,
+}
+
+/// What an operator may do about versions.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Shows the version that the pool is at, and the build of each member
+    Version,
+    /// Brings the pool to a version that the builds of all members support; there is no way back
+    Finalize {
+        /// The version [default: the newest that a member supports]
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+        version: Option<u16>,
+        /// Only show what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// How an operation is begun.
@@ -511,6 +536,11 @@ mod tests {
         check("muster ctl node replace 3", false);
         check("muster ctl node replace 3 --with 4", true);
         check("muster ctl node remove 3 --dead", true);
+        check("muster ctl cluster version --json", true);
+        check("muster ctl cluster finalize --dry-run", true);
+        check("muster ctl cluster finalize --version 2 --yes", true);
+        check("muster ctl cluster finalize --version 0", false);
+        check("muster ctl cluster", false);
         check("muster ctl operator add anna --role support", true);
         check("muster ctl operator add anna --role root", false);
         check("muster ctl operator add anna", false);

@@ -3,11 +3,14 @@
 mod access;
 pub(crate) mod backup;
 pub(crate) mod client;
+mod cluster;
 mod import;
 mod nodes;
 mod password;
 mod progress;
 mod table;
+
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -60,6 +63,7 @@ pub(crate) fn ctl(args: &CtlArgs) -> Result<(), Failure> {
         },
         CtlCommand::Import { file } => import::import(&client, json, file),
         CtlCommand::Node { command } => nodes::run(&client, json, command),
+        CtlCommand::Cluster { command } => cluster::run(&client, json, command),
         CtlCommand::Operator { command } => access::operators(&client, json, command),
         CtlCommand::Backup {
             dir,
@@ -87,6 +91,28 @@ fn place(args: &CtlArgs) -> Result<Place, Failure> {
         ca: file.resolve(&file.control.ca),
         shown: Some(file.resolve(&file.control.certificate)),
     })
+}
+
+/// Asks on the terminal whether what was explained is to be done; without one nothing is done that was not meant.
+fn confirm(explained: &str, what: &str) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() {
+        let verb = what.split(' ').next().unwrap_or(what);
+        let message = format!("there is no terminal to ask on: {verb} with --yes if you mean it");
+        return Err(Failure::new(Exit::CommandLine, message));
+    }
+    let ask = || -> io::Result<String> {
+        let mut out = io::stderr();
+        write!(out, "{explained}{what}? [y/N] ")?;
+        out.flush()?;
+        let mut answer = String::new();
+        io::stdin().lock().take(16).read_line(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = ask().map_err(|error| Failure::from_error(Exit::Failed, &error))?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::new(Exit::Failed, "nothing was done")),
+    }
 }
 
 /// Something of a kind, and what was done with it.

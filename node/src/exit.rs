@@ -28,6 +28,8 @@ pub(crate) enum Exit {
     OutcomeUnknown = 9,
     /// The node is no member of its pool (any more): starting it again is of no use.
     Removed = 10,
+    /// The build does not support the version that the pool is at.
+    VersionSkew = 11,
 }
 
 impl Exit {
@@ -44,6 +46,7 @@ impl Exit {
             Exit::Unavailable => "unavailable",
             Exit::OutcomeUnknown => "outcome-unknown",
             Exit::Removed => "removed",
+            Exit::VersionSkew => "version-skew",
         }
     }
 }
@@ -62,6 +65,7 @@ Exit codes:
   8  the node can't be reached, or can't do it now (muster ctl, muster join)
   9  the outcome is unknown: ask, or try again (muster ctl, muster join)
  10  the node was removed from the pool, or was never let in
+ 11  this build does not support the version that the pool is at
 muster check has codes of its own: 0 sound, 1 damaged, 2 it can't be looked at";
 
 /// Why the program ends.

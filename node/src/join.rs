@@ -16,10 +16,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use cluster::node_id::NodeId;
+use cluster::version::{BUILD_NAME, VersionRange};
 use web::report::RefusalReport;
+use web::report::cluster::BuildReport;
 use web::report::join::{JoinReply, JoinRequest};
 
 use crate::authority::{self, Issued};
+use crate::backend::versions::span;
 use crate::cli::{JoinArgs, Listed};
 use crate::config::pool_file::PoolFile;
 use crate::ctl::client::{exit_of, is_unsent};
@@ -181,6 +184,10 @@ fn ask(
         secret: token.secret.clone(),
         request: request.to_owned(),
         address: ports.cluster.to_string(),
+        build: Some(BuildReport {
+            name: BUILD_NAME.to_owned(),
+            supports: span(VersionRange::SUPPORTED),
+        }),
     };
     let body =
         serde_json::to_string(&body).map_err(|error| Failure::from_error(Exit::Failed, &error))?;

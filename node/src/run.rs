@@ -12,6 +12,7 @@ use actors::runtime::{
 };
 use cluster::raft::GroupsError;
 use cluster::transport::TransportError;
+use cluster::version::{BUILD_NAME, Build};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use storage::data_dir::{DataDir, DataDirError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -175,7 +176,7 @@ async fn serve(
     let control = control_settings(&config, token);
     let refused = |error: ControlServerError| Failure::from_error(Exit::Port, &error);
     let control_port = ReservedPort::new(config.control.section.listen).map_err(refused)?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting: {places}");
+    tracing::info!(version = BUILD_NAME, "starting: {places}");
     let starting = start(settings(config, data));
     let node = tokio::select! {
         started = starting => started.map_err(|error| start_failure(&error))?,
@@ -275,6 +276,7 @@ fn start_failure(error: &StartError) -> Failure {
         StartError::NoQuorum { .. } | StartError::FirstStartUnheard { .. } => Exit::NoQuorum,
         StartError::Log { .. } | StartError::Archive(_) | StartError::Data(_) => Exit::Data,
         StartError::BegunBefore { .. } | StartError::DamagedLog { .. } => Exit::Data,
+        StartError::VersionSkew(_) => Exit::VersionSkew,
         StartError::Removed(_) | StartError::NotAMember { .. } => Exit::Removed,
         StartError::Groups(GroupsError::Machine { .. } | GroupsError::Log { .. }) => Exit::Data,
         _ => Exit::Failed,
@@ -305,6 +307,7 @@ fn settings(config: NodeConfig, data: DataDir) -> Settings {
     let pool_digest = config.pool.digest();
     let member = |(id, address)| Member { id, address };
     Settings {
+        build: Build::own(),
         node: config.node,
         pool_id: config.pool.id,
         members: config.cluster.members.into_iter().map(member).collect(),

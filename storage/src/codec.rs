@@ -73,7 +73,7 @@ pub enum CodecError {
         record: &'static str,
     },
     /// A version that this binary cannot read; a newer one may.
-    #[error("{record}: version {version} is not known here")]
+    #[error("{record}: version {version} is not known to this build; a newer one wrote it")]
     Version {
         /// [`Record::NAME`].
         record: &'static str,
@@ -183,6 +183,11 @@ pub fn row_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     layout(RECORD_BYTES_MAX)
         .serialize(value)
         .map_err(CodecError::Body)
+}
+
+/// CRC-32C of bytes.
+pub fn checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
 }
 
 fn read_body<T: Record>(version: u8, bytes: &[u8], limit: u64) -> Result<T, CodecError> {

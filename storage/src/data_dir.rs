@@ -5,6 +5,7 @@
 //!   identity             pool, node, when made: text, versioned
 //!   begun                there was a log and an archive; whether the others have admitted this folder
 //!   first-starts/<node>  the folder with which another node began
+//!   pool-version         the version that the pool was at, if it is not the first
 //!   lock                 locked while a process has the folder
 //!   log/                 the write-ahead log of all groups
 //!   archive/             messages and events
@@ -30,9 +31,11 @@ use crate::durable;
 
 mod first_start;
 mod held;
+mod pool_version;
 
 pub use first_start::{Beginning, FolderId, answers_needed};
 pub use held::HeldFolder;
+pub use pool_version::pool_version_of;
 
 const IDENTITY_FILE: &str = "identity";
 const BEGUN_FILE: &str = "begun";

@@ -12,6 +12,7 @@ use crate::report::access::{
     NewToken, OperatorReport, OutcomeReport, TokenReport,
 };
 use crate::report::backup::{BackupPart, BackupPool, CaptureReport, EndReport};
+use crate::report::cluster::{FinaliseReport, VersionsReport};
 use crate::report::console::HistoryReport;
 use crate::report::imports::ImportPiece;
 use crate::report::join::{JoinReply, JoinRequest};
@@ -124,6 +125,24 @@ pub trait ControlBackend: Clone + Send + 'static {
 
     /// How far what is under way has come.
     fn progress(&self) -> ProgressReport;
+
+    /// The version that the pool is at, and the builds of its members.
+    fn versions(&self) -> VersionsReport;
+
+    /// What a finalisation would do; without a version, of the newest that a member supports.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`] as the finalisation would be.
+    fn plan_finalisation(&self, version: Option<u16>) -> Result<FinaliseReport, BackendError>;
+
+    /// Brings the pool to a version, for good. What is so already is done.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`].
+    fn finalise(
+        &self,
+        version: Option<u16>,
+    ) -> impl Future<Output = Result<FinaliseReport, BackendError>>;
 
     /// Whose token this is, if it is an operator's; the token of the node's own data folder is not one of these.
     fn identify(&self, token: &str) -> Option<Identity>;

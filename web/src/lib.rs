@@ -24,6 +24,7 @@ pub mod error;
 pub mod server;
 
 mod backups;
+mod cluster;
 mod console;
 mod health;
 mod imports;

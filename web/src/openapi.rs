@@ -9,7 +9,9 @@ use utoipa::{Modify, OpenApi};
 
 use crate::access::{May, See};
 use crate::error::ControlError;
-use crate::{backups, health, imports, nodes, operators, sessions, sign_in, status, tokens, users};
+use crate::{
+    backups, cluster, health, imports, nodes, operators, sessions, sign_in, status, tokens, users,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -38,6 +40,8 @@ use crate::{backups, health, imports, nodes, operators, sessions, sign_in, statu
         nodes::replace,
         nodes::progress,
         nodes::events,
+        cluster::version,
+        cluster::finalize,
         tokens::list,
         tokens::issue,
         tokens::revoke,

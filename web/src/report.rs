@@ -4,11 +4,13 @@
 //! - [`console`]: what the console page asks besides.
 //! - [`backup`]: what is needed to fetch a backup.
 //! - [`imports`]: accounts from other servers.
+//! - [`cluster`]: versions.
 //! - [`join`]: what a machine that joins says and hears.
 //! - [`nodes`]: members, and what is done with them.
 
 pub mod access;
 pub mod backup;
+pub mod cluster;
 pub mod console;
 pub mod imports;
 pub mod join;
@@ -16,6 +18,8 @@ pub mod nodes;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use self::cluster::VersionSpan;
 
 /// A pool as one of its nodes sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -28,8 +32,12 @@ pub struct PoolReport {
     pub node: u64,
     /// Which life of that node's process this is; 0 while the pool has not counted it yet.
     pub incarnation: u64,
-    /// The version of the program.
+    /// The build of the program.
     pub version: String,
+    /// The versions of the pool that this build supports.
+    pub supports: VersionSpan,
+    /// The version that the pool is at, as far as the node has heard.
+    pub pool_version: u16,
     /// How long the process has run, in seconds.
     pub uptime_s: u64,
     /// Sessions with a bound resource on this node.

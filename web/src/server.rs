@@ -10,7 +10,7 @@ use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
 use actix_web::error::{JsonPayloadError, PathError, QueryPayloadError};
 use actix_web::http::header::{self, HeaderName};
 use actix_web::middleware::{DefaultHeaders, Next, from_fn};
-use actix_web::web::{Data, JsonConfig, PathConfig, PayloadConfig, QueryConfig};
+use actix_web::web::{Data, JsonConfig, PathConfig, PayloadConfig, QueryConfig, ServiceConfig};
 use actix_web::{App, Error, HttpServer, ResponseError, rt, web};
 use socket2::{Domain, Socket, Type};
 
@@ -19,8 +19,8 @@ use crate::backend::ControlBackend;
 use crate::error::ControlError;
 use crate::path::is_canonical;
 use crate::{
-    backups, console, health, imports, nodes, openapi, operators, sessions, sign_in, status,
-    tokens, users,
+    backups, cluster, console, health, imports, nodes, openapi, operators, sessions, sign_in,
+    status, tokens, users,
 };
 
 /// What a control port is started with.
@@ -147,12 +147,7 @@ impl ControlServer {
                 .app_data(PayloadConfig::new(body_bytes_max))
                 .app_data(QueryConfig::default().error_handler(|error, _| bad_query(&error).into()))
                 .app_data(PathConfig::default().error_handler(|error, _| bad_path(&error).into()))
-                .configure(status::routes::<B>)
-                .configure(users::routes::<B>)
-                .configure(nodes::routes::<B>)
-                .configure(tokens::routes::<B>)
-                .configure(operators::routes::<B>)
-                .configure(sessions::routes::<B>)
+                .configure(of_the_pool::<B>)
                 .configure(|config| {
                     if console {
                         sign_in::routes(config);
@@ -196,6 +191,17 @@ impl ControlServer {
     pub async fn stop(self) {
         self.handle.stop(true).await;
     }
+}
+
+/// What operators see and do.
+fn of_the_pool<B: ControlBackend>(config: &mut ServiceConfig) {
+    status::routes::<B>(config);
+    users::routes::<B>(config);
+    nodes::routes::<B>(config);
+    cluster::routes::<B>(config);
+    tokens::routes::<B>(config);
+    operators::routes::<B>(config);
+    sessions::routes::<B>(config);
 }
 
 pub(crate) fn json_config(body_bytes_max: usize) -> JsonConfig {

@@ -11,7 +11,7 @@ use messaging::link_record::LinkOrigin;
 use super::OwnerActor;
 
 /// How long a batch may wait for its quorum.
-const SUBMISSION_MAX: Duration = Duration::from_secs(5);
+pub(super) const SUBMISSION_MAX: Duration = Duration::from_secs(5);
 
 /// How often a log without room is asked again.
 const FULL_RETRY: Duration = Duration::from_millis(20);
@@ -60,7 +60,9 @@ impl OwnerActor {
             time_ms,
             proposals,
         };
-        match cluster::records::encode_entry(Entry::Batch(batch)) {
+        let version = self.place().replica.version();
+        self.fabric.metrics.entries_of(version);
+        match cluster::records::encode_entry(Entry::Batch(batch), version) {
             Ok(payload) => self.submit(payload, epoch, ctx),
             Err(error) => {
                 // Commands are bounded far below a record; this would be a defect, and the numbers in it can't be skipped.

@@ -19,6 +19,7 @@ mod followers;
 mod held_back;
 mod nodes;
 mod once_again;
+mod raise;
 mod reign;
 mod unclaimed;
 mod up;

@@ -168,6 +168,7 @@ impl OwnerActor {
         self.remove_unclaimed(now);
         self.ask_for_attachments();
         self.catch_up(ctx, |_| ());
+        self.raise(ctx);
         self.look_for_casualties(now);
         self.end_empty_rooms();
         let Some(reign) = &mut self.reign else { return };

@@ -58,6 +58,8 @@ pub(super) struct Reign {
     pub(super) began: Instant,
     pub(super) held_back: HeldBack,
     pub(super) followers: Followers,
+    /// The entry that brings the partition to the pool's version is on its way.
+    pub(super) raising: bool,
 }
 
 /// What a reign begins with.
@@ -79,7 +81,8 @@ impl OwnerActor {
             incarnation: self.fabric.incarnation.0,
             time_ms,
         };
-        let payload = match cluster::records::encode_entry(entry) {
+        let version = self.place().replica.version();
+        let payload = match cluster::records::encode_entry(entry, version) {
             Ok(payload) => payload,
             Err(error) => return tracing::error!(%error, "the claim could not be encoded"),
         };
@@ -112,7 +115,7 @@ impl OwnerActor {
         }
     }
 
-    pub(super) fn begin(&mut self, epoch: Epoch, _ctx: &mut Context<Self>) {
+    pub(super) fn begin(&mut self, epoch: Epoch, ctx: &mut Context<Self>) {
         self.end("a new reign begins");
         self.claim_wait = CLAIM_WAIT;
         self.claim_refused = None;
@@ -152,6 +155,7 @@ impl OwnerActor {
             began: now,
             held_back: HeldBack::default(),
             followers: Followers::default(),
+            raising: false,
         });
         tracing::info!(partition = %self.partition, %epoch, "owning");
         self.fabric.metrics.reigns.inc();
@@ -161,6 +165,7 @@ impl OwnerActor {
         }
         self.tell_again_of_expected(users.iter());
         self.announce(epoch);
+        self.raise(ctx);
     }
 
     /// What the log says at the beginning of a reign.

@@ -1,6 +1,6 @@
 //! Frames and peer events of the transport, handed to whom they are for. Nothing here blocks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -13,10 +13,11 @@ use cluster::node_id::{Epoch, Group, NodeId, PartitionId};
 use cluster::raft::Groups;
 use cluster::reach::Reachability;
 use cluster::transport::{Direction, Frame, FrameHandler, Lane, PeerEvent, Reply};
+use cluster::version::VersionRange;
 use storage::data_dir::DataDir;
 
 use super::{MemberList, Settings};
-use super::{StartError, backup, first_start, meta_road, reach};
+use super::{StartError, backup, first_start, meta_road, reach, versions};
 use crate::fabric::Fabric;
 use crate::link::ToLink;
 use crate::owner::ToOwner;
@@ -32,6 +33,8 @@ pub(super) struct Dispatcher {
     fabric: OnceLock<Arc<Fabric>>,
     /// Who said lately that this node is no member.
     strangers: Mutex<BTreeSet<NodeId>>,
+    /// Who speaks no version that this node speaks, and what it does speak.
+    skews: Mutex<BTreeMap<NodeId, VersionRange>>,
     /// The first node of the pool that has connected to this one.
     caller: OnceLock<NodeId>,
 }
@@ -55,6 +58,7 @@ impl Dispatcher {
             groups: OnceLock::new(),
             fabric: OnceLock::new(),
             strangers: Mutex::default(),
+            skews: Mutex::default(),
             caller: OnceLock::new(),
         }
     }
@@ -62,6 +66,26 @@ impl Dispatcher {
     /// A node of the pool that has connected to this one.
     pub(super) fn caller(&self) -> Option<NodeId> {
         self.caller.get().copied()
+    }
+
+    /// Whether more than half of the others speak no version in common with this node's build: then it has no pool to start in.
+    /// One of them alone may be what is wrong.
+    ///
+    /// # Errors
+    /// If so.
+    pub(super) fn skew(&self, settings: &Settings) -> Result<(), StartError> {
+        let skews = self.skews();
+        let peers = self.members.peers();
+        let others = peers.iter().filter(|peer| peer.id != self.own).count();
+        match 2 * skews.len() > others {
+            true => Err(versions::refused_by(&settings.build, &skews)),
+            false => Ok(()),
+        }
+    }
+
+    fn skews(&self) -> Vec<(NodeId, VersionRange)> {
+        let skews = self.skews.lock().unwrap_or_else(PoisonError::into_inner);
+        skews.iter().map(|(node, range)| (*node, *range)).collect()
     }
 
     /// A start without a quorum has a reason if others don't know this node, or never told it of the pool that it was to
@@ -72,6 +96,10 @@ impl Dispatcher {
         meta: &MetaReplica,
         error: StartError,
     ) -> StartError {
+        let skews = self.skews();
+        if matches!(error, StartError::NoQuorum { .. }) && !skews.is_empty() {
+            return versions::refused_by(&settings.build, &skews);
+        }
         let strangers = self
             .strangers
             .lock()
@@ -155,8 +183,10 @@ impl Dispatcher {
             Some(RouteKind::Up) => {
                 Up::decode(&frame.body).map(|up| pass_up(fabric, from, partition, epoch, up))
             }
-            Some(RouteKind::Down) => Down::decode(&frame.body)
-                .map(|down| pass_down(fabric, from, partition, epoch, down)),
+            Some(RouteKind::Down) => Down::decode_dated(&frame.body).map(|(down, said_ms)| {
+                fabric.metrics.heard(said_ms.filter(|_| from != self.own));
+                pass_down(fabric, from, partition, epoch, down);
+            }),
             Some(RouteKind::Across) => Across::decode(&frame.body).map(|across| {
                 match moved(fabric, from, partition, &across) {
                     Some(owner) if is_first_hop => carry(fabric, from, owner, frame),
@@ -398,6 +428,14 @@ impl FrameHandler for Dispatcher {
         } else {
             strangers.remove(&node);
         }
+    }
+
+    fn on_skew(&self, node: NodeId, theirs: Option<VersionRange>) {
+        let mut skews = self.skews.lock().unwrap_or_else(PoisonError::into_inner);
+        match theirs {
+            Some(range) => skews.insert(node, range),
+            None => skews.remove(&node),
+        };
     }
 
     fn is_member(&self, node: NodeId) -> bool {

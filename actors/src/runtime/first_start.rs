@@ -14,6 +14,7 @@ use cluster::transport::{Frame, Lane, Reply, Transport};
 use futures_util::future::join_all;
 use storage::data_dir::{Beginning, DataDir, FolderId, answers_needed};
 
+use super::dispatch::Dispatcher;
 use super::{Settings, StartError};
 
 /// The kind of frames on the ROUTE lane that show a folder.
@@ -28,11 +29,11 @@ const ADMITTED: u8 = 1;
 /// How long a node that knows of no other listens before it begins a pool: the others call every second.
 const LISTEN: Duration = Duration::from_secs(3);
 
-/// Ends once this folder is admitted, for this start and all later ones. `caller`: a node of the pool that has called.
+/// Ends once this folder is admitted, for this start and all later ones.
 pub(super) async fn be_admitted(
     settings: &Settings,
     transport: &Transport,
-    caller: impl Fn() -> Option<NodeId>,
+    dispatcher: &Dispatcher,
 ) -> Result<(), StartError> {
     let Beginning::Asking(folder) = settings.data.begin(FolderId(rand::random()))? else {
         return Ok(());
@@ -45,7 +46,7 @@ pub(super) async fn be_admitted(
         .collect();
     let needed = answers_needed(silent.len());
     if silent.is_empty() {
-        listen(settings, caller).await?;
+        listen(settings, || dispatcher.caller()).await?;
     }
     let mut admitted = 0;
     let deadline = Instant::now() + settings.quorum_wait;
@@ -65,6 +66,7 @@ pub(super) async fn be_admitted(
             }
             return Ok(());
         }
+        dispatcher.skew(settings)?;
         if Instant::now() >= deadline {
             return Err(StartError::FirstStartUnheard {
                 waited: settings.quorum_wait,

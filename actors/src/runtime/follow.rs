@@ -18,8 +18,8 @@ use storage::data_dir::FolderId;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::first_start;
 use super::meta_road::MetaRoad;
+use super::{first_start, versions};
 use crate::directory::Entry;
 use crate::fabric::Fabric;
 use crate::session::ToSession;
@@ -93,6 +93,7 @@ impl Follower {
     }
 
     async fn look(&mut self) {
+        versions::follow(&self.fabric).await;
         let statuses = self.road.groups.status();
         let meta = statuses.iter().find(|status| status.group == Group::META);
         let following = meta.map(|meta| meta.learners.clone()).unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cluster::meta::versions::VersionEntry;
 use cluster::meta::{MetaAnswer, MetaEntry, MetaRefusal, MetaReplica};
 use cluster::node_id::{Group, NodeId};
 use cluster::raft::Groups;
@@ -143,11 +144,15 @@ fn unknown(why: &str) -> OperationError {
 /// would end the one before.
 fn may_propose((from, is_known): (NodeId, bool), entry: &MetaEntry) -> bool {
     match entry {
-        MetaEntry::NodeStarted { node } => *node == from,
+        MetaEntry::NodeStarted { node }
+        | MetaEntry::Version(VersionEntry::Started { node, .. }) => *node == from,
         // The first one counts; a node with another one ends its start.
         MetaEntry::PoolCreated { .. } => true,
         // Any member may carry an operator's word, and report what it leads. `apply` judges it.
-        MetaEntry::Members(_) | MetaEntry::Placement(_) | MetaEntry::Access(_) => is_known,
+        MetaEntry::Members(_)
+        | MetaEntry::Placement(_)
+        | MetaEntry::Access(_)
+        | MetaEntry::Version(VersionEntry::Finalised { .. }) => is_known,
     }
 }
 
@@ -181,6 +186,7 @@ pub(super) fn serve(
 #[cfg(test)]
 mod tests {
     use cluster::meta::targets::PlacementEntry;
+    use cluster::version::Build;
 
     use super::*;
 
@@ -193,10 +199,20 @@ mod tests {
                 "{from}: {entry:?}"
             );
         };
-        let started = |node| MetaEntry::NodeStarted { node: NodeId(node) };
-        check(1, started(1), true);
-        check(1, started(2), false);
-        check(2, started(1), false);
+        let untold = |node| MetaEntry::NodeStarted { node: NodeId(node) };
+        let told = |node| {
+            MetaEntry::Version(VersionEntry::Started {
+                node: NodeId(node),
+                build: Build::own(),
+            })
+        };
+        for started in [untold, told] {
+            check(1, started(1), true);
+            check(1, started(2), false);
+            check(2, started(1), false);
+        }
+        let finalised = MetaEntry::Version(VersionEntry::Finalised { version: 2 });
+        check(2, finalised, false);
         check(2, MetaEntry::PoolCreated { digest: [7; 32] }, true);
         let reached = MetaEntry::Placement(PlacementEntry::Reached {
             group: Group(1),

@@ -15,6 +15,7 @@ mod start_entry;
 mod start_error;
 mod status;
 mod stores;
+mod versions;
 
 #[cfg(test)]
 mod claim_tests;
@@ -44,9 +45,7 @@ use cluster::meta::placement::initial;
 use cluster::node_id::{Group, Incarnation, NodeId, PartitionId};
 use cluster::raft::{GroupStatus, GroupThreads, Groups, GroupsError, Machine, RaftSettings};
 use cluster::replica_hash::ReplicaHash;
-use cluster::transport::{
-    ClusterTls, ProtocolRange, Transport, TransportConfig, TransportError, TransportLimits,
-};
+use cluster::transport::{ClusterTls, Transport, TransportConfig, TransportError, TransportLimits};
 use messaging::apply::Surroundings;
 use messaging::slot::PartitionTable;
 use storage::archive::{Archive, ArchiveOptions};
@@ -66,6 +65,7 @@ pub use operations::{
 pub use settings::{ClientListener, ClientSettings, Member, Network, Settings, StorageSettings};
 pub use start_error::StartError;
 pub use status::{MemberStatus, PartitionStatus, PoolStatus, Readiness};
+pub use versions::{Finalisation, MemberBuild, PoolVersions};
 
 use crate::control::{self, ControlError, ImportPiece};
 use crate::fabric::{Fabric, FabricParts, PartitionActors, PartitionPlace};
@@ -113,6 +113,7 @@ struct Inner {
 /// # Errors
 /// [`StartError`], each a sentence for the operator.
 pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
+    versions::refuse_folder(&settings)?;
     let network = Network::start(settings.replication_threads).map_err(StartError::Runtime)?;
     let arbiters: Vec<Arbiter> = (0..settings.arbiters.max(1))
         .map(|_| Arbiter::new())
@@ -126,15 +127,11 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     let stores = stores::Stores::new(&settings, Arc::clone(&incarnation), Arc::clone(&meta));
     let (known, members) = known_members(&settings, &stores, &replicas, &meta)?;
     let gossip = Arc::new(Gossiper::new(settings.node, Incarnation(0)));
-    let dispatcher = Arc::new(Dispatcher::new(
-        &settings,
-        Arc::clone(&members),
-        Arc::clone(&gossip),
-    ));
     let on = (&network, &arbiters[..]);
-    let transport = start_transport(&settings, on, &members, Arc::clone(&dispatcher)).await?;
+    let (dispatcher, transport) =
+        open_cluster_port(&settings, on, &members, (&gossip, &meta)).await?;
     // Before the node gives a vote or takes an entry.
-    first_start::be_admitted(&settings, &transport, || dispatcher.caller()).await?;
+    first_start::be_admitted(&settings, &transport, &dispatcher).await?;
 
     let on = (&network, &transport);
     let groups = start_groups(&settings, log, on, (&stores, &replicas), known).await?;
@@ -147,7 +144,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         transport: transport.clone(),
     };
     let identity = (&*gossip, &*incarnation);
-    let life = begin_life(&settings, &road, identity, &meta)
+    let life = begin_life(&settings, &road, identity, (&meta, &dispatcher))
         .await
         .map_err(|error| dispatcher.explain(&settings, &meta, error))?;
     wait_for_recovery(&settings, &groups, &meta).await?;
@@ -199,6 +196,7 @@ fn known_members(
         })
     })?;
     start_entry::refuse_removed(settings, meta)?;
+    versions::refuse_skew(settings, meta)?;
     let members = MemberList::new(settings.node, settings.members.clone());
     members.follow(&meta.state(), &[]);
     Ok((machine, Arc::new(members)))
@@ -256,9 +254,9 @@ async fn begin_life(
     settings: &Settings,
     road: &MetaRoad,
     (gossip, incarnation): (&Gossiper, &AtomicU64),
-    meta: &MetaReplica,
+    (meta, dispatcher): (&MetaReplica, &Dispatcher),
 ) -> Result<Incarnation, StartError> {
-    let life = start_entry::begin(settings, road, meta).await?;
+    let life = start_entry::begin(settings, road, meta, || dispatcher.skew(settings)).await?;
     incarnation.store(life.0, Ordering::Release);
     road.transport.set_incarnation(life);
     gossip.renew(life);
@@ -369,11 +367,26 @@ async fn runtimes(arbiters: &[Arbiter]) -> Result<Vec<Handle>, StartError> {
     Ok(handles)
 }
 
+/// The cluster port, and who takes what comes in there. Nothing older is spoken than what the pool is at.
+async fn open_cluster_port(
+    settings: &Settings,
+    on: (&Network, &[Arbiter]),
+    members: &Arc<MemberList>,
+    (gossip, meta): (&Arc<Gossiper>, &MetaReplica),
+) -> Result<(Arc<Dispatcher>, Transport), StartError> {
+    let handler = Dispatcher::new(settings, Arc::clone(members), Arc::clone(gossip));
+    let dispatcher = Arc::new(handler);
+    let pool_version = meta.state().versions.pool();
+    let handler = (Arc::clone(&dispatcher), pool_version);
+    let transport = start_transport(settings, on, members, handler).await?;
+    Ok((dispatcher, transport))
+}
+
 async fn start_transport(
     settings: &Settings,
     (network, arbiters): (&Network, &[Arbiter]),
     members: &MemberList,
-    dispatcher: Arc<Dispatcher>,
+    (dispatcher, pool_version): (Arc<Dispatcher>, u16),
 ) -> Result<Transport, StartError> {
     let config = TransportConfig {
         node: settings.node,
@@ -381,7 +394,7 @@ async fn start_transport(
         incarnation: Incarnation(0),
         listen: settings.cluster_listen,
         tls: settings.cluster_tls.clone(),
-        protocol: ProtocolRange { min: 1, max: 1 },
+        protocol: settings.build.supports.from(pool_version),
         limits: TransportLimits::default(),
         route_runtimes: runtimes(arbiters).await?,
     };

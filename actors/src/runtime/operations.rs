@@ -11,11 +11,13 @@ use cluster::meta::MetaState;
 use cluster::meta::members::{AdditionId, MemberChange, MemberEntry, MemberPhase};
 use cluster::meta::placement::{View, all_moves, survives_without};
 use cluster::node_id::{Group, NodeId};
+use cluster::version::Build;
 use serde::Serialize;
 
 use super::NodeHandle;
 use super::meta_road::OperationError;
 use super::reconcile::alive;
+use super::versions::refuse_unfit;
 
 /// A member as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -34,6 +36,8 @@ pub struct MemberInfo {
     pub replicas: usize,
     /// Partitions that it owns, as far as is known.
     pub owns: usize,
+    /// The build of its last start; `None`: it has never started, or its build did not say.
+    pub build: Option<Build>,
 }
 
 /// A node that is to be let in.
@@ -43,6 +47,8 @@ pub struct NewMember {
     pub address: String,
     /// A random name of this addition: asked for twice by the same, it is one member.
     pub addition: AdditionId,
+    /// What it runs.
+    pub build: Build,
 }
 
 /// How a node is drained.
@@ -175,6 +181,7 @@ impl NodeHandle {
             alive: alive.contains(node),
             replicas: replicas_of(&state, *node),
             owns: owned_by(&owners, *node),
+            build: state.versions.builds.get(node).cloned(),
         })
         .collect()
     }
@@ -183,9 +190,14 @@ impl NodeHandle {
     /// started and caught up.
     ///
     /// # Errors
-    /// `address-in-use`, `capacity`, `not-ready`, and those of all changes: `unavailable`, `outcome-unknown`.
+    /// `address-in-use`, `capacity`, `not-ready`, `version-skew`, and those of all changes: `unavailable`, `outcome-unknown`.
     pub async fn add_member(&self, new: NewMember) -> Result<NodeId, OperationError> {
-        let NewMember { address, addition } = new;
+        let NewMember {
+            address,
+            addition,
+            build,
+        } = new;
+        self.check_build(&build)?;
         let entry = MemberEntry::Added { address, addition };
         match self.decide(MetaEntry::Members(entry)).await? {
             MetaAnswer::Member(node) => Ok(node),
@@ -199,7 +211,7 @@ impl NodeHandle {
     /// Empties a node of leaders and sessions; it keeps its replicas.
     ///
     /// # Errors
-    /// `unknown-node`, `another-drain`, `last-node`, `quorum-would-be-lost`, and those of all changes.
+    /// `unknown-node`, `another-drain`, `last-node`, `version-skew`, `quorum-would-be-lost`, and those of all changes.
     pub async fn drain(&self, node: NodeId, options: DrainOptions) -> Result<(), OperationError> {
         self.check_without(node)?;
         let drain = MemberChange::Drain {
@@ -262,6 +274,7 @@ impl NodeHandle {
         let mut steps = Vec::new();
         match operation {
             Operation::Add(new) => {
+                self.check_build(&new.build)?;
                 let node = state.members.next_id();
                 state.try_add(&new.address, new.addition)?;
                 alive.insert(node);
@@ -406,6 +419,7 @@ impl NodeHandle {
                 format!("no other member could take over what {node} does"),
             ));
         }
+        refuse_unfit(&state, node)?;
         let view = View {
             members: &state.members,
             placements: &state.placements,

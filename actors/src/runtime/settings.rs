@@ -7,6 +7,7 @@ use std::time::Duration;
 use cluster::node_id::{NodeId, PoolId};
 use cluster::raft::RaftSettings;
 use cluster::transport::ClusterTls;
+use cluster::version::Build;
 use messaging::apply::PoolConstants;
 use storage::data_dir::DataDir;
 use storage::log::LogOptions;
@@ -142,6 +143,8 @@ pub struct StorageSettings {
 
 /// Everything a node needs to start.
 pub struct Settings {
+    /// What this program is, and which versions it supports.
+    pub build: Build,
     /// This node.
     pub node: NodeId,
     /// The pool.

@@ -2,6 +2,7 @@
 
 use cluster::raft::RaftSettings;
 use cluster::transport::{ClusterTls, certificate_name};
+use cluster::version::Build;
 use messaging::apply::PoolConstants;
 use messaging::user::publication::SessionKey;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -79,6 +80,7 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
         archive_queries_max: 4,
     };
     Settings {
+        build: Build::own(),
         node: NODE,
         pool_id: "stage".parse().unwrap(),
         members: vec![Member {

@@ -103,6 +103,9 @@ pub enum StartError {
          data folder"
     )]
     Removed(NodeId),
+    /// The build does not support the version that the pool is at.
+    #[error("{0}")]
+    VersionSkew(String),
     /// The others don't know this node.
     #[error(
         "after {waited:?} the pool has not let this node in ({by}): {node} was removed, or was never added"

@@ -8,13 +8,14 @@ use cluster::gossip::{GossipKey, GossipValue, Liveness};
 use cluster::node_id::{Group, NodeId, PartitionId};
 use cluster::raft::{GroupStatus, Groups};
 use cluster::transport::{Lane, Transport};
+use cluster::version::VersionRange;
 use serde::Serialize;
 use storage::process::ProcessUsage;
 
 use super::Member;
 use crate::fabric::{Fabric, PartitionPlace};
 use crate::isolation::Standing;
-use crate::metrics::Readings;
+use crate::metrics::{Readings, VersionReadings};
 
 /// A node's view of the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,8 +26,12 @@ pub struct PoolStatus {
     pub node: u64,
     /// Its incarnation.
     pub incarnation: u64,
-    /// Its version.
+    /// Its build.
     pub version: String,
+    /// The versions of the pool that its build supports.
+    pub supports: VersionRange,
+    /// The version that the pool is at, as far as it has heard.
+    pub pool_version: u16,
     /// Since when, in seconds.
     pub uptime_seconds: u64,
     /// Bound sessions on this node.
@@ -163,11 +168,15 @@ pub(super) fn of(
             quarantined: status.quarantined,
         })
     });
+    // A lock of its own: the partitions' rows look there, too.
+    let pool_version = fabric.meta.state().versions.pool();
     PoolStatus {
         pool: fabric.settings.pool_id.as_str().to_owned(),
         node: fabric.node.0,
         incarnation: fabric.incarnation.0,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: fabric.settings.build.name.clone(),
+        supports: fabric.settings.build.supports,
+        pool_version,
         uptime_seconds: started.elapsed().as_secs(),
         sessions: fabric.directory.len(),
         members: members.collect(),
@@ -231,6 +240,26 @@ pub(super) fn readings(
         quorum: is_in_touch(fabric.standing.get()),
         uptime_seconds: started.elapsed().as_secs(),
         usage: ProcessUsage::now(),
+        versions: versions(fabric),
+    }
+}
+
+fn versions(fabric: &Fabric) -> VersionReadings {
+    let replicas = fabric.partitions.iter();
+    let replicas = replicas.filter(|place| fabric.votes_in(place.id));
+    let places: Vec<u32> = replicas.map(|place| place.replica.version()).collect();
+    let state = fabric.meta.state();
+    let pool = state.versions.pool();
+    let behind = |version: &&u32| **version < u32::from(pool);
+    let members = state.members.present().filter_map(|(node, _)| {
+        let build = state.versions.builds.get(&node)?;
+        let range = build.supports;
+        Some((node.0, build.name.clone(), range.min, range.max))
+    });
+    VersionReadings {
+        pool,
+        partitions_behind: places.iter().filter(behind).count(),
+        members: members.collect(),
     }
 }
 

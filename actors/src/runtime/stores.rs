@@ -8,6 +8,7 @@ use cluster::meta::{MetaMachine, MetaReplica};
 use cluster::node_id::{Group, NodeId};
 use cluster::raft::{Machine, MachineError};
 use cluster::rebuild::{open_store, store_of};
+use cluster::version::VersionRange;
 use storage::data_dir::DataDir;
 use storage::state_store::{BootId, Engine, StateStore, StateStoreOptions};
 
@@ -19,6 +20,7 @@ pub(super) struct Stores<'a> {
     cache_bytes: u64,
     node: NodeId,
     incarnation: Arc<AtomicU64>,
+    supports: VersionRange,
     meta: Arc<MetaReplica>,
 }
 
@@ -35,6 +37,7 @@ impl<'a> Stores<'a> {
             cache_bytes: settings.storage.state_cache_bytes / stores,
             node: settings.node,
             incarnation,
+            supports: settings.build.supports,
             meta,
         }
     }
@@ -64,6 +67,7 @@ impl<'a> Stores<'a> {
                     snapshots,
                     node: self.node,
                     incarnation: Arc::clone(&self.incarnation),
+                    supports: self.supports,
                 };
                 Ok(Box::new(PartitionMachine::load(
                     Arc::clone(replica),

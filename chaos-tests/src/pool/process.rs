@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::binary;
+use super::program::Program;
 
 /// Lines of a log that are shown when a test fails.
 const LOG_LINES: usize = 60;
@@ -20,7 +20,11 @@ pub(super) struct NodeProcess {
 
 impl NodeProcess {
     /// Starts `muster run`, in a network namespace if one is named.
-    pub(super) fn spawn(config: &Path, namespace: Option<&str>) -> Result<NodeProcess> {
+    pub(super) fn spawn(
+        config: &Path,
+        namespace: Option<&str>,
+        program: Program,
+    ) -> Result<NodeProcess> {
         let log: File = OpenOptions::new()
             .create(true)
             .append(true)
@@ -29,10 +33,12 @@ impl NodeProcess {
             // It becomes the binary: signals find it under the same id.
             Some(name) => {
                 let mut enter = Command::new("nsenter");
-                enter.arg(format!("--net=/run/netns/{name}")).arg(binary()?);
+                enter
+                    .arg(format!("--net=/run/netns/{name}"))
+                    .arg(program.binary()?);
                 enter
             }
-            None => Command::new(binary()?),
+            None => Command::new(program.binary()?),
         };
         let child = command
             .arg("run")

@@ -208,9 +208,10 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
     use super::*;
+    use crate::VersionRange;
     use crate::transport::{
-        ClusterTls, FrameHandler, PeerEvent, ProtocolRange, Reply, TransportConfig,
-        TransportLimits, certificate_name,
+        ClusterTls, FrameHandler, PeerEvent, Reply, TransportConfig, TransportLimits,
+        certificate_name,
     };
 
     struct Handler(Arc<Gossiper>);
@@ -245,7 +246,7 @@ mod tests {
             incarnation: Incarnation(id),
             listen: "127.0.0.1:0".parse().unwrap(),
             tls: tls.unwrap(),
-            protocol: ProtocolRange::CURRENT,
+            protocol: VersionRange::SUPPORTED,
             route_runtimes: Vec::new(),
             limits: TransportLimits::default(),
         };

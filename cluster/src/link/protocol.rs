@@ -22,6 +22,9 @@ use xmpp::stanza::Stanza;
 use xmpp::stanza_error::StanzaError;
 use xmpp::stream_error::StreamErrorCondition;
 
+#[cfg(any(test, feature = "next-version"))]
+mod dated;
+
 use super::parked::ParkedPart;
 use crate::node_id::{Epoch, NodeId, PartitionId};
 
@@ -434,6 +437,36 @@ macro_rules! route_body {
 
 route_body!(Up, "link-up");
 route_body!(Down, "link-down");
+
+impl Down {
+    /// The body of a frame in the layout of a version: the lower one of what the pool is at and what was agreed on the
+    /// connection. The first counts: where a frame is carried on by another node, no connection knows its reader.
+    /// `now_ms`: this node's clock.
+    ///
+    /// # Errors
+    /// [`CodecError::TooLong`] over [`BODY_BYTES_MAX`].
+    pub fn encode_as(&self, version: u16, now_ms: u64) -> Result<Bytes, CodecError> {
+        #[cfg(any(test, feature = "next-version"))]
+        if version >= 2 {
+            return dated::encode(self, now_ms);
+        }
+        let _ = (version, now_ms);
+        self.encode()
+    }
+
+    /// What the body of a frame says, in the layout of any version that this build supports, and when it was said, by the
+    /// sender's clock in ms since 1970.
+    ///
+    /// # Errors
+    /// When the bytes are of an unknown version, too many, or something else.
+    pub fn decode_dated(bytes: &[u8]) -> Result<(Down, Option<u64>), CodecError> {
+        #[cfg(any(test, feature = "next-version"))]
+        if bytes.first() == Some(&2) {
+            return dated::decode(bytes);
+        }
+        Ok((Down::decode(bytes)?, None))
+    }
+}
 route_body!(Across, "link-across");
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::raft::mark_of;
 use crate::records::encode_entry;
 
 mod snapshots;
+mod versions;
 
 const ALICE: &str = "alice@localhost";
 
@@ -38,6 +39,16 @@ impl Place {
 
     /// Starts the partition with an archive; the state is stored at every chunk.
     fn start(&self, archive: &Archive) -> (Arc<Replica>, PartitionMachine) {
+        self.try_start(archive, VersionRange { min: 1, max: 2 })
+            .unwrap()
+    }
+
+    /// Starts it with a build that supports these versions.
+    fn try_start(
+        &self,
+        archive: &Archive,
+        supports: VersionRange,
+    ) -> Result<(Arc<Replica>, PartitionMachine), MachineError> {
         let surroundings = Surroundings {
             partition: PartitionId(0),
             table: PartitionTable::even(1),
@@ -59,10 +70,11 @@ impl Place {
             snapshots: self.snapshots.path().to_owned(),
             node: NodeId(1),
             incarnation: Arc::default(),
+            supports,
         };
         let store = Box::new(MemoryStateStore::open(&self.disk));
-        let machine = PartitionMachine::load(Arc::clone(&replica), store, settings).unwrap();
-        (replica, machine)
+        let machine = PartitionMachine::load(Arc::clone(&replica), store, settings)?;
+        Ok((replica, machine))
     }
 }
 
@@ -117,7 +129,7 @@ fn entry(index: u64) -> CommittedEntry {
     CommittedEntry {
         index,
         term: 1,
-        payload: Some(encode_entry(entry).unwrap()),
+        payload: Some(encode_entry(entry, 1).unwrap()),
     }
 }
 
@@ -221,7 +233,7 @@ fn many(accounts: u64) -> Vec<CommittedEntry> {
     let batch = CommittedEntry {
         index: 2,
         term: 1,
-        payload: Some(encode_entry(batch).unwrap()),
+        payload: Some(encode_entry(batch, 1).unwrap()),
     };
     vec![entry(1), batch]
 }
@@ -356,7 +368,7 @@ fn room_entry(index: u64) -> CommittedEntry {
     CommittedEntry {
         index,
         term: 1,
-        payload: Some(encode_entry(entry).unwrap()),
+        payload: Some(encode_entry(entry, 1).unwrap()),
     }
 }
 

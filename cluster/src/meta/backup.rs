@@ -97,6 +97,8 @@ pub fn founding_rows(founding: FoundingMeta<'_>) -> Result<Vec<MetaRow>, Machine
         digest: Some(founding.digest),
         members: Members::default(),
         placements: Placements::default(),
+        // Its partitions are at that version by their logs.
+        versions: read.state.versions.of_new_pool(),
         ..MetaState::default()
     };
     let seeded = MemberEntry::Seeded {

@@ -2,9 +2,10 @@
 //!
 //! [`members`]: the members and the rules of their coming and going. [`targets`]: the voters of each group. [`placement`]:
 //! where replicas should be, a pure planner. [`replica`]: what readers see. [`access`]: [`tokens`] of nodes that join,
-//! [`operators`], and the [`audit`] log of what they did.
+//! [`operators`], and the [`audit`] log of what they did. [`versions`]: which builds the nodes run, and which version the
+//! pool is at.
 //!
-//! Its log decides *incarnations*: a node that starts proposes [`MetaEntry::NodeStarted`], and the index of that entry is
+//! Its log decides *incarnations*: a node that starts proposes [`VersionEntry::Started`], and the index of that entry is
 //! its incarnation. A later start has a higher one, on every replica, whatever clocks say.
 //!
 //! The pool's description (partitions, domains, constants) is in every node's pool file; [`MetaEntry::PoolCreated`] records
@@ -19,6 +20,7 @@ pub mod placement;
 pub mod replica;
 pub mod targets;
 pub mod tokens;
+pub mod versions;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,10 +35,12 @@ use storage::state_store::{AppliedMark, StateBatch, StateStore, Table};
 use crate::node_id::{Group, Incarnation, NodeId};
 use crate::raft::{CommittedEntry, Machine, MachineError, SnapshotFile, SnapshotHome, mark_place};
 use crate::rebuild;
+use crate::version::Build;
 use access::{Access, AccessEntry, Changes};
 use members::{MemberEntry, MemberRow, Members};
 pub use replica::{MetaAnswer, MetaRefusal, MetaReplica, Verdict};
 use targets::{PlacementEntry, PlacementRow, Placements};
+use versions::{VersionEntry, Versions};
 
 /// One entry of the meta log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +50,7 @@ pub enum MetaEntry {
         /// SHA-256 over the description.
         digest: [u8; 32],
     },
-    /// A node begins a new life; the entry's index is its incarnation.
+    /// A node begins a new life, with a build that did not say what it supports; the entry's index is its incarnation.
     NodeStarted {
         /// Which.
         node: NodeId,
@@ -57,6 +61,8 @@ pub enum MetaEntry {
     Placement(PlacementEntry),
     /// Tokens, operators, the audit log.
     Access(AccessEntry),
+    /// Builds and versions.
+    Version(VersionEntry),
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -114,6 +120,8 @@ pub struct MetaState {
     pub members: Members,
     /// The voters of all groups.
     pub placements: Placements,
+    /// The pool's version, and the nodes' builds.
+    pub versions: Versions,
 }
 
 /// Table, key and value.
@@ -181,6 +189,9 @@ impl MetaMachine {
 
 impl MetaState {
     fn load_row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), CodecError> {
+        if self.versions.load_row(table, key, value)? {
+            return Ok(());
+        }
         match table {
             DIGEST_TABLE => self.digest = Some(codec::body(value)?),
             STARTS_TABLE => {
@@ -201,7 +212,7 @@ impl MetaState {
     }
 
     fn rows(&self) -> Result<Vec<StoredRow>, CodecError> {
-        let mut rows = Vec::new();
+        let mut rows = self.versions.rows()?;
         if let Some(digest) = &self.digest {
             rows.push((
                 DIGEST_TABLE,
@@ -251,15 +262,24 @@ impl MetaState {
                 self.digest.get_or_insert(digest);
                 Ok(MetaAnswer::Done)
             }
-            MetaEntry::NodeStarted { node } => {
-                self.starts.insert(node, Incarnation(index));
-                Ok(MetaAnswer::Done)
+            MetaEntry::NodeStarted { node } => self.start(index, node, None),
+            MetaEntry::Version(VersionEntry::Started { node, build }) => {
+                self.start(index, node, Some(build))
+            }
+            MetaEntry::Version(VersionEntry::Finalised { version }) => {
+                self.versions.finalise(&self.members, &self.starts, version)
             }
             MetaEntry::Members(entry) => self.members.apply(&mut self.placements, index, entry),
             MetaEntry::Placement(entry) => self.placements.apply(&self.members, index, entry),
             // Another part of the state is concerned.
             MetaEntry::Access(_) => Ok(MetaAnswer::Done),
         }
+    }
+
+    fn start(&mut self, index: u64, node: NodeId, build: Option<Build>) -> Verdict {
+        self.versions.start(node, build)?;
+        self.starts.insert(node, Incarnation(index));
+        Ok(MetaAnswer::Done)
     }
 }
 
@@ -512,6 +532,30 @@ mod tests {
             revision: 11,
         });
         storage::golden!("../../tests/goldens/members.txt", &placement);
+    }
+
+    /// The same for what is about versions.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct VersionSamples(Vec<StoredMetaEntry>);
+
+    impl Record for VersionSamples {
+        const VERSION: u8 = StoredMetaEntry::VERSION;
+        const NAME: &'static str = "meta-version-entries";
+    }
+
+    #[test]
+    fn golden_bytes_of_versions() {
+        let build = Build {
+            name: "1.2.3".to_owned(),
+            supports: crate::VersionRange { min: 1, max: 2 },
+        };
+        let node = NodeId(3);
+        let entries = [
+            MetaEntry::Version(VersionEntry::Started { node, build }),
+            MetaEntry::Version(VersionEntry::Finalised { version: 2 }),
+        ];
+        let samples = VersionSamples(entries.map(StoredMetaEntry).into());
+        storage::golden!("../../tests/goldens/versions.txt", &samples);
     }
 
     #[test]

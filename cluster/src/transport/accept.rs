@@ -1,6 +1,7 @@
 //! Incoming connections: who may enter, and the delivery of what they send.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -200,9 +201,10 @@ async fn run(shared: &Arc<Shared>, entered: Entered) {
         generation,
         protocol,
     };
+    slot.protocol.store(protocol, Ordering::SeqCst);
     let generation = take_turn(shared, &slot, &queue, (node, lane), up);
-    // Whoever stopped us, removed the node or changed the incarnation before did not see this connection.
-    if shared.is_stopping() || shared.is_outdated(lane, told) {
+    // Whoever stopped us, removed the node or changed what we say in hellos before did not see this connection.
+    if shared.is_stopping() || shared.is_outdated(lane, told) || !shared.speaks(protocol) {
         queue.finish(DownReason::Local);
     } else if !shared.is_member(node) {
         queue.finish(DownReason::Removed);

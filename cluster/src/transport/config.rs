@@ -8,8 +8,8 @@ use tokio::runtime::Handle;
 use crate::node_id::{Incarnation, NodeId, PoolId};
 use crate::transport::error::TransportError;
 use crate::transport::frame::{HEADER_BYTES, Lane};
-use crate::transport::hello::ProtocolRange;
 use crate::transport::tls::ClusterTls;
+use crate::version::VersionRange;
 
 /// All that [`Transport::start`](crate::transport::Transport::start) needs.
 #[derive(Clone, Debug)]
@@ -24,8 +24,8 @@ pub struct TransportConfig {
     pub listen: SocketAddr,
     /// The pool's CA, our certificate chain and our key.
     pub tls: ClusterTls,
-    /// The protocol versions we speak.
-    pub protocol: ProtocolRange,
+    /// The versions we speak.
+    pub protocol: VersionRange,
     /// Budgets and times.
     pub limits: TransportLimits,
     /// Runtimes of those whom the ROUTE lane's frames are for, spread by the peer's id: a frame that comes in on the thread

@@ -93,7 +93,8 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, peer: Arc<Peer>, lane: L
 
 async fn run(shared: &Arc<Shared>, peer: &Peer, lane: Lane, opened: Opened) {
     let generation = shared.next_generation();
-    let outgoing = Arc::new(Outgoing::new(&shared.limits, lane, generation));
+    let agreed = (generation, opened.protocol);
+    let outgoing = Arc::new(Outgoing::new(&shared.limits, lane, agreed));
     let node = peer.node;
     // Before the event, so that the handler may send from within it.
     peer.set_outgoing(lane, Some(outgoing.clone()));
@@ -105,10 +106,10 @@ async fn run(shared: &Arc<Shared>, peer: &Peer, lane: Lane, opened: Opened) {
         generation,
         protocol: opened.protocol,
     });
-    // Whoever stopped the peer or changed the incarnation before this point did not see the connection.
+    // Whoever stopped the peer or changed what we say in hellos before this point did not see the connection.
     if let Some(reason) = peer.stopped() {
         outgoing.queue.finish(reason);
-    } else if shared.is_outdated(lane, opened.told) {
+    } else if shared.is_outdated(lane, opened.told) || !shared.speaks(opened.protocol) {
         outgoing.queue.finish(DownReason::Local);
     }
     let role = Role {
@@ -216,7 +217,10 @@ async fn exchange(
         .map_err(broken)?;
     stream.flush().await.map_err(broken)?;
     let answer = Hello::decode(&read_hello(stream).await.map_err(broken)?)?;
-    let protocol = answer.check_answer(own, node)?;
+    let checked = answer.check_answer(own, node);
+    let is_skew = checked.as_ref().is_err_and(HelloError::is_skew);
+    shared.tell_skew(node, is_skew.then_some(answer.protocol));
+    let protocol = checked?;
     if !shared.note_incarnation(node, answer.incarnation) {
         let detail = format!("it says {}", answer.incarnation);
         return Err(HelloError::Refused(Refusal::StaleIncarnation, detail).into());

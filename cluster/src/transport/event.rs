@@ -3,6 +3,7 @@
 use crate::node_id::{Incarnation, NodeId};
 use crate::transport::calls::Reply;
 use crate::transport::frame::{Frame, Lane};
+use crate::version::VersionRange;
 
 /// Who opened a connection. Each node opens its own: what A asks B travels on A's, and so do B's replies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -132,4 +133,7 @@ pub trait FrameHandler: Send + Sync + 'static {
 
     /// A try to connect to a peer has ended: whether it refused us because we are no member.
     fn on_stranger(&self, _peer: NodeId, _refused: bool) {}
+
+    /// The same: the versions that the peer speaks, if it speaks none that we do.
+    fn on_skew(&self, _peer: NodeId, _theirs: Option<VersionRange>) {}
 }

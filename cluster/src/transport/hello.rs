@@ -2,7 +2,7 @@
 //!
 //! Pure: bytes in, a hello or a refusal out. The opener speaks first; the other end answers with its own
 //! hello, whose status says whether it accepts. Both take the highest version that both ranges hold, so
-//! that a pool can be upgraded one node at a time. Octets behind the fields known here are skipped: a later
+//! that a pool can be upgraded one node at a time; what the pool has finalised is the lowest that a node still speaks. Octets behind the fields known here are skipped: a later
 //! version may append to them.
 //!
 //! ```text
@@ -14,38 +14,13 @@ use bytes::{Buf, BufMut, BytesMut};
 
 use crate::node_id::{Incarnation, NodeId, PoolId};
 use crate::transport::frame::Lane;
+use crate::version::VersionRange;
 
 /// A hello is never longer than this, its length field included.
 pub(crate) const HELLO_BYTES_MAX: usize = 512;
 
 const MAGIC: &[u8; 4] = b"MSTR";
 const LANE_PROBE: u8 = 0xff;
-
-/// The protocol versions a node speaks, both ends included.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ProtocolRange {
-    /// Lowest version.
-    pub min: u16,
-    /// Highest version.
-    pub max: u16,
-}
-
-impl ProtocolRange {
-    /// What this build speaks.
-    pub const CURRENT: ProtocolRange = ProtocolRange { min: 1, max: 1 };
-
-    /// The highest version in both ranges.
-    pub fn agree(self, other: ProtocolRange) -> Option<u16> {
-        let version = self.max.min(other.max);
-        (version >= self.min.max(other.min)).then_some(version)
-    }
-}
-
-impl std::fmt::Display for ProtocolRange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} to {}", self.min, self.max)
-    }
-}
 
 /// What a connection is opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,12 +91,23 @@ pub enum HelloError {
     UnknownRefusal(u8),
 }
 
+impl HelloError {
+    /// Whether the two speak no version in common.
+    pub(crate) fn is_skew(&self) -> bool {
+        matches!(
+            self,
+            HelloError::RefusedByPeer(Refusal::Protocol, _)
+                | HelloError::Refused(Refusal::Protocol, _)
+        )
+    }
+}
+
 /// One end's hello.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Hello {
     pub(crate) status: u8,
     pub(crate) purpose: u8,
-    pub(crate) protocol: ProtocolRange,
+    pub(crate) protocol: VersionRange,
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
     pub(crate) pool: String,
@@ -133,7 +119,7 @@ pub(crate) struct Identity {
     pub(crate) node: NodeId,
     pub(crate) pool: PoolId,
     pub(crate) incarnation: Incarnation,
-    pub(crate) protocol: ProtocolRange,
+    pub(crate) protocol: VersionRange,
 }
 
 impl Purpose {
@@ -204,7 +190,7 @@ impl Hello {
         Ok(Hello {
             status,
             purpose,
-            protocol: ProtocolRange { min, max },
+            protocol: VersionRange { min, max },
             node,
             incarnation,
             pool,
@@ -273,23 +259,8 @@ mod tests {
             node: NodeId(node),
             pool: pool.parse().unwrap(),
             incarnation: Incarnation(9),
-            protocol: ProtocolRange { min, max },
+            protocol: VersionRange { min, max },
         }
-    }
-
-    #[test]
-    fn versions_are_negotiated() {
-        let check = |a: (u16, u16), b: (u16, u16), expect| {
-            let a = ProtocolRange { min: a.0, max: a.1 };
-            let b = ProtocolRange { min: b.0, max: b.1 };
-            assert_eq!(a.agree(b), expect);
-            assert_eq!(b.agree(a), expect);
-        };
-        check((1, 1), (1, 1), Some(1));
-        check((1, 2), (2, 3), Some(2));
-        check((1, 5), (2, 3), Some(3));
-        check((1, 1), (2, 3), None);
-        check((4, 1), (1, 4), None);
     }
 
     #[test]

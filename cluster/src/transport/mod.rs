@@ -48,7 +48,7 @@ pub use config::{LaneLimits, TransportConfig, TransportLimits};
 pub use error::{CallError, ConnectError, ProbeError, SendError, TransportError};
 pub use event::{Direction, DownReason, FrameHandler, PeerEvent};
 pub use frame::{Frame, FrameTooLarge, HEADER_BYTES, Lane, flags};
-pub use hello::{HelloError, ProtocolRange, Refusal};
+pub use hello::{HelloError, Refusal};
 pub use tls::{ClusterTls, certificate_name};
 
 use crate::node_id::{Incarnation, NodeId};
@@ -152,6 +152,18 @@ impl Transport {
     /// directions, since their hellos told the old one.
     pub fn set_incarnation(&self, incarnation: Incarnation) {
         self.shared.set_incarnation(incarnation);
+    }
+
+    /// The version agreed with a node on this lane, if it is connected: what both ends can read.
+    pub fn protocol(&self, to: NodeId, lane: Lane) -> Option<u16> {
+        let outgoing = self.shared.outgoing(to, lane).ok()?;
+        Some(outgoing.protocol)
+    }
+
+    /// The pool has finalised a version: nothing older is spoken from now on, with anybody. Connections on which something
+    /// older was agreed end.
+    pub fn speak_from(&self, version: u16) {
+        self.shared.speak_from(version);
     }
 
     /// Takes new certificates for every connection from now on; those that are open stay.

@@ -19,15 +19,22 @@ pub(crate) struct Outgoing {
     pub(crate) queue: Arc<Queue>,
     pub(crate) calls: Arc<Calls>,
     pub(crate) generation: u64,
+    /// What both ends have agreed to speak.
+    pub(crate) protocol: u16,
 }
 
 impl Outgoing {
-    pub(crate) fn new(limits: &TransportLimits, lane: Lane, generation: u64) -> Outgoing {
+    pub(crate) fn new(
+        limits: &TransportLimits,
+        lane: Lane,
+        (generation, protocol): (u64, u16),
+    ) -> Outgoing {
         let of_lane = limits.lane(lane);
         Outgoing {
             queue: Arc::new(Queue::new(of_lane.queue_bytes, of_lane.body_max)),
             calls: Arc::new(Calls::new(limits.calls_max)),
             generation,
+            protocol,
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::runtime::Handle;
@@ -17,10 +17,11 @@ use crate::transport::config::{TransportConfig, TransportLimits};
 use crate::transport::error::{SendError, TransportError};
 use crate::transport::event::{DownReason, FrameHandler, PeerEvent};
 use crate::transport::frame::{Frame, Lane};
-use crate::transport::hello::{Identity, ProtocolRange};
+use crate::transport::hello::Identity;
 use crate::transport::peer::{Outgoing, Peer};
 use crate::transport::queue::Queue;
 use crate::transport::tls::{ClusterTls, TlsContext};
+use crate::version::VersionRange;
 
 const EVENTS_KEPT: usize = 1024;
 
@@ -36,7 +37,9 @@ pub(crate) struct Shared {
     route_runtimes: Vec<Handle>,
     pub(crate) peers: RwLock<HashMap<NodeId, Arc<Peer>>>,
     pub(crate) own_lanes: [Arc<Outgoing>; 4],
-    protocol: ProtocolRange,
+    protocol: VersionRange,
+    /// Below this version nothing is spoken any more.
+    floor: AtomicU16,
     incarnation: AtomicU64,
     handler: Arc<dyn FrameHandler>,
     tls: RwLock<Arc<TlsContext>>,
@@ -56,6 +59,8 @@ pub(crate) struct Slot {
     pub(crate) turn: Mutex<Option<u64>>,
     /// Where that connection's replies are queued.
     pub(crate) queue: Mutex<Option<Arc<Queue>>>,
+    /// What both ends of it have agreed to speak.
+    pub(crate) protocol: AtomicU16,
 }
 
 impl Shared {
@@ -71,7 +76,9 @@ impl Shared {
         }
         let tls = TlsContext::new(&config.tls, config.node, &config.pool_id)?;
         let (alive, all_ended) = mpsc::channel(1);
-        let own_lanes = Lane::ALL.map(|lane| Arc::new(Outgoing::new(&config.limits, lane, 0)));
+        let spoken = config.protocol.max;
+        let own_lane = |lane| Arc::new(Outgoing::new(&config.limits, lane, (0, spoken)));
+        let own_lanes = Lane::ALL.map(own_lane);
         let shared = Shared {
             node: config.node,
             pool: config.pool_id,
@@ -81,6 +88,7 @@ impl Shared {
             peers: RwLock::default(),
             own_lanes,
             protocol: config.protocol,
+            floor: AtomicU16::new(config.protocol.min),
             incarnation: AtomicU64::new(config.incarnation.0),
             handler,
             tls: RwLock::new(Arc::new(tls)),
@@ -111,7 +119,7 @@ impl Shared {
             node: self.node,
             pool: self.pool.clone(),
             incarnation: Incarnation(self.incarnation.load(Ordering::SeqCst)),
-            protocol: self.protocol,
+            protocol: self.protocol.from(self.floor.load(Ordering::SeqCst)),
         }
     }
 
@@ -225,6 +233,48 @@ impl Shared {
         }
         // It fails only when nobody has subscribed.
         drop(self.events.send(event));
+    }
+
+    /// A try to connect has ended: what the peer speaks, if it speaks nothing that we do.
+    pub(crate) fn tell_skew(&self, peer: NodeId, theirs: Option<VersionRange>) {
+        let told = catch_unwind(AssertUnwindSafe(|| self.handler.on_skew(peer, theirs)));
+        if told.is_err() {
+            tracing::error!(%peer, "the handler of a version skew panicked");
+        }
+    }
+
+    /// Whether a connection on which this version was agreed may stay.
+    pub(crate) fn speaks(&self, protocol: u16) -> bool {
+        protocol >= self.floor.load(Ordering::SeqCst)
+    }
+
+    /// From now on nothing older is spoken; connections on which something older was agreed end.
+    pub(crate) fn speak_from(&self, version: u16) {
+        if self.floor.fetch_max(version, Ordering::SeqCst) >= version {
+            return;
+        }
+        let peers: Vec<_> = {
+            let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+            peers.values().cloned().collect()
+        };
+        for peer in peers {
+            for lane in Lane::ALL {
+                if let Some(outgoing) = peer.outgoing(lane)
+                    && !self.speaks(outgoing.protocol)
+                {
+                    outgoing.queue.finish(DownReason::Local);
+                }
+            }
+        }
+        let slots: Vec<_> = {
+            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.values().cloned().collect()
+        };
+        for slot in slots {
+            if !self.speaks(slot.protocol.load(Ordering::SeqCst)) {
+                slot.finish(DownReason::Local);
+            }
+        }
     }
 
     pub(crate) fn set_incarnation(&self, incarnation: Incarnation) {

@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use cluster::raft::{GroupHandle, GroupStatus, Groups, RaftSettings, SubmitError};
 use cluster::transport::{
-    ClusterTls, Frame, FrameHandler, Lane, PeerEvent, ProtocolRange, Reply, Transport,
-    TransportConfig, TransportLimits, certificate_name,
+    ClusterTls, Frame, FrameHandler, Lane, PeerEvent, Reply, Transport, TransportConfig,
+    TransportLimits, certificate_name,
 };
-use cluster::{Group, Incarnation, NodeId, PoolId};
+use cluster::{Group, Incarnation, NodeId, PoolId, VersionRange};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use storage::archive::{Archive, ArchiveError, ArchiveOptions, PartitionHash, PartitionId};
 use storage::log::{Log, LogError, LogOptions};
@@ -224,7 +224,7 @@ impl Pool {
             pool_id,
             incarnation: Incarnation(1),
             listen: SocketAddr::from(([127, 0, 0, node.0 as u8], 0)),
-            protocol: ProtocolRange::CURRENT,
+            protocol: VersionRange::SUPPORTED,
             route_runtimes: Vec::new(),
             limits: TransportLimits::default(),
         };

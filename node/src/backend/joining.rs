@@ -18,7 +18,7 @@ use web::report::access::{IssuedToken, NewToken, TokenReport};
 use web::report::join::{JoinMember, JoinReply, JoinRequest};
 
 use super::access::{SECRET_BYTES, hash};
-use super::not_done;
+use super::{not_done, versions};
 use crate::authority::check_request;
 use crate::issuing::{Issuing, IssuingError};
 use crate::join::JoinToken;
@@ -208,6 +208,7 @@ pub(super) async fn join(
     let member = NewMember {
         address: wanted.to_string(),
         addition: hash.addition(),
+        build: versions::told(request.build.as_ref()),
     };
     let issuer = issuing.open().map_err(|error| cannot_issue(&error))?;
     check_request(&request.request).map_err(|error| cannot_issue(&error.into()))?;
@@ -282,6 +283,7 @@ mod tests {
                 secret: String::new(),
                 request: String::new(),
                 address: text.to_owned(),
+                build: None,
             };
             assert_eq!(address(&request).is_ok(), good, "{text}");
         };

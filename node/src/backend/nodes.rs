@@ -5,7 +5,7 @@ use cluster::node_id::NodeId;
 use web::backend::BackendError;
 use web::report::nodes::{NodeOperation, NodeReport, PlanStep, ProgressReport, UnderWay};
 
-use super::not_done;
+use super::{not_done, versions};
 
 /// A count as it is told.
 fn count(count: usize) -> u64 {
@@ -24,6 +24,7 @@ pub(super) fn list(handle: &NodeHandle) -> Vec<NodeReport> {
         replicas: count(member.replicas),
         owns: count(member.owns),
         sessions: sessions.get(&member.id).copied(),
+        build: member.build.map(versions::build),
     };
     members.map(report).collect()
 }

@@ -1,6 +1,6 @@
 //! `muster ctl node`.
 
-use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 
 use web::report::access::{IssuedToken, NewToken, TokenReport, TokensReport};
@@ -12,9 +12,9 @@ use super::access::moment;
 use super::client::Client;
 use super::progress::follow;
 use super::table::{table, yes};
-use super::{done, print_json};
+use super::{confirm, done, print_json};
 use crate::cli::{Listed, NodeCommand, OperationArgs};
-use crate::exit::{Exit, Failure, print};
+use crate::exit::{Failure, print};
 
 /// `muster ctl node`
 pub(super) fn run(client: &Client, json: bool, command: &NodeCommand) -> Result<(), Failure> {
@@ -79,12 +79,20 @@ fn list(client: &Client, json: bool) -> Result<(), Failure> {
     print(&nodes_table(report.nodes))
 }
 
+/// A build that is not known.
+fn dashes() -> (String, String) {
+    ("-".to_owned(), "-".to_owned())
+}
+
 fn nodes_table(nodes: Vec<NodeReport>) -> String {
     let row = |node: NodeReport| {
         let state = match node.leaves && node.state != "leaving" && node.state != "removed" {
             true => format!("{}, leaves", node.state),
             false => node.state,
         };
+        let (build, versions) = node
+            .build
+            .map_or(dashes(), |build| (build.name, build.supports.to_string()));
         vec![
             node.id.to_string(),
             node.address,
@@ -94,11 +102,13 @@ fn nodes_table(nodes: Vec<NodeReport>) -> String {
             node.owns.to_string(),
             node.sessions
                 .map_or_else(|| "-".to_owned(), |sessions| sessions.to_string()),
+            build,
+            versions,
         ]
     };
     let rows: Vec<_> = nodes.into_iter().map(row).collect();
     let heads = [
-        "NODE", "ADDRESS", "STATE", "ALIVE", "REPLICAS", "OWNS", "SESSIONS",
+        "NODE", "ADDRESS", "STATE", "ALIVE", "REPLICAS", "OWNS", "SESSIONS", "BUILD", "VERSIONS",
     ];
     table(&heads, &rows)
 }
@@ -178,7 +188,7 @@ impl Operation {
             if how.dry_run {
                 return print(&plan_text(&plan));
             }
-            self.confirm(&plan)?;
+            confirm(&plan_text(&plan), &format!("{word} node {node}"))?;
         }
         let begun: OperationReport = client.post(&path, request)?;
         if how.wait || (!json && *word != "undrain" && io::stdout().is_terminal()) {
@@ -190,29 +200,6 @@ impl Operation {
             word => print(&format!(
                 "node {node}: {word} begun; muster ctl node progress shows how far it is\n"
             )),
-        }
-    }
-
-    /// Asks on the terminal; without one nothing is done that was not meant.
-    fn confirm(&self, plan: &OperationReport) -> Result<(), Failure> {
-        let (node, word) = (self.node, self.word);
-        if !io::stdin().is_terminal() {
-            let message =
-                format!("there is no terminal to ask on: {word} with --yes if you mean it");
-            return Err(Failure::new(Exit::CommandLine, message));
-        }
-        let ask = || -> io::Result<String> {
-            let mut out = io::stderr();
-            write!(out, "{}{word} node {node}? [y/N] ", plan_text(plan))?;
-            out.flush()?;
-            let mut answer = String::new();
-            io::stdin().lock().take(16).read_line(&mut answer)?;
-            Ok(answer)
-        };
-        let answer = ask().map_err(|error| Failure::from_error(Exit::Failed, &error))?;
-        match answer.trim() {
-            "y" | "Y" | "yes" => Ok(()),
-            _ => Err(Failure::new(Exit::Failed, "nothing was done")),
         }
     }
 }
@@ -239,6 +226,7 @@ fn plan_text(plan: &OperationReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use web::report::cluster::{BuildReport, VersionSpan};
     use web::report::nodes::PlanStep;
 
     #[test]
@@ -252,12 +240,16 @@ mod tests {
             replicas: 17,
             owns: 6,
             sessions: alive.then_some(2),
+            build: alive.then(|| BuildReport {
+                name: "0.2".to_owned(),
+                supports: VersionSpan { min: 1, max: 2 },
+            }),
         };
         let expected = "\
-NODE  ADDRESS         STATE             ALIVE  REPLICAS  OWNS  SESSIONS
-1     127.0.0.1:7400  member            yes    17        6     2
-2     127.0.0.2:7400  draining, leaves  yes    17        6     2
-3     127.0.0.3:7400  leaving           NO     17        6     -
+NODE  ADDRESS         STATE             ALIVE  REPLICAS  OWNS  SESSIONS  BUILD  VERSIONS
+1     127.0.0.1:7400  member            yes    17        6     2         0.2    1-2
+2     127.0.0.2:7400  draining, leaves  yes    17        6     2         0.2    1-2
+3     127.0.0.3:7400  leaving           NO     17        6     -         -      -
 ";
         let nodes = vec![
             node(1, "member", false, true),

@@ -10,6 +10,8 @@ pub(crate) fn pool(report: &PoolReport) -> String {
         node,
         incarnation,
         version,
+        supports,
+        pool_version,
         uptime_s,
         sessions,
         members,
@@ -17,7 +19,8 @@ pub(crate) fn pool(report: &PoolReport) -> String {
     } = report;
     let mut out = format!(
         "Pool {pool}, domain {domain}, as node {node} sees it\n\
-         version {version}, incarnation {incarnation}, up {}, {sessions} sessions here\n\n",
+         pool at version {pool_version}; build {version}, for versions {supports}\n\
+         incarnation {incarnation}, up {}, {sessions} sessions here\n\n",
         duration(*uptime_s)
     );
     let member = |member: &MemberReport| {
@@ -162,6 +165,8 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use web::report::cluster::VersionSpan;
+
     use super::*;
 
     #[test]
@@ -193,6 +198,8 @@ mod tests {
             node: 1,
             incarnation: 4,
             version: "0.1.0".into(),
+            supports: VersionSpan { min: 1, max: 2 },
+            pool_version: 1,
             uptime_s: 300,
             sessions: 2,
             members: vec![member(1, true), member(2, false), member(3, true)],
@@ -200,7 +207,8 @@ mod tests {
         };
         let expected = "\
 Pool muster-1, domain localhost, as node 1 sees it
-version 0.1.0, incarnation 4, up 5 min, 2 sessions here
+pool at version 1; build 0.1.0, for versions 1-2
+incarnation 4, up 5 min, 2 sessions here
 
 NODE  ADDRESS         CONNECTED  ALIVE  STANDING  REACHES  OWNS
 1     127.0.0.1:7400  itself     yes    in-touch  3        1

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::cluster::BuildReport;
+
 /// A machine wants to be a node of this pool. `Debug` does not show the token.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -13,6 +15,9 @@ pub struct JoinRequest {
     pub request: String,
     /// Where the other nodes will reach it, `IP:PORT`.
     pub address: String,
+    /// What it runs; a build from before there were versions does not say.
+    #[serde(default)]
+    pub build: Option<BuildReport>,
 }
 
 impl std::fmt::Debug for JoinRequest {

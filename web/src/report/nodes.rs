@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::cluster::BuildReport;
+
 /// A member of the pool, as it stands in the pool's own list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeReport {
@@ -25,6 +27,8 @@ pub struct NodeReport {
     /// Its sessions, if it has told them in the last seconds.
     #[serde(default)]
     pub sessions: Option<u64>,
+    /// The build of its last start; nothing if it has never started, or its build did not say.
+    pub build: Option<BuildReport>,
 }
 
 /// All members.

@@ -7,7 +7,7 @@ use super::*;
 use crate::report::access::OutcomeReport;
 
 /// Every route that needs an operator: what may be asked, and by whom: operator, support, auditor.
-pub(super) const ROUTES: [(&str, &str, [bool; 3]); 42] = [
+pub(super) const ROUTES: [(&str, &str, [bool; 3]); 45] = [
     ("GET /v1/status", "", [true, true, true]),
     ("GET /v1/partitions", "", [true, true, true]),
     ("GET /v1/partitions/0/hash", "", [true, true, true]),
@@ -51,6 +51,13 @@ pub(super) const ROUTES: [(&str, &str, [bool; 3]); 42] = [
         [true, false, false],
     ),
     ("POST /v1/nodes/1/drain", "{}", [true, false, false]),
+    ("GET /v1/cluster/version", "", [true, true, true]),
+    ("POST /v1/cluster/finalize", "{}", [true, false, false]),
+    (
+        "POST /v1/cluster/finalize?dry_run=true",
+        "{}",
+        [true, false, false],
+    ),
     ("GET /v1/tokens", "", [true, false, true]),
     ("POST /v1/tokens", r#"{"ttl_s":60}"#, [true, false, false]),
     ("DELETE /v1/tokens/0a", "", [true, false, false]),
@@ -173,6 +180,10 @@ async fn changes_are_written_down() {
         (olga, "POST /v1/nodes/1/drain", "{}", Some(("olga", "node.drain", "node 1", refused("last-node")))),
         (olga, "POST /v1/nodes/2/remove", r#"{"dead":true}"#, Some(("olga", "node.remove", "node 2, dead", done()))),
         (olga, "POST /v1/nodes/2/replace", r#"{"with":3}"#, Some(("olga", "node.replace", "node 2 with node 3", done()))),
+        (olga, "POST /v1/cluster/finalize", "{}", Some(("olga", "cluster.finalize", "the newest version", done()))),
+        (olga, "POST /v1/cluster/finalize", r#"{"version":9}"#,
+            Some(("olga", "cluster.finalize", "version 9", refused("version-skew")))),
+        (olga, "POST /v1/cluster/finalize?dry_run=true", "{}", None),
         (olga, "POST /v1/tokens", r#"{"ttl_s":60}"#, Some(("olga", "token.add", "for 60 s", done()))),
         (olga, "DELETE /v1/tokens/0a", "", Some(("olga", "token.revoke", "0a", refused("not-found")))),
         (olga, "POST /v1/operators", r#"{"name":"x","role":"auditor"}"#, Some(("olga", "operator.add", "x as auditor", done()))),
@@ -255,6 +266,19 @@ async fn plans_and_refusals_of_nodes() {
         ("POST /v1/nodes/two/drain", "{}", 404, "no-such-path"),
         ("GET /v1/nodes/2/drain", "", 405, "method-not-allowed"),
         ("GET /v1/nodes/9", "", 404, "not-found"),
+        (
+            "POST /v1/cluster/finalize",
+            r#"{"version":9}"#,
+            409,
+            "version-skew",
+        ),
+        (
+            "POST /v1/cluster/finalize?dry_run=true",
+            r#"{"version":9}"#,
+            409,
+            "version-skew",
+        ),
+        ("POST /v1/cluster/finalize", r#"{"to":9}"#, 400, "malformed"),
         ("GET /v1/audit?limit=0", "", 400, "malformed"),
         ("GET /v1/audit?after=1&before=2", "", 400, "malformed"),
         (

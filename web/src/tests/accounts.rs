@@ -12,6 +12,7 @@ use crate::report::access::{
     NewToken, OperatorReport, OutcomeReport, Role, TokenReport,
 };
 use crate::report::backup::{BackupPart, BackupPool, CaptureReport, EndReport};
+use crate::report::cluster::{FinaliseReport, VersionSpan, VersionsReport};
 use crate::report::console::{HistoryReport, NodeHistory};
 use crate::report::imports::ImportPiece;
 use crate::report::join::{JoinReply, JoinRequest};
@@ -48,6 +49,8 @@ impl ControlBackend for Accounts {
             node: 1,
             incarnation: 7,
             version: "0".into(),
+            supports: VersionSpan { min: 1, max: 2 },
+            pool_version: 1,
             uptime_s: 3,
             sessions: 2,
             members: vec![MemberReport {
@@ -198,6 +201,7 @@ impl ControlBackend for Accounts {
             replicas: 2,
             owns: 1,
             sessions: Some(2),
+            build: None,
         };
         vec![node(1), node(2)]
     }
@@ -224,6 +228,35 @@ impl ControlBackend for Accounts {
             leaders_left: 2_u64.saturating_sub(*asked),
             ..ProgressReport::default()
         }
+    }
+
+    fn versions(&self) -> VersionsReport {
+        VersionsReport {
+            version: 1,
+            newest: 2,
+            members: Vec::new(),
+            partitions: Vec::new(),
+        }
+    }
+
+    fn plan_finalisation(&self, version: Option<u16>) -> Result<FinaliseReport, BackendError> {
+        let to = version.unwrap_or(2);
+        if to > 2 {
+            return Err(BackendError::Refused {
+                code: "version-skew".to_owned(),
+                message: "not supported everywhere".to_owned(),
+            });
+        }
+        let done = false;
+        Ok(FinaliseReport { from: 1, to, done })
+    }
+
+    async fn finalise(&self, version: Option<u16>) -> Result<FinaliseReport, BackendError> {
+        let report = self.plan_finalisation(version)?;
+        Ok(FinaliseReport {
+            done: true,
+            ..report
+        })
     }
 
     fn identify(&self, token: &str) -> Option<Identity> {

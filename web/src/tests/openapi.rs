@@ -6,8 +6,9 @@ use super::accounts::Accounts;
 use super::*;
 
 /// The files that have routes.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     include_str!("../backups.rs"),
+    include_str!("../cluster.rs"),
     include_str!("../health.rs"),
     include_str!("../imports.rs"),
     include_str!("../nodes.rs"),

@@ -54,7 +54,7 @@ fn story(index: u64) -> CommittedEntry {
     CommittedEntry {
         index,
         term: 1,
-        payload: Some(encode_entry(batch).unwrap()),
+        payload: Some(encode_entry(batch, 1).unwrap()),
     }
 }
 
@@ -242,4 +242,26 @@ fn a_replica_that_takes_over_a_snapshot_owns_nothing() {
     assert!(matches!(last, Some(OwnerNews::Ended)), "{last:?}");
     let untold = replica.untold(u64::MAX / 2);
     assert!(untold.users.is_empty() && untold.rooms.is_empty());
+}
+
+/// It carries the version that the partition is at.
+#[test]
+fn a_snapshot_of_another_version_is_taken_over_by_builds_that_apply_it() {
+    let from = Home::new();
+    let (_, mut machine) = from.start();
+    let raise = CommittedEntry {
+        index: 1,
+        term: 1,
+        payload: Some(encode_entry(Entry::Version { version: 2 }, 1).unwrap()),
+    };
+    machine.apply(vec![raise], mark_of(1, 1)).unwrap();
+    machine.write_snapshot(mark_of(1, 1)).unwrap();
+    for (max, version) in [(1, 1), (2, 2)] {
+        let to = Home::new();
+        let received = to.receive(&from);
+        let supports = VersionRange { min: 1, max };
+        let (replica, mut machine) = to.place.try_start(&to.archive, supports).unwrap();
+        assert_eq!(machine.install(&received).is_ok(), version == 2);
+        assert_eq!(replica.version(), version);
+    }
 }

@@ -4,8 +4,9 @@ mod connections;
 mod delivery;
 mod places;
 mod security;
+mod versions;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 use super::hello::{Hello, Identity, Purpose};
 use super::tls::{TlsContext, server_name};
 use super::*;
+use crate::VersionRange;
 use crate::node_id::PoolId;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,7 +68,7 @@ fn config(node: u64, tls: ClusterTls) -> TransportConfig {
         incarnation: Incarnation(100 + node),
         listen: "127.0.0.1:0".parse().unwrap(),
         tls,
-        protocol: ProtocolRange::CURRENT,
+        protocol: VersionRange::UNTOLD,
         route_runtimes: Vec::new(),
         limits: TransportLimits::default(),
     }
@@ -83,6 +85,8 @@ struct Recorder {
     seen: mpsc::UnboundedSender<Seen>,
     held: Mutex<Vec<Reply>>,
     strangers: Mutex<HashSet<NodeId>>,
+    /// What was told last of each peer's versions.
+    skews: Mutex<HashMap<NodeId, Option<VersionRange>>>,
 }
 
 impl FrameHandler for Recorder {
@@ -103,6 +107,10 @@ impl FrameHandler for Recorder {
         self.seen.send(Seen::Peer(event)).unwrap_or_default();
     }
 
+    fn on_skew(&self, node: NodeId, theirs: Option<VersionRange>) {
+        self.skews.lock().unwrap().insert(node, theirs);
+    }
+
     fn is_member(&self, node: NodeId) -> bool {
         !self.strangers.lock().unwrap().contains(&node)
     }
@@ -121,6 +129,7 @@ impl Node {
             seen: tx,
             held: Mutex::default(),
             strangers: Mutex::default(),
+            skews: Mutex::default(),
         });
         let transport = Transport::start(config, recorder.clone()).await.unwrap();
         Node {
@@ -223,7 +232,7 @@ fn identity(node: u64) -> Identity {
         node: NodeId(node),
         pool: pool(),
         incarnation: Incarnation(100 + node),
-        protocol: ProtocolRange::CURRENT,
+        protocol: VersionRange::UNTOLD,
     }
 }
 

@@ -72,7 +72,7 @@ async fn only_members_with_their_own_certificate_of_this_pool_meet() {
     check(client, server, true, Err("not a member of the pool")).await;
 
     let (mut client, server) = good();
-    client.protocol = ProtocolRange { min: 7, max: 9 };
+    client.protocol = VersionRange { min: 7, max: 9 };
     check(
         client,
         server,
@@ -91,6 +91,7 @@ async fn a_node_starts_only_with_its_own_certificate_and_a_free_port() {
             seen,
             held: Mutex::default(),
             strangers: Mutex::default(),
+            skews: Mutex::default(),
         })
     };
     let error = Transport::start(config(1, ca.node(2)), handler())
