@@ -14,6 +14,7 @@ pub mod cable;
 pub mod disk;
 pub mod enclave;
 pub mod network;
+pub mod switch;
 pub mod syncs;
 
 pub mod control;

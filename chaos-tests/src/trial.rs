@@ -93,6 +93,19 @@ impl Trial {
         self.recorder.record(What::Healed);
     }
 
+    /// Stops a node from running, and says so: it can answer nobody until [`wakes`](Trial::wakes).
+    pub fn freezes(&self, node: u64) -> Result<()> {
+        self.recorder.record(What::Frozen { node });
+        self.pool.pause(node)
+    }
+
+    /// Lets it run again.
+    pub fn wakes(&self, node: u64) -> Result<()> {
+        self.pool.resume(node)?;
+        self.recorder.record(What::Thawed { node });
+        Ok(())
+    }
+
     /// Waits for so many further acknowledged messages to the first room.
     pub async fn acks_at_target(&self, more: usize, limit: Duration) -> Result<()> {
         self.crowd.acks_of(ROOM_NAMES[0], more, limit).await
@@ -287,7 +300,8 @@ impl Trial {
         if let Err(error) = settled.await {
             println!("{error}");
         }
-        let betrayed = crowd.end().await;
+        let (mut betrayed, disturbed) = crowd.end().await;
+        betrayed.extend(disturbed);
         let events = recorder.events();
         let verdict = check(&events);
         let yard = room(ROOM_NAMES[0]);

@@ -1,5 +1,7 @@
 //! Planted violations: each must be caught, and nothing else.
 
+mod promises;
+
 use super::*;
 use crate::history::What;
 
