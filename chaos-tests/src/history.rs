@@ -215,6 +215,8 @@ pub enum What {
     Owner {
         /// Who was asked.
         via: u64,
+        /// Its incarnation: what an earlier life had seen it need not know yet.
+        life: u64,
         /// The partition.
         partition: u64,
         /// Whether faults aim at its owner.

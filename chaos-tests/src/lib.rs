@@ -11,6 +11,7 @@
 pub mod wait;
 
 pub mod cable;
+pub mod clock;
 pub mod disk;
 pub mod enclave;
 pub mod network;
@@ -28,6 +29,7 @@ pub mod scenario;
 
 pub mod terminal;
 
+pub mod chaos;
 pub mod checker;
 pub mod edits;
 pub mod history;

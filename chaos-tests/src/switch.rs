@@ -2,10 +2,10 @@
 //! by itself. The kernel of the test machines has no netem.
 //!
 //! ```text
-//!   node-1: lan ── TUN ─┐
-//!   node-2: lan ── TUN ─┼─ thread of the switch: roads, then a queue by time of delivery
-//!   node-3: lan ── TUN ─┤
-//!   the test: lan ─ TUN ┘
+//!   lan-1 of node 1 ── TUN ─┐
+//!   lan-2 of node 2 ── TUN ─┼─ a thread a device: roads ─► queue by time ─► a thread that delivers
+//!   lan-3 of node 3 ── TUN ─┤
+//!   lan-254 of the test TUN ┘
 //! ```
 //!
 //! The nodes' addresses on the bridge of the [`network`](crate::network) stay: clients and operators connect there. Only
@@ -16,15 +16,11 @@ mod road;
 
 use std::collections::BinaryHeap;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use tappers::Interface;
-use tappers::tokio::AsyncTun;
-use tokio::sync::{Notify, oneshot};
-use tokio::task::JoinSet;
-use tokio::time::sleep_until;
+use tappers::{Interface, Tun};
 
 pub use road::{Dice, Fates, Road, Roads, UNDER_WAY_MAX};
 
@@ -73,26 +69,35 @@ impl PartialOrd for Waiting {
     }
 }
 
-/// What the thread and the test share.
+/// What the threads and the test share.
 #[derive(Debug)]
 struct State {
     roads: Roads,
     queue: BinaryHeap<Waiting>,
     admitted: u64,
+    ended: bool,
 }
 
-/// A switch. It ends with this, and so do its devices.
-#[derive(Debug)]
+/// The devices and what goes between them.
+struct Works {
+    began: Instant,
+    devices: Vec<(u64, Tun)>,
+    state: Mutex<State>,
+    /// Something was put into the queue, or the end has come.
+    changed: Condvar,
+}
+
+/// A switch. With this it ends; its devices are gone with the process, or when each has brought one packet more.
 pub struct Switch {
-    state: Arc<Mutex<State>>,
-    ports: Vec<u64>,
+    works: Arc<Works>,
     nodes: Vec<u64>,
-    /// Dropped, it ends the thread.
-    _running: oneshot::Sender<()>,
 }
 
-fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for Switch {
+    fn drop(&mut self) {
+        self.works.state().ended = true;
+        self.works.changed.notify_all();
+    }
 }
 
 impl Switch {
@@ -101,37 +106,41 @@ impl Switch {
     pub fn start(network: &Network, seed: u64) -> Result<Switch> {
         let nodes: Vec<u64> = (1..=network.addresses().len() as u64).collect();
         let ports: Vec<u64> = nodes.iter().copied().chain([OWN]).collect();
-        let state = Arc::new(Mutex::new(State {
-            roads: Roads::new(seed),
-            queue: BinaryHeap::new(),
-            admitted: 0,
-        }));
-        let (running, ended) = oneshot::channel();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let thread = (Arc::clone(&state), ports.clone());
-        std::thread::Builder::new()
-            .name("switch".into())
-            .spawn(move || serve(thread.0, &thread.1, ended, &ready))?;
-        is_ready
-            .recv()
-            .context("the thread of the switch ended")??;
-        for port in &nodes {
+        let works = Arc::new(Works {
+            began: Instant::now(),
+            devices: open(&ports)?,
+            state: Mutex::new(State {
+                roads: Roads::new(seed),
+                queue: BinaryHeap::new(),
+                admitted: 0,
+                ended: false,
+            }),
+            changed: Condvar::new(),
+        });
+        let switch = Switch {
+            works: Arc::clone(&works),
+            nodes,
+        };
+        for at in 0..ports.len() {
+            let works = Arc::clone(&works);
+            let thread = std::thread::Builder::new().name(format!("switch-{at}"));
+            thread.spawn(move || works.take(at))?;
+        }
+        let thread = std::thread::Builder::new().name("switch".into());
+        thread.spawn(move || works.deliver())?;
+        let nodes = &switch.nodes;
+        for port in nodes {
             let namespace = network.namespace(*port);
             command("ip", ["link", "set", &device(*port), "netns", &namespace])?;
             set_up(&["-netns", &namespace], *port)?;
         }
         set_up(&[], OWN)?;
-        Ok(Switch {
-            state,
-            ports,
-            nodes,
-            _running: running,
-        })
+        Ok(switch)
     }
 
     /// Changes one direction.
     pub fn set(&self, from: u64, to: u64, road: Road) {
-        locked(&self.state).roads.set(from, to, road);
+        self.works.state().roads.set(from, to, road);
     }
 
     /// Changes all directions between nodes.
@@ -145,16 +154,17 @@ impl Switch {
 
     /// All roads are good again.
     pub fn heal(&self) {
-        for from in &self.ports {
-            for to in self.ports.iter().filter(|to| *to != from) {
-                self.set(*from, *to, Road::default());
+        let ports = || self.works.devices.iter().map(|(port, _)| *port);
+        for from in ports() {
+            for to in ports().filter(|to| *to != from) {
+                self.set(from, to, Road::default());
             }
         }
     }
 
     /// What became of what one sent to another.
     pub fn fates(&self, from: u64, to: u64) -> Fates {
-        locked(&self.state).roads.fates(from, to)
+        self.works.state().roads.fates(from, to)
     }
 }
 
@@ -174,99 +184,93 @@ fn set_up(namespace: &[&str], port: u64) -> Result<()> {
     Ok(())
 }
 
-/// The thread: opens the devices, says so, and works until the switch is dropped.
-fn serve(
-    state: Arc<Mutex<State>>,
-    ports: &[u64],
-    ended: oneshot::Receiver<()>,
-    ready: &std::sync::mpsc::Sender<Result<()>>,
-) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            // Who is gone need not be told.
-            let _ = ready.send(Err(error.into()));
-            return;
-        }
-    };
-    runtime.block_on(async {
-        let devices = match open(ports) {
-            Ok(devices) => devices,
-            Err(error) => {
-                let _ = ready.send(Err(error));
-                return;
-            }
-        };
-        let _ = ready.send(Ok(()));
-        let devices = Arc::new(devices);
-        let wake = Arc::new(Notify::new());
-        let began = Instant::now();
-        let mut tasks = JoinSet::new();
-        for at in 0..devices.len() {
-            let (devices, state, wake) =
-                (Arc::clone(&devices), Arc::clone(&state), Arc::clone(&wake));
-            tasks.spawn(async move { read(&devices, at, &state, &wake, began).await });
-        }
-        tasks.spawn(async move { deliver(&devices, &state, &wake, began).await });
-        // An error: the switch was dropped.
-        let _ = ended.await;
-    });
-}
-
-fn open(ports: &[u64]) -> Result<Vec<(u64, AsyncTun)>> {
+fn open(ports: &[u64]) -> Result<Vec<(u64, Tun)>> {
+    const NEEDED: &str = "/dev/net/tun can't be used: chaos needs it (modprobe tun; in a container --device /dev/net/tun and \
+        CAP_NET_ADMIN)";
     let device = |port: &u64| {
-        let tun = AsyncTun::new_named(Interface::new(device(*port))?).context(
-            "/dev/net/tun can't be used: chaos needs it (modprobe tun; in a container --device /dev/net/tun and CAP_NET_ADMIN)",
-        )?;
-        Ok((*port, tun))
+        let tun = Tun::new_named(Interface::new(device(*port))?);
+        Ok((*port, tun.context(NEEDED)?))
     };
     ports.iter().map(device).collect()
 }
 
-/// Takes what a port sends.
-async fn read(
-    devices: &[(u64, AsyncTun)],
-    at: usize,
-    state: &Mutex<State>,
-    wake: &Notify,
-    began: Instant,
-) {
-    let Some((from, device)) = devices.get(at) else {
-        return;
-    };
-    let mut buffer = vec![0; MTU * 2];
-    loop {
-        let Ok(length) = device.recv(&mut buffer).await else {
-            // The device is down for a moment while it changes its namespace.
-            tokio::task::yield_now().await;
-            continue;
+impl Works {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what a port sends, until the switch ends.
+    fn take(&self, at: usize) {
+        let Some((from, device)) = self.devices.get(at) else {
+            return;
         };
-        let packet = buffer.get(..length).unwrap_or_default();
-        let to = destination(packet);
-        let Some((to, _)) = devices
-            .iter()
-            .find(|(port, _)| Some(*port) == to && port != from)
-        else {
-            continue;
-        };
-        let mut state = locked(state);
-        let times = state.roads.admit(*from, *to, length, began.elapsed());
-        for at in times {
-            state.admitted += 1;
-            let number = state.admitted;
-            state.queue.push(Waiting {
-                at,
-                number,
-                from: *from,
-                to: *to,
-                packet: packet.to_vec(),
-            });
+        let mut buffer = vec![0; MTU * 2];
+        loop {
+            // An error comes of a device that is on its way into its namespace.
+            let length = device.recv(&mut buffer).unwrap_or_default();
+            let packet = buffer.get(..length).unwrap_or_default();
+            let mut state = self.state();
+            if state.ended {
+                return;
+            }
+            let to = destination(packet).filter(|to| to != from);
+            let Some(to) = to.filter(|to| self.device(*to).is_some()) else {
+                continue;
+            };
+            let times = state.roads.admit(*from, to, length, self.began.elapsed());
+            for at in times {
+                state.admitted += 1;
+                let number = state.admitted;
+                state.queue.push(Waiting {
+                    at,
+                    number,
+                    from: *from,
+                    to,
+                    packet: packet.to_vec(),
+                });
+            }
+            drop(state);
+            self.changed.notify_one();
         }
-        drop(state);
-        wake.notify_one();
+    }
+
+    fn device(&self, port: u64) -> Option<&Tun> {
+        let found = self.devices.iter().find(|(other, _)| *other == port);
+        found.map(|(_, device)| device)
+    }
+
+    /// Delivers each packet at its time, until the switch ends.
+    fn deliver(&self) {
+        let mut state = self.state();
+        while !state.ended {
+            let now = self.began.elapsed();
+            let due = state
+                .queue
+                .peek()
+                .map(|waiting| waiting.at.saturating_sub(now));
+            state = match due {
+                Some(Duration::ZERO) => {
+                    if let Some(waiting) = state.queue.pop() {
+                        state.roads.delivered(waiting.from, waiting.to);
+                        drop(state);
+                        // A device that is down takes nothing: lost, as on any road.
+                        let _ = self
+                            .device(waiting.to)
+                            .map(|device| device.send(&waiting.packet));
+                        state = self.state();
+                    }
+                    state
+                }
+                Some(left) => {
+                    let waited = self.changed.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => {
+                    let waited = self.changed.wait(state);
+                    waited.unwrap_or_else(PoisonError::into_inner)
+                }
+            };
+        }
     }
 }
 
@@ -276,37 +280,6 @@ fn destination(packet: &[u8]) -> Option<u64> {
     let to: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
     let [a, b, c, port] = to;
     (version == 4 && [a, b, c] == PREFIX).then_some(u64::from(port))
-}
-
-/// Delivers each packet at its time.
-async fn deliver(devices: &[(u64, AsyncTun)], state: &Mutex<State>, wake: &Notify, began: Instant) {
-    loop {
-        let next = {
-            let mut state = locked(state);
-            let due = state.queue.peek().map(|waiting| waiting.at);
-            match due {
-                Some(at) if at <= began.elapsed() => Ok(state.queue.pop()),
-                due => Err(due),
-            }
-        };
-        match next {
-            Ok(Some(waiting)) => {
-                if let Some((_, device)) = devices.iter().find(|(port, _)| *port == waiting.to) {
-                    // A device that is down takes nothing: lost, as on any road.
-                    let _ = device.send(&waiting.packet).await;
-                }
-                locked(state).roads.delivered(waiting.from, waiting.to);
-            }
-            Ok(None) | Err(None) => wake.notified().await,
-            Err(Some(at)) => {
-                let time = sleep_until((began + at).into());
-                tokio::select! {
-                    () = time => {}
-                    () = wake.notified() => {}
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

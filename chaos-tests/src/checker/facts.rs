@@ -62,6 +62,7 @@ pub(super) struct Call<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner {
     pub(super) via: u64,
+    pub(super) life: u64,
     pub(super) partition: u64,
     pub(super) targeted: bool,
     pub(super) epoch: u64,
@@ -265,12 +266,14 @@ impl<'a> Facts<'a> {
         match what {
             What::Owner {
                 via,
+                life,
                 partition,
                 targeted,
                 epoch,
                 owner,
             } => self.owners.push(Owner {
                 via: *via,
+                life: *life,
                 partition: *partition,
                 targeted: *targeted,
                 epoch: *epoch,

@@ -245,18 +245,7 @@ impl<'a> Index<'a> {
                     stay.left = Some(at);
                 }
             }
-            What::Received {
-                session,
-                log,
-                token,
-                id,
-            } => match self.stay(*session, log) {
-                Some(stay) => {
-                    stay.received.push((token, id));
-                    stay.received_at.push(at);
-                }
-                None => self.strays.push((*session, token)),
-            },
+            What::Received { .. } => self.received(at, &event.what),
             What::Fault { .. } => self.fault(at),
             What::Healed => {
                 self.heals.push(at);
@@ -278,6 +267,25 @@ impl<'a> Index<'a> {
                 read: values,
             }),
             _ => self.facts.add(event),
+        }
+    }
+
+    fn received(&mut self, at: u64, what: &'a What) {
+        let What::Received {
+            session,
+            log,
+            token,
+            id,
+        } = what
+        else {
+            return;
+        };
+        match self.stay(*session, log) {
+            Some(stay) => {
+                stay.received.push((token, id));
+                stay.received_at.push(at);
+            }
+            None => self.strays.push((*session, token)),
         }
     }
 

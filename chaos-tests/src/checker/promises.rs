@@ -121,10 +121,10 @@ fn judge_read(
     newest
 }
 
-/// P10, by what nodes say: a reign has one owner, and no node goes back to an earlier one.
+/// P10, by what nodes say: a reign has one owner, and no node goes back to an earlier one while it lives.
 fn one_owner(index: &Index<'_>, out: &mut Vec<Violation>) -> usize {
     let mut reigns: BTreeMap<(u64, u64), u64> = BTreeMap::new();
-    let mut newest: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    let mut newest: BTreeMap<(u64, u64, u64), u64> = BTreeMap::new();
     for seen in &index.facts.owners {
         let owner = *reigns
             .entry((seen.partition, seen.epoch))
@@ -136,7 +136,9 @@ fn one_owner(index: &Index<'_>, out: &mut Vec<Violation>) -> usize {
                 seen.partition, seen.owner, seen.epoch
             ));
         }
-        let last = newest.entry((seen.via, seen.partition)).or_default();
+        let last = newest
+            .entry((seen.via, seen.life, seen.partition))
+            .or_default();
         if seen.epoch < *last {
             say(format!(
                 "node {} named reign {} of partition {} after {last}",
