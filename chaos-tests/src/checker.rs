@@ -1,17 +1,31 @@
 //! The judge: what was promised and not kept, from a history alone.
 //!
-//! Pure. P1 to P6, P8 and P15 of the reliability specification, each a count of violations with examples. A history in
-//! which too little happened is rejected, not passed: see [`Dose`].
+//! Pure. P1 to P18 of the reliability specification: for each promise how much there was to judge, and the violations with
+//! examples. A promise of which a history shows nothing is *unknown*, and whoever requires it gets no pass. Apart from that
+//! two guards reject histories in which too little happened: [`Dose`] for a trial of one kind of fault, and [`Coverage`]
+//! for a run of chaos.
+//!
+//! ```text
+//!  history ─► index (messages, stays, readings) + facts (all else) ─► rules, promises, linear ─► Verdict
+//!                                                                 └─► dose, coverage ─► enough happened, or not
+//! ```
 
+mod coverage;
+mod facts;
+mod fences;
 mod index;
+mod linear;
+mod promises;
 mod rules;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::history::{Event, What};
+pub use coverage::Coverage;
 use index::Index;
 
 /// A promise.
@@ -19,7 +33,7 @@ use index::Index;
 pub enum Promise {
     /// P1: what was acknowledged is in the archive.
     AckedIsArchived,
-    /// P2: what is in the archive, or was received, was sent.
+    /// P2: what is in the archive, or was received, was sent, and was not refused.
     NothingInvented,
     /// P3: every session sees the archive's order.
     OneOrder,
@@ -29,10 +43,70 @@ pub enum Promise {
     SenderOrder,
     /// P6: one row a message, one delivery a session.
     NoDoubles,
+    /// P7: at a resumption `h` is exact, and the session goes on with the very next message.
+    ResumptionIsExact,
     /// P8: all readings of an archive are the same, and ids are unique.
     SameArchive,
-    /// P11, P15: what was set and acknowledged is what is read, until something else is set.
+    /// P9: a reading on any node shows all that was acknowledged before it began, and nothing is unread again.
+    ReadsAreCurrent,
+    /// P10: a reign has one owner, and reigns follow each other.
+    OneOwner,
+    /// P11: affiliations are linearizable.
+    Linearizable,
+    /// P12: a ban or a block is a fence.
+    BansAreFences,
+    /// P13: nothing is shown to who is not meant, nor stands in logs.
+    NothingLeaks,
+    /// P14: presence converges after a heal.
+    PresenceConverges,
+    /// P15: what was set and acknowledged is what is read, until something else is set.
     SetStays,
+    /// P16: replicas that have applied the same are the same.
+    ReplicasAgree,
+    /// P17: every request is answered or refused in time, or its connection ended.
+    EverythingIsAnswered,
+    /// P18: a healed pool serves by itself.
+    HealsByItself,
+}
+
+impl Promise {
+    /// All of them.
+    pub const ALL: [Promise; 18] = [
+        Promise::AckedIsArchived,
+        Promise::NothingInvented,
+        Promise::OneOrder,
+        Promise::NoHoles,
+        Promise::SenderOrder,
+        Promise::NoDoubles,
+        Promise::ResumptionIsExact,
+        Promise::SameArchive,
+        Promise::ReadsAreCurrent,
+        Promise::OneOwner,
+        Promise::Linearizable,
+        Promise::BansAreFences,
+        Promise::NothingLeaks,
+        Promise::PresenceConverges,
+        Promise::SetStays,
+        Promise::ReplicasAgree,
+        Promise::EverythingIsAnswered,
+        Promise::HealsByItself,
+    ];
+
+    /// Its number in the reliability specification, 1 to 18.
+    pub fn number(self) -> usize {
+        self as usize + 1
+    }
+}
+
+/// What a history says of a promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judgement {
+    /// Kept, so many times.
+    Pass(usize),
+    /// Broken, so many times.
+    Fail(usize),
+    /// Nothing shows whether it was kept: no pass.
+    Unknown,
 }
 
 /// One broken promise.
@@ -82,8 +156,12 @@ pub struct Dose {
 pub struct Verdict {
     /// Broken promises.
     pub violations: Vec<Violation>,
+    /// How much there was to judge of each promise.
+    pub judged: BTreeMap<Promise, usize>,
     /// What happened.
     pub dose: Dose,
+    /// What a run of chaos must have had.
+    pub coverage: Coverage,
     /// Acknowledged messages.
     pub acked: usize,
     /// Messages whose outcome nobody knows.
@@ -99,13 +177,17 @@ const EXAMPLES: usize = 5;
 pub fn check(events: &[Event]) -> Verdict {
     let index = Index::new(events);
     let mut violations = Vec::new();
-    for rule in rules::ALL {
-        rule(&index, &mut violations);
+    let mut judged = BTreeMap::new();
+    for (promise, rule) in rules::ALL.into_iter().chain(promises::ALL) {
+        judged.insert(promise, rule(&index, &mut violations));
     }
     violations.sort();
+    let dose = index.dose();
     Verdict {
         violations,
-        dose: index.dose(),
+        judged,
+        coverage: Coverage::of(&index, &dose),
+        dose,
         acked: index.acked_count(),
         unknown: index.unknown_count(),
         failed: index.failed_count(),
@@ -136,6 +218,31 @@ impl Verdict {
             .iter()
             .filter(|violation| violation.promise == promise)
             .count()
+    }
+
+    /// What the history says of one promise.
+    pub fn of(&self, promise: Promise) -> Judgement {
+        let judged = self.judged.get(&promise).copied().unwrap_or(0);
+        match (self.count(promise), judged) {
+            (0, 0) => Judgement::Unknown,
+            (0, judged) => Judgement::Pass(judged),
+            (broken, _) => Judgement::Fail(broken),
+        }
+    }
+
+    /// Passes only if nothing is broken, and each of these promises was seen to be kept.
+    pub fn require_kept(&self, promises: &[Promise]) -> Result<(), String> {
+        if !self.violations.is_empty() {
+            return Err(self.to_string());
+        }
+        let unknown = |promise: &&Promise| self.of(**promise) == Judgement::Unknown;
+        let unknown: Vec<_> = promises.iter().filter(unknown).collect();
+        match unknown.is_empty() {
+            true => Ok(()),
+            false => Err(format!(
+                "nothing shows whether these were kept: {unknown:?}"
+            )),
+        }
     }
 
     /// Passes only without a violation and with a full dose.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use tokio::io::{AsyncWriteExt, WriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use xmpp::jid::FullJid;
@@ -92,6 +92,23 @@ pub enum Incoming {
     Closed(String),
 }
 
+/// What a client asks for its session by (XEP-0198 §5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lasting {
+    /// The id that the server gave it.
+    pub previd: String,
+    /// The session's address.
+    pub jid: FullJid,
+}
+
+/// What came of asking for a session.
+pub enum Resumption {
+    /// It goes on; so many stanzas had been handled.
+    Resumed(Client, u32),
+    /// It is lost; so many stanzas had been handled, if the server says so.
+    Lost(Option<u32>),
+}
+
 /// A client with a bound resource.
 pub struct Client {
     jid: FullJid,
@@ -100,6 +117,7 @@ pub struct Client {
     received: Arc<AtomicU32>,
     sent: u32,
     tasks: [JoinHandle<()>; 2],
+    hang_up: Option<oneshot::Sender<()>>,
     iq_number: u32,
 }
 
@@ -120,30 +138,58 @@ impl Client {
 
     /// Logs in and binds over a socket that is there already, with TLS if there is to be any.
     pub async fn over(login: &Login, wire: Wire) -> Result<Client> {
-        let negotiated = timeout(PROMPT, login::log_in(login, wire)).await;
-        let (jid, wire) = negotiated.context("logging in took too long")??;
-        Ok(Client::begin(login, jid, wire))
+        let negotiated = timeout(PROMPT, login::log_in(login, wire, false)).await;
+        let (jid, wire, _) = negotiated.context("logging in took too long")??;
+        Ok(Client::begin(login, jid, wire, 0))
+    }
+
+    /// Logs in and binds, with stream management and a session that can be resumed.
+    pub async fn lasting(login: &Login) -> Result<(Client, Lasting)> {
+        let negotiated = timeout(PROMPT, async {
+            login::log_in(login, login::secured(login).await?, true).await
+        });
+        let negotiated = negotiated.await.context("logging in took too long")?;
+        let (jid, wire, previd) = negotiated?;
+        let lasting = Lasting {
+            previd: previd.context("the session can't be resumed")?,
+            jid: jid.clone(),
+        };
+        Ok((Client::begin(login, jid, wire, 0), lasting))
+    }
+
+    /// Asks for a session, of which so many stanzas have been received.
+    pub async fn resume(login: &Login, lasting: &Lasting, received: u32) -> Result<Resumption> {
+        let asked = timeout(PROMPT, login::resume(login, &lasting.previd, received)).await;
+        Ok(match asked.context("resuming took too long")?? {
+            login::Asked::Resumed(wire, h) => {
+                let mut client = Client::begin(login, lasting.jid.clone(), wire, received);
+                client.sent = h;
+                Resumption::Resumed(client, h)
+            }
+            login::Asked::Lost(h) => Resumption::Lost(h),
+        })
     }
 
     /// Logs in and binds nothing: what comes next is up to the caller. `jid`: what it will be, if a session is resumed.
     pub async fn unbound(login: &Login, jid: FullJid) -> Result<Client> {
         let negotiated = timeout(PROMPT, login::authenticated(login)).await;
         let wire = negotiated.context("logging in took too long")??;
-        Ok(Client::begin(login, jid, wire))
+        Ok(Client::begin(login, jid, wire, 0))
     }
 
-    fn begin(login: &Login, jid: FullJid, wire: Wire) -> Client {
+    fn begin(login: &Login, jid: FullJid, wire: Wire, received: u32) -> Client {
         let (reader, writer) = wire.split();
         let (incoming_tx, incoming) = mpsc::channel(INBOX);
         let (outgoing, outgoing_rx) = mpsc::channel(OUTBOX);
-        let received = Arc::new(AtomicU32::new(0));
+        let received = Arc::new(AtomicU32::new(received));
+        let (hang_up, stop) = oneshot::channel();
         let answers = Answers {
             domain: login.domain.clone(),
             managed: login.stream_management,
             received: Arc::clone(&received),
             outbox: outgoing.clone(),
         };
-        let reading = read(reader, incoming_tx, answers);
+        let reading = read(reader, incoming_tx, answers, stop);
         let tasks = [
             tokio::spawn(reading),
             tokio::spawn(write(writer, outgoing_rx)),
@@ -155,6 +201,7 @@ impl Client {
             received,
             sent: 0,
             tasks,
+            hang_up: Some(hang_up),
             iq_number: 0,
         }
     }
@@ -272,6 +319,21 @@ impl Client {
         format!("t{}", self.iq_number)
     }
 
+    /// Ends the connection without a word, as a network does that breaks. Gives what had come before that: exactly what
+    /// [`received`](Client::received) counts.
+    pub async fn hang_up(&mut self) -> Vec<Incoming> {
+        // Dropped or sent, it ends the reading task between two stanzas.
+        self.hang_up = None;
+        let mut rest = Vec::new();
+        while let Some(incoming) = self.incoming.recv().await {
+            rest.push(incoming);
+        }
+        for task in &self.tasks {
+            task.abort();
+        }
+        rest
+    }
+
     /// Ends the stream and waits for the server's end.
     pub async fn close(mut self) -> Result<()> {
         self.send_raw("</stream:stream>").await?;
@@ -352,9 +414,18 @@ impl Answers {
     }
 }
 
-async fn read(mut wire: WireReader, inbox: mpsc::Sender<Incoming>, answers: Answers) {
+async fn read(
+    mut wire: WireReader,
+    inbox: mpsc::Sender<Incoming>,
+    answers: Answers,
+    mut stop: oneshot::Receiver<()>,
+) {
     loop {
-        let incoming = match wire.next().await {
+        let next = tokio::select! {
+            next = wire.next() => next,
+            _ = &mut stop => return,
+        };
+        let incoming = match next {
             Ok(Some(Frame::Element(document))) => answers.take(document).await,
             Ok(Some(Frame::Header(_))) => None,
             Ok(Some(Frame::Close)) => Some(Incoming::Closed("end of stream".into())),

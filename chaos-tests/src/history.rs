@@ -132,6 +132,173 @@ pub enum What {
         /// What there was.
         values: BTreeMap<String, String>,
     },
+    /// Whose session this is.
+    Named {
+        /// The session.
+        session: u32,
+        /// The account's local part, which also begins the tokens of what it sends.
+        user: String,
+    },
+    /// A session's connection has ended; it may be resumed (XEP-0198 §5). Its requests count as given up.
+    Dropped {
+        /// The session.
+        session: u32,
+    },
+    /// A session goes on over a new connection.
+    Resumed {
+        /// The session, under its old number.
+        session: u32,
+        /// The node that it is on now.
+        node: u64,
+        /// Stanzas that the server says it has handled.
+        h: u32,
+        /// Stanzas that had been acknowledged before.
+        acked: u32,
+        /// Stanzas that had been sent.
+        sent: u32,
+        /// Messages that `h` does not cover, oldest first: the client sends them again.
+        open: Vec<String>,
+    },
+    /// A session can't be resumed: `<failed/>`.
+    Lost {
+        /// The session.
+        session: u32,
+        /// Stanzas that the server says had been handled, if it says so.
+        h: Option<u32>,
+        /// Stanzas that had been acknowledged before.
+        acked: u32,
+        /// Stanzas that had been sent.
+        sent: u32,
+    },
+    /// An archive, or its newest part, was read while others wrote.
+    Read {
+        /// Who read it where, for people.
+        reader: String,
+        /// The room.
+        log: String,
+        /// When it was asked for, on the history's clock.
+        began: u64,
+        /// It begins with the first message there ever was.
+        whole: bool,
+        /// Messages, oldest first.
+        rows: Vec<String>,
+    },
+    /// A register is about to be set or read, maybe by several at a time.
+    Call {
+        /// The call's own number.
+        call: u64,
+        /// The node that is asked.
+        node: u64,
+        /// What: see [`affiliation`] and [`block`].
+        register: String,
+        /// The new value; `None`: it is read.
+        set: Option<String>,
+    },
+    /// A call was answered.
+    Answered {
+        /// The call.
+        call: u64,
+        /// What was read; of one that sets: nothing.
+        value: Option<String>,
+    },
+    /// A call was refused: surely nothing was done.
+    Refused {
+        /// The call.
+        call: u64,
+    },
+    /// Nobody knows what became of a call.
+    Unanswered {
+        /// The call.
+        call: u64,
+    },
+    /// A node named a partition's owner.
+    Owner {
+        /// Who was asked.
+        via: u64,
+        /// Its incarnation: what an earlier life had seen it need not know yet.
+        life: u64,
+        /// The partition.
+        partition: u64,
+        /// Whether faults aim at its owner.
+        targeted: bool,
+        /// The owner's reign.
+        epoch: u64,
+        /// The owner.
+        owner: u64,
+    },
+    /// The pool was split, and where the targeted partition's leader was.
+    Split {
+        /// The nodes without a quorum.
+        minority: Vec<u64>,
+        /// Who led the targeted partition.
+        leader: u64,
+    },
+    /// A node took over snapshots that others sent it.
+    SnapshotInstalled {
+        /// The node.
+        node: u64,
+    },
+    /// The only users that may see what is said in a log.
+    Audience {
+        /// The room, or what one user writes to another.
+        log: String,
+        /// Local parts of accounts.
+        users: Vec<String>,
+    },
+    /// A place where no message may be was searched for all tokens.
+    Searched {
+        /// A file, or what somebody uninvolved was sent.
+        place: String,
+        /// Tokens that were there.
+        found: Vec<String>,
+    },
+    /// What a user is shown of another.
+    Presence {
+        /// Who looks.
+        observer: String,
+        /// Who is shown.
+        user: String,
+        /// As what.
+        online: bool,
+    },
+    /// Whether a user is there, in truth.
+    Online {
+        /// The user.
+        user: String,
+        /// Whether some session of theirs is.
+        online: bool,
+    },
+    /// What a replica holds.
+    Replica {
+        /// The partition.
+        partition: u64,
+        /// The node.
+        node: u64,
+        /// The applied index.
+        applied: u64,
+        /// The hash of state and archive there.
+        hash: String,
+    },
+    /// A node is about to be stopped from running (SIGSTOP, or its disk is held): it can answer nobody.
+    Frozen {
+        /// The node.
+        node: u64,
+    },
+    /// It has gone on.
+    Thawed {
+        /// The node.
+        node: u64,
+    },
+}
+
+/// The register of what a user is in a room (XEP-0045 §5.2).
+pub fn affiliation(room: &str, user: &str) -> String {
+    format!("affiliation {room} {user}")
+}
+
+/// The register of whether a user has blocked another (XEP-0191); its values are `blocked` and `open`.
+pub fn block(user: &str, foe: &str) -> String {
+    format!("block {user} {foe}")
 }
 
 /// Takes events of many tasks.
@@ -155,8 +322,13 @@ impl Recorder {
     pub fn record(&self, what: What) {
         // The clock is read inside the lock: the order of events is the order of their times.
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let at = self.now();
         events.push(Event { at, what });
+    }
+
+    /// The time on the history's clock, in nanoseconds.
+    pub fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Events so far that a predicate accepts.

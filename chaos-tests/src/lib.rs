@@ -11,9 +11,11 @@
 pub mod wait;
 
 pub mod cable;
+pub mod clock;
 pub mod disk;
 pub mod enclave;
 pub mod network;
+pub mod switch;
 pub mod syncs;
 
 pub mod control;
@@ -28,6 +30,7 @@ pub mod scenario;
 
 pub mod terminal;
 
+pub mod chaos;
 pub mod checker;
 pub mod edits;
 pub mod history;

@@ -7,12 +7,16 @@
 //! their connection had gone before the acknowledgement of messages that are committed: so that there is always something
 //! sent twice.
 //!
+//! Lasting ones have sessions that outlive their connections (XEP-0198 §5). They lose these now and then, go on over any
+//! node, and send again what `h` does not cover.
+//!
 //! Others write to a user instead of a room, round in a ring: what they send goes through two logs. Who is written to
 //! reads in the archive, at each login, what came meanwhile.
 
 mod archive;
 mod gaps;
 mod member;
+mod resuming;
 mod session;
 mod window;
 
@@ -31,7 +35,7 @@ use crate::history::{Recorder, What};
 use crate::pool::{DOMAIN, Pool, ROOMS};
 use crate::wait::until;
 
-pub use archive::read_archive;
+pub use archive::{read_archive, read_newest};
 pub use gaps::{Gaps, gaps};
 pub use member::{create_room, join};
 
@@ -69,6 +73,8 @@ pub struct Seat {
     pub stream_management: bool,
     /// Whether it sends again, now and then, what is committed already.
     pub forgetful: bool,
+    /// Whether its session outlives its connection: then it loses that now and then, goes on over any node, and has no home.
+    pub lasting: bool,
 }
 
 /// What members share.
@@ -82,6 +88,8 @@ struct Stage {
     inside: Mutex<BTreeMap<String, u64>>,
     /// What happened to members that must not.
     betrayed: Mutex<Vec<String>>,
+    /// Streams of living nodes that ended.
+    disturbed: Mutex<Vec<String>>,
     /// Numbers of sessions handed out.
     sessions: AtomicU32,
     /// Messages sent again that were committed, for certain.
@@ -104,6 +112,10 @@ impl Stage {
 
     fn betray(&self, what: String) {
         locked(&self.betrayed).push(what);
+    }
+
+    fn disturb(&self, what: String) {
+        locked(&self.disturbed).push(what);
     }
 
     /// Whether a node had no quorum from this time on until now.
@@ -169,6 +181,7 @@ pub fn seats(rooms: &[&str], nodes: &[u64]) -> Vec<Seat> {
                     home: *home,
                     stream_management,
                     forgetful: stream_management && nodes.first() == Some(home),
+                    lasting: false,
                 });
             }
         }
@@ -189,6 +202,7 @@ pub fn ring(nodes: &[u64]) -> Vec<Seat> {
         home: *home,
         stream_management: true,
         forgetful: false,
+        lasting: false,
     };
     nodes.iter().zip(next).zip(last).map(seat).collect()
 }
@@ -216,6 +230,7 @@ impl Crowd {
             cut_off: Mutex::default(),
             inside: Mutex::default(),
             betrayed: Mutex::default(),
+            disturbed: Mutex::default(),
             sessions: AtomicU32::new(0),
             retries: AtomicUsize::new(0),
             phase: receiver,
@@ -264,7 +279,7 @@ impl Crowd {
     pub fn members_in(&self) -> usize {
         let inside = locked(&self.stage.inside);
         let is_in = |seat: &&Seat| match inside.get(&seat.user) {
-            Some(node) if *node == seat.home => self.stage.is_alive(*node),
+            Some(node) if *node == seat.home || seat.lasting => self.stage.is_alive(*node),
             Some(node) => self.stage.is_alive(*node) && !self.stage.is_alive(seat.home),
             None => false,
         };
@@ -318,10 +333,12 @@ impl Crowd {
         .await
     }
 
-    /// Ends all members; gives what happened to them that must not.
-    pub async fn end(mut self) -> Vec<String> {
+    /// Ends all members; gives what happened to them that must not, whatever is done to nodes, and which streams of living
+    /// nodes ended.
+    pub async fn end(mut self) -> (Vec<String>, Vec<String>) {
         self.phase.send_replace(Phase::End);
         while self.members.join_next().await.is_some() {}
-        std::mem::take(&mut locked(&self.stage.betrayed))
+        let taken = |of: &Mutex<Vec<String>>| std::mem::take(&mut *locked(of));
+        (taken(&self.stage.betrayed), taken(&self.stage.disturbed))
     }
 }

@@ -7,13 +7,15 @@
 //! ```
 //!
 //! A cut drops frames between nodes in the bridge, both ways and without a word, as a broken switch does: nobody gets a
-//! reset. The test itself still reaches every node.
+//! reset. The test itself still reaches every node. What goes over a [`switch`](crate::switch) instead of the bridge is cut
+//! where it comes in, one way at a time: [`Network::part`].
 
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
 
 use crate::enclave::command;
+use crate::switch;
 
 /// The first three bytes of all addresses.
 const PREFIX: [u8; 3] = [10, 77, 0];
@@ -50,6 +52,11 @@ impl Network {
             ))?;
             ip(&format!("-netns {name} link set eth0 up"))?;
             ip(&format!("-netns {name} link set lo up"))?;
+            nft_in(&name, "add table inet cuts")?;
+            nft_in(
+                &name,
+                "add chain inet cuts from { type filter hook input priority 0; }",
+            )?;
         }
         nft("add table bridge cuts")?;
         nft("add chain bridge cuts between { type filter hook forward priority 0; }")?;
@@ -74,8 +81,29 @@ impl Network {
         ))
     }
 
+    /// What these nodes send to those over the switch does not come in.
+    pub fn part(&self, from: &[u64], to: &[u64]) -> Result<()> {
+        for to in to {
+            let rules: Vec<String> = from
+                .iter()
+                .filter(|from| *from != to)
+                .map(|from| {
+                    let address = switch::address(*from);
+                    format!("add rule inet cuts from ip saddr {address} drop")
+                })
+                .collect();
+            if !rules.is_empty() {
+                nft_in(&self.namespace(*to), &rules.join("; "))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Mends all links.
     pub fn heal(&self) -> Result<()> {
+        for node in 1..=self.nodes {
+            nft_in(&self.namespace(node.into()), "flush chain inet cuts from")?;
+        }
         nft("flush chain bridge cuts between")
     }
 }
@@ -95,4 +123,9 @@ fn ip(words: &str) -> Result<()> {
 
 fn nft(commands: &str) -> Result<()> {
     command("nft", [commands]).map(drop)
+}
+
+fn nft_in(namespace: &str, commands: &str) -> Result<()> {
+    let enter = format!("--net=/run/netns/{namespace}");
+    command("nsenter", [enter.as_str(), "nft", commands]).map(drop)
 }

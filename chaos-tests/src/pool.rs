@@ -25,8 +25,10 @@ use toml::Table;
 use xmpp::jid::BareJid;
 
 use crate::client::{Hash, Login, Mechanism, Security};
+use crate::clock::Clock;
 use crate::control::ControlPort;
 use crate::network::{Network, SUBNET};
+use crate::switch;
 use crate::wait::until;
 use process::NodeProcess;
 pub use program::{Program, variant};
@@ -52,6 +54,10 @@ pub struct PoolSettings {
     pub network: Option<Network>,
     /// How many of the nodes the pool begins with; the others are let in later. `None`: all.
     pub first: Option<u16>,
+    /// Whether what nodes say to each other goes over a switch, whose devices the network's namespaces have.
+    pub switched: bool,
+    /// Whether each node has a clock of its own.
+    pub clocks: bool,
 }
 
 impl PoolSettings {
@@ -62,7 +68,21 @@ impl PoolSettings {
             keys: Vec::new(),
             network: None,
             first: None,
+            switched: false,
+            clocks: false,
         }
+    }
+
+    /// What nodes say to each other goes over a switch of this network.
+    pub fn switched(mut self) -> PoolSettings {
+        self.switched = true;
+        self
+    }
+
+    /// Each node has a clock that can be set.
+    pub fn clocks(mut self) -> PoolSettings {
+        self.clocks = true;
+        self
     }
 
     /// The pool begins with so many of its nodes; the folders of the others are ready.
@@ -121,6 +141,8 @@ pub struct Node {
     /// The network namespace it runs in, if it is not the test's own.
     namespace: Option<String>,
     program: Program,
+    /// Its own clock, if it is not the machine's.
+    clock: Option<Clock>,
     process: Option<NodeProcess>,
 }
 
@@ -244,13 +266,44 @@ impl Pool {
                 .iter()
                 .try_for_each(|node| growth::begin_with(node, first))?;
         }
-        Ok(Pool {
+        let pool = Pool {
             nodes,
             tls,
             partitions,
             first: u64::from(first),
             dir,
-        })
+        };
+        if settings.switched {
+            pool.over_the_switch()?;
+        }
+        Ok(pool)
+    }
+
+    /// Has the nodes listen and dial at their addresses at the switch.
+    fn over_the_switch(&self) -> Result<()> {
+        for id in self.ids() {
+            let at = |id| -> Result<SocketAddr> {
+                let port = self.cluster_address(id)?.port();
+                Ok(SocketAddr::from((switch::address(id), port)))
+            };
+            for other in self.ids() {
+                self.set_member(id, other, at(other)?)?;
+            }
+        }
+        for id in self.ids() {
+            let port = self.cluster_address(id)?.port();
+            let listen = SocketAddr::from((switch::address(id), port));
+            self.set(id, "cluster", "listen", listen.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Sets a node's clock against the machine's: `+1h`, `-1h`, `+1y`, `+0`.
+    pub fn set_clock(&self, id: u64, offset: &str) -> Result<()> {
+        let clock = self.node(id).clock.as_ref();
+        clock
+            .with_context(|| format!("node {id} goes by the machine's clock"))?
+            .set(offset)
     }
 
     /// Makes a pool, starts all its nodes and waits until they serve.
@@ -371,6 +424,11 @@ impl Pool {
     /// A node's data folder.
     pub fn data_dir(&self, node: u64) -> PathBuf {
         self.root().join(format!("node-{node}/data"))
+    }
+
+    /// Which partition a user or a room is in.
+    pub fn partitions(&self) -> &PartitionTable {
+        &self.partitions
     }
 
     /// The CA's certificate.
@@ -605,13 +663,19 @@ impl Node {
                 .as_ref()
                 .map(|network| network.namespace(id)),
             program: Program::default(),
+            clock: match settings.clocks {
+                true => Some(Clock::new(&folder)?),
+                false => None,
+            },
             process: None,
         })
     }
 
     fn spawn(&mut self) -> Result<()> {
         let namespace = self.namespace.as_deref();
-        self.process = Some(NodeProcess::spawn(&self.config, namespace, self.program)?);
+        let clock = self.clock.as_ref();
+        let process = NodeProcess::spawn(&self.config, namespace, self.program, clock)?;
+        self.process = Some(process);
         Ok(())
     }
 

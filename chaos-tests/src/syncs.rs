@@ -45,6 +45,13 @@ impl Trace {
         .await
     }
 
+    /// From now on each sync of the node takes so much longer, until [`release`](Trace::release).
+    pub async fn slow(pool: &Pool, node: u64, by: Duration) -> Result<Trace> {
+        let inject = format!("inject={SYNCS}:delay_enter={}", by.as_micros());
+        let args = ["-e".into(), format!("trace={SYNCS}"), "-e".into(), inject];
+        Trace::start(pool, node, &args).await
+    }
+
     /// The next fdatasync or fsync of each thread on a file of this folder fails with EIO, once; all later ones would be
     /// good, if there were any.
     pub async fn fail_next(pool: &Pool, node: u64, folder: &Path) -> Result<Trace> {

@@ -83,6 +83,16 @@ impl Trial {
         })
     }
 
+    /// The rooms that the seats of [`Trial::over`] are in; faults aim at the owner of the first.
+    pub(crate) fn rooms() -> Vec<String> {
+        ROOM_NAMES.map(room).to_vec()
+    }
+
+    /// What the history is written with.
+    pub(crate) fn recorder(&self) -> Arc<Recorder> {
+        Arc::clone(&self.recorder)
+    }
+
     /// Writes down that a fault is caused now.
     pub fn fault(&self, what: String) {
         self.recorder.record(What::Fault { what });
@@ -91,6 +101,19 @@ impl Trial {
     /// Writes down that all faults are healed.
     pub fn healed(&self) {
         self.recorder.record(What::Healed);
+    }
+
+    /// Stops a node from running, and says so: it can answer nobody until [`wakes`](Trial::wakes).
+    pub fn freezes(&self, node: u64) -> Result<()> {
+        self.recorder.record(What::Frozen { node });
+        self.pool.pause(node)
+    }
+
+    /// Lets it run again.
+    pub fn wakes(&self, node: u64) -> Result<()> {
+        self.pool.resume(node)?;
+        self.recorder.record(What::Thawed { node });
+        Ok(())
     }
 
     /// Waits for so many further acknowledged messages to the first room.
@@ -155,18 +178,18 @@ impl Trial {
         .await
     }
 
-    /// Reads every archive on every node, in both directions.
-    async fn read_archives(&self) -> Result<()> {
+    /// Reads the archives of these rooms on every node, in both directions.
+    pub(crate) async fn read_archives(&self, rooms: &[String]) -> Result<()> {
         for node in self.pool.running() {
             let mut client = Client::connect(&self.pool.login(node, READER)).await?;
-            for name in ROOM_NAMES {
+            for room in rooms {
                 for forward in [true, false] {
-                    let rows = read_archive(&mut client, &room(name), forward).await?;
+                    let rows = read_archive(&mut client, room, forward).await?;
                     let direction = if forward { "forward" } else { "backward" };
                     let reading = format!("node {node}, {direction}");
                     self.recorder.record(What::Archive {
                         reading,
-                        log: room(name),
+                        log: room.clone(),
                         rows,
                     });
                 }
@@ -178,7 +201,7 @@ impl Trial {
 
     /// Reads the archives of both ends of every conversation on every node, in both directions, once what is on its way from
     /// one log to the other has arrived.
-    async fn read_users_archives(&self) -> Result<()> {
+    pub(crate) async fn read_users_archives(&self) -> Result<()> {
         let nodes = self.pool.running();
         let seats = self.crowd.seats().iter();
         for seat in seats.filter(|seat| seat.audience == Audience::User) {
@@ -272,7 +295,7 @@ impl Trial {
         self.crowd.acks(20, RECOVERY).await?;
         self.crowd.retries(least.suppressed, RECOVERY).await?;
         self.crowd.fall_silent(RECOVERY).await?;
-        self.read_archives().await?;
+        self.read_archives(&Trial::rooms()).await?;
         self.read_users_archives().await?;
         self.replicas_agree().await?;
         let Trial {
@@ -287,7 +310,8 @@ impl Trial {
         if let Err(error) = settled.await {
             println!("{error}");
         }
-        let betrayed = crowd.end().await;
+        let (mut betrayed, disturbed) = crowd.end().await;
+        betrayed.extend(disturbed);
         let events = recorder.events();
         let verdict = check(&events);
         let yard = room(ROOM_NAMES[0]);

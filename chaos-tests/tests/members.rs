@@ -24,6 +24,7 @@ fn seats(home: u64) -> Vec<Seat> {
         home,
         stream_management: true,
         forgetful: false,
+        lasting: false,
     };
     let mut seats = Trial::seats_on(&[home]);
     seats.extend([pair("ring-a", "ring-b"), pair("ring-b", "ring-a")]);

@@ -115,9 +115,9 @@ async fn freeze_the_owner_repeatedly() -> Result<()> {
         // Its members are stuck with it; their streams may end or go on.
         trial.crowd.node_dies(owner);
         trial.fault(place());
-        trial.pool.pause(owner)?;
+        trial.freezes(owner)?;
         trial.crowd.acks(200, REPLACED).await.with_context(place)?;
-        trial.pool.resume(owner)?;
+        trial.wakes(owner)?;
         trial.caught_up(owner).await.with_context(place)?;
         trial.crowd.node_lives(owner);
         trial.crowd.all_in(RECOVERY).await.with_context(place)?;

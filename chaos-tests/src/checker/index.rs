@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Dose;
+use super::facts::Facts;
 use crate::history::{Event, What};
 
 /// How a message fared.
@@ -24,10 +25,17 @@ pub(super) struct Attempt<'a> {
     pub(super) invoked: u64,
     pub(super) outcome: Outcome,
     /// The sessions that sent it again, and when they first did.
-    resent: BTreeMap<u32, u64>,
+    pub(super) resent: BTreeMap<u32, u64>,
+    /// When it was refused or given up.
+    pub(super) closed: Vec<u64>,
 }
 
 impl Attempt<'_> {
+    /// When it was first refused or given up after it was sent then.
+    pub(super) fn closed_after(&self, sent: u64) -> Option<u64> {
+        self.closed.iter().copied().find(|at| *at >= sent)
+    }
+
     /// The sessions that sent it, and when each first did.
     pub(super) fn sends(&self) -> impl Iterator<Item = (u32, u64)> {
         let again = self.resent.iter().map(|(session, at)| (*session, *at));
@@ -62,13 +70,15 @@ pub(super) struct Values<'a> {
 pub(super) struct Stay<'a> {
     pub(super) session: u32,
     pub(super) log: &'a str,
-    kind: Kind,
+    pub(super) kind: Kind,
     is_away: bool,
     pub(super) joined: u64,
     /// `None`: to the end of the history.
     pub(super) left: Option<u64>,
     /// Tokens and ids in the order in which they came.
     pub(super) received: Vec<(&'a str, &'a str)>,
+    /// When each of them came.
+    pub(super) received_at: Vec<u64>,
     /// Whether it reads the archive for what it missed.
     pub(super) reads_archive: bool,
     /// What it found there; `None`: it came to its end before.
@@ -122,7 +132,13 @@ pub(super) struct Index<'a> {
     /// From the first fault to the healing of all, again and again.
     troubles: Vec<Trouble>,
     /// When faults were caused.
-    faults: Vec<u64>,
+    pub(super) faults: Vec<u64>,
+    /// When all was healed.
+    pub(super) heals: Vec<u64>,
+    /// When sessions ended.
+    pub(super) left: BTreeMap<u32, u64>,
+    /// All else.
+    pub(super) facts: Facts<'a>,
 }
 
 /// A time with at least one fault that is not healed.
@@ -172,6 +188,9 @@ impl<'a> Index<'a> {
             in_flight: InFlight::default(),
             troubles: Vec::new(),
             faults: Vec::new(),
+            heals: Vec::new(),
+            left: BTreeMap::new(),
+            facts: Facts::default(),
         };
         for event in events {
             index.add(event);
@@ -186,6 +205,7 @@ impl<'a> Index<'a> {
 
     fn add(&mut self, event: &'a Event) {
         let at = event.at;
+        self.facts.end = at;
         match &event.what {
             What::Invoke {
                 session,
@@ -198,8 +218,14 @@ impl<'a> Index<'a> {
                 token,
             } => self.resent(*session, log, token, at),
             What::Ok { token } => self.settle(token, Outcome::Ok(at)),
-            What::Fail { token } => self.settle(token, Outcome::Fail),
-            What::Info { token } => self.in_flight.settled(token),
+            What::Fail { token } => {
+                self.closed(token, at);
+                self.settle(token, Outcome::Fail);
+            }
+            What::Info { token } => {
+                self.closed(token, at);
+                self.in_flight.settled(token);
+            }
             What::Joined { .. } => self.joined(at, &event.what),
             What::CaughtUp {
                 session,
@@ -213,22 +239,16 @@ impl<'a> Index<'a> {
                 }
             }
             What::Left { session } => {
+                self.left.insert(*session, at);
                 let open = |stay: &&mut Stay<'_>| stay.session == *session && stay.left.is_none();
                 for stay in self.stays.iter_mut().filter(open) {
                     stay.left = Some(at);
                 }
             }
-            What::Received {
-                session,
-                log,
-                token,
-                id,
-            } => match self.stay(*session, log) {
-                Some(stay) => stay.received.push((token, id)),
-                None => self.strays.push((*session, token)),
-            },
+            What::Received { .. } => self.received(at, &event.what),
             What::Fault { .. } => self.fault(at),
             What::Healed => {
+                self.heals.push(at);
                 if let Some(trouble) = self.troubles.last_mut() {
                     trouble.to.get_or_insert(at);
                 }
@@ -246,6 +266,26 @@ impl<'a> Index<'a> {
                 set: self.set.clone(),
                 read: values,
             }),
+            _ => self.facts.add(event),
+        }
+    }
+
+    fn received(&mut self, at: u64, what: &'a What) {
+        let What::Received {
+            session,
+            log,
+            token,
+            id,
+        } = what
+        else {
+            return;
+        };
+        match self.stay(*session, log) {
+            Some(stay) => {
+                stay.received.push((token, id));
+                stay.received_at.push(at);
+            }
+            None => self.strays.push((*session, token)),
         }
     }
 
@@ -257,6 +297,7 @@ impl<'a> Index<'a> {
             invoked: at,
             outcome: Outcome::Info,
             resent: BTreeMap::new(),
+            closed: Vec::new(),
         };
         if self.attempts.insert(token, attempt).is_some() {
             self.reused.insert(token);
@@ -283,6 +324,7 @@ impl<'a> Index<'a> {
             joined: at,
             left: None,
             received: Vec::new(),
+            received_at: Vec::new(),
             reads_archive: *reads_archive,
             caught_up: None,
         });
@@ -304,6 +346,12 @@ impl<'a> Index<'a> {
             _ => {
                 self.reused.insert(token);
             }
+        }
+    }
+
+    fn closed(&mut self, token: &str, at: u64) {
+        if let Some(attempt) = self.attempts.get_mut(token) {
+            attempt.closed.push(at);
         }
     }
 

@@ -5,26 +5,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::index::{CatchUp, Index, Outcome, Stay};
 use super::{Promise, Violation};
 
-type Rule = fn(&Index<'_>, &mut Vec<Violation>);
+/// Adds what it finds, and gives how much it had to judge.
+pub(super) type Rule = fn(&Index<'_>, &mut Vec<Violation>) -> usize;
 
-/// All rules.
-pub(super) const ALL: [Rule; 8] = [
-    acked_is_archived,
-    nothing_invented,
-    one_order,
-    no_holes,
-    sender_order,
-    no_doubles,
-    same_archive,
-    set_stays,
+/// The rules about messages, archives and values.
+pub(super) const ALL: [(Promise, Rule); 8] = [
+    (Promise::AckedIsArchived, acked_is_archived),
+    (Promise::NothingInvented, nothing_invented),
+    (Promise::OneOrder, one_order),
+    (Promise::NoHoles, no_holes),
+    (Promise::SenderOrder, sender_order),
+    (Promise::NoDoubles, no_doubles),
+    (Promise::SameArchive, same_archive),
+    (Promise::SetStays, set_stays),
 ];
 
-fn broken(promise: Promise, what: String) -> Violation {
+pub(super) fn broken(promise: Promise, what: String) -> Violation {
     Violation { promise, what }
 }
 
 /// P1. A log that nobody read counts as empty: an unread archive proves nothing.
-fn acked_is_archived(index: &Index<'_>, out: &mut Vec<Violation>) {
+fn acked_is_archived(index: &Index<'_>, out: &mut Vec<Violation>) -> usize {
     for (token, attempt) in &index.attempts {
         if let Outcome::Ok(at) = attempt.outcome
             && !index.positions(attempt.log).contains_key(token)
@@ -33,10 +34,11 @@ fn acked_is_archived(index: &Index<'_>, out: &mut Vec<Violation>) {
             out.push(broken(Promise::AckedIsArchived, what));
         }
     }
+    index.acked_count()
 }
 
 /// P2. Refused means surely not done, so what was refused must not show up either.
-fn nothing_invented(index: &Index<'_>, out: &mut Vec<Violation>) {
+fn nothing_invented(index: &Index<'_>, out: &mut Vec<Violation>) -> usize {
     let mut judge = |token: &str, log: &str, place: &str| {
         let why = match index.attempts.get(token) {
             None => "was never sent",
@@ -62,12 +64,27 @@ fn nothing_invented(index: &Index<'_>, out: &mut Vec<Violation>) {
             judge(token, stay.log, "read at a login");
         }
     }
+    archived(index) + received(index)
+}
+
+/// Rows of all readings.
+fn archived(index: &Index<'_>) -> usize {
+    let readings = index.readings.values().flatten();
+    readings.map(|reading| reading.rows.len()).sum()
+}
+
+/// Messages that sessions received or found.
+fn received(index: &Index<'_>) -> usize {
+    let stays = index.stays.iter();
+    stays
+        .map(|stay| stay.received.len() + stay.found().count())
+        .sum()
 }
 
 /// P3. What was received but is not archived is a matter of [`no_holes`]. The reflection of a retry is an answer, not a
 /// place in the order. To a user what was written before the session was there may come late: it waited for a session that
 /// had died.
-fn one_order(index: &Index<'_>, out: &mut Vec<Violation>) {
+fn one_order(index: &Index<'_>, out: &mut Vec<Violation>) -> usize {
     for stay in &index.stays {
         let has_its_place = |token: &str| match stay.reads_archive {
             true => index.is_sent_behind_join(stay, token),
@@ -77,6 +94,7 @@ fn one_order(index: &Index<'_>, out: &mut Vec<Violation>) {
         in_order(index, stay, received.filter(|t| has_its_place(t)), out);
         in_order(index, stay, stay.found().map(|(token, _)| token), out);
     }
+    received(index)
 }
 
 fn in_order<'a>(
@@ -104,7 +122,7 @@ fn in_order<'a>(
 
 /// P4. What is received is archived; and nothing is missing that a session is owed: see [`lacks_in_a_room`] and
 /// [`lacks_of_a_user`].
-fn no_holes(index: &Index<'_>, out: &mut Vec<Violation>) {
+fn no_holes(index: &Index<'_>, out: &mut Vec<Violation>) -> usize {
     // By log: the messages up to the newest one that sessions have seen without a hole.
     let mut reached: BTreeMap<&str, usize> = BTreeMap::new();
     for stay in &index.stays {
@@ -136,6 +154,7 @@ fn no_holes(index: &Index<'_>, out: &mut Vec<Violation>) {
             out.push(broken(Promise::NoHoles, what));
         }
     }
+    received(index)
 }
 
 /// The rows that a session in a room lacks: between its first and last message it misses nothing; nor what was sent after it
@@ -211,7 +230,7 @@ fn rows_of<'a>(
 
 /// P5, in two sweeps over each archive: real time over all senders, and each session's own order, in which it sent messages
 /// for the first time or again.
-fn sender_order(index: &Index<'_>, out: &mut Vec<Violation>) {
+fn sender_order(index: &Index<'_>, out: &mut Vec<Violation>) -> usize {
     for readings in index.readings.values() {
         let Some(reading) = readings.first() else {
             continue;
@@ -241,10 +260,11 @@ fn sender_order(index: &Index<'_>, out: &mut Vec<Violation>) {
             latest = latest.max(Some((invoked, token)));
         }
     }
+    archived(index)
 }
 
 /// P6. Also a token that the test itself used twice: then nothing can be told.
-fn no_doubles(index: &Index<'_>, out: &mut Vec<Violation>) {
+fn no_doubles(index: &Index<'_>, out: &mut Vec<Violation>) -> usize {
     for token in &index.reused {
         out.push(broken(
             Promise::NoDoubles,
@@ -281,6 +301,7 @@ fn no_doubles(index: &Index<'_>, out: &mut Vec<Violation>) {
         let what = format!("session {session} received {token} without being in");
         out.push(broken(Promise::NoDoubles, what));
     }
+    archived(index) + received(index)
 }
 
 fn doubles<'a>(tokens: impl Iterator<Item = &'a str>, place: &str, out: &mut Vec<Violation>) {
@@ -296,7 +317,7 @@ fn doubles<'a>(tokens: impl Iterator<Item = &'a str>, place: &str, out: &mut Vec
 }
 
 /// P8. Also: the id under which a session received a message is its id in the archive.
-fn same_archive(index: &Index<'_>, out: &mut Vec<Violation>) {
+fn same_archive(index: &Index<'_>, out: &mut Vec<Violation>) -> usize {
     for (log, readings) in &index.readings {
         let Some((first, others)) = readings.split_first() else {
             continue;
@@ -331,6 +352,9 @@ fn same_archive(index: &Index<'_>, out: &mut Vec<Violation>) {
             }
         }
     }
+    // One reading says nothing of the others.
+    let readings = index.readings.values();
+    readings.map(|all| all.len().saturating_sub(1)).sum()
 }
 
 fn doubled_ids(log: &str, rows: &[(String, String)], out: &mut Vec<Violation>) {
@@ -346,7 +370,7 @@ fn doubled_ids(log: &str, rows: &[(String, String)], out: &mut Vec<Violation>) {
 }
 
 /// P11 and P15, for what is set by one at a time: each reading shows what was set last, and nothing else.
-fn set_stays(index: &Index<'_>, out: &mut Vec<Violation>) {
+fn set_stays(index: &Index<'_>, out: &mut Vec<Violation>) -> usize {
     for values in &index.values {
         let mut judge = |register: &str, what: String| {
             let what = format!("{}: {register} {what}", values.reading);
@@ -365,4 +389,5 @@ fn set_stays(index: &Index<'_>, out: &mut Vec<Violation>) {
             judge(register, format!("is {read:?}, was never set"));
         }
     }
+    index.values.iter().map(|values| values.set.len()).sum()
 }

@@ -1,5 +1,7 @@
 //! Planted violations: each must be caught, and nothing else.
 
+mod promises;
+
 use super::*;
 use crate::history::What;
 
@@ -11,7 +13,7 @@ struct Story(Vec<Event>);
 
 impl Story {
     fn then(mut self, what: What) -> Story {
-        let at = self.0.len() as u64 + 1;
+        let at = self.0.last().map_or(0, |event| event.at) + 1;
         self.0.push(Event { at, what });
         self
     }

@@ -57,19 +57,53 @@ async fn authenticated_over(login: &Login, mut wire: Wire) -> Result<Wire> {
     Ok(wire)
 }
 
-/// A stream with a bound resource, over a socket that is as secure as it is to be.
-pub(super) async fn log_in(login: &Login, wire: Wire) -> Result<(FullJid, Wire)> {
+/// What came of asking for a session.
+pub(super) enum Asked {
+    /// It goes on; so many stanzas had been handled.
+    Resumed(Wire, u32),
+    /// There is none; so many stanzas had been handled, if the server says so.
+    Lost(Option<u32>),
+}
+
+/// Asks for a session of which so many stanzas have been received (XEP-0198 §5).
+pub(super) async fn resume(login: &Login, previd: &str, received: u32) -> Result<Asked> {
+    let mut wire = authenticated(login).await?;
+    let resume = format!(
+        "<resume xmlns='{}' previd='{previd}' h='{received}'/>",
+        ns::STREAM_MANAGEMENT
+    );
+    wire.send(resume.as_bytes()).await?;
+    let answer = wire.element("the answer to <resume/>").await?;
+    let root = answer.root();
+    let h = root.attr("h").and_then(|h| h.parse().ok());
+    match (root.name(), h) {
+        ("resumed", Some(h)) => Ok(Asked::Resumed(wire, h)),
+        ("failed", h) => Ok(Asked::Lost(h)),
+        _ => bail!("no answer to <resume/> but {}", answer.source()),
+    }
+}
+
+/// A stream with a bound resource, over a socket that is as secure as it is to be; and the id of a session that lasts, if it
+/// is to.
+pub(super) async fn log_in(
+    login: &Login,
+    wire: Wire,
+    lasts: bool,
+) -> Result<(FullJid, Wire, Option<String>)> {
     let mut wire = authenticated_over(login, wire).await?;
     let jid = bind(&mut wire, login.resource.as_deref()).await?;
+    let mut previd = None;
     if login.stream_management {
-        let enable = format!("<enable xmlns='{}'/>", ns::STREAM_MANAGEMENT);
+        let resume = if lasts { " resume='true'" } else { "" };
+        let enable = format!("<enable xmlns='{}'{resume}/>", ns::STREAM_MANAGEMENT);
         wire.send(enable.as_bytes()).await?;
         let answer = wire.element("<enabled/>").await?;
         if !answer.root().is("enabled", ns::STREAM_MANAGEMENT) {
             bail!("stream management was refused: {}", answer.source());
         }
+        previd = answer.root().attr("id").map(|id| id.into_owned());
     }
-    Ok((jid, wire))
+    Ok((jid, wire, previd))
 }
 
 /// A socket with TLS, if there is to be any.

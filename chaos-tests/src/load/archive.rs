@@ -39,6 +39,13 @@ pub async fn read_archive(
     }
 }
 
+/// The newest messages with a body, oldest first, and whether there are no older ones.
+pub async fn read_newest(client: &mut Client, archive: &str) -> Result<(Vec<String>, bool)> {
+    let (page, older) = read_page(client, archive, "<before/>", false, &mut Vec::new()).await?;
+    let tokens = page.into_iter().map(|(token, _)| token).collect();
+    Ok((tokens, older.is_none()))
+}
+
 /// What came behind an id, or all: text and archive id, oldest first. What the client was sent meanwhile goes into
 /// `meanwhile`.
 pub(super) async fn read_behind(

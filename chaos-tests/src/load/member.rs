@@ -11,7 +11,7 @@ use xmpp::scan::{Document, Element};
 
 use super::session::{Memory, Session};
 use super::{Audience, Phase, Seat, Stage, locked};
-use crate::client::{Client, Login};
+use crate::client::{Client, Lasting, Login};
 use crate::history::What;
 use crate::people::presence_of;
 use crate::pool::{Pool, password};
@@ -75,9 +75,13 @@ pub(super) async fn live(stage: Arc<Stage>, seat: Seat) {
             continue;
         };
         match enter(&stage, &seat, node).await {
-            Ok((client, early)) => {
+            Ok((client, lasting, early)) => {
                 tries = 0;
                 let id = stage.sessions.fetch_add(1, Ordering::Relaxed);
+                stage.recorder.record(What::Named {
+                    session: id,
+                    user: seat.user.clone(),
+                });
                 stage.recorder.record(What::Joined {
                     session: id,
                     log: seat.hears(),
@@ -88,7 +92,11 @@ pub(super) async fn live(stage: Arc<Stage>, seat: Seat) {
                 });
                 locked(&stage.inside).insert(seat.user.clone(), node);
                 let mut session = Session::new(&stage, &seat, (id, node), client, &mut memory);
+                session.lasting = lasting;
                 session.run(early, &mut phase).await;
+                while session.come_back(&phase).await {
+                    session.run(Vec::new(), &mut phase).await;
+                }
                 session.leave();
                 locked(&stage.inside).remove(&seat.user);
             }
@@ -120,16 +128,19 @@ fn choose(stage: &Stage, home: u64, tries: usize) -> Option<u64> {
 }
 
 /// A client that is in, and what it was sent before it knew that.
-async fn enter(stage: &Stage, seat: &Seat, node: u64) -> Result<(Client, Vec<Document>)> {
-    let found = stage.logins.iter().find(|(id, _)| *id == node);
-    let (_, login) = found.context("a node of the pool")?;
-    let login = Login {
-        user: seat.user.clone(),
-        password: password(&seat.user),
-        stream_management: seat.stream_management,
-        ..login.clone()
+async fn enter(
+    stage: &Stage,
+    seat: &Seat,
+    node: u64,
+) -> Result<(Client, Option<Lasting>, Vec<Document>)> {
+    let login = login(stage, seat, node)?;
+    let (mut client, lasting) = match seat.lasting {
+        true => {
+            let (client, lasting) = Client::lasting(&login).await?;
+            (client, Some(lasting))
+        }
+        false => (Client::connect(&login).await?, None),
     };
-    let mut client = Client::connect(&login).await?;
     let early = match seat.audience {
         Audience::Room => {
             join(&mut client, &seat.to, &seat.user).await?;
@@ -137,7 +148,19 @@ async fn enter(stage: &Stage, seat: &Seat, node: u64) -> Result<(Client, Vec<Doc
         }
         Audience::User => go_online(&mut client).await?,
     };
-    Ok((client, early))
+    Ok((client, lasting, early))
+}
+
+/// How a member logs in on a node.
+pub(super) fn login(stage: &Stage, seat: &Seat, node: u64) -> Result<Login> {
+    let found = stage.logins.iter().find(|(id, _)| *id == node);
+    let (_, login) = found.context("a node of the pool")?;
+    Ok(Login {
+        user: seat.user.clone(),
+        password: password(&seat.user),
+        stream_management: seat.stream_management,
+        ..login.clone()
+    })
 }
 
 /// Shows itself, and sees that by its own presence: what is sent to the user from now on is sent to this session, too.

@@ -18,7 +18,7 @@ use xmpp::scan::{Document, Element};
 use super::archive::read_behind;
 use super::window::Window;
 use super::{Audience, Phase, Seat, Stage};
-use crate::client::{Client, Incoming};
+use crate::client::{Client, Incoming, Lasting};
 use crate::history::What;
 use crate::pool::DOMAIN;
 use crate::wait::PROMPT;
@@ -54,19 +54,25 @@ pub(super) struct Memory {
 }
 
 pub(super) struct Session<'a> {
-    stage: &'a Stage,
-    seat: &'a Seat,
-    id: u32,
-    node: u64,
-    client: Client,
+    pub(super) stage: &'a Stage,
+    pub(super) seat: &'a Seat,
+    pub(super) id: u32,
+    pub(super) node: u64,
+    pub(super) client: Client,
     memory: &'a mut Memory,
-    window: Window,
+    pub(super) window: Window,
     /// The last `<r/>` has no answer yet.
-    asked: bool,
+    pub(super) asked: bool,
     /// The last `h`.
-    handled: u32,
+    pub(super) handled: u32,
     /// A user's session has read its archive: what it is sent now follows that without a hole.
-    is_caught_up: bool,
+    pub(super) is_caught_up: bool,
+    /// What it can be resumed by.
+    pub(super) lasting: Option<Lasting>,
+    /// How many stanzas had been sent when its connection began.
+    pub(super) begun: u32,
+    /// It is not to be resumed.
+    pub(super) is_over: bool,
 }
 
 impl<'a> Session<'a> {
@@ -88,14 +94,19 @@ impl<'a> Session<'a> {
             asked: false,
             handled: 0,
             is_caught_up: false,
+            lasting: None,
+            begun: 0,
+            is_over: false,
         }
     }
 
     /// Lives until the stream or the crowd ends. `early`: what came before the session was known to be in.
     pub(super) async fn run(&mut self, early: Vec<Document>, phase: &mut watch::Receiver<Phase>) {
         if self.seat.audience == Audience::User
+            && !self.is_caught_up
             && let Err(error) = self.catch_up(early).await
         {
+            self.is_over = true;
             if self.stage.is_alive(self.node) {
                 println!("{} did not catch up: {error:#}", self.seat.user);
             }
@@ -167,10 +178,16 @@ impl<'a> Session<'a> {
     /// Sends the next messages, goes home, or gives outcomes up.
     async fn talk(&mut self, phase: Phase) -> ControlFlow<()> {
         let waits_since = self.window.oldest();
+        if self.lasting.is_some() && self.changes_connection(phase, waits_since) {
+            return ControlFlow::Break(());
+        }
         if waits_since.is_some_and(|since| since.elapsed() > UNKNOWN_AFTER) {
             self.give_up();
         }
-        if self.node != self.seat.home && self.stage.is_alive(self.seat.home) {
+        if self.lasting.is_none()
+            && self.node != self.seat.home
+            && self.stage.is_alive(self.seat.home)
+        {
             return ControlFlow::Break(());
         }
         if phase == Phase::Talk && self.forgets() {
@@ -204,12 +221,17 @@ impl<'a> Session<'a> {
     /// What is sent next, and writes it down: what the last session left unknown, else something new.
     fn next_message(&mut self) -> String {
         let token = self.next_token();
+        let number = self.client.count_sent();
+        self.window.push(token.clone(), number, Instant::now());
+        self.message_of(&token)
+    }
+
+    /// A message as it is sent, for the first time or again.
+    pub(super) fn message_of(&self, token: &str) -> String {
         let kind = match self.seat.audience {
             Audience::Room => "groupchat",
             Audience::User => "chat",
         };
-        let number = self.client.count_sent();
-        self.window.push(token.clone(), number, Instant::now());
         format!(
             "<message type='{kind}' id='{token}' to='{}'><body>{token}</body>\
              <origin-id xmlns='{}' id='{token}'/></message>",
@@ -276,7 +298,7 @@ impl<'a> Session<'a> {
             Err(_) => ControlFlow::Continue(()),
             Ok(Incoming::Closed(why)) => {
                 if self.stage.is_alive(self.node) {
-                    self.stage.betray(format!(
+                    self.stage.disturb(format!(
                         "{}'s stream on node {}, which lives, ended: {why}",
                         self.seat.user, self.node
                     ));
@@ -292,7 +314,7 @@ impl<'a> Session<'a> {
     }
 
     /// Everything up to `h` has its outcome.
-    fn settle(&mut self, h: u32) {
+    pub(super) fn settle(&mut self, h: u32) {
         self.asked = false;
         // XEP-0198 §4: neither more than was sent, nor less than was said before.
         if h > self.client.sent() || h < self.handled {
@@ -309,7 +331,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn element(&mut self, document: &Document) -> ControlFlow<()> {
+    pub(super) fn element(&mut self, document: &Document) -> ControlFlow<()> {
         let root = document.root();
         let from = root.attr("from").unwrap_or_default();
         let kind = root.attr("type");
@@ -331,6 +353,7 @@ impl<'a> Session<'a> {
                     self.seat.user,
                     document.source()
                 ));
+                self.is_over = true;
                 return ControlFlow::Break(());
             }
             _ => {}
@@ -367,7 +390,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn acked(&self, token: String, since: Instant) {
+    pub(super) fn acked(&self, token: String, since: Instant) {
         if self.stage.is_cut_off_since(self.node, since) {
             self.stage.betray(format!(
                 "{token} was acknowledged by node {}, which had no quorum",

@@ -69,6 +69,18 @@ impl Window {
         reflected.unwrap_or(0)
     }
 
+    /// The session goes on over a new connection, and what is open is sent again behind `h` stanzas: its tokens, in order.
+    pub(super) fn again(&mut self, h: u32, now: Instant) -> Vec<String> {
+        let mut number = h;
+        let mut tokens = Vec::new();
+        for open in &mut self.0 {
+            number = number.wrapping_add(1);
+            (open.number, open.since) = (number, now);
+            tokens.push(open.token.clone());
+        }
+        tokens
+    }
+
     /// The session is over, and so is the wait: what is to be sent again, in the order in which it was sent.
     pub(super) fn give_up(&mut self) -> Vec<Open> {
         self.0.drain(..).collect()
@@ -102,6 +114,15 @@ mod tests {
         check(2, &["a"], &["b", "c"]);
         check(4, &["a", "b"], &["c"]);
         check(5, &["a", "b", "c"], &[]);
+    }
+
+    #[test]
+    fn what_is_open_is_sent_again_under_new_numbers() {
+        let mut window = window();
+        assert_eq!(tokens(window.settle(2)), ["a"]);
+        assert_eq!(window.again(2, Instant::now()), ["b", "c"]);
+        assert_eq!(tokens(window.settle(3)), ["b"]);
+        assert_eq!(tokens(window.settle(4)), ["c"]);
     }
 
     #[test]

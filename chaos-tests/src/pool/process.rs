@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::program::Program;
+use crate::clock::Clock;
 
 /// Lines of a log that are shown when a test fails.
 const LOG_LINES: usize = 60;
@@ -19,11 +20,12 @@ pub(super) struct NodeProcess {
 }
 
 impl NodeProcess {
-    /// Starts `muster run`, in a network namespace if one is named.
+    /// Starts `muster run`, in a network namespace if one is named, by a clock of its own if there is one.
     pub(super) fn spawn(
         config: &Path,
         namespace: Option<&str>,
         program: Program,
+        clock: Option<&Clock>,
     ) -> Result<NodeProcess> {
         let log: File = OpenOptions::new()
             .create(true)
@@ -40,6 +42,9 @@ impl NodeProcess {
             }
             None => Command::new(program.binary()?),
         };
+        if let Some(clock) = clock {
+            command.envs(clock.environment());
+        }
         let child = command
             .arg("run")
             .arg("--config")

@@ -32,32 +32,44 @@ impl Pool {
     /// Compares every partition on all running nodes, each at one index that all have applied. Nobody may send anything
     /// that is to be remembered.
     pub async fn replicas_agree(&self) -> Result<Agreement> {
+        let mut agreement = Agreement::default();
+        for (partition, hashes) in self.replica_hashes().await? {
+            let (first, others) = hashes.split_first().context("a node runs")?;
+            for other in others {
+                ensure!(
+                    other.1 == first.1,
+                    "partition {partition} is not the same everywhere: node {} has {}, node {} {}",
+                    first.0,
+                    first.1,
+                    other.0,
+                    other.1
+                );
+            }
+            agreement.partitions += 1;
+            agreement.state_rows += first.1["state_rows"].as_u64().unwrap_or(0);
+            agreement.archive_rows += first.1["archive_rows"].as_u64().unwrap_or(0);
+        }
+        Ok(agreement)
+    }
+
+    /// What every running voter of every partition holds, each partition at one index.
+    pub async fn replica_hashes(&self) -> Result<Vec<(u64, Vec<(u64, Value)>)>> {
         let nodes = self.running();
         let via = *nodes.first().context("no node runs")?;
         let status = self.status(via).await?;
         let partitions = status["partitions"].as_array();
-        let mut agreement = Agreement::default();
+        let mut all = Vec::new();
         for partition in partitions.context("the status lacks partitions")? {
             let voters = partition["voters"].as_array();
             let voters = voters.context("a partition has voters")?.iter();
             let voters: Vec<u64> = voters.filter_map(Value::as_u64).collect();
             let mut nodes = nodes.clone();
             nodes.retain(|node| voters.contains(node));
-            let via = *nodes.first().context("no voter runs")?;
             let partition = partition["id"].as_u64().context("a partition has an id")?;
             let hashes = self.at_one_index(&nodes, partition).await?;
-            let (first, others) = hashes.split_first().context("a node runs")?;
-            for (node, other) in nodes.iter().skip(1).zip(others) {
-                ensure!(
-                    other == first,
-                    "partition {partition} is not the same everywhere: node {via} has {first}, node {node} {other}"
-                );
-            }
-            agreement.partitions += 1;
-            agreement.state_rows += first["state_rows"].as_u64().unwrap_or(0);
-            agreement.archive_rows += first["archive_rows"].as_u64().unwrap_or(0);
+            all.push((partition, nodes.into_iter().zip(hashes).collect()));
         }
-        Ok(agreement)
+        Ok(all)
     }
 
     async fn at_one_index(&self, nodes: &[u64], partition: u64) -> Result<Vec<Value>> {

@@ -1,0 +1,339 @@
+//! One run: everybody takes their place, faults come by the plan, all is healed, and the history is judged.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use messaging::slot::PartitionTable;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use xmpp::jid::BareJid;
+
+use super::court::{self, Court};
+use super::ground::{Ground, LIMIT};
+use super::lookers::{Overheard, bystander, poller, reader, tokens_in};
+use super::plan::Plan;
+use super::watchers;
+use crate::checker::{Coverage, Judgement, Promise, Verdict, check};
+use crate::client::Login;
+use crate::edits::Editor;
+use crate::history::What;
+use crate::load::gaps;
+use crate::trial::Trial;
+use crate::wait::until;
+
+/// Sessions at court have numbers from here on; those of the crowd are lower.
+const COURT_SESSIONS: u32 = 1_000_000;
+
+/// After the last heal: what presence may take to converge (P14), and a little.
+const CONVERGED: u64 = 10_500_000_000;
+
+/// How long the last deliveries may take.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Report {
+    /// The command that runs it again.
+    pub command: String,
+    /// Whether everything was kept, and enough happened.
+    pub passed: bool,
+    /// For programs.
+    pub json: Value,
+    text: String,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Everybody besides the crowd.
+struct Cast {
+    court: Arc<Court>,
+    /// They end by themselves when the court closes.
+    courtiers: JoinSet<()>,
+    /// They are ended.
+    lookers: JoinSet<()>,
+    overheard: Vec<(u64, Arc<Overheard>)>,
+    editor: Editor,
+}
+
+/// Runs a plan. In an enclave.
+pub async fn run(mut plan: Plan) -> Result<Report> {
+    println!("seed {}: {}", plan.seed, plan.command());
+    let mut ground = Ground::start(plan.seed).await?;
+    let mut cast = Cast::take_places(&ground).await?;
+    let began = Instant::now();
+    let mut faults = Vec::new();
+    while let Some(fault) = plan.next(began.elapsed(), faults.len()) {
+        ground.cause(fault, plan.dice()).await?;
+        faults.push(format!("{fault:?}"));
+        let ids = ground.trial.pool.ids();
+        let node = ids.get(faults.len() % ids.len()).copied().unwrap_or(1);
+        ground.trial.edit(&mut cast.editor, node).await?;
+        ground.trial.crowd.acks(20, LIMIT).await?;
+    }
+    let lasted = began.elapsed();
+    cast.leave(&mut ground).await?;
+    judge(&plan, ground, &cast, &faults, lasted).await
+}
+
+impl Cast {
+    async fn take_places(ground: &Ground) -> Result<Cast> {
+        let pool = &ground.trial.pool;
+        let recorder = ground.trial.recorder();
+        let court = Court::open(pool, Arc::clone(&recorder), COURT_SESSIONS).await?;
+        let court = Arc::new(court);
+        let mut courtiers = JoinSet::new();
+        courtiers.spawn(Arc::clone(&court).sits());
+        for hand in 0..Court::hands() {
+            courtiers.spawn(Arc::clone(&court).hand(hand));
+        }
+        let rooms = Trial::rooms();
+        let target = rooms.first().context("a room")?;
+        let targeted = BTreeSet::from([partition_of(pool.partitions(), target)?]);
+        let (mut lookers, mut overheard) = (JoinSet::new(), Vec::new());
+        for node in pool.ids() {
+            let named = |name: &str| format!("{name}-{node}");
+            let users = [named("reader"), named("bystander")];
+            pool.add_users(users.iter().map(String::as_str)).await?;
+            let [as_reader, as_bystander] = users.map(|user| pool.login(node, &user));
+            lookers.spawn(reader(
+                Arc::clone(&recorder),
+                node,
+                as_reader,
+                target.clone(),
+            ));
+            let control = pool.node(node).control.clone();
+            lookers.spawn(poller(
+                Arc::clone(&recorder),
+                node,
+                control,
+                targeted.clone(),
+            ));
+            let heard = Arc::new(Overheard::default());
+            lookers.spawn(bystander(Arc::clone(&heard), as_bystander));
+            overheard.push((node, heard));
+            // Its own node first, and the others in turn.
+            let ids = pool.ids();
+            let turn = ids.iter().cycle().skip_while(|id| **id != node);
+            let logins: Vec<Login> = turn
+                .take(ids.len())
+                .map(|id| pool.login(*id, &watchers::name(node)))
+                .collect();
+            lookers.spawn(watchers::watch(Arc::clone(&recorder), logins));
+        }
+        let editor = Editor::start(pool).await?;
+        Ok(Cast {
+            court,
+            courtiers,
+            lookers,
+            overheard,
+            editor,
+        })
+    }
+
+    /// All is healed; everybody goes on for as long as presence may take, and ends in order.
+    async fn leave(&mut self, ground: &mut Ground) -> Result<()> {
+        let trial = &ground.trial;
+        let recorder = trial.recorder();
+        trial.crowd.all_in(LIMIT).await?;
+        trial.healed();
+        let healed = recorder.now();
+        trial.crowd.acks(50, LIMIT).await?;
+        until("presence has had its time", LIMIT, async || {
+            (recorder.now() > healed + CONVERGED).then_some(())
+        })
+        .await?;
+        trial.crowd.retries(1, LIMIT).await?;
+        self.court.close();
+        while self.courtiers.join_next().await.is_some() {}
+        trial.crowd.fall_silent(LIMIT).await?;
+        self.lookers.shutdown().await;
+        Ok(())
+    }
+}
+
+fn partition_of(table: &PartitionTable, room: &str) -> Result<u64> {
+    Ok(u64::from(table.partition_of(&BareJid::parse(room)?).0))
+}
+
+/// Writes down what is read when nobody talks any more, and judges.
+async fn judge(
+    plan: &Plan,
+    ground: Ground,
+    cast: &Cast,
+    faults: &[String],
+    lasted: Duration,
+) -> Result<Report> {
+    let trial = &ground.trial;
+    let recorder = trial.recorder();
+    let mut rooms = Trial::rooms();
+    rooms.push(court::room());
+    trial.read_archives(&rooms).await?;
+    trial.read_users_archives().await?;
+    trial.read_edits(&cast.editor).await?;
+    for (partition, hashes) in trial.pool.replica_hashes().await? {
+        for (node, hash) in hashes {
+            recorder.record(What::Replica {
+                partition,
+                node,
+                applied: hash["applied"].as_u64().context("an applied index")?,
+                hash: hash.to_string(),
+            });
+        }
+    }
+    secrets(trial, cast)?;
+    let settled = until("nothing is owed to anybody", SETTLED, async || {
+        (check(&recorder.events()).count(Promise::NoHoles) == 0).then_some(())
+    });
+    if let Err(error) = settled.await {
+        println!("{error}");
+    }
+    let Ground {
+        disks,
+        trial,
+        notes,
+        ..
+    } = ground;
+    let Trial { pool, crowd, .. } = trial;
+    let (betrayed, disturbed) = crowd.end().await;
+    let events = recorder.events();
+    let verdict = check(&events);
+    let kept = verdict.require_kept(&Promise::ALL);
+    let lacks = verdict.coverage.lacks(&Coverage::FULL);
+    let passed = kept.is_ok() && lacks.is_empty() && betrayed.is_empty();
+    let waits = gaps(&events, &Trial::rooms()[0]);
+    let mut text = table(&verdict);
+    text.push_str(&format!(
+        "{verdict}faults: {}\nlasted {lasted:?}; {waits}; streams of living nodes that ended: {}\n",
+        faults.join(", "),
+        disturbed.len()
+    ));
+    for line in notes.iter().chain(&betrayed) {
+        text.push_str(&format!("{line}\n"));
+    }
+    if !lacks.is_empty() {
+        text.push_str(&format!("too little happened: {}\n", lacks.join(", ")));
+    }
+    if !passed {
+        let file: PathBuf = std::env::temp_dir().join(format!("muster-chaos-{}.jsonl", plan.seed));
+        recorder.save(&file)?;
+        text.push_str(&format!("the history is in {}\n", file.display()));
+        for id in pool.ids() {
+            text.push_str(&format!("{}\n", pool.node(id).log_end()));
+        }
+    }
+    drop(disks);
+    let word = if passed { "passed" } else { "FAILED" };
+    text.push_str(&format!("{word}: {}\n", plan.command()));
+    Ok(Report {
+        command: plan.command(),
+        passed,
+        json: numbers(plan, &verdict, passed, &lacks, faults),
+        text,
+    })
+}
+
+/// Who may see what, and what is where nobody may see it: nodes' logs, and what the uninvolved were sent.
+fn secrets(trial: &Trial, cast: &Cast) -> Result<()> {
+    let recorder = trial.recorder();
+    let mut audiences: std::collections::BTreeMap<String, BTreeSet<String>> =
+        std::collections::BTreeMap::new();
+    for seat in trial.crowd.seats() {
+        let audience = audiences.entry(seat.log()).or_default();
+        audience.insert(seat.user.clone());
+        let to = seat.to.split('@').next().unwrap_or_default();
+        audience.insert(to.to_owned());
+    }
+    audiences.insert(court::room(), Court::audience().into_iter().collect());
+    for (log, users) in audiences {
+        let users = users.into_iter().collect();
+        recorder.record(What::Audience { log, users });
+    }
+    let tokens: BTreeSet<String> = recorder
+        .events()
+        .into_iter()
+        .filter_map(|event| match event.what {
+            What::Invoke { token, .. } => Some(token),
+            _ => None,
+        })
+        .collect();
+    let logs = trial.pool.ids().into_iter();
+    let logs = logs.map(|id| Ok((format!("the log of node {id}"), trial.pool.node(id).log()?)));
+    let logs = logs.collect::<Result<Vec<_>>>()?;
+    let heard = cast.overheard.iter();
+    let heard = heard.map(|(node, heard)| {
+        let place = format!("what a bystander on node {node} was sent");
+        (place, heard.text())
+    });
+    for (place, text) in logs.into_iter().chain(heard) {
+        let found = tokens_in(&text, &tokens);
+        recorder.record(What::Searched { place, found });
+    }
+    Ok(())
+}
+
+/// A line for each promise.
+fn table(verdict: &Verdict) -> String {
+    let line = |promise: &Promise| {
+        let judgement = match verdict.of(*promise) {
+            Judgement::Pass(judged) => format!("pass     {judged} judged"),
+            Judgement::Fail(broken) => format!("FAIL     {broken} broken"),
+            Judgement::Unknown => "UNKNOWN  nothing shows it".to_owned(),
+        };
+        format!("P{:<3} {promise:<22?} {judgement}\n", promise.number())
+    };
+    Promise::ALL.iter().map(line).collect()
+}
+
+fn numbers(
+    plan: &Plan,
+    verdict: &Verdict,
+    passed: bool,
+    lacks: &[&str],
+    faults: &[String],
+) -> Value {
+    let word = |promise: &Promise| match verdict.of(*promise) {
+        Judgement::Pass(judged) => json!({ "verdict": "pass", "judged": judged }),
+        Judgement::Fail(broken) => json!({ "verdict": "fail", "broken": broken }),
+        Judgement::Unknown => json!({ "verdict": "unknown" }),
+    };
+    let promises: serde_json::Map<String, Value> = Promise::ALL
+        .iter()
+        .map(|promise| (format!("P{}", promise.number()), word(promise)))
+        .collect();
+    let Coverage {
+        leader_changes,
+        leader_in_minority,
+        leader_in_majority,
+        acked_during_faults,
+        resumptions,
+        snapshots_installed,
+        suppressed,
+    } = verdict.coverage;
+    json!({
+        "config": plan.configuration.name,
+        "seed": plan.seed,
+        "command": plan.command(),
+        "passed": passed,
+        "promises": promises,
+        "lacks": lacks,
+        "faults": faults,
+        "acked": verdict.acked,
+        "unknown": verdict.unknown,
+        "refused": verdict.failed,
+        "leader_changes": leader_changes,
+        "leader_in_minority": leader_in_minority,
+        "leader_in_majority": leader_in_majority,
+        "acked_during_faults": acked_during_faults,
+        "resumptions": resumptions,
+        "snapshots_installed": snapshots_installed,
+        "suppressed": suppressed,
+    })
+}

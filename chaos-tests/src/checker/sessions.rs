@@ -1,0 +1,116 @@
+//! P7: sessions that were resumed.
+
+use std::collections::BTreeMap;
+
+use super::index::{Index, Stay};
+use super::rules::broken;
+use super::{Promise, Violation};
+
+/// P7. `h` is neither below what was acknowledged nor beyond what was sent, and no message beyond it had been done: then
+/// exactly the unacknowledged ones are sent again, and come once. What the server sends goes on where it was. After a crash
+/// `h`, if there is one, covers all that was acknowledged and no more than was sent.
+pub(super) fn resumption_is_exact(index: &Index<'_>, out: &mut Vec<Violation>) -> usize {
+    let facts = &index.facts;
+    let mut say = |what: String| out.push(broken(Promise::ResumptionIsExact, what));
+    let seen = first_seen(index);
+    for resumption in &facts.resumptions {
+        let (session, h) = (resumption.session, resumption.h);
+        if h < resumption.acked || h > resumption.sent {
+            say(format!(
+                "session {session} was resumed with h {h}, after {} acknowledged and {} sent",
+                resumption.acked, resumption.sent
+            ));
+        }
+        for token in resumption.open {
+            let token = token.as_str();
+            let is_own = index.attempts.get(token).is_some_and(|attempt| {
+                let again = attempt.resent.iter();
+                attempt.session == session
+                    && again.clone().all(|(of, _)| *of == session)
+                    // Sent again by this session before: the first time was counted or not by an earlier `h`.
+                    && again.clone().all(|(_, at)| *at > resumption.at)
+            });
+            if is_own && seen.get(token).is_some_and(|at| *at < resumption.at) {
+                say(format!(
+                    "session {session} was resumed with h {h}, which leaves out {token}, though that had been delivered"
+                ));
+            }
+        }
+    }
+    for loss in &facts.losses {
+        if loss.h.is_some_and(|h| h < loss.acked || h > loss.sent) {
+            say(format!(
+                "session {} was lost with h {:?}, after {} acknowledged and {} sent",
+                loss.session, loss.h, loss.acked, loss.sent
+            ));
+        }
+    }
+    for stay in &index.stays {
+        goes_on(index, stay, &mut say);
+    }
+    facts.resumptions.len()
+}
+
+/// When each message was first received by anybody.
+fn first_seen<'a>(index: &Index<'a>) -> BTreeMap<&'a str, u64> {
+    let mut seen = BTreeMap::new();
+    for stay in &index.stays {
+        for ((token, _), at) in stay.received.iter().zip(&stay.received_at) {
+            let first = seen.entry(*token).or_insert(*at);
+            *first = (*first).min(*at);
+        }
+    }
+    seen
+}
+
+/// The first message in turn after a resumption is the one behind the last before it; and what this session alone has sent,
+/// again after a resumption or not, it receives once.
+fn goes_on(index: &Index<'_>, stay: &Stay<'_>, say: &mut impl FnMut(String)) {
+    let resumed = index.facts.resumptions.iter();
+    let resumed = resumed.filter(|resumption| resumption.session == stay.session);
+    let times: Vec<u64> = resumed.map(|resumption| resumption.at).collect();
+    if times.is_empty() {
+        return;
+    }
+    let positions = index.positions(stay.log);
+    let sent_elsewhere = |token: &str| {
+        let attempt = index.attempts.get(token);
+        attempt.is_none_or(|attempt| {
+            attempt.session != stay.session && attempt.resent.contains_key(&stay.session)
+        })
+    };
+    let came = || stay.received.iter().zip(&stay.received_at);
+    let in_turn: Vec<(usize, u64, &str)> = came()
+        .filter(|((token, _), _)| !sent_elsewhere(token))
+        .filter(|((token, _), _)| !stay.reads_archive || index.is_sent_behind_join(stay, token))
+        .filter_map(|((token, _), at)| Some((*positions.get(token)?, *at, *token)))
+        .collect();
+    for pair in in_turn.windows(2) {
+        let [(before, then, earlier), (after, now, later)] = pair else {
+            continue;
+        };
+        let is_over = times.iter().any(|at| (*then..*now).contains(at));
+        if is_over && *after != before + 1 {
+            say(format!(
+                "session {} had {earlier} (row {before}) before a resumption and {later} (row {after}) after it",
+                stay.session
+            ));
+        }
+    }
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for ((token, _), _) in came() {
+        *counts.entry(token).or_default() += 1;
+    }
+    for (token, times) in counts.into_iter().filter(|(_, times)| *times > 1) {
+        let own = index.attempts.get(token).is_some_and(|attempt| {
+            attempt.session == stay.session
+                && attempt.resent.keys().all(|again| *again == stay.session)
+        });
+        if own {
+            say(format!(
+                "session {} received its own {token} {times} times over its resumptions",
+                stay.session
+            ));
+        }
+    }
+}
