@@ -48,6 +48,13 @@ pub mod owner;
 pub mod publication;
 pub mod room;
 
+#[cfg(any(
+    feature = "bug-archive-by-wall-clock",
+    feature = "bug-dedup-skipped-on-resume",
+    feature = "bug-follower-read"
+))]
+mod planted;
+
 pub mod control;
 pub mod isolation;
 pub mod runtime;

@@ -170,7 +170,7 @@ pub enum Outcome {
 }
 
 impl Caller {
-    fn tell(self, outcome: Outcome) {
+    pub(crate) fn tell(self, outcome: Outcome) {
         match self {
             Caller::Session { session, ticket } => {
                 // A session that takes nothing any more is closing or closed.
@@ -418,6 +418,15 @@ impl LinkActor {
             }
             ToLink::Publish { caller, publish } => {
                 self.publish(caller, *publish, now);
+            }
+            #[cfg(feature = "bug-follower-read")]
+            ToLink::Ask { caller, query } if crate::planted::is_read_here(&query) => {
+                crate::planted::read_here(
+                    Arc::clone(&self.fabric),
+                    self.partition(),
+                    *query,
+                    caller,
+                );
             }
             ToLink::Ask { caller, query } => self.ask(Token::from(caller), Ask::Query(*query), now),
             ToLink::Bind {

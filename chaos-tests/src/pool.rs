@@ -30,6 +30,7 @@ use crate::control::ControlPort;
 use crate::network::{Network, SUBNET};
 use crate::switch;
 use crate::wait::until;
+use planted::Bug;
 use process::NodeProcess;
 pub use program::{Program, variant};
 pub use replicas::Agreement;
@@ -58,6 +59,8 @@ pub struct PoolSettings {
     pub switched: bool,
     /// Whether each node has a clock of its own.
     pub clocks: bool,
+    /// What its nodes run.
+    program: Program,
 }
 
 impl PoolSettings {
@@ -70,6 +73,7 @@ impl PoolSettings {
             first: None,
             switched: false,
             clocks: false,
+            program: Program::Released,
         }
     }
 
@@ -82,6 +86,12 @@ impl PoolSettings {
     /// Each node has a clock that can be set.
     pub fn clocks(mut self) -> PoolSettings {
         self.clocks = true;
+        self
+    }
+
+    /// Its nodes run the variant of the binary, with this bug planted, or none.
+    pub fn planted(mut self, bug: Option<Bug>) -> PoolSettings {
+        self.program = Program::Planted(bug);
         self
     }
 
@@ -662,7 +672,7 @@ impl Node {
                 .network
                 .as_ref()
                 .map(|network| network.namespace(id)),
-            program: Program::default(),
+            program: settings.program,
             clock: match settings.clocks {
                 true => Some(Clock::new(&folder)?),
                 false => None,

@@ -9,7 +9,9 @@ use xmpp::ns;
 use xmpp::stream::features::{FEATURES, Place, StreamFeature, stream_features};
 
 /// The crates from left to right: each imports only what stands left of it.
-const CHAIN: [&str; 7] = [
+const CHAIN: [&str; 8] = [
+    // Only where bugs are planted: docs/adr/0024.
+    "planted",
     "xmpp",
     "messaging",
     "storage",
@@ -133,6 +135,28 @@ fn every_folder_of_the_workspace_is_known_here() {
         .expect("members");
     let members: BTreeSet<&str> = members.iter().filter_map(toml::Value::as_str).collect();
     assert_eq!(members, CHAIN.iter().chain(&OUTSIDE).copied().collect());
+}
+
+/// Planted bugs are in the variant alone. That the released binary has none, `planted/main.rs` asserts.
+#[test]
+fn no_bug_is_planted_by_default() {
+    let mut found = Vec::new();
+    for folder in CHAIN {
+        let manifest = manifest(folder);
+        let features = manifest.get("features").and_then(toml::Value::as_table);
+        let defaults = features.and_then(|features| features.get("default"));
+        found.extend(defaults.map(|defaults| format!("{folder} has default features: {defaults}")));
+        let planted = manifest
+            .get("dependencies")
+            .and_then(|all| all.get("planted"));
+        let is_optional = |planted: &toml::Value| {
+            planted.get("optional").and_then(toml::Value::as_bool) == Some(true)
+        };
+        if planted.is_some_and(|planted| !is_optional(planted)) {
+            found.push(format!("{folder} depends on planted"));
+        }
+    }
+    none("planted bugs", &found);
 }
 
 #[test]

@@ -266,6 +266,8 @@ impl PartitionMachine {
                 .map_err(|error| MachineError::caused("an entry does not read", error))?;
             self.check_version(&replica, &payload, &entry)?;
             self.note_reign(index, &entry, news);
+            #[cfg(feature = "bug-ban-on-one-node")]
+            let entry = planted::unless_banning(entry, self.reigning);
             let raises = matches!(entry, Entry::Version { .. });
             let mut effects = apply(state, &replica.surroundings, index, entry);
             if raises {
@@ -417,6 +419,10 @@ impl PartitionMachine {
         self.replica
             .state()
             .visit(&StateRows, &mut |table, key, value| {
+                #[cfg(feature = "bug-dedup-not-in-snapshot")]
+                if planted::is_left_out(table) {
+                    return;
+                }
                 if result.is_ok() {
                     result = writer.row(Table(table), key, value);
                 }
@@ -643,5 +649,7 @@ impl Drop for PartitionMachine {
     }
 }
 
+#[cfg(any(feature = "bug-dedup-not-in-snapshot", feature = "bug-ban-on-one-node"))]
+mod planted;
 #[cfg(test)]
 mod tests;

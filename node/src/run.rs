@@ -43,6 +43,11 @@ const SIGNALLED: i32 = 128;
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let file = ConfigFile::load(&args.config)?;
     logging::start(&file)?;
+    #[cfg(feature = "planted-bugs")]
+    tracing::warn!(
+        bug = ?std::env::var_os(planted::CHOICE),
+        "this build has planted bugs and is for tests alone"
+    );
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = NodeConfig::validate(&file, Arc::clone(&provider))?;
     raise_open_files();

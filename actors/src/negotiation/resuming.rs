@@ -63,6 +63,8 @@ impl Negotiation {
             Err(NotResumed::NotFound) if !stops => {
                 self.fabric.metrics.resumptions_refused.inc();
                 self.refused += 1;
+                #[cfg(feature = "bug-dedup-skipped-on-resume")]
+                crate::planted::comes_back(self.authenticated.as_ref());
                 StreamEvent::ResumeRefused {
                     condition: Condition::ItemNotFound,
                     h: None,

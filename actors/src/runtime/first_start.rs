@@ -38,6 +38,11 @@ pub(super) async fn be_admitted(
     let Beginning::Asking(folder) = settings.data.begin(FolderId(rand::random()))? else {
         return Ok(());
     };
+    // `planted::Bug::WipedNodeReturns`
+    #[cfg(feature = "bug-wiped-node-returns")]
+    if planted::acts(planted::Bug::WipedNodeReturns) {
+        return Ok(settings.data.admitted(folder)?);
+    }
     let mut silent: BTreeSet<NodeId> = settings
         .members
         .iter()

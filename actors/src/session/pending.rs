@@ -229,6 +229,8 @@ impl SessionActor {
         command: Command,
         ctx: &mut Context<Self>,
     ) {
+        #[cfg(feature = "bug-dedup-skipped-on-resume")]
+        let command = crate::planted::unrecognised(command);
         self.pass(key, handling, ctx, |caller| ToLink::Propose {
             caller,
             command: Box::new(command),

@@ -42,6 +42,7 @@ impl NodeProcess {
             }
             None => Command::new(program.binary()?),
         };
+        program.prepare(&mut command);
         if let Some(clock) = clock {
             command.envs(clock.environment());
         }

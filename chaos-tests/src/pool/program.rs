@@ -1,8 +1,10 @@
-//! Which binary a node runs.
+//! Which binary nodes run, and what is planted in it.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use planted::Bug;
 
 use super::{Pool, binary};
 
@@ -14,6 +16,8 @@ pub enum Program {
     Released,
     /// The variant, which supports a second version of the pool.
     Next,
+    /// The variant, with a bug that acts, or none.
+    Planted(Option<Bug>),
 }
 
 impl Program {
@@ -21,7 +25,15 @@ impl Program {
     pub(super) fn binary(self) -> Result<PathBuf> {
         match self {
             Program::Released => binary(),
-            Program::Next => variant(),
+            Program::Next | Program::Planted(_) => variant(),
+        }
+    }
+
+    /// Sets what it finds in its environment.
+    pub(super) fn prepare(self, command: &mut Command) {
+        command.env_remove(planted::CHOICE);
+        if let Program::Planted(Some(bug)) = self {
+            command.env(planted::CHOICE, bug.name());
         }
     }
 }

@@ -329,6 +329,14 @@ impl LinkTarget {
             return self.miss(from);
         }
         link.received = sequence;
+        // `planted::Bug::AckBeforeCommit`
+        #[cfg(feature = "bug-ack-before-commit")]
+        if planted::acts(planted::Bug::AckBeforeCommit) {
+            let answer = Answer::Done { seq: 0 };
+            let down = Down::Answer { sequence, answer };
+            self.actions
+                .push_back(TargetAction::Down { to: from, down });
+        }
         let origin = LinkOrigin::Node(from.0);
         self.actions.push_back(TargetAction::Propose(Proposal {
             origin,

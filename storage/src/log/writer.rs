@@ -462,6 +462,8 @@ impl Writer {
         let started = Instant::now();
         if !batch.frames.is_empty() {
             self.synced_at = Some(started);
+            #[cfg(feature = "bug-ack-before-fsync")]
+            self.ack_before_fsync(&mut batch);
             let written = self
                 .write_and_sync(&batch.frames)
                 .and_then(|()| self.write_mark(batch.frames.len()));
@@ -476,6 +478,19 @@ impl Writer {
         }
         batch.frames.clear();
         self.batch.frames = batch.frames;
+    }
+
+    /// [`planted::Bug::AckBeforeFsync`].
+    #[cfg(feature = "bug-ack-before-fsync")]
+    fn ack_before_fsync(&self, batch: &mut Batch) {
+        let disk = &self.shared.dir.disk;
+        if planted::acts(planted::Bug::AckBeforeFsync)
+            && disk
+                .write_at(&self.at.active.file, &batch.frames, self.at.offset)
+                .is_ok()
+        {
+            batch.done.drain(..).for_each(|done| done(Ok(())));
+        }
     }
 
     fn write_and_sync(&self, frames: &[u8]) -> io::Result<()> {
