@@ -1,0 +1,1 @@
+../../../../../cluster/src/link/parked.rs

@@ -1,0 +1,1 @@
+../../../../cluster/src/node_id.rs
