@@ -35,6 +35,7 @@ fn seats() -> Vec<Seat> {
         home,
         stream_management: true,
         forgetful: false,
+        lasting: false,
     };
     let mut seats = Trial::seats_on(&[1, 2]);
     seats.extend([pair("ring-a", "ring-b", 3), pair("ring-b", "ring-a", 2)]);
