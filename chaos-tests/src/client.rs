@@ -162,7 +162,7 @@ impl Client {
         let asked = timeout(PROMPT, login::resume(login, &lasting.previd, received)).await;
         Ok(match asked.context("resuming took too long")?? {
             login::Asked::Resumed(wire, h) => {
-                let mut client = Client::begin(login, lasting.jid.clone(), wire, received);
+                let mut client = Client::begin(login, lasting.jid.clone(), *wire, received);
                 client.sent = h;
                 Resumption::Resumed(client, h)
             }

@@ -41,9 +41,9 @@ fn unit_words(unit: &str, key: &str) -> Result<Vec<String>> {
 
 /// The words of an instruction of the Dockerfile, as it is last given: `["a", "b"]`.
 fn container_words(dockerfile: &str, instruction: &str) -> Result<Vec<String>> {
-    let lines = dockerfile.lines().map(str::trim_start);
-    let words = lines.filter_map(|line| line.strip_prefix(instruction)?.strip_prefix(" ["));
-    let words = words.last().with_context(|| format!("no {instruction}"))?;
+    let lines = dockerfile.lines().rev().map(str::trim_start);
+    let mut words = lines.filter_map(|line| line.strip_prefix(instruction)?.strip_prefix(" ["));
+    let words = words.next().with_context(|| format!("no {instruction}"))?;
     Ok(serde_json::from_str(&format!("[{words}"))?)
 }
 

@@ -77,7 +77,7 @@ impl Partition {
         self.log.push(CommittedEntry {
             index,
             term: 1,
-            payload: entry.clone().map(|entry| encode_entry(entry).unwrap()),
+            payload: entry.clone().map(|entry| encode_entry(entry, 1).unwrap()),
         });
         if let Some(entry) = entry {
             let effects = apply(&mut self.state, &self.surroundings, index, entry);

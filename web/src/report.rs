@@ -4,7 +4,7 @@
 //! - [`console`]: what the console page asks besides.
 //! - [`backup`]: what is needed to fetch a backup.
 //! - [`imports`]: accounts from other servers.
-//! - [`cluster`]: versions.
+//! - [`cluster`]: the versions of the pool and of its nodes.
 //! - [`join`]: what a machine that joins says and hears.
 //! - [`nodes`]: members, and what is done with them.
 

@@ -41,18 +41,8 @@ fn certificates() -> (ClusterTls, Arc<rustls::ServerConfig>) {
     )
 }
 
-/// Of a node that keeps its data in this folder.
-pub(crate) fn settings(folder: &std::path::Path) -> Settings {
-    let (cluster_tls, client_tls) = certificates();
-    let constants = PoolConstants {
-        id_key: [1; 16],
-        domain: "localhost".to_owned(),
-        rooms_domain: "conference.localhost".to_owned(),
-        contacts_max: 100,
-        occupants_max: 100,
-        rooms_owned_max: 100,
-    };
-    let client = ClientSettings {
+fn client_settings() -> ClientSettings {
+    ClientSettings {
         allow_plaintext_auth: false,
         tls_required: true,
         registration: false,
@@ -78,6 +68,19 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
         detached_bytes_max: 1024 * 1024,
         archive_page_max: 50,
         archive_queries_max: 4,
+    }
+}
+
+/// Of a node that keeps its data in this folder.
+pub(crate) fn settings(folder: &std::path::Path) -> Settings {
+    let (cluster_tls, client_tls) = certificates();
+    let constants = PoolConstants {
+        id_key: [1; 16],
+        domain: "localhost".to_owned(),
+        rooms_domain: "conference.localhost".to_owned(),
+        contacts_max: 100,
+        occupants_max: 100,
+        rooms_owned_max: 100,
     };
     Settings {
         build: Build::own(),
@@ -97,7 +100,7 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
         cluster_tls,
         client_listeners: Vec::new(),
         client_tls,
-        client,
+        client: client_settings(),
         storage: StorageSettings {
             archive_cache_bytes: 8 * 1024 * 1024,
             state_cache_bytes: 8 * 1024 * 1024,

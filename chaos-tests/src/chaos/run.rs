@@ -178,16 +178,7 @@ async fn judge(
     trial.read_archives(&rooms).await?;
     trial.read_users_archives().await?;
     trial.read_edits(&cast.editor).await?;
-    for (partition, hashes) in trial.pool.replica_hashes().await? {
-        for (node, hash) in hashes {
-            recorder.record(What::Replica {
-                partition,
-                node,
-                applied: hash["applied"].as_u64().context("an applied index")?,
-                hash: hash.to_string(),
-            });
-        }
-    }
+    replicas(trial).await?;
     secrets(trial, cast)?;
     let settled = until("nothing is owed to anybody", SETTLED, async || {
         (check(&recorder.events()).count(Promise::NoHoles) == 0).then_some(())
@@ -238,6 +229,21 @@ async fn judge(
         json: numbers(plan, &verdict, passed, &lacks, faults),
         text,
     })
+}
+
+/// What each replica holds, by its hash.
+async fn replicas(trial: &Trial) -> Result<()> {
+    for (partition, hashes) in trial.pool.replica_hashes().await? {
+        for (node, hash) in hashes {
+            trial.recorder().record(What::Replica {
+                partition,
+                node,
+                applied: hash["applied"].as_u64().context("an applied index")?,
+                hash: hash.to_string(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Who may see what, and what is where nobody may see it: nodes' logs, and what the uninvolved were sent.

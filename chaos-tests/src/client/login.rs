@@ -60,7 +60,7 @@ async fn authenticated_over(login: &Login, mut wire: Wire) -> Result<Wire> {
 /// What came of asking for a session.
 pub(super) enum Asked {
     /// It goes on; so many stanzas had been handled.
-    Resumed(Wire, u32),
+    Resumed(Box<Wire>, u32),
     /// There is none; so many stanzas had been handled, if the server says so.
     Lost(Option<u32>),
 }
@@ -77,7 +77,7 @@ pub(super) async fn resume(login: &Login, previd: &str, received: u32) -> Result
     let root = answer.root();
     let h = root.attr("h").and_then(|h| h.parse().ok());
     match (root.name(), h) {
-        ("resumed", Some(h)) => Ok(Asked::Resumed(wire, h)),
+        ("resumed", Some(h)) => Ok(Asked::Resumed(Box::new(wire), h)),
         ("failed", h) => Ok(Asked::Lost(h)),
         _ => bail!("no answer to <resume/> but {}", answer.source()),
     }

@@ -24,7 +24,7 @@ impl Port {
         format!("Cookie: __Host-muster={name}\r\n")
     }
 
-    async fn from_the_page(&self, cookie: &str, request: &str, body: &str) -> Reply {
+    async fn by_the_page(&self, cookie: &str, request: &str, body: &str) -> Reply {
         self.ask(request, &format!("{OWN}{cookie}"), body).await
     }
 }
@@ -104,14 +104,14 @@ async fn whoever_signs_in_may_do_what_the_token_may() {
     let port = Port::start(Accounts::default(), false, false);
     for (token, role) in OPERATORS {
         let cookie = port.sign_in(token).await;
-        let who = port.from_the_page(&cookie, "GET /v1/sign-in", "").await;
+        let who = port.by_the_page(&cookie, "GET /v1/sign-in", "").await;
         let name = token.split('-').next().unwrap();
         assert_eq!(
             who.json(),
             json!({ "name": name, "role": role.to_string() })
         );
         let drained = port
-            .from_the_page(&cookie, "POST /v1/nodes/2/drain", "{}")
+            .by_the_page(&cookie, "POST /v1/nodes/2/drain", "{}")
             .await;
         let expect = if role == crate::report::access::Role::Operator {
             200
@@ -121,7 +121,7 @@ async fn whoever_signs_in_may_do_what_the_token_may() {
         assert_eq!(drained.status, expect, "{role}: {}", drained.body);
     }
     let cookie = port.sign_in(TOKEN).await;
-    let who = port.from_the_page(&cookie, "GET /v1/sign-in", "").await;
+    let who = port.by_the_page(&cookie, "GET /v1/sign-in", "").await;
     assert_eq!(
         who.json(),
         json!({ "name": "root@node-1", "role": "operator" })
@@ -162,7 +162,7 @@ async fn a_wrong_token_signs_nobody_in() {
 
 /// Another page in the same browser makes it send the cookie, and gets nothing for it.
 #[actix_web::test]
-async fn the_cookie_is_good_from_the_page_alone() {
+async fn the_cookie_is_good_by_the_page_alone() {
     let accounts = Accounts::default();
     let port = Port::start(accounts.clone(), false, false);
     let cookie = port.sign_in(TOKEN).await;
@@ -219,18 +219,14 @@ async fn a_sign_in_ends_by_signing_out_and_with_its_token() {
     let [(olga, _), (_, _), (anna, _)] = OPERATORS;
     let [first, second] = [port.sign_in(olga).await, port.sign_in(olga).await];
     let other = port.sign_in(anna).await;
-    let out = port.from_the_page(&first, "DELETE /v1/sign-in", "").await;
+    let out = port.by_the_page(&first, "DELETE /v1/sign-in", "").await;
     assert!(
         out.status == 204
             && out
                 .head
                 .contains("set-cookie: __host-muster=; max-age=0; path=/")
     );
-    let is_in = async |cookie: &str| {
-        port.from_the_page(cookie, "GET /v1/sign-in", "")
-            .await
-            .status
-    };
+    let is_in = async |cookie: &str| port.by_the_page(cookie, "GET /v1/sign-in", "").await.status;
     assert_eq!((is_in(&first).await, is_in(&second).await), (401, 200));
     accounts.revoked.lock().unwrap().push(olga);
     assert_eq!((is_in(&second).await, is_in(&other).await), (401, 200));
@@ -251,7 +247,7 @@ async fn a_stream_ends_with_the_token() {
     let cookie = port.sign_in(olga).await;
     let watched = accounts.asked.clone();
     let revoked = accounts.revoked.clone();
-    let follow = port.from_the_page(&cookie, "GET /v1/progress/events", "");
+    let follow = port.by_the_page(&cookie, "GET /v1/progress/events", "");
     let revoke = async {
         while *watched.lock().unwrap() == 0 {
             tokio::task::yield_now().await;

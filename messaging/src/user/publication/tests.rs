@@ -1,6 +1,7 @@
 //! One user's sessions under test: short conversations, and properties under random events.
 
 mod conversations;
+mod first_words;
 mod moves;
 mod once_again;
 mod properties;
@@ -263,4 +264,13 @@ fn show_stanza(stanza: &Stanza) -> String {
         stanza.kind.name(),
         error.unwrap_or_default()
     )
+}
+
+/// Whose coming up is proposed.
+fn noted(actions: &[PublicationAction]) -> Vec<FullJid> {
+    let notes = actions.iter().filter_map(|action| match action {
+        PublicationAction::NoteSessions { up, .. } => Some(up),
+        _ => None,
+    });
+    notes.flatten().map(|key| key.jid.clone()).collect()
 }
