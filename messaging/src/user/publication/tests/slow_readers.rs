@@ -52,7 +52,7 @@ fn wide_gaps_are_read_over_at_once() {
     stage.log(JULIET, USER);
     stage.log(JULIET, USER);
     stage.contacts.head = HEAD;
-    stage.user = Publication::new(bare(USER), HEAD, stage.user.settings.clone());
+    stage.user = Publication::new(bare(USER), HEAD, stage.user.settings);
     let key = key(1, 1, "home");
     stage.bind(&key);
     let mut actions = stage.presence(&key, "", "");
