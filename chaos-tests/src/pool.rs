@@ -60,7 +60,7 @@ pub struct PoolSettings {
     /// Whether each node has a clock of its own.
     pub clocks: bool,
     /// What its nodes run.
-    program: Program,
+    pub program: Program,
 }
 
 impl PoolSettings {

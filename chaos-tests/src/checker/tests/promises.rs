@@ -53,7 +53,7 @@ impl Story {
         self.then(What::Answered { call, value })
     }
 
-    fn is_set(self, call: u64, register: &str, value: &str) -> Story {
+    fn sets(self, call: u64, register: &str, value: &str) -> Story {
         self.call(call, register, Some(value)).answered(call, None)
     }
 
@@ -229,7 +229,7 @@ fn reigns() {
 #[test]
 fn affiliations_of_many_hands() {
     let register = affiliation(ROOM, "tybalt");
-    let first = || story().is_set(1, &register, "member");
+    let first = || story().sets(1, &register, "member");
     let good = first()
         .call(2, &register, Some("outcast"))
         .call(3, &register, None)
@@ -242,7 +242,7 @@ fn affiliations_of_many_hands() {
     let fails = &[(Promise::Linearizable, 1)];
     // Read as it was before an answer.
     let stale = first()
-        .is_set(2, &register, "outcast")
+        .sets(2, &register, "outcast")
         .call(3, &register, None);
     stale.clone().answered(3, Some("member")).breaks(fails);
     stale.clone().answered(3, None).breaks(fails);
@@ -294,7 +294,7 @@ fn bans() {
             .received(2, "t");
         said(story, "a")
             .received(1, "a")
-            .is_set(1, &register, "outcast")
+            .sets(1, &register, "outcast")
     };
     let good = said(before().left(1), "b").invoke(1, "u").fail("u");
     let good = good.archive("t a b").archive("t a b");
@@ -313,13 +313,13 @@ fn bans() {
     // He had said it before, and it stands behind what was said within the ban.
     let late = begin()
         .invoke(1, "t")
-        .is_set(1, &register, "outcast")
+        .sets(1, &register, "outcast")
         .left(1);
     let late = said(said(late, "a"), "b").info("t");
     let late = late.left(2).archive("a t b");
     late.breaks(&[(Promise::NoHoles, 1), (Promise::BansAreFences, 1)]);
     // It was lifted, or may have been.
-    let lifted = said(before(), "b").is_set(2, &register, "none");
+    let lifted = said(before(), "b").sets(2, &register, "none");
     let lifted = said(lifted, "c").left(1).joined(3).named(3, "tybalt");
     lifted
         .invoke(3, "u")
@@ -330,7 +330,7 @@ fn bans() {
         .breaks(&[]);
     let maybe = begin()
         .call(7, &register, Some("none"))
-        .is_set(1, &register, "outcast")
+        .sets(1, &register, "outcast")
         .left(1);
     let maybe = maybe.invoke(1, "u").info("u").received(2, "u").archive("u");
     maybe.breaks(&[]);
@@ -376,7 +376,7 @@ fn blocks() {
     };
     let register = block("juliet", "paris");
     let begin = story().named(1, "paris").named(2, "juliet").then(joined(2));
-    let before = came(invoke(begin, "p"), "p").is_set(1, &register, "blocked");
+    let before = came(invoke(begin, "p"), "p").sets(1, &register, "blocked");
     let refused = archive(invoke(before.clone(), "q").fail("q"), "p");
     refused.breaks(&[]);
     assert_eq!(
@@ -384,7 +384,7 @@ fn blocks() {
         Judgement::Pass(1)
     );
     archive(came(invoke(before.clone(), "q"), "q"), "p q").breaks(&[(Promise::BansAreFences, 1)]);
-    let open = before.is_set(2, &register, "open");
+    let open = before.sets(2, &register, "open");
     archive(came(invoke(open, "q"), "q"), "p q").breaks(&[]);
 }
 
