@@ -88,7 +88,7 @@ async fn decide(fabric: &Fabric, user: &BareJid, command: Command) -> Result<(),
 async fn derive(password: Password, iterations: u32) -> Result<StoredCredentials, ControlError> {
     let entropy: [u8; 32] = rand::rng().random();
     let iterations = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
-    let derived = tokio::task::spawn_blocking(move || {
+    let derived = crate::threads::spawn_blocking(move || {
         StoredCredentials::derive(&password, &entropy, iterations)
     })
     .await;
@@ -268,7 +268,7 @@ pub async fn partition_hash(fabric: &Fabric, partition: u16) -> Result<ReplicaHa
     let mut places = fabric.partitions.iter();
     let place = places.find(|place| place.id.0 == partition);
     let replica = Arc::clone(&place.ok_or(ControlError::NoPartition)?.replica);
-    let hashed = tokio::task::spawn_blocking(move || replica.hash()).await;
+    let hashed = crate::threads::spawn_blocking(move || replica.hash()).await;
     let hashed = hashed.map_err(|error| ControlError::Unavailable(error.to_string()))?;
     hashed.map_err(|error| {
         tracing::warn!(partition, %error, cause = ?std::error::Error::source(&error), "a replica was not hashed");

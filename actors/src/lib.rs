@@ -16,7 +16,7 @@
 //! - [`services`]: requests that a session answers or passes on, one file a feature.
 //! - [`link`]: one actor a partition, the node's end of the link.
 //! - [`owner`]: one actor a partition, awake while this node owns it; [`room`] and [`publication`] live below it.
-//! - [`runtime`]: starts all of it; [`supervision`]: what becomes of a panic; [`isolation`]: of a lost quorum;
+//! - [`runtime`]: starts all of it; [`threads`]: on which threads; [`supervision`]: what becomes of a panic; [`isolation`]: of a lost quorum;
 //!   [`control`]: what operators may ask; [`metrics`], `latencies`, [`history`]: what is counted, and was lately.
 //!
 //! House rules: no `do_send`; every mailbox is bounded and every sender knows what to do when one is full; an actor
@@ -59,3 +59,4 @@ pub mod control;
 pub mod isolation;
 pub mod runtime;
 pub mod supervision;
+pub mod threads;

@@ -1,23 +1,26 @@
 //! Client sockets: accepting, finding out who is behind a balancer, and the wire a session talks over.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use actix_rt::ArbiterHandle;
-use socket2::{Domain, Protocol, Socket, Type};
+use cluster::net::{TcpListener, TcpStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 
 use crate::connections::Connection;
 use crate::door::{Admission, TurnedAway};
 use crate::fabric::Fabric;
 use crate::proxy_protocol::{self, Header};
-use crate::runtime::ClientSettings;
+use crate::threads::ArbiterHandle;
+
+mod ports;
+
+pub use ports::{ReservedPort, listen, reserve};
+use ports::{detach, reattach, tune};
 
 /// What a stream's bytes travel over.
 pub enum Wire {
@@ -117,20 +120,6 @@ fn refused(fabric: &Fabric, refusals: &Mutex<Refusals>, why: TurnedAway) {
     }
 }
 
-/// Probes of a silent connection until its machine counts as gone.
-const PROBES: u32 = 4;
-
-/// What is written goes at once. A connection that is silent for a while is probed by the kernel, so that a client whose
-/// machine or network has gone is found out though nobody sends it anything (RFC 6120 §4.6).
-fn tune(socket: &TcpStream, client: &ClientSettings) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    let keepalive = socket2::TcpKeepalive::new()
-        .with_time(client.probe_after)
-        .with_interval((client.sm_outbound.answer_within / PROBES).max(Duration::from_secs(1)))
-        .with_retries(PROBES);
-    socket2::SockRef::from(socket).set_tcp_keepalive(&keepalive)
-}
-
 /// Accepts until the node stops; connections are spread over the arbiters.
 pub async fn accept(
     fabric: Arc<Fabric>,
@@ -180,7 +169,7 @@ fn hand_over(
 ) -> bool {
     // It leaves this thread's poll and enters that of the arbiter: a thread that only tells another of each packet costs as
     // much as the packet.
-    let socket = match socket.into_std() {
+    let socket = match detach(socket) {
         Ok(socket) => socket,
         Err(error) => {
             tracing::warn!(%error, "a client's socket could not be handed over");
@@ -192,7 +181,7 @@ fn hand_over(
     // On the arbiter from the start: a session's place stays on its thread.
     arbiter.spawn_fn(move || {
         actix_rt::spawn(async move {
-            let socket = match TcpStream::from_std(socket) {
+            let socket = match reattach(socket) {
                 Ok(socket) => socket,
                 Err(error) => {
                     return tracing::warn!(%error, "a client's socket could not be polled");
@@ -272,73 +261,9 @@ async fn named_by_proxy(fabric: &Fabric, socket: &mut TcpStream) -> io::Result<O
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Reserves a client port: no other program gets it, and until [`listen`] connections are refused.
-///
-/// # Errors
-/// Those of the operating system: the port is taken, or not this machine's.
-pub fn reserve(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_nonblocking(true)?;
-    // For connections that have just ended there. On a socket that does not listen yet it would let others in as well.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.set_reuse_address(false)?;
-    Ok(socket)
-}
-
-/// Lets clients connect to a reserved port.
-///
-/// # Errors
-/// Those of the operating system: somebody else listens there since it was reserved.
-pub fn listen(socket: Socket) -> io::Result<TcpListener> {
-    socket.set_reuse_address(true)?;
-    socket.listen(1_024)?;
-    TcpListener::from_std(socket.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// With the option that listeners have, two that do not listen yet could both have it.
-    #[tokio::test]
-    async fn a_reserved_address_is_nobody_elses() {
-        let first = reserve("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = first.local_addr().unwrap().as_socket().unwrap();
-        let second = reserve(address).map(drop).unwrap_err();
-        assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
-        assert!(std::net::TcpStream::connect(address).is_err(), "refused");
-        let listener = listen(first).unwrap();
-        assert!(std::net::TcpStream::connect(address).is_ok());
-        drop(listener);
-        // A connection has just ended there.
-        assert!(reserve(address).and_then(listen).is_ok());
-    }
-
-    #[tokio::test]
-    async fn silent_connections_are_probed() {
-        let folder = tempfile::tempdir().unwrap();
-        let client = ClientSettings {
-            probe_after: Duration::from_secs(77),
-            ..crate::runtime::stage::settings(folder.path()).client
-        };
-        let listener = listen(reserve("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (_near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (far, _) = far.unwrap();
-        tune(&far, &client).unwrap();
-        let socket = socket2::SockRef::from(&far);
-        assert!(socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), client.probe_after);
-        assert_eq!(socket.tcp_keepalive_retries().unwrap(), PROBES);
-        let probed = socket.tcp_keepalive_interval().unwrap() * PROBES;
-        assert_eq!(probed, client.sm_outbound.answer_within);
-        assert!(far.nodelay().unwrap());
-    }
 
     #[test]
     fn refusals_are_said_once_a_minute_with_their_number() {

@@ -11,12 +11,12 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use cluster::link::protocol::AskReply;
+use cluster::net::TcpStream;
 use messaging::command::{Answer, Command};
 use messaging::query::{Query, Reply};
 use messaging::user::publication::SessionKey;
 use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use xmpp::jid::{BareJid, FullJid};
 use xmpp::sasl::{Password, SaslCondition};
 use xmpp::stanza_error::{Condition, StanzaError};
@@ -231,7 +231,7 @@ impl Negotiation {
                 StreamEffect::StartTls => self.start_tls().await?,
                 StreamEffect::LookupCredentials { account } => self.look_up(account).await,
                 StreamEffect::CheckPassword(check) => {
-                    let verdict = tokio::task::spawn_blocking(move || check.run()).await;
+                    let verdict = crate::threads::spawn_blocking(move || check.run()).await;
                     let verdict = verdict.map_err(std::io::Error::other)?;
                     self.core
                         .handle_event(StreamEvent::PasswordChecked(verdict), Instant::now());

@@ -12,7 +12,7 @@ use xmpp::ns;
 use xmpp::scan::{Document, Element};
 
 use crate::client::{Client, Login};
-use crate::load::{create_room, join};
+use crate::load::{create_room_as, join, login_of};
 use crate::pool::{DOMAIN, Pool, ROOMS, password};
 use crate::wait::PROMPT;
 
@@ -58,20 +58,47 @@ fn affiliation(round: usize) -> &'static str {
 impl Editor {
     /// Makes the accounts and the room.
     pub async fn start(pool: &Pool) -> Result<Editor> {
-        pool.add_users([EDITOR, REKEYED, GUEST]).await?;
+        pool.add_users(Editor::ACCOUNTS).await?;
         let node = *pool.ids().first().context("a pool has nodes")?;
-        create_room(pool, &room(), EDITOR, node).await?;
+        Editor::begin(&pool.login(node, EDITOR)).await
+    }
+
+    /// The accounts that an editor needs.
+    pub const ACCOUNTS: [&str; 3] = [EDITOR, REKEYED, GUEST];
+
+    /// The same for a pool that is no [`Pool`], whose accounts are there; passwords are not set.
+    pub async fn begin(login: &Login) -> Result<Editor> {
+        create_room_as(&login_of(login, EDITOR), &room()).await?;
         Ok(Editor { round: 0 })
+    }
+
+    /// Sets everything but the password anew over the node that a login leads to; gives what was set. All of it was acknowledged.
+    pub async fn edit_over(&mut self, login: &Login) -> Result<Values> {
+        self.round += 1;
+        let round = self.round;
+        let mut client = Client::connect(&login_of(login, EDITOR)).await?;
+        let mut set = own_things(&mut client, round).await?;
+        set.extend(room_things(&mut client, round).await?);
+        client.close().await?;
+        Ok(set)
+    }
+
+    /// Reads everything but the password over the node that a login leads to.
+    pub async fn read_over(&self, login: &Login) -> Result<Values> {
+        let mut client = Client::connect(&login_of(login, EDITOR)).await?;
+        let mut values = read_own_things(&mut client).await?;
+        values.extend(read_room_things(&mut client).await?);
+        client.close().await?;
+        let mut guest = Client::connect(&login_of(login, GUEST)).await?;
+        values.insert("guest".into(), enters(&mut guest).await?.into());
+        guest.close().await?;
+        Ok(values)
     }
 
     /// Sets everything anew over a node; gives what was set. All of it was acknowledged.
     pub async fn edit(&mut self, pool: &Pool, node: u64) -> Result<Values> {
-        self.round += 1;
+        let mut set = self.edit_over(&pool.login(node, EDITOR)).await?;
         let round = self.round;
-        let mut client = Client::connect(&pool.login(node, EDITOR)).await?;
-        let mut set = own_things(&mut client, round).await?;
-        set.extend(room_things(&mut client, round).await?);
-        client.close().await?;
         let path = format!("/v1/users/{REKEYED}@{DOMAIN}/password");
         let body = json!({ "password": rekeyed(round) });
         let control = &pool.node(node).control;
@@ -82,13 +109,7 @@ impl Editor {
 
     /// Reads everything over a node.
     pub async fn read(&self, pool: &Pool, node: u64) -> Result<Values> {
-        let mut client = Client::connect(&pool.login(node, EDITOR)).await?;
-        let mut values = read_own_things(&mut client).await?;
-        values.extend(read_room_things(&mut client).await?);
-        client.close().await?;
-        let mut guest = Client::connect(&pool.login(node, GUEST)).await?;
-        values.insert("guest".into(), enters(&mut guest).await?.into());
-        guest.close().await?;
+        let mut values = self.read_over(&pool.login(node, EDITOR)).await?;
         let mut open = Vec::new();
         for round in [self.round, self.round.saturating_sub(1)] {
             let password = rekeyed(round);

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -38,6 +38,7 @@ use crate::wait::until;
 pub use archive::{read_archive, read_newest};
 pub use gaps::{Gaps, gaps};
 pub use member::{create_room, join};
+pub(crate) use member::{create_room_as, login_of};
 
 /// What all members do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,21 +213,30 @@ impl Crowd {
     pub async fn start(pool: &Pool, seats: Vec<Seat>, recorder: Arc<Recorder>) -> Result<Crowd> {
         pool.add_users(seats.iter().map(|seat| seat.user.as_str()))
             .await?;
+        let logins = pool.ids().into_iter().map(|id| (id, pool.login(id, "")));
+        Crowd::seat(logins.collect(), &pool.running(), seats, recorder).await
+    }
+
+    /// The same, of accounts that are there: `logins` says how to come to each node, `alive` which of them run.
+    pub async fn seat(
+        logins: Vec<(u64, Login)>,
+        alive: &[u64],
+        seats: Vec<Seat>,
+        recorder: Arc<Recorder>,
+    ) -> Result<Crowd> {
         let mut rooms = BTreeSet::new();
         for seat in seats.iter().filter(|seat| seat.audience == Audience::Room) {
             if rooms.insert(seat.to.as_str()) {
-                create_room(pool, &seat.to, &seat.user, seat.home).await?;
+                let login = logins.iter().find(|(node, _)| *node == seat.home);
+                let (_, login) = login.context("a seat is on one of the nodes")?;
+                create_room_as(&login_of(login, &seat.user), &seat.to).await?;
             }
         }
         let (phase, receiver) = watch::channel(Phase::Talk);
         let stage = Arc::new(Stage {
             recorder,
-            logins: pool
-                .ids()
-                .into_iter()
-                .map(|id| (id, pool.login(id, "")))
-                .collect(),
-            alive: Mutex::new(pool.running().into_iter().collect()),
+            logins,
+            alive: Mutex::new(alive.iter().copied().collect()),
             cut_off: Mutex::default(),
             inside: Mutex::default(),
             betrayed: Mutex::default(),

@@ -10,9 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
+#[cfg(not(feature = "simulation"))]
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+#[cfg(feature = "simulation")]
+use turmoil::net::TcpStream;
 use xmpp::scan::{Document, Frame, Framer, Limits};
 
 use crate::wait::PROMPT;

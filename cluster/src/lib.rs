@@ -8,6 +8,7 @@
 //!   [`recent_effects`]: what the next owner tells once more; [`replica_hash`]: what replicas are compared by; [`rebuild`]: where its rows come from at a start.
 //! - [`meta`]: members and their incarnations. [`records`]: the bytes of entries and rows.
 //! - [`backup`]: backups, and new pools made of them. [`check`]: whether a stopped node's folder is whole.
+//! - [`net`]: the sockets.
 //! - [`version`]: what builds support, and what the pool is at.
 //! - [`gossip`]: hints every node tells about itself; never authority. [`reach`]: what follows from who reaches whom.
 
@@ -18,6 +19,7 @@ pub mod gossip;
 pub mod link;
 pub mod machine;
 pub mod meta;
+pub mod net;
 pub mod node_id;
 pub mod raft;
 pub mod reach;

@@ -19,8 +19,9 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fjall::config::BlockSizePolicy;
-use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use crate::engine::{
+    AbstractTree, BlockSizePolicy, Database, Keyspace, KeyspaceCreateOptions, PersistMode,
+};
 use thiserror::Error;
 
 mod copy;

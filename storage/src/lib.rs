@@ -11,6 +11,7 @@
 //! [`data_dir`] says where all of it lies and whose it is; [`process`] reads what the system says of this process.
 
 mod durable;
+mod engine;
 
 pub mod archive;
 pub mod block_file;
@@ -18,6 +19,8 @@ pub mod codec;
 pub mod data_dir;
 pub mod log;
 pub mod process;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod snapshot;
 pub mod state_store;
 pub mod working_copy;

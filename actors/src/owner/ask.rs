@@ -136,11 +136,11 @@ impl Question {
         let read = match (reply, query) {
             (Reply::ArchiveAllowed { real_jids }, Query::Archive(query)) => {
                 let read = move || crate::services::archive::read_page(&replica, &query, real_jids);
-                tokio::task::spawn_blocking(read).await
+                crate::threads::spawn_blocking(read).await
             }
             (Reply::ArchiveAllowed { .. }, Query::ArchiveMetadata { key, .. }) => {
                 let read = move || crate::services::archive::read_metadata(&replica, &key);
-                tokio::task::spawn_blocking(read).await
+                crate::threads::spawn_blocking(read).await
             }
             (reply, _) => Ok(reply),
         };

@@ -138,7 +138,7 @@ impl RoomActor {
         if at_once {
             return then(self, read(), ctx);
         }
-        let read = tokio::task::spawn_blocking(read).into_actor(self);
+        let read = crate::threads::spawn_blocking(read).into_actor(self);
         ctx.wait(read.map(move |rows, actor, ctx| {
             let rows = rows.unwrap_or_else(|error| Err(ReadError::Task(error)));
             then(actor, rows, ctx);

@@ -247,7 +247,7 @@ fn place_of(fabric: &Fabric, group: Group) -> Result<&PartitionPlace, Refused> {
 async fn read<T: Send + 'static, E: std::error::Error + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, Refused> {
-    match tokio::task::spawn_blocking(work).await {
+    match crate::threads::spawn_blocking(work).await {
         Ok(done) => done.map_err(|error| Refused::of(&error)),
         Err(panicked) => Err(Refused::of(&panicked)),
     }

@@ -148,7 +148,7 @@ pub(super) fn serve(data: &std::sync::Arc<DataDir>, from: NodeId, frame: &Frame,
         return tracing::warn!(%from, "the id of a data folder does not read");
     };
     let data = std::sync::Arc::clone(data);
-    tokio::task::spawn_blocking(move || {
+    crate::threads::spawn_blocking(move || {
         let answer = match data.admits(from.0, FolderId(id)) {
             Ok(true) => ADMITTED,
             Ok(false) => {

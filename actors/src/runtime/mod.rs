@@ -36,8 +36,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use actix::Actor;
-use actix_rt::Arbiter;
 use cluster::gossip::shell::Gossiper;
 use cluster::machine::Replica;
 use cluster::meta::MetaReplica;
@@ -74,6 +72,7 @@ use crate::link::LinkActor;
 use crate::metrics::Metrics;
 use crate::owner::{OwnerActor, ToOwner};
 use crate::session::ToSession;
+use crate::threads::{Arbiter, start_on};
 use dispatch::Dispatcher;
 use follow::Follower;
 use meta_road::MetaRoad;
@@ -320,7 +319,7 @@ async fn initialize(
 }
 
 /// A port for clients that is this node's; whether TLS begins with the first byte.
-type Reserved = (SocketAddr, socket2::Socket, bool);
+type Reserved = (SocketAddr, crate::listener::ReservedPort, bool);
 
 fn accept_clients(
     fabric: &Arc<Fabric>,
@@ -537,9 +536,9 @@ fn start_actors(fabric: &Arc<Fabric>, arbiters: &[Arbiter]) {
     let start = |(number, place): (usize, &PartitionPlace)| {
         let arbiter = arbiters[number % arbiters.len()].handle();
         let (shared, id) = (Arc::clone(fabric), place.id);
-        let link = LinkActor::start_in_arbiter(&arbiter, move |_| LinkActor::new(shared, id));
+        let link = start_on(&arbiter, move |_| LinkActor::new(shared, id));
         let shared = Arc::clone(fabric);
-        let owner = OwnerActor::start_in_arbiter(&arbiter, move |_| OwnerActor::new(shared, id));
+        let owner = start_on(&arbiter, move |_| OwnerActor::new(shared, id));
         PartitionActors { link, owner }
     };
     fabric.set_actors(fabric.partitions.iter().enumerate().map(start).collect());

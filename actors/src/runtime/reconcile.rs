@@ -362,6 +362,8 @@ fn due_change(
 
 async fn take(road: &MetaRoad, fabric: &Fabric, group: Group, step: Step, keep: bool) {
     let groups = &road.groups;
+    // It is only asked for: until the heir is elected the same step would be the next, at once and again and again.
+    let is_asked_for = matches!(step, Step::HandOver(_));
     let done = match step {
         Step::AddLearner(node) => limited(groups.add_learner(group, node)).await,
         Step::RemoveLearner(node) => limited(groups.remove_learner(group, node)).await,
@@ -376,7 +378,7 @@ async fn take(road: &MetaRoad, fabric: &Fabric, group: Group, step: Step, keep: 
             return;
         }
     };
-    if done.is_err() {
+    if done.is_err() || is_asked_for {
         // Not at once: what stands in the way has to go first.
         tokio::time::sleep(LOOK_EVERY).await;
     }

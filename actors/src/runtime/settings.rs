@@ -12,7 +12,9 @@ use messaging::apply::PoolConstants;
 use storage::data_dir::DataDir;
 use storage::log::LogOptions;
 use storage::state_store::Engine;
-use tokio::runtime::{Builder, Handle, Runtime};
+#[cfg(not(feature = "simulation"))]
+use tokio::runtime::Builder;
+use tokio::runtime::{Handle, Runtime};
 use xmpp::jid::BareJid;
 use xmpp::scan::Limits;
 use xmpp::shaper::{Pace, StreamPaces};
@@ -194,6 +196,7 @@ impl Network {
     ///
     /// # Errors
     /// When the threads can't be made.
+    #[cfg(not(feature = "simulation"))]
     pub fn start(threads: usize) -> std::io::Result<Network> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads.max(1))
@@ -201,6 +204,15 @@ impl Network {
             .enable_all()
             .build()?;
         Ok(Network(Some(runtime)))
+    }
+
+    /// There is one runtime for everything.
+    ///
+    /// # Errors
+    /// None.
+    #[cfg(feature = "simulation")]
+    pub fn start(_threads: usize) -> std::io::Result<Network> {
+        Ok(Network(None))
     }
 
     /// Where its tasks are spawned.

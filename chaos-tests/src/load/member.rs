@@ -24,7 +24,12 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 
 /// Makes a persistent room for its owner, who leaves again.
 pub async fn create_room(pool: &Pool, room: &str, owner: &str, node: u64) -> Result<()> {
-    let mut client = Client::connect(&pool.login(node, owner)).await?;
+    create_room_as(&pool.login(node, owner), room).await
+}
+
+/// As [`create_room`].
+pub(crate) async fn create_room_as(login: &Login, room: &str) -> Result<()> {
+    let mut client = Client::connect(login).await?;
     join(&mut client, room, "creator").await?;
     let form = format!(
         "<query xmlns='{}'><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>{}</value></field>\
@@ -156,11 +161,18 @@ pub(super) fn login(stage: &Stage, seat: &Seat, node: u64) -> Result<Login> {
     let found = stage.logins.iter().find(|(id, _)| *id == node);
     let (_, login) = found.context("a node of the pool")?;
     Ok(Login {
-        user: seat.user.clone(),
-        password: password(&seat.user),
         stream_management: seat.stream_management,
-        ..login.clone()
+        ..login_of(login, &seat.user)
     })
+}
+
+/// How another user logs in to the same node.
+pub(crate) fn login_of(login: &Login, user: &str) -> Login {
+    Login {
+        user: user.to_owned(),
+        password: password(user),
+        ..login.clone()
+    }
 }
 
 /// Shows itself, and sees that by its own presence: what is sent to the user from now on is sent to this session, too.

@@ -18,6 +18,7 @@ use storage::codec::{decode_frame, encode_frame};
 use storage::log::{GroupId, Log, LogEntry, LogError, LogMetrics};
 use tokio::sync::oneshot;
 
+use super::machine::away;
 use super::record::{EntryRecord, LogIdRecord, VoteRecord};
 use super::type_config::{Entry, LogId, TypeConfig, Vote, entry};
 use crate::node_id::Group;
@@ -136,7 +137,7 @@ impl GroupLog {
         let stored = if range.start.saturating_add(RECENT_ENTRIES) > last {
             read()?
         } else {
-            tokio::task::block_in_place(read)?
+            away(read)?
         };
         stored
             .into_iter()

@@ -6,10 +6,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::server::TlsStream;
 
+use crate::net::{TcpListener, TcpStream};
 use crate::node_id::{Incarnation, NodeId};
 use crate::transport::calls::Reply;
 use crate::transport::connection::{self, Role};

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use rand::RngExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
 
+use crate::net::{TcpStream, lookup_host};
 use crate::node_id::{Incarnation, NodeId};
 use crate::transport::connection::{self, Role};
 use crate::transport::control::{Control, is_control};
@@ -24,6 +24,7 @@ use crate::transport::tls;
 
 /// Unsent bytes the kernel may hold per connection: what waits should wait in our queue, where it is
 /// counted and where a ping is not behind megabytes.
+#[cfg(not(feature = "simulation"))]
 const UNSENT_BYTES: u32 = 128 * 1024;
 
 /// A connection that lived this long resets the backoff. One that ends at once (two processes fighting
@@ -252,7 +253,7 @@ fn broken(error: io::Error) -> ConnectError {
 
 /// Tries the addresses the name stands for, one after the other.
 async fn connect(address: &str) -> io::Result<TcpStream> {
-    let found: Vec<SocketAddr> = tokio::net::lookup_host(address).await?.collect();
+    let found: Vec<SocketAddr> = lookup_host(address).await?.collect();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in found {
         match TcpStream::connect(address).await {
@@ -264,6 +265,7 @@ async fn connect(address: &str) -> io::Result<TcpStream> {
 }
 
 /// The socket options of both ends.
+#[cfg(not(feature = "simulation"))]
 pub(crate) fn tune(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = socket2::SockRef::from(stream);
@@ -274,6 +276,12 @@ pub(crate) fn tune(stream: &TcpStream, user_timeout: Duration) -> io::Result<()>
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(user_timeout))?;
     socket.set_tcp_notsent_lowat(UNSENT_BYTES)
+}
+
+/// A simulated socket has no options: what they are for, the lanes' pings do alone.
+#[cfg(feature = "simulation")]
+pub(crate) fn tune(stream: &TcpStream, _user_timeout: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)
 }
 
 async fn within<T>(

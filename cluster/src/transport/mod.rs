@@ -51,6 +51,7 @@ pub use frame::{Frame, FrameTooLarge, HEADER_BYTES, Lane, flags};
 pub use hello::{HelloError, Refusal};
 pub use tls::{ClusterTls, certificate_name};
 
+use crate::net::TcpListener;
 use crate::node_id::{Incarnation, NodeId};
 use shared::Shared;
 
@@ -72,7 +73,7 @@ impl Transport {
         let address = config.listen;
         let (shared, alive) = Shared::new(config, handler)?;
         let bind = |source| TransportError::Bind { address, source };
-        let listener = tokio::net::TcpListener::bind(address).await.map_err(bind)?;
+        let listener = TcpListener::bind(address).await.map_err(bind)?;
         let listening = listener.local_addr().map_err(bind)?;
         loopback::start(&shared, &alive);
         tokio::spawn(accept::accept_all(shared.clone(), listener, alive));

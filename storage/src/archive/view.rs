@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fjall::{Guard, Readable, Snapshot};
+use crate::engine::{Guard, Iter, Readable, Snapshot};
 
 use super::layout::{self, key_prefix, read_row, row_key, seq_of, with_seq};
 use super::{
@@ -331,7 +331,7 @@ impl ArchiveView {
         kind: RowKind,
         partition: PartitionId,
         start: Vec<u8>,
-    ) -> fjall::Iter {
+    ) -> Iter {
         let keyspace = self.inner.keyspace(kind);
         match layout::partition_end(partition) {
             Some(end) => self.snapshot.range(keyspace, start..end.to_vec()),
@@ -341,7 +341,7 @@ impl ArchiveView {
 }
 
 /// An iterator from the end that the order names.
-fn in_order(mut rows: fjall::Iter, order: Order) -> impl Iterator<Item = Guard> {
+fn in_order(mut rows: Iter, order: Order) -> impl Iterator<Item = Guard> {
     std::iter::from_fn(move || match order {
         Order::OldestFirst => rows.next(),
         Order::NewestFirst => rows.next_back(),

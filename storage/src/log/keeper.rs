@@ -6,13 +6,17 @@
 //! unwanted.
 
 use std::io;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
+#[cfg(not(feature = "simulation"))]
+use std::sync::{MutexGuard, PoisonError};
+#[cfg(not(feature = "simulation"))]
 use std::time::Duration;
 
 use super::queue::{Inner, RESERVE, Shared};
 use super::segment::{Segment, Spare};
 
 /// How often the disk's room is looked at, a full disk is tried again, and a reader's segment looked at.
+#[cfg(not(feature = "simulation"))]
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Spares kept besides the reserve; more are removed.
 pub(super) const SPARES_KEPT: usize = RESERVE + 1;
@@ -24,7 +28,20 @@ enum Chore {
     Remove(Spare),
 }
 
+/// Does all that there is to do, for a log without threads.
+#[cfg(feature = "simulation")]
+pub(super) fn chores(shared: &Shared) {
+    watch_disk(shared);
+    let mut retry_now = true;
+    loop {
+        let chore = next_chore(&mut shared.lock(), retry_now);
+        let Some(chore) = chore else { return };
+        retry_now = perform(shared, chore);
+    }
+}
+
 /// Runs until the writer has ended.
+#[cfg(not(feature = "simulation"))]
 pub(super) fn run(shared: &Shared) {
     let mut retry_now = true;
     loop {
@@ -47,6 +64,7 @@ pub(super) fn run(shared: &Shared) {
     }
 }
 
+#[cfg(not(feature = "simulation"))]
 fn wait(shared: &Shared, inner: MutexGuard<'_, Inner>) {
     drop(
         shared

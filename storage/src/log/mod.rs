@@ -50,6 +50,8 @@ pub use self::recovery::Recovered;
 pub use self::replay::Damage;
 use self::segment::HEADER_BYTES;
 pub use self::segment::{LogDisk, SystemDisk};
+#[cfg(feature = "simulation")]
+pub use self::threads::{LogSteps, on_log_opened};
 
 /// Longest vote, commit point or purge point.
 pub const OPAQUE_BYTES_MAX: usize = 256;
@@ -359,7 +361,7 @@ impl Log {
         options.validate()?;
         let (writer, recovered) = recovery::open(dir, options)?;
         let shared = writer.shared();
-        let threads = Arc::new(threads::Threads::start(writer)?);
+        let threads = Arc::new(threads::Threads::start(writer, dir)?);
         Ok((Self { shared, threads }, recovered))
     }
 

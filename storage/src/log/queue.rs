@@ -6,13 +6,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+#[cfg(not(feature = "simulation"))]
+use std::sync::Condvar;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use super::frame::{ENTRY_OVERHEAD, FRAME_HEADER_BYTES, Record};
 use super::index::{GroupIndex, Location, Released};
 use super::segment::{Segment, SegmentDir, Spare};
+#[cfg(feature = "simulation")]
+use super::threads::Condvar;
 use super::{GroupId, LogEntry, LogError, LogMetrics, LogOptions, NODE, OPAQUE_BYTES_MAX};
 
 /// Spares that entries may not use.
@@ -275,11 +279,34 @@ impl Shared {
             if !queue_full && !spares_short {
                 return Ok(inner);
             }
-            inner = self
-                .room
-                .wait(inner)
-                .unwrap_or_else(PoisonError::into_inner);
+            inner = self.wait_for_room(inner);
         }
+    }
+
+    /// Waits until the queue is shorter, or there is another spare or certainly none.
+    #[cfg(not(feature = "simulation"))]
+    pub(super) fn wait_for_room<'a>(
+        &'a self,
+        inner: MutexGuard<'a, Inner>,
+    ) -> MutexGuard<'a, Inner> {
+        self.room
+            .wait(inner)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is one thread: it makes the room that it lacks.
+    #[cfg(feature = "simulation")]
+    pub(super) fn wait_for_room<'a>(
+        &'a self,
+        inner: MutexGuard<'a, Inner>,
+    ) -> MutexGuard<'a, Inner> {
+        assert!(
+            inner.queued_bytes <= self.options.queue_bytes_max / 2,
+            "a simulated log has a queue that holds all that it is given between two steps"
+        );
+        drop(inner);
+        super::keeper::chores(self);
+        self.lock()
     }
 
     /// Checks a submission against the index and changes the index, but for an append's entries, which need the ticket.

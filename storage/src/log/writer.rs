@@ -15,6 +15,7 @@ use super::frame::{GroupHead, Meta, NODE, Record};
 use super::index::{Location, Released};
 use super::queue::{Done, Inner, LiveSegment, Op, OpKind, Shared, read_entry};
 use super::segment::{HEADER_BYTES, Segment};
+#[cfg(not(feature = "simulation"))]
 use super::threads::EndOfWriter;
 use super::{GroupId, LogEntry, LogError};
 
@@ -125,26 +126,42 @@ impl Writer {
     }
 
     /// Runs until the log is closed.
+    #[cfg(not(feature = "simulation"))]
     pub(super) fn run(mut self) {
         let _end = EndOfWriter::new(self.shared());
-        loop {
-            let work = self.next_work();
-            if work.ended {
-                return;
-            }
-            for op in work.ops {
-                self.write_op(op);
-            }
-            for (group, committed) in work.committed {
-                if self.push(group, &Record::Committed(&committed)).is_ok() {
-                    self.groups.entry(group).or_default().committed = Some(committed);
-                }
-            }
-            for (group, index, term, from, segment) in work.copies {
-                self.copy(group, index, term, from, &segment);
-            }
-            self.flush();
+        while self.turn() {}
+    }
+
+    /// Waits for something to do and writes it; `false`: the log is closed.
+    pub(super) fn turn(&mut self) -> bool {
+        let work = self.next_work();
+        if work.ended {
+            return false;
         }
+        for op in work.ops {
+            self.write_op(op);
+        }
+        for (group, committed) in work.committed {
+            if self.push(group, &Record::Committed(&committed)).is_ok() {
+                self.groups.entry(group).or_default().committed = Some(committed);
+            }
+        }
+        for (group, index, term, from, segment) in work.copies {
+            self.copy(group, index, term, from, &segment);
+        }
+        self.flush();
+        true
+    }
+
+    /// Whether there is something to do.
+    #[cfg(feature = "simulation")]
+    pub(super) fn has_work(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let inner = shared.lock();
+        if self.copying.is_empty() {
+            self.plan_copies(&inner);
+        }
+        !inner.queue.is_empty() || !self.copying.is_empty()
     }
 
     /// Waits for something to do.
@@ -752,10 +769,7 @@ impl Shared {
                 return Err(LogError::Full);
             }
             self.keep.notify_one();
-            inner = self
-                .room
-                .wait(inner)
-                .unwrap_or_else(PoisonError::into_inner);
+            inner = self.wait_for_room(inner);
         }
     }
 }

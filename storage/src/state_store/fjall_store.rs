@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use crate::engine::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::opening::StoreDir;
 use super::rows::{RowCutter, RowJoiner, own_rows_start};

@@ -311,10 +311,7 @@ fn bans() {
     let hears = said(before(), "b").received(1, "b").left(1);
     hears.archive("t a b").breaks(fails);
     // He had said it before, and it stands behind what was said within the ban.
-    let late = begin()
-        .invoke(1, "t")
-        .sets(1, &register, "outcast")
-        .left(1);
+    let late = begin().invoke(1, "t").sets(1, &register, "outcast").left(1);
     let late = said(said(late, "a"), "b").info("t");
     let late = late.left(2).archive("a t b");
     late.breaks(&[(Promise::NoHoles, 1), (Promise::BansAreFences, 1)]);
