@@ -18,10 +18,10 @@ fn entry(bytes: &[u8]) {
     let Ok(first) = decode_entry(bytes) else {
         return;
     };
-    let written = encode_entry(first.clone()).expect("what was read can be written");
+    let written = encode_entry(first.clone(), 1).expect("what was read can be written");
     let second = decode_entry(&written).expect("what was written can be read");
     assert!(first == second, "read otherwise");
-    assert_eq!(encode_entry(second).expect("once more"), written);
+    assert_eq!(encode_entry(second, 1).expect("once more"), written);
 }
 
 fn row(bytes: &[u8]) {

@@ -128,7 +128,7 @@ fn records() -> Outcome<()> {
                 TARGET,
                 &format!("entry-{number}"),
                 &[0],
-                &encode_entry(part)?,
+                &encode_entry(part, 1)?,
             )?;
             number += 1;
         }

@@ -11,5 +11,6 @@ pub mod node_id;
 pub mod raft;
 pub mod records;
 pub mod transport;
+pub mod version;
 
 pub use node_id::{Epoch, Group, Incarnation, NodeId, PartitionId, PoolId};
