@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use cluster::raft::TransferMetrics;
-use cluster::version::BUILD_NAME;
+use cluster::version::{BUILD_NAME, FIRST};
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
@@ -114,6 +114,10 @@ impl WrittenVersions {
             "Frames from owners to nodes, by the version as of which they are written",
             frames.clone(),
         );
+        for written in [&entries, &frames] {
+            // From the start on, so that a rate begins at nought.
+            drop(written.get_or_create(&[("version", u32::from(FIRST))]));
+        }
         WrittenVersions {
             entries,
             frames,

@@ -376,7 +376,7 @@ impl Publication {
             let was_shown = session.notes_under_way == 0;
             session.notes_under_way = session.notes_under_way.saturating_sub(1);
             if !was_shown {
-                self.tell_presence(index, contacts, &mut out);
+                self.tell_others(index, contacts, &mut out);
             }
         }
         out

@@ -74,14 +74,34 @@ impl Publication {
         }
     }
 
-    /// Tells contacts and the user's own sessions what a session's presence is, once the log has the session.
+    /// Tells contacts and the user's own sessions what a session's presence is; before the log has the session, itself alone.
     pub(super) fn tell_presence(&self, index: usize, contacts: &dyn Contacts, out: &mut Actions) {
-        if let Some(presence) = self.sessions[index].shown() {
-            let stanza = Arc::new(presence.clone());
-            broadcast(contacts.watchers(&self.user), &stanza, out);
-            // §4.2.2, §4.4.2: one's own sessions see each other and themselves.
-            deliver(self.available(), &stanza, None, out);
-        }
+        let session = &self.sessions[index];
+        let Some(presence) = &session.presence else {
+            return;
+        };
+        let stanza = Arc::new(presence.clone());
+        // §4.2.2, §4.4.2: one's own sessions see each other and themselves.
+        let own = match session.shown() {
+            Some(_) => {
+                broadcast(contacts.watchers(&self.user), &stanza, out);
+                self.available()
+            }
+            None => vec![session.key.clone()],
+        };
+        deliver(own, &stanza, None, out);
+    }
+
+    /// Tells those who could not be told before the log had the session.
+    pub(super) fn tell_others(&self, index: usize, contacts: &dyn Contacts, out: &mut Actions) {
+        let session = &self.sessions[index];
+        let Some(presence) = session.shown() else {
+            return;
+        };
+        let stanza = Arc::new(presence.clone());
+        broadcast(contacts.watchers(&self.user), &stanza, out);
+        let others = self.keys(|other| other.is_available() && other.id != session.id);
+        deliver(others, &stanza, None, out);
     }
 
     /// Tells a session what it can't know yet: the presence of the user's other sessions, that of contacts, who are asked for

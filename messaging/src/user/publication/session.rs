@@ -172,8 +172,8 @@ pub(super) struct Session {
     pub(super) directed: BTreeSet<Jid>,
     /// Whether the log says it is up, or is about to.
     pub(super) noted: bool,
-    /// How often that is under way. Until it is in the log nobody is shown the session: an owner that died meanwhile with
-    /// the session's node would leave a ghost, since the next one knows nothing of it.
+    /// How often that is under way. Until it is in the log nobody else is shown the session: an owner that died meanwhile
+    /// with the session's node would leave a ghost, since the next one knows nothing of it.
     pub(super) notes_under_way: u32,
     pub(super) reader: Reader,
     /// Who wants it, in their order.

@@ -21,12 +21,18 @@ fn nobody_is_shown_a_session_before_the_log_has_it() {
         &first,
         expect![[r#"
             note +home
+            home <- presence from romeo/home
             probe nurse
         "#]],
     );
     // Nor by a change, to another session, or to who asks.
     let busy = comes(&home, "<show>dnd</show>");
-    check(&stage.user.event(busy, &stage.contacts), expect![""]);
+    check(
+        &stage.user.event(busy, &stage.contacts),
+        expect![[r#"
+        home <- presence from romeo/home
+    "#]],
+    );
     let juliet = bare("juliet@capulet.lit");
     check(&stage.user.probe(&juliet, &stage.contacts), expect![""]);
     let work = key(2, 2, "work");
@@ -35,6 +41,7 @@ fn nobody_is_shown_a_session_before_the_log_has_it() {
         &stage.user.event(comes(&work, ""), &stage.contacts),
         expect![[r#"
             note +work
+            work <- presence from romeo/work
             probe nurse
         "#]],
     );
@@ -43,7 +50,7 @@ fn nobody_is_shown_a_session_before_the_log_has_it() {
         &stage.user.once(committed, &stage.contacts),
         expect![[r#"
             broadcast juliet presence from romeo/home
-            home,work <- presence from romeo/home
+            work <- presence from romeo/home
         "#]],
     );
     // Who goes before it is committed is not shown any more.
