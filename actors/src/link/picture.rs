@@ -18,6 +18,9 @@ const TOLD_AGAIN_FOR: Duration = Duration::from_secs(15);
 /// Changes of presence that are remembered for it.
 const CHANGES_MAX: usize = 16_384;
 
+/// How long a new session may take to be in the log, after which an owner tells of it.
+const NOTED_WITHIN: Duration = Duration::from_secs(1);
+
 /// For how long after an attachment rows may come that its owner did not know to be given: longer than it takes to answer.
 const CROSSING_FOR: Duration = Duration::from_secs(10);
 
@@ -81,6 +84,17 @@ impl Untold {
         let changes = std::mem::take(&mut self.changes).into_iter();
         let young = changes.filter(|(at, _)| *at + UNTOLD_FOR >= now);
         self.since.extend(young.map(|(_, session)| (session, now)));
+    }
+
+    /// Those whose owner was lost; and those that an owner who has handed over had no time to tell, as it tells nobody of a
+    /// session before the log has it.
+    fn sessions(&self, now: Instant) -> HashSet<u64> {
+        let young = self
+            .changes
+            .iter()
+            .filter(|(at, _)| *at + NOTED_WITHIN >= now);
+        let young = young.map(|(_, session)| *session);
+        self.since.keys().copied().chain(young).collect()
     }
 
     fn forget(&mut self, now: Instant) {
@@ -219,9 +233,9 @@ impl Picture {
     pub(super) fn snapshot(&mut self, now: Instant) -> (Vec<AttachUser>, Vec<AttachRoom>) {
         self.untold.forget(now);
         self.crossing.begin(now);
-        let since = &self.untold.since;
+        let untold = self.untold.sessions(now);
         let state = |session: &SessionState| SessionState {
-            untold: since.contains_key(&session.key.number),
+            untold: untold.contains(&session.key.number),
             ..session.clone()
         };
         let users = self.users.iter().map(|(user, sessions)| AttachUser {
@@ -445,7 +459,8 @@ mod tests {
         };
         picture.presence_changed(&state(1, 0).key, at(0));
         picture.presence_changed(&state(2, 0).key, at(4));
-        assert!(untold(&mut picture, 4).is_empty(), "its owner lives");
+        assert_eq!(untold(&mut picture, 4), [2], "not in the log yet, perhaps");
+        assert!(untold(&mut picture, 6).is_empty(), "its owner lives");
         picture.owner_lost(at(6));
         assert_eq!(untold(&mut picture, 7), [2]);
         // The next owner is lost before it can tell.

@@ -26,12 +26,12 @@ pub(super) struct Attempt<'a> {
     pub(super) outcome: Outcome,
     /// The sessions that sent it again, and when they first did.
     pub(super) resent: BTreeMap<u32, u64>,
-    /// When it was refused or given up.
+    /// When it was acknowledged (each time, if it was sent again), refused or given up.
     pub(super) closed: Vec<u64>,
 }
 
 impl Attempt<'_> {
-    /// When it was first refused or given up after it was sent then.
+    /// When it was first acknowledged, refused or given up after it was sent then.
     pub(super) fn closed_after(&self, sent: u64) -> Option<u64> {
         self.closed.iter().copied().find(|at| *at >= sent)
     }
@@ -217,7 +217,10 @@ impl<'a> Index<'a> {
                 log,
                 token,
             } => self.resent(*session, log, token, at),
-            What::Ok { token } => self.settle(token, Outcome::Ok(at)),
+            What::Ok { token } => {
+                self.closed(token, at);
+                self.settle(token, Outcome::Ok(at));
+            }
             What::Fail { token } => {
                 self.closed(token, at);
                 self.settle(token, Outcome::Fail);

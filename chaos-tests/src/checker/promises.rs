@@ -310,11 +310,7 @@ fn everything_is_answered(index: &Index<'_>, out: &mut Vec<Violation>) -> usize 
         for (session, since) in attempt.sends() {
             judged += 1;
             let waiting = Waiting { session, since };
-            let settled = match attempt.outcome {
-                Outcome::Ok(at) if at >= since => Some(at),
-                _ => None,
-            };
-            if let Some(waited) = waiting.too_long(index, settled.or(attempt.closed_after(since))) {
+            if let Some(waited) = waiting.too_long(index, attempt.closed_after(since)) {
                 say(format!(
                     "{token} of session {session} waited {} ms",
                     waited / (SECOND / 1000)

@@ -455,15 +455,16 @@ impl World {
         state.presence = (!goes).then_some(shown);
         state.untold = true;
         self.new_owner();
-        for client in &mut self.clients {
-            client.state.untold = false;
-        }
     }
 
     fn new_owner(&mut self) {
         self.reads.clear();
-        // They died with the owner.
-        self.notes.clear();
+        // They died with the owner; nodes know whose presence is so young.
+        let young = std::mem::take(&mut self.notes).into_iter();
+        let young: Vec<SessionKey> = young.flat_map(|(up, _)| up).collect();
+        for client in &mut self.clients {
+            client.state.untold |= young.contains(&client.state.key);
+        }
         self.user = Publication::new(bare(USER), self.contacts.head, World::settings());
         let online = self
             .online
@@ -472,6 +473,9 @@ impl World {
         self.user.expected(online.collect());
         for node in 1..4 {
             self.attach(node);
+        }
+        for client in &mut self.clients {
+            client.state.untold = false;
         }
     }
 
