@@ -7,6 +7,7 @@ use actors::runtime::{NewMember, NodeHandle, RemoveOptions};
 use anyhow::{Result, bail};
 use chaos_tests::wait::until;
 use cluster::node_id::NodeId;
+use cluster::version::Build;
 
 use crate::machine::{CLUSTER_PORT, address};
 use crate::world::{Order, Stage};
@@ -52,6 +53,7 @@ impl Guest {
         let new = NewMember {
             address: format!("{}:{CLUSTER_PORT}", address(GUEST)),
             addition: [7; 16],
+            build: Build::own(),
         };
         let added = until("a node is let in", CHANGES, async || {
             let via = self.via()?;

@@ -16,6 +16,7 @@ use anyhow::Result;
 use cluster::node_id::NodeId;
 use cluster::raft::{OnFailure, RaftSettings};
 use cluster::transport::{ClusterTls, certificate_name};
+use cluster::version::Build;
 use messaging::apply::PoolConstants;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -147,6 +148,7 @@ impl Machine {
         };
         let all = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         Ok(Settings {
+            build: Build::own(),
             node: NodeId(self.node),
             pool_id: POOL.parse().map_err(|error| anyhow::anyhow!("{error}"))?,
             members: pool.first.iter().map(member).collect(),

@@ -511,9 +511,9 @@ mod tests {
                 "7: User query jabber:iq:roster ",
                 "9: Offline message jabber:client ",
                 "end",
-                "11: two@a.b None",
+                "12: two@a.b None",
                 "end",
-                "11: skipped other of urn:xmpp:pie:0: not known here",
+                "12: skipped other of urn:xmpp:pie:0: not known here",
             ]
         );
     }
