@@ -93,12 +93,20 @@ struct Berth {
     place: Option<Context<SessionActor>>,
 }
 
-/// Brings a session here. It waits without a connection then.
+/// Brings a session here whose client has come here. It waits without a connection then.
 ///
 /// # Errors
 /// [`NotAdopted`].
 pub async fn adopt(fabric: &Arc<Fabric>, id: &ResumptionId) -> Result<(), NotAdopted> {
-    let mut berth = Berth::open(fabric, id).ok_or(NotAdopted::Taken)?;
+    adopt_by(fabric, id, ResumptionToken::asked(id.text())).await
+}
+
+async fn adopt_by(
+    fabric: &Arc<Fabric>,
+    id: &ResumptionId,
+    token: ResumptionToken,
+) -> Result<(), NotAdopted> {
+    let mut berth = Berth::open(fabric, id, token).ok_or(NotAdopted::Taken)?;
     match berth.ask().await {
         Outcome::Replied(AskReply::Moved(_)) => {}
         Outcome::Replied(AskReply::Refused(error))
@@ -119,7 +127,7 @@ pub async fn adopt(fabric: &Arc<Fabric>, id: &ResumptionId) -> Result<(), NotAdo
 }
 
 impl Berth {
-    fn open(fabric: &Arc<Fabric>, id: &ResumptionId) -> Option<Berth> {
+    fn open(fabric: &Arc<Fabric>, id: &ResumptionId, token: ResumptionToken) -> Option<Berth> {
         let jid = id.jid().clone();
         let key = SessionKey {
             node: fabric.node.0,
@@ -144,7 +152,7 @@ impl Berth {
             request: MoveRequest {
                 key,
                 incarnation: fabric.incarnation.0,
-                token: ResumptionToken(id.text().to_owned()),
+                token,
             },
             mailbox,
             at_stop: Some(fabric.connections.open()),
@@ -262,7 +270,8 @@ pub fn take_in(fabric: &Arc<Fabric>, jid: FullJid, token: &ResumptionToken) {
     };
     let fabric = Arc::clone(fabric);
     actix_rt::spawn(async move {
-        if let Err(error) = adopt(&fabric, &id).await {
+        let token = ResumptionToken::unasked(id.text());
+        if let Err(error) = adopt_by(&fabric, &id, token).await {
             tracing::debug!(%jid, %error, "a session was not taken in");
         }
     });

@@ -4,14 +4,13 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use cluster::replica_hash::ReplicaHash;
 use messaging::archive::MessageRecord;
 use messaging::command::{Answer, Command};
 use messaging::query::{Query, Reply};
-use messaging::user::import::ImportedContact;
+use messaging::user::import::{ImportedContact, ImportedItem};
 use rand::RngExt;
-use xmpp::jid::{BareJid, Jid};
+use xmpp::jid::BareJid;
 use xmpp::sasl::{Password, StoredCredentials};
 use xmpp::stanza_error::{Condition, StanzaError, StanzaErrorType};
 
@@ -193,13 +192,7 @@ pub async fn import(
             waiting,
             rows,
         },
-        ImportPiece::Blocked(items) => Command::Block { user, items },
-        ImportPiece::Private { name, element } => Command::SetPrivate {
-            user,
-            name,
-            element,
-        },
-        ImportPiece::Vcard(element) => Command::SetVcard { user, element },
+        ImportPiece::Item(item) => Command::ImportItem { user, item },
         ImportPiece::Password(password) => {
             let credentials = derive(password, iterations).await?;
             Command::FinishImport { user, credentials }
@@ -242,17 +235,8 @@ pub enum ImportPiece {
         /// Times, in ms since 1970, and messages.
         rows: Vec<(u64, MessageRecord)>,
     },
-    /// Blocked addresses.
-    Blocked(Vec<Jid>),
-    /// A private element.
-    Private {
-        /// Its `{namespace}name`.
-        name: String,
-        /// The element, canonical.
-        element: Bytes,
-    },
-    /// The vCard, canonical.
-    Vcard(Bytes),
+    /// Blocked addresses, a private element or the vCard.
+    Item(ImportedItem),
     /// The end: keys are made of a password.
     Password(Password),
     /// The end: keys are taken as they are.

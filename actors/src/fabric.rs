@@ -1,6 +1,6 @@
 //! What all actors of a node share: who it is, where partitions live, how frames leave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
@@ -17,7 +17,7 @@ use cluster::transport::{Frame, Lane, SendError, Transport};
 use cluster::version::FIRST;
 use messaging::archive::ArchiveIds;
 use messaging::slot::PartitionTable;
-use xmpp::jid::BareJid;
+use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::stream::StreamConfig;
 use xmpp::stream_management::ResumptionIds;
 
@@ -33,7 +33,7 @@ use crate::owner::OwnerActor;
 use crate::relay;
 use crate::runtime::{Backups, Member, MemberList, Settings};
 use crate::session::WaitingBytes;
-use crate::soft::RecentWords;
+use crate::soft::{RecentWords, Told};
 
 /// One partition as a node sees it.
 pub struct PartitionPlace {
@@ -421,18 +421,68 @@ impl Fabric {
     /// Takes a hint; `true` when it is news. Then the new owner is told what the old one may never have heard, before
     /// anything newer: both is one step, for who sends to an owner waits for the same lock.
     pub fn new_owner(&self, partition: PartitionId, owner: NodeId, epoch: Epoch) -> bool {
+        let ended = self.ended_for_good(partition);
         let Ok(mut recent) = self.recent_words(partition) else {
             return false;
         };
         if !self.learn_owner(partition, owner, epoch) {
             return false;
         }
-        for body in recent.again(Instant::now()) {
-            if let Err(error) = self.send(owner, RouteKind::Across, partition, epoch, body) {
-                tracing::debug!(%error, %owner, "soft state did not leave for a new owner");
+        self.say_again(&mut recent, partition, (owner, epoch), &ended);
+        true
+    }
+
+    /// What a node may not have got, because the way to it was lost: said again, where it still owns what it was for.
+    pub fn reached_again(&self, node: NodeId) {
+        for partition in (0_u16..).map(PartitionId).take(self.partitions.len()) {
+            let ended = self.ended_for_good(partition);
+            let Ok(mut recent) = self.recent_words(partition) else {
+                continue;
+            };
+            let owner = self.owner(partition).filter(|(owner, _)| *owner == node);
+            if let Some(owner) = owner {
+                self.say_again(&mut recent, partition, owner, &ended);
             }
         }
-        true
+    }
+
+    fn say_again(
+        &self,
+        recent: &mut RecentWords,
+        partition: PartitionId,
+        (owner, epoch): (NodeId, Epoch),
+        ended: &HashSet<Jid>,
+    ) {
+        let holds = |told: &Told| self.speaks_for(&told.from) || ended.contains(&told.from);
+        for body in recent.again(Instant::now(), holds) {
+            if let Err(error) = self.send(owner, RouteKind::Across, partition, epoch, body) {
+                tracing::debug!(%error, %owner, "soft state was not said again");
+            }
+        }
+    }
+
+    /// Whether no other node is known to own a user, and to tell its presence.
+    fn speaks_for(&self, jid: &Jid) -> bool {
+        let owner = self.owner(self.partition_of(&jid.bare()));
+        owner.is_none_or(|(owner, _)| owner == self.node)
+    }
+
+    /// Sessions whose end this node has lately told the owner of a partition, and which are not in the log, so that no later
+    /// owner of theirs can have told otherwise. Looked up before any lock is taken: the apply task may wait for a reader.
+    fn ended_for_good(&self, partition: PartitionId) -> HashSet<Jid> {
+        let told = self.recent_words(partition).map(|recent| recent.ends());
+        let told = told.unwrap_or_default().into_iter();
+        told.filter(|jid| {
+            let place = self
+                .partitions
+                .get(usize::from(self.partition_of(&jid.bare()).0));
+            let session = FullJid::parse(jid.as_str());
+            match (place, session) {
+                (Some(place), Ok(session)) => !place.replica.state().online.contains(&session),
+                _ => false,
+            }
+        })
+        .collect()
     }
 
     /// Drops what no new owner needs to hear any more.

@@ -35,6 +35,7 @@ mod relay;
 
 pub mod claim;
 pub mod door;
+mod elsewhere;
 pub mod listener;
 pub mod mailbox;
 pub mod negotiation;

@@ -5,6 +5,7 @@
 //! [`cluster::link::origin`].
 
 mod moving;
+mod notes;
 mod pacing;
 mod picture;
 
@@ -24,6 +25,7 @@ use cluster::node_id::{Epoch, NodeId, PartitionId};
 use messaging::command::{Answer, Command};
 use messaging::query::Query;
 use messaging::user::publication::{MoveRequest, SessionEvent, SessionKey, SessionState};
+use messaging::user::streams::StreamNote;
 use tokio::sync::oneshot;
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::scan::{Document, Limits};
@@ -36,6 +38,7 @@ use crate::fabric::{Fabric, FabricError};
 use crate::mailbox::{SessionGone, SessionMailbox};
 use crate::session::{ToSession, unavailable};
 use crate::supervision::{RestartBudget, survive};
+use notes::{Note, Notes};
 use picture::{Picture, largest};
 
 /// Everything that can wake the actor.
@@ -84,6 +87,13 @@ pub enum ToLink {
         /// Its mailbox here.
         mailbox: Arc<SessionMailbox>,
     },
+    /// A session's count, to be in the log.
+    Note {
+        /// Told when it is there, [`ToSession::Said`].
+        session: Option<Arc<SessionMailbox>>,
+        /// What it says.
+        note: StreamNote,
+    },
     /// A frame of the owner.
     Frame {
         /// Who sent it.
@@ -119,6 +129,8 @@ pub enum Caller {
     Task(oneshot::Sender<Outcome>),
     /// Nobody: a session that is gone says goodbye.
     Nobody,
+    /// The link itself, for these sessions' counts.
+    Notes(Vec<Note>),
 }
 
 /// Tells a link something that must not be lost, waiting in the background while its mailbox is full. Bounded by the
@@ -182,7 +194,8 @@ impl Caller {
                 }
             }
             Caller::Task(sender) => drop(sender.send(outcome)),
-            Caller::Nobody => {}
+            // The link looks after them itself.
+            Caller::Nobody | Caller::Notes(_) => {}
         }
     }
 }
@@ -198,6 +211,8 @@ pub struct LinkActor {
     timer: Option<(Instant, SpawnHandle)>,
     /// Goodbyes of sessions that are gone, which nobody would repeat: they wait for room in the link.
     farewells: VecDeque<Command>,
+    /// Counts of sessions that are to be in the log.
+    notes: Notes,
     /// Sessions to which more is due than may be: the link waits for them.
     crowded: Vec<Arc<SessionMailbox>>,
     panics: RestartBudget,
@@ -221,6 +236,7 @@ impl LinkActor {
             picture: Picture::default(),
             timer: None,
             farewells: VecDeque::new(),
+            notes: Notes::default(),
             crowded: Vec::new(),
             panics: RestartBudget::default(),
         }
@@ -234,6 +250,7 @@ impl LinkActor {
     fn run(&mut self, ctx: &mut Context<Self>) {
         self.attach_if_missed();
         self.say_farewells();
+        self.pass_notes();
         while self.crowded.is_empty() {
             let Some(action) = self.core.poll_action() else {
                 break;
@@ -268,7 +285,8 @@ impl LinkActor {
     }
 
     fn set_timer(&mut self, ctx: &mut Context<Self>) {
-        let due = self.core.poll_timeout();
+        let due = [self.core.poll_timeout(), self.notes.due()];
+        let due = due.into_iter().flatten().min();
         match (due, &self.timer) {
             (Some(due), Some((set, _))) if *set <= due => {}
             (Some(due), _) => {
@@ -313,6 +331,7 @@ impl LinkActor {
     /// After a panic. A second one in the middle of it is beyond mending within this life of the node.
     fn attach_again(&mut self, ctx: &mut Context<Self>) {
         let attached = survive(|| {
+            self.notes.broke_down();
             if let Some((owner, _)) = self.fabric.owner(self.partition()) {
                 self.core.peer_down(owner);
                 self.core.peer_up(owner, Instant::now());
@@ -342,13 +361,19 @@ impl LinkActor {
                 let (users, rooms) = self.picture.snapshot(now);
                 self.core.snapshot(users, rooms, now);
             }
-            LinkAction::Answered { token, answer } => token.caller.tell(Outcome::Answered(answer)),
+            LinkAction::Answered { token, answer } => match token.caller {
+                Caller::Notes(notes) => self.noted(notes, &answer),
+                caller => caller.tell(Outcome::Answered(answer)),
+            },
             LinkAction::Taken { token } => token.caller.tell(Outcome::Taken),
             LinkAction::Replied { token, reply } => self.replied(token, reply),
-            LinkAction::Failed { token, failure } => token.caller.tell(match failure {
-                LinkFailure::Timeout | LinkFailure::NotTaken => Outcome::NotDone,
-                LinkFailure::Unknown => Outcome::Unknown,
-            }),
+            LinkAction::Failed { token, failure } => match (token.caller, failure) {
+                (Caller::Notes(notes), _) => self.notes.again(notes, Instant::now()),
+                (caller, LinkFailure::Timeout | LinkFailure::NotTaken) => {
+                    caller.tell(Outcome::NotDone);
+                }
+                (caller, LinkFailure::Unknown) => caller.tell(Outcome::Unknown),
+            },
             LinkAction::Deliver(delivery) => self.deliver(delivery),
             LinkAction::Kick { session, condition } => {
                 if let Some(entry) = self.fabric.directory.find(&session.jid, session.number) {
@@ -374,7 +399,7 @@ impl LinkActor {
         }
         let asker = match &token.caller {
             Caller::Session { session, .. } => Some(Arc::clone(session)),
-            Caller::Task(_) | Caller::Nobody => None,
+            Caller::Task(_) | Caller::Nobody | Caller::Notes(_) => None,
         };
         token.caller.tell(Outcome::Replied(reply));
         if let Some(asker) = asker {
@@ -447,6 +472,7 @@ impl LinkActor {
                 let bind = Some(Box::new(Binding { key, mailbox }));
                 self.ask(Token { caller, bind }, Ask::Resume(request), now);
             }
+            ToLink::Note { session, note } => self.notes.add(Note { session, note }),
             ToLink::Frame { from, epoch, down } => self.core.handle(from, epoch, *down, now),
             ToLink::OwnerIs { owner, epoch } => self.core.owner_is(owner, epoch, now),
             ToLink::PeerUp(node) => self.core.peer_up(node, now),

@@ -36,6 +36,11 @@ impl Backlog {
         fits
     }
 
+    /// Whether nothing waits that weighs something.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) == 0
+    }
+
     /// Bytes have arrived, or were not sent after all.
     pub fn take(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -262,6 +267,7 @@ fn bytes_of(message: &ToSession) -> usize {
             | ToSession::Yield(_)
             | ToSession::Release(_)
             | ToSession::Stay(_)
+            | ToSession::Said(_)
             | ToSession::Depart
             | ToSession::Kick(_)
             | ToSession::Leave => 0,

@@ -394,7 +394,8 @@ async fn claim(
     account: BareJid,
     requested: Option<String>,
 ) -> Result<Claim, Box<StanzaError>> {
-    if !fabric.standing.takes_logins() {
+    let sessions = fabric.directory.len() as u64;
+    if !fabric.standing.takes_logins() || sessions >= fabric.settings.client.sessions_max {
         return Err(Box::new(unavailable_now()));
     }
     let resource = requested.unwrap_or_else(|| format!("{:016x}", rand::rng().random::<u64>()));

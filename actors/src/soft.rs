@@ -1,8 +1,11 @@
 //! Soft state on its way to the owners of other partitions, kept for a while.
 //!
 //! Presence and probes have no number and no answer: what goes to an owner that has just died is gone. So each node
-//! keeps what it sent to a partition lately, and sends it again when it hears of a new owner. That is safe for presence
-//! and probes: the newest word of a sender counts. Other stanzas are kept only if they surely never left.
+//! keeps what it sent to a partition lately, and sends it again when it hears of a new owner, or reaches one again that it had lost.
+//! That is safe for presence and probes: the newest word of a sender counts. Other stanzas are kept only if they surely never left.
+//!
+//! Invariant: no presence is said again that the user's owner may have overtaken by a word of its own. A node that owned the
+//! user when it spoke, and does so no longer, says at most once more that a session has ended which the log knows no longer.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,8 +16,9 @@ use cluster::link::protocol::Across;
 use xmpp::jid::Jid;
 use xmpp::stanza::StanzaKind;
 
-/// Twice the time within which a partition has a new owner, whatever happened to the old one.
-const KEPT_FOR: Duration = Duration::from_secs(6);
+/// Longer than it takes until a peer that is silent counts as lost (six seconds) and its partitions have other owners, or the way to
+/// it is another one.
+const KEPT_FOR: Duration = Duration::from_secs(12);
 
 /// Words kept at most for one partition.
 const KEPT_MAX: usize = 4_096;
@@ -49,9 +53,31 @@ fn subject(across: &Across) -> Option<u64> {
     Some(hasher.finish())
 }
 
+/// Whose presence a word tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Whose.
+    pub(crate) from: Jid,
+    /// That it has ended.
+    pub(crate) is_end: bool,
+}
+
+impl Told {
+    fn of(across: &Across) -> Option<Told> {
+        let (Across::Presence { stanza, .. } | Across::Stanza { stanza, .. }) = across else {
+            return None;
+        };
+        let from = stanza.from.clone();
+        let from = from.filter(|_| stanza.kind == StanzaKind::Presence)?;
+        let is_end = stanza.type_.as_deref() == Some("unavailable");
+        Some(Told { from, is_end })
+    }
+}
+
 struct Word {
     at: Instant,
     subject: Option<u64>,
+    told: Option<Told>,
     body: Bytes,
 }
 
@@ -74,6 +100,7 @@ impl RecentWords {
         self.words.push_back(Word {
             at: now,
             subject,
+            told: Told::of(across),
             body,
         });
         while self.words.len() > KEPT_MAX || self.bytes > KEPT_BYTES_MAX {
@@ -81,12 +108,21 @@ impl RecentWords {
         }
     }
 
-    /// What a new owner is told, in order: of each subject the newest word.
-    pub(crate) fn again(&mut self, now: Instant) -> Vec<Bytes> {
+    /// Whose end was told.
+    pub(crate) fn ends(&self) -> Vec<Jid> {
+        let told = self.words.iter().filter_map(|word| word.told.as_ref());
+        told.filter(|told| told.is_end)
+            .map(|told| told.from.clone())
+            .collect()
+    }
+
+    /// What a new owner is told, in order: of each subject the newest word, as far as it `holds`.
+    pub(crate) fn again(&mut self, now: Instant, holds: impl Fn(&Told) -> bool) -> Vec<Bytes> {
         self.forget(now);
         let mut told = HashSet::new();
         let words = self.words.iter().rev();
         let newest = words.filter(|word| word.subject.is_none_or(|subject| told.insert(subject)));
+        let newest = newest.filter(|word| word.told.as_ref().is_none_or(&holds));
         let mut bodies: Vec<Bytes> = newest.map(|word| word.body.clone()).collect();
         bodies.reverse();
         // Said once now, and not again to the owner after this one.
@@ -146,7 +182,8 @@ mod tests {
         }
     }
 
-    /// What is said at which second, whether it left, and what a new owner is told in the tenth second and again.
+    /// What is said at which second, whether it left, and what a new owner is told, when what is older than the fourth second is
+    /// forgotten, and again.
     fn check(words: &[(u64, Across, bool)], expect: &[usize], later: &[usize]) {
         let start = Instant::now();
         let mut recent = RecentWords::default();
@@ -154,9 +191,9 @@ mod tests {
             let body = Bytes::from(number.to_string());
             recent.keep(across, body, *left, start + Duration::from_secs(*second));
         }
-        let end = start + Duration::from_secs(10);
+        let end = start + Duration::from_secs(4) + KEPT_FOR;
         let mut told = || -> Vec<usize> {
-            let bodies = recent.again(end);
+            let bodies = recent.again(end, |_| true);
             bodies
                 .iter()
                 .map(|body| std::str::from_utf8(body).unwrap().parse().unwrap())
@@ -183,6 +220,46 @@ mod tests {
     }
 
     #[test]
+    fn what_another_owner_may_have_overtaken_is_not_said_again() {
+        let now = Instant::now();
+        let mut recent = RecentWords::default();
+        let end = |from: &str| {
+            let mut across = presence(from, "juliet@localhost");
+            if let Across::Presence { stanza, .. } = &mut across {
+                stanza.type_ = Some("unavailable".into());
+            }
+            across
+        };
+        let words = [
+            presence("romeo@localhost/a", "juliet@localhost"),
+            end("romeo@localhost/a"),
+            end("nurse@localhost/a"),
+            presence("nurse@localhost/b", "juliet@localhost"),
+            Across::Probe {
+                from: BareJid::parse("romeo@localhost").unwrap(),
+                targets: vec![BareJid::parse("juliet@localhost").unwrap()],
+            },
+        ];
+        for (number, across) in words.iter().enumerate() {
+            recent.keep(across, Bytes::from(number.to_string()), true, now);
+        }
+        let ends: Vec<String> = recent.ends().iter().map(Jid::to_string).collect();
+        assert_eq!(ends, ["romeo@localhost/a", "nurse@localhost/a"]);
+        let mut check = |holds: &dyn Fn(&Told) -> bool, expect: &[&str]| {
+            let told = recent.again(now, holds);
+            assert_eq!(told, expect);
+        };
+        check(&|_| true, &["1", "2", "3", "4"]);
+        // The end of romeo does not hold: what was said before it does not come back.
+        check(
+            &|told| told.from.as_str() != "romeo@localhost/a",
+            &["2", "3", "4"],
+        );
+        check(&|told| told.is_end, &["1", "2", "4"]);
+        check(&|_| false, &["4"]);
+    }
+
+    #[test]
     fn other_stanzas_are_said_once() {
         let presence = || presence("romeo@localhost/a", "juliet@localhost");
         check(&[(6, iq("romeo@localhost/a"), true)], &[], &[]);
@@ -205,11 +282,11 @@ mod tests {
             let across = presence(&format!("romeo@localhost/{n}"), "juliet@localhost");
             recent.keep(&across, Bytes::from(vec![0; 10_000]), true, now);
         }
-        assert_eq!(recent.again(now).len(), KEPT_BYTES_MAX / 10_000);
+        assert_eq!(recent.again(now, |_| true).len(), KEPT_BYTES_MAX / 10_000);
         for n in 0..10_000 {
             let across = presence(&format!("romeo@localhost/{n}"), "juliet@localhost");
             recent.keep(&across, Bytes::from(vec![0; 10]), true, now);
         }
-        assert_eq!(recent.again(now).len(), KEPT_MAX);
+        assert_eq!(recent.again(now, |_| true).len(), KEPT_MAX);
     }
 }

@@ -140,6 +140,11 @@ impl<A: Actor> Ward<A> {
         self.addr.connected()
     }
 
+    /// Whether it has in hand all that was sent to it and weighs something, or takes nothing any more.
+    pub fn is_idle(&self) -> bool {
+        self.backlog.is_empty() || !self.is_alive()
+    }
+
     /// Whether it is this actor and has handled all that it was sent.
     pub fn has_done_all(&self, addr: &Addr<A>, handled: u64) -> bool {
         self.addr == *addr && self.told.get() == handled

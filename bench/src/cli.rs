@@ -9,6 +9,9 @@ use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 
 use crate::compare::{CompareArgs, ReportArgs};
+use crate::growth::GrowthArgs;
+use crate::kernel::KernelArgs;
+use crate::lync::LyncArgs;
 use crate::pool::PoolArgs;
 use crate::processes::Processes;
 use crate::sasl::{Mechanism, SaltedPasswords};
@@ -58,6 +61,12 @@ pub(crate) enum Command {
     Archive(ArchiveArgs),
     /// Starts a Muster pool of its own, runs a short suite on it, and stops it
     Pool(PoolArgs),
+    /// The load of a whole pool of Lync Server on a Muster pool of three nodes on this machine
+    Lync(LyncArgs),
+    /// What becomes of costs where there is more of something: sessions, messages, occupants, nodes, partitions, time
+    Growth(GrowthArgs),
+    /// Says what the kernel must allow for so many sessions, and fails where they could not be carried
+    Kernel(KernelArgs),
     /// Runs the suite on ejabberd, Prosody and Muster in turn, and puts them side by side
     Compare(CompareArgs),
     /// Shows again what a comparison found
@@ -123,6 +132,8 @@ impl TargetArgs {
             tls,
             mechanism: self.mechanism,
             user_prefix: self.user_prefix.clone(),
+            users: None,
+            many_sources: false,
             password: self.password.clone(),
             register: self.register,
             registered: AtomicUsize::new(0),
@@ -186,6 +197,12 @@ mod tests {
             true,
         );
         check("muster-bench compare --only no-such-part", false);
+        check("muster-bench lync --scale 0.05 --seconds 60", true);
+        check("muster-bench lync --scale 0", false);
+        check("muster-bench lync --scale x", false);
+        check("muster-bench growth sessions archive --max 1000", true);
+        check("muster-bench growth no-such-curve", false);
+        check("muster-bench kernel --sessions 152000 --with-clients", true);
         check("muster-bench report a.json --html b.html", true);
         check("muster-bench", false);
     }

@@ -3,10 +3,10 @@
 //! One server runs at a time, each with the same settings ([`crate::server`]), the same load in the same order. What was
 //! found can be kept as JSON and shown again: as a table for people ([`markdown`]) or as a page with plots ([`html`]).
 
-mod html;
+pub(crate) mod html;
 mod markdown;
 mod metric;
-mod plot;
+pub(crate) mod plot;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! What was sent and who got it: one cell for each message and recipient.
 //!
-//! Fixed in size when it is made, without locks. A message is a number; its cells count how often it came. When it
+//! Fixed in size when it is made, without locks. Messages may have different numbers of recipients. A message is a number; its cells count how often it came. When it
 //! was *due* (not when it was sent) stands beside them, so that latencies are free of coordinated omission: a
 //! generator that fell behind makes the messages late, not few.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,40 @@ pub(crate) const CELLS_MAX: usize = 64_000_000;
 #[derive(Debug)]
 pub(crate) struct Ledger {
     start: Instant,
-    recipients: usize,
+    shape: Shape,
     /// Nanoseconds since `start`, plus one; zero: not sent.
     due: Vec<AtomicU64>,
     came: Vec<AtomicU8>,
+}
+
+/// Which cells are a message's.
+#[derive(Debug)]
+enum Shape {
+    /// Each has as many recipients.
+    Each(usize),
+    /// Where each begins, and where the last one ends.
+    From(Vec<usize>),
+}
+
+impl Shape {
+    fn cells(&self, message: usize) -> Range<usize> {
+        match self {
+            Shape::Each(recipients) => {
+                let first = message.saturating_mul(*recipients);
+                first..first.saturating_add(*recipients)
+            }
+            Shape::From(starts) => match (starts.get(message), starts.get(message + 1)) {
+                (Some(first), Some(end)) => *first..*end,
+                _ => 0..0,
+            },
+        }
+    }
+
+    fn cell(&self, message: usize, recipient: usize) -> Option<usize> {
+        let cells = self.cells(message);
+        let cell = cells.start.checked_add(recipient)?;
+        (cell < cells.end).then_some(cell)
+    }
 }
 
 /// What a message's arrival is.
@@ -59,9 +90,31 @@ impl Ledger {
         }
         Ok(Ledger {
             start,
-            recipients,
+            shape: Shape::Each(recipients),
             due: (0..messages).map(|_| AtomicU64::new(0)).collect(),
             came: (0..cells).map(|_| AtomicU8::new(0)).collect(),
+        })
+    }
+
+    /// For messages of which each has a number of recipients of its own.
+    pub(crate) fn of(
+        recipients: impl Iterator<Item = usize>,
+        start: Instant,
+    ) -> anyhow::Result<Ledger> {
+        let mut starts = vec![0];
+        let mut cells: usize = 0;
+        for count in recipients {
+            cells = cells.saturating_add(count);
+            if cells > CELLS_MAX {
+                anyhow::bail!("more recipients of messages than can be followed ({CELLS_MAX})");
+            }
+            starts.push(cells);
+        }
+        Ok(Ledger {
+            start,
+            due: (1..starts.len()).map(|_| AtomicU64::new(0)).collect(),
+            came: (0..cells).map(|_| AtomicU8::new(0)).collect(),
+            shape: Shape::From(starts),
         })
     }
 
@@ -93,10 +146,10 @@ impl Ledger {
 
     /// The message has come to a recipient.
     pub(crate) fn arrived(&self, message: usize, recipient: usize, at: Instant) -> Arrival {
-        let Some(due) = self.due(message).filter(|_| recipient < self.recipients) else {
+        let Some(due) = self.due(message) else {
             return Arrival::Unknown;
         };
-        let Some(cell) = self.came.get(message * self.recipients + recipient) else {
+        let Some(cell) = self.cell(message, recipient) else {
             return Arrival::Unknown;
         };
         let before = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
@@ -110,23 +163,30 @@ impl Ledger {
 
     /// Whether it has come to this recipient.
     pub(crate) fn has(&self, message: usize, recipient: usize) -> bool {
-        let cell = self.came.get(message * self.recipients + recipient);
-        recipient < self.recipients && cell.is_some_and(|count| count.load(Ordering::Relaxed) > 0)
+        let cell = self.cell(message, recipient);
+        cell.is_some_and(|count| count.load(Ordering::Relaxed) > 0)
+    }
+
+    fn cell(&self, message: usize, recipient: usize) -> Option<&AtomicU8> {
+        self.came.get(self.shape.cell(message, recipient)?)
     }
 
     /// What has come of all that was sent.
     pub(crate) fn sum(&self) -> Sum {
+        self.sum_of(|_, _| true)
+    }
+
+    /// What has come of all that was sent; only these cells, by message and recipient, must have something in them.
+    pub(crate) fn sum_of(&self, must_have: impl Fn(usize, usize) -> bool) -> Sum {
         let mut sum = Sum::default();
-        for (message, cells) in self.came.chunks(self.recipients.max(1)).enumerate() {
-            if self.due(message).is_none() {
-                continue;
-            }
+        for message in (0..self.messages()).filter(|message| self.due(*message).is_some()) {
             sum.sent += 1;
-            for cell in cells {
+            let cells = self.came.get(self.shape.cells(message));
+            for (recipient, cell) in cells.unwrap_or_default().iter().enumerate() {
                 let count = u64::from(cell.load(Ordering::Relaxed));
                 sum.delivered += count.min(1);
                 sum.doubled += count.saturating_sub(1);
-                sum.missing += u64::from(count == 0);
+                sum.missing += u64::from(count == 0 && must_have(message, recipient));
             }
         }
         sum
@@ -172,6 +232,38 @@ mod tests {
                 missing: 2
             }
         );
+    }
+
+    #[test]
+    fn messages_with_different_numbers_of_recipients() {
+        let start = Instant::now();
+        let ledger = Ledger::of([2, 0, 3].into_iter(), start).unwrap();
+        assert_eq!(ledger.messages(), 3);
+        for message in 0..3 {
+            ledger.sent(message, start);
+        }
+        let first = Arrival::First(Duration::ZERO);
+        for (message, recipient, expect) in [
+            (0, 1, first),
+            (0, 2, Arrival::Unknown),
+            (1, 0, Arrival::Unknown),
+            (2, 0, first),
+            (2, 0, Arrival::Doubled),
+            (2, 3, Arrival::Unknown),
+            (3, 0, Arrival::Unknown),
+        ] {
+            assert_eq!(ledger.arrived(message, recipient, start), expect);
+        }
+        let sum = |missing| Sum {
+            sent: 3,
+            delivered: 2,
+            doubled: 1,
+            missing,
+        };
+        assert_eq!(ledger.sum(), sum(3));
+        assert_eq!(ledger.sum_of(|message, _| message == 0), sum(1));
+        let many = [CELLS_MAX, 1].into_iter();
+        assert!(Ledger::of(many, start).is_err());
     }
 
     #[test]

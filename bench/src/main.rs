@@ -9,6 +9,8 @@
 //! - [`server`], [`pool`]: servers started for the purpose; [`suite`]: what is measured on each; [`compare`]: side by side.
 //! - [`wire`], [`sasl`], [`login`], [`session`], [`crowd`]: a client, and many of them.
 //! - [`scenario`]: what they do; [`pace`]: when; [`ledger`]: what of it came.
+//! - [`lync`], [`growth`]: a whole pool's load, and what becomes of costs where there is more of something; [`found`]: the many
+//!   accounts for that; [`kernel`]: what the machine must allow.
 //! - [`histogram`], [`processes`], [`machine`], [`report`]: what it took, where, and how that is told.
 //!
 //! Results are printed and never asserted. It knows nothing of any server but the protocol, so that the same load can
@@ -28,16 +30,22 @@ mod ledger;
 mod pace;
 mod processes;
 
+mod found;
+mod growth;
+mod lync;
 mod pool;
+mod progress;
 mod scenario;
 mod server;
 mod suite;
 
 mod compare;
+mod kernel;
 mod machine;
 mod report;
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -47,7 +55,17 @@ use cli::{Cli, Command};
 use machine::Machine;
 use report::Report;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match measured() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("muster-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measured() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let machine = Machine::now();
     let limit = getrlimit(Resource::Nofile);
@@ -98,6 +116,11 @@ async fn run(cli: &Cli, machine: Machine) -> anyhow::Result<String> {
             let compared = Box::pin(compare::run(args, &cli.target, machine, command)).await?;
             compared.shown(cli.json, &args.output)
         }
+        Command::Growth(args) => {
+            let grown = Box::pin(growth::run(args, &cli.target, machine, command)).await?;
+            grown.shown(cli.json, &args.output)
+        }
+        Command::Kernel(args) => kernel::told(args),
         Command::Report(args) => {
             compare::Comparison::read(&args.file)?.shown(cli.json, &args.output)
         }
@@ -121,6 +144,9 @@ async fn measure(cli: &Cli) -> anyhow::Result<(String, Vec<report::Row>)> {
     if let Command::Pool(args) = &cli.command {
         return Box::pin(pool::run(args, &cli.target)).await;
     }
+    if let Command::Lync(args) = &cli.command {
+        return Box::pin(lync::run(args, &cli.target)).await;
+    }
     let target = cli.target.target()?;
     let row = match &cli.command {
         Command::Idle(args) => Box::pin(scenario::idle::run(&target, args)).await?,
@@ -131,7 +157,12 @@ async fn measure(cli: &Cli) -> anyhow::Result<(String, Vec<report::Row>)> {
         Command::Presence(args) => Box::pin(scenario::presence::run(&target, args)).await?,
         Command::Churn(args) => Box::pin(scenario::churn::run(&target, args)).await?,
         Command::Archive(args) => Box::pin(scenario::archive::run(&target, args)).await?,
-        Command::Pool(_) | Command::Compare(_) | Command::Report(_) => {
+        Command::Pool(_)
+        | Command::Lync(_)
+        | Command::Growth(_)
+        | Command::Kernel(_)
+        | Command::Compare(_)
+        | Command::Report(_) => {
             anyhow::bail!("this is no single scenario")
         }
     };

@@ -8,7 +8,7 @@ mod node;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -93,6 +93,10 @@ pub(crate) struct PoolPlan {
     pub(crate) keep: bool,
     /// What clients see; `None`: a certificate of its own.
     pub(crate) certificates: Option<Arc<Certificates>>,
+    /// Into how many Raft groups users and rooms are spread; `None`: the default.
+    pub(crate) partitions: Option<u16>,
+    /// Occupants that a room may have; `None`: the default.
+    pub(crate) occupants_max: Option<usize>,
 }
 
 /// A pool that runs.
@@ -100,7 +104,7 @@ pub(crate) struct Pool {
     nodes: Vec<Node>,
     binary: PathBuf,
     /// Removed with this.
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Pool {
@@ -116,11 +120,14 @@ impl Pool {
         let mut pool = Pool {
             nodes: Vec::with_capacity(plan.nodes),
             binary: plan.binary.clone(),
-            _dir: dir,
+            dir,
         };
         for number in 1..=plan.nodes {
             let folder = folder.join(format!("node-{number}"));
             configure(&folder.join("muster.toml"), plan.certificates.as_deref())?;
+            if let Some(occupants) = plan.occupants_max {
+                set_occupants_max(&folder.join("pool.toml"), occupants)?;
+            }
             pool.nodes.push(Node::start(&plan.binary, &folder)?);
         }
         for node in &mut pool.nodes {
@@ -153,6 +160,29 @@ impl Pool {
     /// The nodes' processes.
     pub(crate) fn processes(&self) -> Processes {
         Processes::new(self.nodes.iter().map(Node::pid).collect())
+    }
+
+    /// Starts `muster ctl import` of a file at one of the nodes; what it says goes to a file beside it.
+    pub(crate) fn start_import(&self, node: usize, file: &Path) -> anyhow::Result<Child> {
+        let node = node.checked_rem(self.nodes.len()).unwrap_or_default();
+        let node = self.nodes.get(node).context("no such node")?;
+        let said = std::fs::File::create(file.with_extension("said"))?;
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["ctl", "--config"])
+            .arg(node.folder.join("muster.toml"))
+            .arg("import")
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(said.try_clone()?)
+            .stderr(said);
+        let started = command.spawn();
+        started.with_context(|| format!("{}: cannot be run", self.binary.display()))
+    }
+
+    /// The pool's folder.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Kills a node's process, as a crash would (SIGKILL).
@@ -197,6 +227,9 @@ fn init(plan: &PoolPlan, dir: &Path) -> anyhow::Result<()> {
         DOMAIN,
     ]);
     command.arg("--next-free-ports").stdout(Stdio::null());
+    if let Some(partitions) = plan.partitions {
+        command.arg("--partitions").arg(partitions.to_string());
+    }
     for (name, offset) in ports {
         command.arg(name).arg((port + offset).to_string());
     }
@@ -237,6 +270,18 @@ fn configure(file: &Path, certificates: Option<&Certificates>) -> anyhow::Result
     Ok(())
 }
 
+/// The same on every node: it is part of what the pool is.
+fn set_occupants_max(file: &Path, occupants: usize) -> anyhow::Result<()> {
+    let mut table = read_table(file)?;
+    let section = table.get_mut("pool").and_then(Value::as_table_mut);
+    let section = section.context("a pool file without [pool]")?;
+    let occupants = Value::Integer(i64::try_from(occupants)?);
+    section.insert("occupants_max".to_owned(), occupants);
+    // Written in place, so that it stays readable for its owner only.
+    std::fs::write(file, toml::to_string(&table)?)?;
+    Ok(())
+}
+
 fn read_table(file: &Path) -> anyhow::Result<Table> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
     text.parse().with_context(|| format!("{}", file.display()))
@@ -262,5 +307,12 @@ mod tests {
         assert_eq!(table["clients"]["tls_required"].as_bool(), Some(false));
         std::fs::write(&file, "[node]\n").unwrap();
         assert!(configure(&file, None).is_err());
+        std::fs::write(&file, "[pool]\nid = \"a\"\n").unwrap();
+        set_occupants_max(&file, 16_000).unwrap();
+        let pool = &read_table(&file).unwrap()["pool"];
+        assert_eq!(pool["occupants_max"].as_integer(), Some(16_000));
+        assert_eq!(pool["id"].as_str(), Some("a"));
+        std::fs::write(&file, "id = 1\n").unwrap();
+        assert!(set_occupants_max(&file, 1).is_err());
     }
 }

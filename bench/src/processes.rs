@@ -113,6 +113,19 @@ impl Processes {
     }
 }
 
+/// CPU time of this process alone, without what it has started: the generator's own.
+pub(crate) fn own_cpu() -> Result<Duration, ProcessError> {
+    let (path, text) = read(std::process::id(), "stat")?;
+    let ticks = own_ticks(&text).ok_or(ProcessError::Format { path })?;
+    Ok(Duration::from_secs(ticks) / TICKS_PER_SECOND)
+}
+
+/// Memory of this process alone.
+pub(crate) fn own_memory() -> Result<Memory, ProcessError> {
+    let (path, text) = read(std::process::id(), "smaps_rollup")?;
+    memory(&text).ok_or(ProcessError::Format { path })
+}
+
 fn read(pid: u32, file: &str) -> Result<(PathBuf, String), ProcessError> {
     let path = PathBuf::from(format!("/proc/{pid}/{file}"));
     match fs::read_to_string(&path) {
@@ -135,6 +148,12 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
         sum = sum.checked_add(times.next()?.ok()?)?;
     }
     Some(sum)
+}
+
+/// Fields 14 and 15: user and system time of the process itself.
+fn own_ticks(stat: &str) -> Option<u64> {
+    let mut times = fields(stat)?.skip(11).map(str::parse::<u64>);
+    times.next()?.ok()?.checked_add(times.next()?.ok()?)
 }
 
 /// Field 4: who started it.
@@ -164,6 +183,8 @@ mod tests {
         let tail = "S 1 2 3 4 5 6 7 8 9 10 110 20 1 1 20 0 9 0 1000 1 2";
         check(&format!("42 (muster) {tail}"), Some(132));
         check(&format!("42 (a b) c) {tail}"), Some(132));
+        assert_eq!(own_ticks(&format!("42 (muster) {tail}")), Some(130));
+        assert_eq!(own_ticks("42 (muster) S 1"), None);
         check("42 (muster) S 1 2 3", None);
         check("42 muster S 1 2 3", None);
         check("", None);
@@ -194,6 +215,7 @@ mod tests {
         let own = Processes::new(vec![std::process::id()]);
         assert!(own.cpu().is_ok());
         assert!(own.memory().unwrap().rss_kib > 0);
+        assert!(own_cpu().is_ok() && own_memory().unwrap().rss_kib > 0);
     }
 
     #[test]

@@ -115,6 +115,22 @@ impl SaltedPasswords {
     }
 }
 
+/// What a server keeps of a password (RFC 5802 §3): StoredKey and ServerKey, in base64.
+pub(crate) fn stored_keys(
+    mechanism: Mechanism,
+    password: &str,
+    salt: &[u8],
+    iterations: u32,
+) -> Result<(String, String), SaslError> {
+    let salted = mechanism.salted(password, salt, iterations);
+    let client_key = mechanism.hmac(&salted, b"Client Key")?;
+    let server_key = mechanism.hmac(&salted, b"Server Key")?;
+    Ok((
+        BASE64.encode(mechanism.digest(&client_key)),
+        BASE64.encode(server_key),
+    ))
+}
+
 /// PLAIN's only message.
 pub(crate) fn plain(user: &str, password: &str) -> String {
     BASE64.encode(format!("\0{user}\0{password}"))
@@ -300,6 +316,10 @@ mod tests {
             let first = ClientFirst::parse(decode(&first).unwrap().as_bytes(), false).unwrap();
             assert_eq!(first.username(), "a,b=c");
             let keys = stored.keys(hash).unwrap().clone();
+            let (stored_key, server_key) =
+                stored_keys(mechanism, "secret", &keys.salt, 4096).unwrap();
+            assert_eq!(stored_key, BASE64.encode(&keys.stored_key));
+            assert_eq!(server_key, BASE64.encode(&keys.server_key));
             let (server_first, expected) = first.challenge(hash, keys, "more");
             let kept = SaltedPasswords::default();
             let (proven, last) = scram.prove(&BASE64.encode(server_first), &kept).unwrap();

@@ -120,6 +120,8 @@ impl Server {
                 dir: site.dir.clone(),
                 keep: site.keep,
                 certificates: Some(Arc::clone(&site.certificates)),
+                partitions: None,
+                occupants_max: None,
             };
             return Ok(Server::Muster(Pool::start(&plan).await?));
         }

@@ -1,6 +1,6 @@
 //! The server under test: where it is, how it is entered, and who enters it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -53,6 +53,10 @@ pub(crate) struct Target {
     pub(crate) mechanism: Option<Mechanism>,
     /// User number 7 is this and `7`.
     pub(crate) user_prefix: String,
+    /// How many users there are, if sessions beyond that are further ones of the same users, round and round.
+    pub(crate) users: Option<usize>,
+    /// Whether sessions come from many addresses of the loopback: one has ports for fewer than thirty thousand.
+    pub(crate) many_sources: bool,
     /// All users' password.
     pub(crate) password: String,
     /// Whether missing accounts are made in-band (XEP-0077).
@@ -85,6 +89,8 @@ impl Target {
             tls,
             mechanism: args.mechanism.or(Some(Mechanism::ScramSha1)),
             user_prefix: "bench".to_owned(),
+            users: None,
+            many_sources: false,
             password: password.to_owned(),
             register: true,
             registered: AtomicUsize::new(0),
@@ -103,14 +109,20 @@ impl Target {
             .context("no node is given: --node 127.0.0.1:5222")
     }
 
-    /// The user's name.
+    /// The user's name; the number may be that of a session.
     pub(crate) fn user(&self, number: usize) -> String {
+        let number = self.users.map_or(number, |users| number % users.max(1));
         format!("{}{number}", self.user_prefix)
     }
 
     /// The user's bare address.
     pub(crate) fn address(&self, number: usize) -> String {
-        format!("{}{number}@{}", self.user_prefix, self.domain)
+        format!("{}@{}", self.user(number), self.domain)
+    }
+
+    /// Where a session comes from; `None`: wherever the system likes.
+    pub(crate) fn source(&self, session: usize) -> Option<IpAddr> {
+        self.many_sources.then(|| source(session))
     }
 
     /// The name that the server's certificate must have.
@@ -126,6 +138,17 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// Sessions of one address of the loopback, well below the ports that a system has for them by default (28,232).
+pub(crate) const SESSIONS_PER_SOURCE: usize = 10_000;
+
+/// The address of the loopback from which a session comes. The first ones are left to nodes.
+fn source(session: usize) -> IpAddr {
+    let network = u32::from(Ipv4Addr::new(127, 0, 1, 1));
+    // Beyond sixty thousand addresses they begin anew.
+    let host = u32::try_from(session / SESSIONS_PER_SOURCE % 60_000).unwrap_or(0);
+    IpAddr::V4(Ipv4Addr::from(network + host))
 }
 
 /// Trusts the CA in a PEM file, and nothing else. Sessions are not resumed: each login pays for its own handshake.
@@ -152,4 +175,23 @@ pub(crate) fn trust(ca: &Path, security: Security) -> anyhow::Result<Arc<ClientC
         config.alpn_protocols = vec![b"xmpp-client".to_vec()];
     }
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_come_from_the_loopback_only() {
+        let check = |session, expect: [u8; 4]| {
+            assert_eq!(source(session), IpAddr::from(expect), "{session}");
+            assert!(source(session).is_loopback());
+        };
+        check(0, [127, 0, 1, 1]);
+        check(SESSIONS_PER_SOURCE - 1, [127, 0, 1, 1]);
+        check(SESSIONS_PER_SOURCE, [127, 0, 1, 2]);
+        check(152_000, [127, 0, 1, 16]);
+        check(SESSIONS_PER_SOURCE * 60_000, [127, 0, 1, 1]);
+        assert!(source(usize::MAX).is_loopback());
+    }
 }

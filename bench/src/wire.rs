@@ -1,11 +1,11 @@
 //! One connection: bytes through TCP or TLS, elements through the scanner.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use xmpp::ns;
 use xmpp::scan::{Document, Frame, Framer, Limits};
@@ -20,11 +20,6 @@ const READ_BYTES: usize = 4096;
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
-/// The reading half of a connection.
-pub(crate) type Reader = ReadHalf<Box<dyn Socket>>;
-/// The writing half of a connection.
-pub(crate) type Writer = WriteHalf<Box<dyn Socket>>;
-
 /// A connection with a stream in it.
 pub(crate) struct Wire {
     socket: Box<dyn Socket>,
@@ -38,7 +33,7 @@ impl Wire {
         session: usize,
     ) -> anyhow::Result<(Wire, Document)> {
         let node = target.node(session)?;
-        let tcp = connect_tcp(node).await?;
+        let tcp = connect_tcp(node, target.source(session)).await?;
         match target.security {
             Security::Plain => Wire::over(Box::new(tcp)).open(&target.domain).await,
             Security::Tls => {
@@ -86,17 +81,27 @@ impl Wire {
         next_element(&mut self.socket, &mut self.framer).await
     }
 
-    /// The two halves, for sending and receiving at the same time.
-    pub(crate) fn split(self) -> (Reader, Writer, Framer) {
-        let (reader, writer) = tokio::io::split(self.socket);
-        (reader, writer, self.framer)
+    /// The connection and what cuts it into elements, for sending and receiving at the same time.
+    pub(crate) fn into_parts(self) -> (Box<dyn Socket>, Framer) {
+        (self.socket, self.framer)
     }
 }
 
-async fn connect_tcp(node: SocketAddr) -> anyhow::Result<TcpStream> {
-    let tcp = TcpStream::connect(node)
-        .await
-        .with_context(|| format!("{node}: no connection"))?;
+async fn connect_tcp(node: SocketAddr, source: Option<IpAddr>) -> anyhow::Result<TcpStream> {
+    let connected = match source {
+        Some(source) => {
+            let socket = match source {
+                IpAddr::V4(_) => TcpSocket::new_v4(),
+                IpAddr::V6(_) => TcpSocket::new_v6(),
+            };
+            let socket = socket.context("no socket")?;
+            let bound = socket.bind(SocketAddr::new(source, 0));
+            bound.with_context(|| format!("{source}: no free port"))?;
+            socket.connect(node).await
+        }
+        None => TcpStream::connect(node).await,
+    };
+    let tcp = connected.with_context(|| format!("{node}: no connection"))?;
     tcp.set_nodelay(true)?;
     Ok(tcp)
 }

@@ -1,4 +1,4 @@
-//! `muster-bench pool` against a node of Muster: the scenarios run to their end and nothing is void.
+//! `muster-bench` against pools of Muster that it starts: what it plays comes to its end, and nothing is void.
 //!
 //! The server is the released binary, as in the tests of `chaos-tests`; build it first.
 
@@ -19,13 +19,12 @@ fn server() -> PathBuf {
         .join("muster")
 }
 
-/// Runs parts of the suite, small, and gives their rows.
-fn rows(nodes: &str, parts: &str) -> Vec<Value> {
+/// Runs something, small, and gives its rows.
+fn rows(words: &str) -> Vec<Value> {
     let dir = tempfile::tempdir().expect("a folder");
     let output = Command::new(env!("CARGO_BIN_EXE_muster-bench"))
-        .args(["pool", "--json", "--seconds", "2", "--idle-settle", "1"])
-        .args(["--logins", "100", "--archived-messages", "230"])
-        .args(["--nodes", nodes, "--only", parts])
+        .args(words.split(' '))
+        .args(["--json", "--seconds", "2"])
         .arg("--binary")
         .arg(server())
         .arg("--dir")
@@ -45,17 +44,21 @@ fn figure(row: &Value, name: &str) -> f64 {
     value.unwrap_or_else(|| panic!("no {name} in {row}"))
 }
 
-#[test]
-fn archives_are_read_and_users_come_and_go() {
-    let rows = rows("1", "archive,churn");
-    let names: Vec<&str> = rows
-        .iter()
-        .filter_map(|row| row["scenario"].as_str())
-        .collect();
-    assert_eq!(names, ["churn", "archive"]);
-    for row in &rows {
+/// These scenarios and no others, and nothing of them is void.
+fn sound(rows: &[Value], expect: &[&str]) {
+    let names = rows.iter().filter_map(|row| row["scenario"].as_str());
+    assert_eq!(names.collect::<Vec<&str>>(), expect);
+    for row in rows {
         assert_eq!(row["void"], false, "{row}");
     }
+}
+
+#[test]
+fn archives_are_read_and_users_come_and_go() {
+    let rows = rows(
+        "pool --nodes 1 --only archive,churn --idle-settle 1 --logins 100 --archived-messages 230",
+    );
+    sound(&rows, &["churn", "archive"]);
     let [churn, archive] = rows.as_slice() else {
         panic!("two rows");
     };
@@ -67,4 +70,22 @@ fn archives_are_read_and_users_come_and_go() {
             .as_array()
             .is_some_and(|curve| curve.len() > 3)
     );
+}
+
+/// Eighty users, 43 rooms, three nodes, all of it once.
+#[test]
+fn a_small_lync_pool_loses_nothing() {
+    let rows = rows("lync --scale 0.001 --paced-seconds 0 --settle 0 --large-room-max 12");
+    let scenarios = [
+        "founding", "login", "memory", "entering", "load", "chat", "presence", "posts",
+    ];
+    sound(&rows, &scenarios);
+    let [founding, login, .., load, chat, presence, _] = rows.as_slice() else {
+        panic!("eight rows");
+    };
+    assert!(figure(founding, "rate") > 0.0 && figure(login, "generator CPU") >= 0.0);
+    assert!(figure(load, "deliveries") > 0.0 && figure(presence, "deliveries") > 0.0);
+    for name in ["lost", "doubled"] {
+        assert_eq!(figure(chat, name), 0.0, "{chat}");
+    }
 }

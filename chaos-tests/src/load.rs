@@ -36,7 +36,7 @@ use crate::pool::{DOMAIN, Pool, ROOMS};
 use crate::wait::until;
 
 pub use archive::{read_archive, read_newest};
-pub use gaps::{Gaps, gaps};
+pub use gaps::{Gaps, gaps, silences};
 pub use member::{create_room, join};
 pub(crate) use member::{create_room_as, login_of};
 
@@ -95,6 +95,8 @@ struct Stage {
     sessions: AtomicU32,
     /// Messages sent again that were committed, for certain.
     retries: AtomicUsize,
+    /// What each member is about, and since when: said where something is waited for in vain.
+    doing: Mutex<BTreeMap<String, (Instant, String)>>,
     phase: watch::Receiver<Phase>,
 }
 
@@ -112,11 +114,35 @@ impl Stage {
     }
 
     fn betray(&self, what: String) {
+        let now = Duration::from_nanos(self.recorder.now());
+        let what = format!("at {:.1} s {what}", now.as_secs_f64());
         locked(&self.betrayed).push(what);
     }
 
     fn disturb(&self, what: String) {
         locked(&self.disturbed).push(what);
+    }
+
+    /// A member begins something.
+    fn does(&self, user: &str, what: String) {
+        locked(&self.doing).insert(user.to_owned(), (Instant::now(), what));
+    }
+
+    /// What everybody is about.
+    fn whereabouts(&self) -> String {
+        let inside = locked(&self.inside).clone();
+        let doing = locked(&self.doing);
+        let line = |(user, (since, what)): (&String, &(Instant, String))| {
+            let place = inside.get(user);
+            let place = place.map_or("nowhere".to_owned(), |node| format!("in on node {node}"));
+            format!("  {user}, {place}, for {:?}: {what}", since.elapsed())
+        };
+        let lines: Vec<String> = doing.iter().map(line).collect();
+        format!(
+            "nodes that count as alive: {:?}; members:\n{}",
+            self.alive_nodes(),
+            lines.join("\n")
+        )
     }
 
     /// Whether a node had no quorum from this time on until now.
@@ -243,6 +269,7 @@ impl Crowd {
             disturbed: Mutex::default(),
             sessions: AtomicU32::new(0),
             retries: AtomicUsize::new(0),
+            doing: Mutex::default(),
             phase: receiver,
         });
         let mut members = JoinSet::new();
@@ -257,6 +284,11 @@ impl Crowd {
         };
         crowd.all_in(Duration::from_secs(30)).await?;
         Ok(crowd)
+    }
+
+    /// What everybody is about.
+    pub fn whereabouts(&self) -> String {
+        self.stage.whereabouts()
     }
 
     /// Everybody's seat.
@@ -296,14 +328,22 @@ impl Crowd {
         self.seats.iter().filter(is_in).count()
     }
 
+    /// Waits for something of the members; where it does not come, says what each is about.
+    async fn waits(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut holds: impl FnMut() -> bool,
+    ) -> Result<()> {
+        let waited = until(what, limit, async || holds().then_some(())).await;
+        waited.with_context(|| self.stage.whereabouts())
+    }
+
     /// Waits until every member is in its room, on a node that lives: at home if that does.
     pub async fn all_in(&self, limit: Duration) -> Result<()> {
         let all = self.seats.len();
         let what = format!("{all} members are in their rooms");
-        until(&what, limit, async || {
-            (self.members_in() == all).then_some(())
-        })
-        .await
+        self.waits(&what, limit, || self.members_in() == all).await
     }
 
     /// Waits for so many further acknowledgements.
@@ -320,27 +360,23 @@ impl Crowd {
         };
         let goal = acked() + more;
         let what = format!("{more} more acknowledged messages of {members}…");
-        until(&what, limit, async || (acked() >= goal).then_some(())).await
+        self.waits(&what, limit, || acked() >= goal).await
     }
 
     /// Waits until so many messages in all were sent again that were committed, for certain.
     pub async fn retries(&self, count: usize, limit: Duration) -> Result<()> {
         let what = format!("{count} messages are sent again");
-        until(&what, limit, async || {
-            (self.stage.retries.load(Ordering::Relaxed) >= count).then_some(())
-        })
-        .await
+        let retries = || self.stage.retries.load(Ordering::Relaxed);
+        self.waits(&what, limit, || retries() >= count).await
     }
 
     /// Nobody sends any more; what is under way comes to its end.
     pub async fn fall_silent(&self, limit: Duration) -> Result<()> {
         self.phase.send_replace(Phase::Listen);
         let recorder = &self.stage.recorder;
-        until("every message has its outcome", limit, async || {
-            let open = crate::checker::undecided(&recorder.events());
-            (open == 0).then_some(())
-        })
-        .await
+        let open = || crate::checker::undecided(&recorder.events());
+        self.waits("every message has its outcome", limit, || open() == 0)
+            .await
     }
 
     /// Ends all members; gives what happened to them that must not, whatever is done to nodes, and which streams of living

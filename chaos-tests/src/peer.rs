@@ -202,10 +202,22 @@ impl Peer {
         Ok(answer)
     }
 
+    /// What an answer to [`Peer::ask`] says of a session that is gone: that many of its stanzas are not sent again.
+    pub fn lost(&mut self, answer: &Document) -> Result<Option<u32>> {
+        let h = answer.root().attr("h");
+        let h = h.filter(|_| answer.root().name() == "failed");
+        let h = h.map(|h| h.parse()).transpose()?;
+        if let Some(h) = h {
+            self.acknowledged(h)?;
+        }
+        Ok(h)
+    }
+
     /// Resumes the session and sends again what the server has not handled.
     pub async fn resume(&mut self, login: &Login) -> Result<()> {
         let began = Instant::now();
         let answer = self.ask(login).await?;
+        self.lost(&answer)?;
         let took = began.elapsed();
         if took > SLOW {
             println!("{}: resumed after {took:?}", self.jid);

@@ -500,7 +500,9 @@ impl Pool {
 
     /// Freezes a node: SIGSTOP.
     pub fn pause(&self, id: u64) -> Result<()> {
-        self.signal(id, rustix::process::Signal::STOP)
+        let process = self.node(id).process.as_ref();
+        let process = process.with_context(|| format!("node {id} does not run"))?;
+        process.freeze()
     }
 
     /// Wakes it: SIGCONT.

@@ -1,6 +1,7 @@
 //! Backups of pools that run, new pools made of them, and folders that are looked through.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -244,6 +245,17 @@ const OF_EJABBERD: &str = "<?xml version='1.0' encoding='UTF-8'?>\
     <query xmlns='jabber:iq:roster'><item subscription='both' name='Juliet' jid='juliet@localhost'><group>Friends</group></item></query>\
     </user><user name='juliet@elsewhere'/></host>";
 
+/// The same, and one more message waits: a legal one, whose parts all name their namespace when they are written down.
+fn of_ejabberd() -> String {
+    let parts = "<v xmlns='urn:v'/>".repeat(40);
+    let more = format!(
+        "<message to='romeo@localhost' from='juliet@localhost' type='chat' id='parts' xmlns='jabber:client'>\
+         <delay from='localhost' stamp='2026-11-30T19:05:00Z' xmlns='urn:xmpp:delay'/>{parts}<body>of many parts</body></message>"
+    );
+    let end = "</offline-messages>";
+    OF_EJABBERD.replace(end, &format!("{more}{end}"))
+}
+
 const VCARD: &str = "<vCard xmlns='vcard-temp'><FN>The chair</FN></vCard>";
 const PRIVATE: &str = "<query xmlns='jabber:iq:private'><v xmlns='urn:v'>kept</v></query>";
 
@@ -328,7 +340,10 @@ async fn users_move(
         );
         ensure!(rows.len() == here.len(), "{key}: something is there twice");
     }
-    std::fs::write(&file, OF_EJABBERD)?;
+    for user in ["chair", &pairs[0].user] {
+        one_user_leaves(&pool, user, &std::fs::read_to_string(&file)?).await?;
+    }
+    std::fs::write(&file, of_ejabberd())?;
     let (code, words) = import(&file).await?;
     ensure!(
         code == Some(7) && words.contains("1 users imported, 0 exist already, 1 refused"),
@@ -339,12 +354,63 @@ async fn users_move(
         ..pool.login(1, "romeo")
     };
     let mut romeo = online(&romeo).await?;
-    romeo
-        .find("what waited", LIMIT, |came| {
-            came.source().contains("waiting for you").then_some(())
-        })
-        .await?;
+    for text in ["waiting for you", "of many parts"] {
+        let waited = |came: &xmpp::scan::Document| came.source().contains(text).then_some(());
+        romeo.find("what waited", LIMIT, waited).await?;
+    }
     romeo.close().await
+}
+
+/// What a file says of a user.
+fn element_of<'a>(user: &str, file: &'a str) -> Result<&'a str> {
+    let begin = file.find(&format!("<user name='{user}'"));
+    let element = begin.and_then(|begin| file.get(begin..));
+    let element = element.and_then(|rest| rest.split_once("</user>"));
+    Ok(element.context("the user is in the file")?.0)
+}
+
+/// The texts of all messages, in order.
+fn texts_of(element: &str) -> Vec<&str> {
+    let bodies = element.split("<body>").skip(1);
+    let mut texts: Vec<&str> = bodies.filter_map(|rest| rest.split('<').next()).collect();
+    texts.sort_unstable();
+    texts
+}
+
+/// A pool that runs says of a user what the backup said that the user came from. What waited in the backup came behind the
+/// archive when it was imported.
+async fn one_user_leaves(pool: &Pool, user: &str, all: &str) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("one.xml");
+    let jid = format!("{user}@{DOMAIN}");
+    let export = async |jid: &str| {
+        let child = ctl(pool, 1, &["export-user", jid, "--out", text(&file)?])?;
+        ended(child).await
+    };
+    let output = export(&jid).await?;
+    ensure!(output.status.success(), "{}", said(&output));
+    let mode = std::fs::metadata(&file)?.permissions().mode() & 0o777;
+    ensure!(mode == 0o600, "{mode:o}");
+    let one = std::fs::read_to_string(&file)?;
+    ensure!(one.matches("<user ").count() == 1, "others are in it");
+    let (here, there) = (element_of(user, &one)?, element_of(user, all)?);
+    let (texts, expected) = (texts_of(here), texts_of(there));
+    ensure!(texts == expected, "{texts:?}\n\n{expected:?}");
+    ensure!(!expected.is_empty() || here == there, "{here}\n\n{there}");
+    let again = export(&jid).await?;
+    ensure!(said(&again).contains("there already"), "{}", said(&again));
+    std::fs::remove_file(&file)?;
+    let nobody = export(&format!("nobody@{DOMAIN}")).await?;
+    ensure!(
+        nobody.status.code() == Some(7) && said(&nobody).contains("is not there"),
+        "{}",
+        said(&nobody)
+    );
+    ensure!(
+        std::fs::read_dir(folder.path())?.next().is_none(),
+        "something was left behind"
+    );
+    Ok(())
 }
 
 async fn backup_and_restore() -> Result<()> {

@@ -37,10 +37,10 @@ async fn damaged() -> Result<()> {
         alice.iq_ok("set", None, &value).await?;
     }
     pool.kill(1)?;
-    let log = pool.data_dir(1).join("log");
-    let kept = log.with_extension("kept");
-    copy(&log, &kept)?;
-    flip(&log, b"number 7 of the values")?;
+    let data = pool.data_dir(1);
+    let kept = data.with_extension("kept");
+    copy(&data, &kept)?;
+    flip(&data.join("log"), b"number 7 of the values")?;
 
     let config = pool.node(1).config.display().to_string();
     // Twice: that the log is whole again does not bring back what it has lost.
@@ -53,9 +53,9 @@ async fn damaged() -> Result<()> {
             output.status
         );
     }
-    // With what it had it goes on.
-    std::fs::remove_dir_all(&log)?;
-    std::fs::rename(&kept, &log)?;
+    // With what it had it goes on: with all of that, since groups that have lost nothing began a new term.
+    std::fs::remove_dir_all(&data)?;
+    std::fs::rename(&kept, &data)?;
     pool.spawn(1)?;
     pool.all_ready().await?;
     let read = "<query xmlns='jabber:iq:private'><v xmlns='urn:v'/></query>";

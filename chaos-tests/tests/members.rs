@@ -156,17 +156,25 @@ async fn is_replaced(pool: &mut Pool) -> Result<()> {
     pool.let_in(4, 2).await?;
     pool.placed(3, 1).await?;
     pool.kill(2)?;
-    let replace = json!({ "with": 4 });
+    let (replace, nothing) = (json!({ "with": 4 }), json!({}));
     until("the others know that it is dead", LIMIT, async || {
         let seen = pool.operations(1).await.ok()?;
         (seen["members"][1]["alive"] == json!(false)).then_some(())
     })
     .await?;
+    // Partitions that are on both 2 and 3.
+    for what in ["drain?dry_run=true", "drain", "remove"] {
+        let word = pool.refused(1, 3, what, &nothing).await?;
+        ensure!(
+            word == "quorum-would-be-lost",
+            "{what} is refused for {word}"
+        );
+    }
     let plan = pool.operate(1, 2, "replace?dry_run=true", &replace).await?;
     let steps = plan["steps"].as_array().map(Vec::len).unwrap_or_default();
     ensure!(steps > 10, "{plan}");
     pool.operate(1, 2, "replace", &replace).await?;
-    let word = pool.refused(3, 3, "drain", &json!({})).await?;
+    let word = pool.refused(3, 3, "drain", &nothing).await?;
     ensure!(
         ["another-drain", "quorum-would-be-lost"].contains(&word.as_str()),
         "refused for {word}"

@@ -109,14 +109,19 @@ async fn stopped() -> Result<()> {
     let login = pool.login(3, "juliet");
     let stop = pool.stop(1);
     let ends = async {
+        let mut last = String::new();
         loop {
             // `next` complains about the end of the stream.
-            match timeout(LIMIT, juliet.next()).await?? {
+            last = match timeout(LIMIT, juliet.next()).await?? {
                 Came::End => break,
-                Came::Other(last) => println!("{}", last.source()),
-                Came::Stanza(_) => {}
+                Came::Other(came) | Came::Stanza(came) => came.source().to_owned(),
             }
         }
+        let h = juliet.sent;
+        ensure!(
+            last.starts_with("<a ") && last.contains(&format!("h='{h}'")),
+            "of {h} stanzas is said at last: {last:?}"
+        );
         romeo
             .send(&message("juliet@localhost", "chat", "meanwhile"))
             .await?;

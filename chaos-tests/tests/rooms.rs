@@ -38,7 +38,6 @@ async fn kill_the_owner_repeatedly() -> Result<()> {
         readings: 48,
         direct: 500,
         late: KILLS,
-        found: 1,
         in_flight: 6,
         resent_in_order: 2 * KILLS,
         ..Dose::default()

@@ -1,6 +1,7 @@
 //! Splits: a node is cut off from the others, as by a broken switch. The others go on; the one acknowledges nothing,
 //! takes no logins and sends its clients away; mended, it catches up, and everybody sees everybody again.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -201,6 +202,50 @@ async fn nothing_acknowledged(mut client: Client) -> Result<()> {
     }
 }
 
+/// Two who see each other, over a node that is not cut off; the node that is owns both.
+struct Untouched {
+    one: Client,
+    two: Client,
+}
+
+impl Untouched {
+    /// The node among these that owns the most witnesses, and two of them, online over another.
+    async fn owned_by_one_of(pool: &Pool, nodes: &[u64], over: u64) -> Result<(u64, Untouched)> {
+        let mut owned = BTreeMap::<u64, Vec<String>>::new();
+        for name in (0..WITNESSES).map(witness) {
+            let owner = pool.owner_of(&format!("{name}@{DOMAIN}"), over).await?;
+            owned
+                .entry(owner.context("an owner")?)
+                .or_default()
+                .push(name);
+        }
+        owned.retain(|owner, _| nodes.contains(owner));
+        let most = owned.into_iter().max_by_key(|(_, users)| users.len());
+        let (owner, users) = most.context("an owner")?;
+        let [one, two, ..] = users.as_slice() else {
+            bail!("node {owner} owns {users:?} only");
+        };
+        let mut one = online(&pool.login(over, one)).await?;
+        let mut two = online(&pool.login(over, two)).await?;
+        befriend(&mut one, &mut two).await?;
+        Ok((owner, Untouched { one, two }))
+    }
+
+    /// Neither was told that the other had gone: not by an owner that saw nobody any more, when it was back in touch.
+    async fn saw_each_other(mut self) -> Result<()> {
+        let there = [&self.two, &self.one].map(|client| client.jid().to_string());
+        for (client, other) in [&mut self.one, &mut self.two].into_iter().zip(there) {
+            for came in client.hang_up().await {
+                if let Incoming::Element(came) = came {
+                    let is_end = presence_of(&came, &other, Some("unavailable")).is_some();
+                    ensure!(!is_end, "{other} was there: {}", came.source());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The node that owns the room is alone, for so long that all its clients move.
 async fn owner_in_the_minority(split: &mut Split) -> Result<()> {
     let owner = split.trial.living_owner().await?;
@@ -263,8 +308,9 @@ async fn owner_in_the_minority(split: &mut Split) -> Result<()> {
 /// Another node is alone, for a while in which its clients stay: presence converges afterwards.
 async fn owner_in_the_majority(split: &mut Split) -> Result<()> {
     let owner = split.trial.living_owner().await?;
-    let alone = split.trial.pool.ids().into_iter().find(|id| *id != owner);
-    let alone = alone.context("another node")?;
+    let mut others = split.trial.pool.ids();
+    others.retain(|id| *id != owner);
+    let (alone, untouched) = Untouched::owned_by_one_of(&split.trial.pool, &others, owner).await?;
     let mut alice = online(&split.trial.pool.login(owner, "alice")).await?;
     let mut bob = online(&split.trial.pool.login(alone, "bob")).await?;
     let alice_there = alice.jid().as_str().to_owned();
@@ -309,7 +355,7 @@ async fn owner_in_the_majority(split: &mut Split) -> Result<()> {
         "bob saw that alice is away {} ms after the heal at most",
         ms(healing)
     );
-    Ok(())
+    untouched.saw_each_other().await
 }
 
 async fn splits() -> Result<()> {

@@ -96,6 +96,29 @@ fn dependencies(folder: &str) -> BTreeSet<String> {
     tables.flat_map(|table| table.keys().cloned()).collect()
 }
 
+/// Cargo is told which files are tests, and would leave out one that is not named without a word.
+#[test]
+fn every_file_of_tests_is_run() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).expect("it is there");
+    let (modules, manifest) = (
+        read("chaos-tests/tests/pools.rs"),
+        read("chaos-tests/Cargo.toml"),
+    );
+    let is_named = |test: &str| {
+        modules.contains(&format!("\nmod {test};\n"))
+            || manifest.contains(&format!("\n[[test]]\nname = \"{test}\"\n"))
+    };
+    let tests = rust_files().into_iter().filter_map(|(name, _)| {
+        let test = name
+            .strip_prefix("chaos-tests/tests/")?
+            .strip_suffix(".rs")?;
+        (!test.contains('/')).then(|| test.to_owned())
+    });
+    let (named, left_out): (Vec<String>, Vec<String>) = tests.partition(|test| is_named(test));
+    none("these tests are run by nobody", &left_out);
+    assert!(named.len() > 30, "{named:?}");
+}
+
 #[test]
 fn crates_import_to_the_left() {
     let mut found = Vec::new();

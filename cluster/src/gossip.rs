@@ -12,10 +12,12 @@
 //!
 //! [`message`] is the wire form, [`shell`] runs the core over the GOSSIP lane; [`figures`] travel beside it.
 
+mod capacity;
 mod clock;
 pub mod figures;
 pub mod message;
 pub mod shell;
+mod value;
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +26,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::node_id::{Epoch, Incarnation, NodeId, PartitionId};
+pub use capacity::Capacity;
 use message::{DigestRow, Entry, GossipMessage, NodeDelta, Step};
+pub use value::{ADDRESS_BYTES_MAX, GossipKey, GossipValue};
 
 /// A node's own map never encodes to more than this.
 pub const NODE_BYTES_MAX: usize = 2048;
@@ -38,34 +42,6 @@ const FANOUT: usize = 3;
 pub const SUSPECT_AFTER: Duration = Duration::from_millis(2500);
 /// A heartbeat this old makes it, as a hint, dead.
 pub const DEAD_AFTER: Duration = Duration::from_secs(10);
-
-/// What a node tells about itself.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum GossipKey {
-    /// Who owns this partition, as far as the teller knows.
-    Owner(PartitionId),
-    /// Which nodes the teller has connections to.
-    Reaches,
-    /// How busy the teller is.
-    Load,
-    /// How the teller stands to the quorum.
-    Standing,
-}
-
-/// The value of a [`GossipKey`].
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum GossipValue {
-    /// The owner and its epoch.
-    Owner(NodeId, Epoch),
-    /// The nodes reached, in ascending order.
-    Reaches(Vec<NodeId>),
-    /// Load in a unit of the teller's choice, comparable between nodes.
-    Load(u32),
-    /// The standing, in numbers of the teller's layer above.
-    Standing(u8),
-    /// The teller has nothing to say about this key any more.
-    Withdrawn,
-}
 
 /// The value makes the node's map larger than [`NODE_BYTES_MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

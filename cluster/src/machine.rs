@@ -186,14 +186,22 @@ impl PartitionMachine {
         let state = load_state(&mut *store)?;
         settings.take_version(&replica, &state)?;
         let mark = store.applied();
-        if let Some(mark) = &mark {
-            let (_, index) = mark_place(mark)?;
-            replica.applied_index.fetch_max(index, Ordering::AcqRel);
+        let index = match &mark {
+            Some(mark) => mark_place(mark)?.1,
+            None => {
+                // Nothing is here: also of one whose data was removed while the node ran.
+                replica.archived_upto.store(0, Ordering::Release);
+                0
+            }
+        };
+        {
+            let shown = replica.state.write();
+            let mut shown = shown.unwrap_or_else(PoisonError::into_inner);
+            *shown = state;
+            replica.applied_index.store(index, Ordering::Release);
+            let recent = replica.recent.lock();
+            *recent.unwrap_or_else(PoisonError::into_inner) = RecentEffects::default();
         }
-        *replica
-            .state
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = state;
         let MachineSettings {
             policy,
             snapshots,
@@ -643,7 +651,8 @@ impl Drop for PartitionMachine {
     /// A clean stop leaves the store up to date, so that the next start replays nothing. After a failure the store stays at
     /// its last checkpoint.
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
+        // It may be dropped on the thread of all groups.
+        if let Err(error) = away(|| self.close()) {
             tracing::warn!(%error, cause = ?error.source, "the state was not stored; the next start replays the log");
         }
     }

@@ -15,9 +15,9 @@ use messaging::room::state::{
 };
 use messaging::state::{OnlineRecord, PartitionRecord, State};
 use messaging::user::account::Account;
-use messaging::user::import::{ImportedContact, ImportedRequest};
 use messaging::user::log::UserLog;
 use messaging::user::roster::RosterItem;
+use messaging::user::streams::{Counted, Course, StreamCount, StreamId, StreamNote};
 use messaging::user::subscription::SubscriptionRequest;
 use storage::codec::golden::Layout;
 use xmpp::jid::{BareJid, FullJid, Jid};
@@ -26,6 +26,9 @@ use xmpp::stanza::{Stanza, StanzaKind};
 use xmpp::stanza_error::{Condition, StanzaError};
 
 use super::*;
+
+#[path = "records_tests/imports.rs"]
+mod imports;
 
 fn juliet() -> BareJid {
     BareJid::parse("juliet@localhost").unwrap()
@@ -119,13 +122,15 @@ fn is_known(command: &Command) {
         | Command::SetVcard { .. }
         | Command::AdvanceCursor { .. }
         | Command::NoteSessions { .. }
+        | Command::NoteStreams { .. }
         | Command::Room(_)
         | Command::OutboxAnswered { .. }
-        // In `golden_bytes_of_imports`.
+        // In `imports`.
         | Command::BeginImport { .. }
         | Command::ImportContacts { .. }
         | Command::ImportRows { .. }
-        | Command::FinishImport { .. } => {}
+        | Command::FinishImport { .. }
+        | Command::ImportItem { .. } => {}
     }
 }
 
@@ -190,6 +195,15 @@ fn of_users() -> Vec<Command> {
     ]
 }
 
+fn stream_note(course: Course) -> StreamNote {
+    StreamNote {
+        user: juliet(),
+        stream: StreamId(7),
+        handled: 3,
+        course,
+    }
+}
+
 fn of_messages() -> Vec<Command> {
     vec![
         Command::Nothing,
@@ -199,6 +213,11 @@ fn of_messages() -> Vec<Command> {
             origin_id: Some("o1".into()),
             stanza: message(),
             local: true,
+            counted: Some(Counted {
+                stream: StreamId(7),
+                number: 3,
+                handled: 1,
+            }),
         }),
         Command::ReceiveMessage(ReceiveMessage {
             user: romeo(),
@@ -214,6 +233,13 @@ fn of_messages() -> Vec<Command> {
         Command::NoteSessions {
             up: vec![(balcony(), 2, 5)],
             down: vec![balcony()],
+        },
+        Command::NoteStreams {
+            notes: vec![
+                stream_note(Course::Begins(300)),
+                stream_note(Course::GoesOn),
+                stream_note(Course::Ends),
+            ],
         },
         Command::OutboxAnswered {
             partition: 3,
@@ -412,60 +438,6 @@ fn golden_bytes_of_moving_sessions() {
     storage::golden!("../tests/goldens/partition.txt", &samples);
 }
 
-/// As above: they came later.
-#[test]
-fn golden_bytes_of_imports() {
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Samples(Vec<Command>);
-
-    impl Record for Samples {
-        const VERSION: u8 = 1;
-        const NAME: &'static str = "partition-import";
-    }
-
-    let user = juliet();
-    let contact = ImportedContact {
-        contact: romeo(),
-        name: Some("Romeo".into()),
-        groups: vec!["Friends".into()],
-        to: true,
-        from: false,
-        pending_out: true,
-        approved: true,
-        listed: true,
-        pending_in: Some(ImportedRequest {
-            id: Some("p1".into()),
-            lang: Some("en".into()),
-            payload: Bytes::from_static(b"<status>hark</status>"),
-        }),
-    };
-    let record = MessageRecord {
-        sent: true,
-        peer: romeo().into(),
-        sender: Some(balcony()),
-        stanza: message(),
-    };
-    let samples = Samples(vec![
-        Command::BeginImport { user: user.clone() },
-        Command::ImportContacts {
-            user: user.clone(),
-            contacts: vec![contact],
-        },
-        Command::ImportRows {
-            user: user.clone(),
-            after: 7,
-            waiting: true,
-            rows: vec![(1_700_000_000_000, record)],
-        },
-        Command::FinishImport {
-            user,
-            credentials: credentials(),
-        },
-    ]);
-    samples.0.iter().for_each(is_known);
-    storage::golden!("../tests/goldens/partition.txt", &samples);
-}
-
 /// An event that is not in [`events`] does not compile here.
 fn is_known_event(event: &RoomEvent) {
     match event {
@@ -591,6 +563,12 @@ fn with_users(state: &mut State) {
             head: 4_099,
             delivered: 4_098,
             roster_version: 4_097,
+            streams: vec![StreamCount {
+                stream: StreamId(7),
+                handled: 3,
+                within_s: 300,
+                said_ms: 1_700_000_000_001,
+            }],
         },
     );
     let request = SubscriptionRequest {
@@ -620,6 +598,7 @@ fn with_users(state: &mut State) {
         .sent_ids
         .get_or_insert_with(&juliet(), Default::default);
     sent.record(&romeo(), "o1", 4_099, 1_700_000_000_000);
+    state.imports.insert(romeo(), 7);
     state.online.insert(
         balcony(),
         OnlineRecord {

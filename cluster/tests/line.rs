@@ -171,6 +171,7 @@ impl Pool {
             origin_id: None,
             stanza,
             local: true,
+            counted: None,
         }));
     }
 

@@ -1,6 +1,7 @@
 //! What other nodes send: any bytes are refused, or mean what they would be written as.
 #![no_main]
 
+use cluster::gossip::message::GossipMessage;
 use cluster::link::parked::ParkedSession;
 use cluster::link::protocol::{Across, Down, Up};
 use cluster::transport::frame::HEADER_BYTES;
@@ -28,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
     let mut choices = Choices(data);
     let kind = choices.byte();
     let bytes = choices.0;
-    match kind % 7 {
+    match kind % 8 {
         0 => {
             if let Some(front) = bytes.first_chunk::<HEADER_BYTES>()
                 && let Some((length, written)) = cluster::transport::header(front, BODY_MAX)
@@ -55,12 +56,19 @@ fuzz_target!(|data: &[u8]| {
                 assert!(first == second, "read otherwise");
             }
         }
-        _ => {
+        6 => {
             let mut choices = Choices(bytes);
             let number = choices.byte();
             if let Some([once, again]) = cluster::raft::read_twice(number, choices.0) {
                 assert_eq!(once, again);
                 assert_eq!(once, choices.0, "Raft's records have one form");
+            }
+        }
+        _ => {
+            if let Ok(first) = GossipMessage::decode(bytes) {
+                let written = first.encode();
+                let second = GossipMessage::decode(&written).expect("what was written can be read");
+                assert_eq!(second, first, "read otherwise");
             }
         }
     }

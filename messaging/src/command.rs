@@ -13,7 +13,8 @@ use xmpp::stanza_error::StanzaError;
 use crate::archive::MessageRecord;
 use crate::link_record::LinkOrigin;
 use crate::room::command::RoomCommand;
-use crate::user::import::ImportedContact;
+use crate::user::import::{ImportedContact, ImportedItem};
+use crate::user::streams::{Counted, StreamNote};
 
 /// One entry of a partition's log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -224,6 +225,18 @@ pub enum Command {
         /// Its credentials.
         credentials: StoredCredentials,
     },
+    /// What a client would set, of an account that is being imported; `conflict` where it is not.
+    ImportItem {
+        /// Whose.
+        user: BareJid,
+        /// What.
+        item: ImportedItem,
+    },
+    /// How many of sessions' stanzas are handled.
+    NoteStreams {
+        /// Of each session once.
+        notes: Vec<StreamNote>,
+    },
 }
 
 impl Command {
@@ -239,6 +252,7 @@ impl Command {
             Command::ImportContacts { .. } => "ImportContacts",
             Command::ImportRows { .. } => "ImportRows",
             Command::FinishImport { .. } => "FinishImport",
+            Command::ImportItem { .. } => "ImportItem",
             Command::SendMessage(_) => "SendMessage",
             Command::ReceiveMessage(_) => "ReceiveMessage",
             Command::FileSent { .. } => "FileSent",
@@ -252,6 +266,7 @@ impl Command {
             Command::SetVcard { .. } => "SetVcard",
             Command::AdvanceCursor { .. } => "AdvanceCursor",
             Command::NoteSessions { .. } => "NoteSessions",
+            Command::NoteStreams { .. } => "NoteStreams",
             Command::Room(_) => "Room",
             Command::OutboxAnswered { .. } => "OutboxAnswered",
         }
@@ -276,13 +291,15 @@ impl Command {
             | Command::BeginImport { user }
             | Command::ImportContacts { user, .. }
             | Command::ImportRows { user, .. }
-            | Command::FinishImport { user, .. } => Some(user.clone()),
+            | Command::FinishImport { user, .. }
+            | Command::ImportItem { user, .. } => Some(user.clone()),
             Command::SendMessage(message) => Some(message.sender.bare()),
             Command::ReceiveMessage(message) => Some(message.user.clone()),
             Command::Room(command) => Some(command.room.clone()),
             Command::Nothing
             | Command::ForgetAccount { .. }
             | Command::NoteSessions { .. }
+            | Command::NoteStreams { .. }
             | Command::OutboxAnswered { .. } => None,
         }
     }
@@ -316,6 +333,8 @@ pub struct SendMessage {
     pub stanza: Stanza,
     /// Whether `to`'s domain is served here; if not the message is refused with remote-server-not-found.
     pub local: bool,
+    /// Its place in the session's stream, where the log counts that.
+    pub counted: Option<Counted>,
 }
 
 /// A durable message for a user.

@@ -5,7 +5,8 @@
 //!
 //! Invariant: nothing that the old pool may have numbered after the backup is numbered so again. It may have gone on for as
 //! long as [`INDEXES_APART`] entries: the new log begins so far behind, and so do the sequences of all archives and the
-//! versions of all rosters. Rows keep theirs, and so their archive ids.
+//! versions of all rosters. Rows keep theirs, and so their archive ids. Nothing may make out of a sequence how many rows there are: an
+//! import that goes on in the new pool has counted its own ([`crate::user::import`]).
 
 use xmpp::jid::{BareJid, FullJid};
 
@@ -130,6 +131,8 @@ fn move_sequences(state: &mut State, index: u64) {
         if log.delivered == log.head {
             log.delivered = log.delivered.max(start);
         }
+        // Of streams of the old pool, which may have gone on behind the backup.
+        log.streams = Vec::new();
         log.head = log.head.max(start);
         log.roster_version = log.roster_version.max(start);
     }

@@ -9,6 +9,7 @@ use xmpp::stanza_error::{Condition, StanzaError};
 use crate::room::query::RoomQuery;
 use crate::room::state::{Affiliation, Role};
 use crate::state::State;
+use crate::user::streams::StreamId;
 
 /// A question about one key (or, for lists, about one partition).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +81,13 @@ pub enum Query {
         /// Whom it is for.
         jid: Jid,
     },
+    /// XEP-0198 §5: how many of a stream's stanzas are handled, for a client whose session is gone.
+    Handled {
+        /// Whose session it was.
+        user: BareJid,
+        /// Its stream.
+        stream: StreamId,
+    },
 }
 
 /// XEP-0313: a page of an archive.
@@ -143,6 +151,8 @@ pub enum Reply {
     },
     /// Refused.
     Refused(Box<StanzaError>),
+    /// So many, at least; `None`: it isn't known.
+    Handled(Option<u64>),
 }
 
 // Payloads may hold messages and private elements: only their sizes are shown.
@@ -175,6 +185,7 @@ impl std::fmt::Debug for Reply {
                 .field("asker_nick", asker_nick)
                 .finish(),
             Reply::Refused(error) => f.debug_tuple("Refused").field(error).finish(),
+            Reply::Handled(handled) => f.debug_tuple("Handled").field(handled).finish(),
         }
     }
 }

@@ -135,6 +135,8 @@ tables! {
     17 online: FullJid => OnlineRecord,
     /// Accounts removed lately, here or in another partition.
     18 removed: BareJid => RemovedAccount,
+    /// Accounts that are being imported: how many rows of theirs were imported so far.
+    19 imports: BareJid => u64,
     /// Rooms.
     30 rooms: BareJid => RoomRecord,
     /// Affiliations: (room, bare JID).

@@ -3,7 +3,7 @@
 mod access;
 mod backup;
 mod history;
-mod importing;
+pub(crate) mod importing;
 mod joining;
 mod nodes;
 pub(crate) mod versions;
@@ -211,6 +211,10 @@ impl ControlBackend for Backend {
 
     fn backup_pool(&self) -> BackupPool {
         backup::pool(&self.node, &self.pool)
+    }
+
+    fn group_of(&self, user: &BareJid) -> u32 {
+        self.node.group_of(user).0
     }
 
     async fn begin_backup(&self) -> Result<(BackupKey, u64), BackendError> {

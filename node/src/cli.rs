@@ -279,9 +279,17 @@ pub(crate) enum CtlCommand {
         #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65_536))]
         mib_per_second: u32,
     },
+    /// Writes all there is of a user into a file in the portable form of XEP-0227, while the pool runs
+    ExportUser {
+        /// The user's address
+        jid: String,
+        /// The file to make, for the owner's eyes only: credentials and messages are in it
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Imports the users of a file in the portable form of XEP-0227; a run that was cut short is begun again
     Import {
-        /// The file, as muster export, Prosody or ejabberd write it
+        /// The file, as muster export, muster ctl export-user, Prosody or ejabberd write it
         file: PathBuf,
     },
     /// Shows what operators have changed, the newest records last
@@ -386,6 +394,9 @@ pub(crate) struct OperationArgs {
     /// Wait until it is done, also without a terminal
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Do it though the other nodes can't carry what this one has
+    #[arg(long)]
+    pub(crate) over_capacity: bool,
 }
 
 /// What an operator may do with operators.
@@ -531,6 +542,7 @@ mod tests {
         check("muster ctl node token --ttl 99999999999999999999d", false);
         check("muster ctl node token --ttl 90s --address a:1, b:2", true);
         check("muster ctl node drain 3 --dry-run --yes --wait", true);
+        check("muster ctl node drain 3 --over-capacity", true);
         check("muster ctl node drain three", false);
         check("muster ctl node drain 3 --sessions-per-second 0", false);
         check("muster ctl node replace 3", false);

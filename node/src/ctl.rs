@@ -4,6 +4,7 @@ mod access;
 pub(crate) mod backup;
 pub(crate) mod client;
 mod cluster;
+mod export;
 mod import;
 mod nodes;
 mod password;
@@ -61,6 +62,7 @@ pub(crate) fn ctl(args: &CtlArgs) -> Result<(), Failure> {
                 done(json, ("user", jid), "password set")
             }
         },
+        CtlCommand::ExportUser { jid, out } => export::export_user(&client, json, jid, out),
         CtlCommand::Import { file } => import::import(&client, json, file),
         CtlCommand::Node { command } => nodes::run(&client, json, command),
         CtlCommand::Cluster { command } => cluster::run(&client, json, command),

@@ -1,14 +1,14 @@
-//! `muster export`: users out of a backup, in the portable form of XEP-0227.
+//! Users in the portable form of XEP-0227: `muster export` takes them out of a backup, `muster ctl export-user` one out of a
+//! pool that runs, of which it fetches what a backup has of the user's partition.
 //!
-//! A backup and not a pool: what is written is of one moment, and no node has anything to do with it. Users come in the order of
-//! their addresses within each partition; no archive is ever held as a whole.
+//! Users come in the order of their addresses within each partition; no archive is ever held as a whole.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{BufWriter, Write};
 use std::iter::Peekable;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -37,46 +37,28 @@ use crate::pie::{NS, NS_MAM, NS_SCRAM};
 pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
     let mut wanted = BTreeMap::new();
     for user in &args.users {
-        let parsed = BareJid::parse(user).ok().filter(|user| !user.is_domain());
-        let parsed = parsed.ok_or_else(|| {
-            Failure::new(Exit::CommandLine, format!("{user:?} is no user's address"))
-        })?;
-        wanted.insert(parsed, false);
+        wanted.insert(address(user)?, false);
     }
     let backup = Backup::open(&args.backup)?;
     backup.verify(|_| {})?;
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&args.out)
-        .map_err(|error| at(&args.out, &error))?;
-    let mut export = Export {
-        out: BufWriter::new(file),
-        users: 0,
-    };
     let domain = &backup.manifest.of.domain;
-    let written = export.all(&backup, &mut wanted).map_err(|error| {
-        let unfinished = std::fs::remove_file(&args.out);
-        let failure = match error {
-            ExportError::Io(error) => at(&args.out, &error),
-            other => Failure::from_error(Exit::Data, &other),
-        };
-        match unfinished {
-            Ok(()) => failure,
-            Err(error) => failure.and(&format!("; {}: {error}", args.out.display())),
+    let parts = (0..backup.manifest.of.partitions).map(|partition| {
+        let group = Group::of(PartitionId(partition));
+        Part {
+            partition,
+            state: backup.path(group.0, Kind::State),
+            rows: backup.path(group.0, Kind::Rows),
         }
     });
-    written?;
+    let users = write(&args.out, domain, parts, &mut wanted)?;
     let missing: Vec<&str> = wanted
         .iter()
         .filter(|(_, found)| !**found)
         .map(|(user, _)| user.as_str())
         .collect();
     print(&format!(
-        "{}: {} users of {domain}. Credentials and messages are in it: keep it secret.\n",
+        "{}: {users} users of {domain}. Credentials and messages are in it: keep it secret.\n",
         args.out.display(),
-        export.users
     ))?;
     match missing.is_empty() {
         true => Ok(()),
@@ -85,6 +67,52 @@ pub(crate) fn export(args: &ExportArgs) -> Result<(), Failure> {
             format!("not in the backup: {}", missing.join(", ")),
         )),
     }
+}
+
+/// A user's address out of a command line.
+pub(crate) fn address(user: &str) -> Result<BareJid, Failure> {
+    let parsed = BareJid::parse(user).ok().filter(|user| !user.is_domain());
+    parsed.ok_or_else(|| Failure::new(Exit::CommandLine, format!("{user:?} is no user's address")))
+}
+
+/// What there is of a partition, in files as those of a backup.
+pub(crate) struct Part {
+    pub(crate) partition: u16,
+    pub(crate) state: PathBuf,
+    pub(crate) rows: PathBuf,
+}
+
+/// Makes the file with the users of a domain that are wanted, or all; marks those that were found, and gives how many there are.
+/// The file is whole, or it is not there.
+pub(crate) fn write(
+    out: &Path,
+    domain: &str,
+    parts: impl Iterator<Item = Part>,
+    wanted: &mut BTreeMap<BareJid, bool>,
+) -> Result<u64, Failure> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(out)
+        .map_err(|error| at(out, &error))?;
+    let mut export = Export {
+        out: BufWriter::new(file),
+        users: 0,
+    };
+    let written = export.all(domain, parts, wanted);
+    written.map_err(|error| {
+        let unfinished = std::fs::remove_file(out);
+        let failure = match error {
+            ExportError::Io(error) => at(out, &error),
+            other => Failure::from_error(Exit::Data, &other),
+        };
+        match unfinished {
+            Ok(()) => failure,
+            Err(error) => failure.and(&format!("; {}: {error}", out.display())),
+        }
+    })?;
+    Ok(export.users)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -107,21 +135,21 @@ struct Export<W> {
 impl<W: Write> Export<W> {
     fn all(
         &mut self,
-        backup: &Backup,
+        domain: &str,
+        parts: impl Iterator<Item = Part>,
         wanted: &mut BTreeMap<BareJid, bool>,
     ) -> Result<(), ExportError> {
         self.out
             .write_all(b"<?xml version='1.0' encoding='UTF-8'?>\n")?;
         let mut head = XmlWriter::new("");
         head.start_ns("server-data", NS).start("host");
-        head.attr("jid", &backup.manifest.of.domain).text("\n");
+        head.attr("jid", domain).text("\n");
         let (head, end) = open_part(head);
         self.out.write_all(&head)?;
-        for partition in 0..backup.manifest.of.partitions {
-            let group = Group::of(PartitionId(partition));
-            let (state, _) = read_state(&backup.path(group.0, Kind::State), group)?;
-            let rows = backup.path(group.0, Kind::Rows);
-            self.partition(&state, &rows, partition, wanted)?;
+        for part in parts {
+            let group = Group::of(PartitionId(part.partition));
+            let (state, _) = read_state(&part.state, group)?;
+            self.partition(&state, &part.rows, part.partition, wanted)?;
         }
         self.out.write_all(&end)?;
         self.out.write_all(b"\n")?;

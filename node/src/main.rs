@@ -47,6 +47,7 @@ mod secret_file;
 mod backend;
 mod disk;
 mod logging;
+mod machine;
 mod run;
 
 mod ctl;

@@ -2,6 +2,7 @@
 //!
 //! - [`reader`]: a file cut into the elements that say something of a user, whatever its size.
 //! - [`user`]: what those elements mean.
+//! - [`skipped`]: what is passed over.
 //!
 //! ```text
 //!  server-data ─► host ─► user ─► query, vCard, presence, scram-credentials, …
@@ -10,6 +11,7 @@
 //! ```
 
 pub(crate) mod reader;
+pub(crate) mod skipped;
 pub(crate) mod user;
 
 /// XEP-0227 §4.

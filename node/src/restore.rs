@@ -4,6 +4,9 @@
 //!  manifest and hashes ─► every file read ─► the line on which the partitions agree ─► new pool id, CA, secret ─► data folder
 //! ```
 //!
+//! The groups of a backup are captured one after the other, meta first, so partitions may have come to a version that the meta group
+//! has not heard of. The new pool is at the highest of them: no partition's log may be ahead of its pool (ADR 0021).
+//!
 //! Kept are the users' and rooms' domains, the partitions, the limits and the key behind archive ids. New are the pool's id, its
 //! CA, its secret and the node. Nothing is written before all of the backup was read and found whole, and nothing has its
 //! name before all is on disk.
@@ -17,12 +20,15 @@ use cluster::backup::founding::{
 };
 use cluster::backup::line::{Standing, entries_of, find_line};
 use cluster::meta::audit::Change;
-use cluster::meta::backup::{FoundingMeta, founding_rows};
+use cluster::meta::backup::{FoundingMeta, founding_rows, pool_version};
+use cluster::meta::versions::Versions;
 use cluster::node_id::{Group, NodeId, PartitionId, PoolId};
 use cluster::raft::found_log;
+use cluster::version::Build;
 use messaging::apply::{PoolConstants, Surroundings};
 use messaging::founding::INDEXES_APART;
 use messaging::slot::PartitionTable;
+use messaging::state::State;
 use storage::archive::{Archive, ArchiveOptions};
 use storage::block_file::BlockFileReader;
 use storage::data_dir::DataDir;
@@ -51,10 +57,10 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
         ));
     })?;
     let pool = new_pool(&backup)?;
-    let lines = lines(&backup, &pool, &view)?;
+    let line = line(&backup, &pool, &Build::own(), &view)?;
     let init = init_args(args, &pool);
     let plans = make_as(&init, &pool, |node_dir, plan| {
-        fill(&backup, &pool, &lines, (node_dir, plan), &view)
+        fill(&backup, &pool, &line, (node_dir, plan), &view)
     })?;
     view.end();
     let old = &backup.manifest.of.pool;
@@ -140,8 +146,33 @@ fn unreadable(backup: &Backup, group: u32, error: &dyn std::error::Error) -> Fai
     damaged(backup, &what)
 }
 
+/// What the new pool is made of.
+#[derive(Debug)]
+struct Line {
+    /// The last entry that each partition needs.
+    entries: Vec<u64>,
+    /// The version that the pool is at with them.
+    version: u16,
+}
+
+/// A build that can't read or apply what is in the backup is refused, whatever else is found.
+fn judged(backup: &Backup, version: u16, build: &Build) -> Result<(), Failure> {
+    let judged = Versions::of_new_pool(version).admits(build);
+    judged.map_err(|refusal| {
+        let what = format!(
+            "{}: {}: nothing was restored",
+            backup.dir.display(),
+            refusal.sentence
+        );
+        Failure::new(Exit::VersionSkew, what)
+    })
+}
+
 /// Reads everything, and finds the line on which the partitions agree.
-fn lines(backup: &Backup, pool: &PoolFile, view: &View) -> Result<Vec<u64>, Failure> {
+fn line(backup: &Backup, pool: &PoolFile, build: &Build, view: &View) -> Result<Line, Failure> {
+    let meta = pool_version(&backup.path(0, Kind::State));
+    let meta = meta.map_err(|error| unreadable(backup, 0, &error))?;
+    judged(backup, meta, build)?;
     let mut standings = Vec::new();
     for partition in 0..pool.partitions {
         let group = u32::from(partition) + 1;
@@ -150,6 +181,7 @@ fn lines(backup: &Backup, pool: &PoolFile, view: &View) -> Result<Vec<u64>, Fail
         check_rows(&rows, partition, |_| Ok(())).map_err(|error| failed(&error))?;
         let state = backup.path(group, Kind::State);
         let (state, index) = read_state(&state, Group(group)).map_err(|error| failed(&error))?;
+        judged(backup, version_of(&state), build)?;
         let blocks = BlockFileReader::<EntriesBlock>::open(&backup.path(group, Kind::Entries));
         let blocks = blocks.map_err(|error| failed(&error))?;
         standings.push(Standing {
@@ -163,23 +195,39 @@ fn lines(backup: &Backup, pool: &PoolFile, view: &View) -> Result<Vec<u64>, Fail
             pool.partitions
         ));
     }
-    find_line(&mut standings).map_err(|error| {
+    let found = find_line(&mut standings);
+    let reached = standings.iter().map(|standing| version_of(&standing.state));
+    let version = reached.fold(meta, u16::max);
+    // Behind the entry that raised a version there are some that an older build doesn't read: that is no damage.
+    judged(backup, version, build)?;
+    let entries = found.map_err(|error| {
         let why = Failure::from_error(Exit::Data, &error);
         damaged(backup, &why.to_string())
-    })
+    })?;
+    Ok(Line { entries, version })
+}
+
+/// What a partition is at.
+fn version_of(state: &State) -> u16 {
+    u16::try_from(state.record().version()).unwrap_or(u16::MAX)
 }
 
 /// Fills the data folder of the first node.
 fn fill(
     backup: &Backup,
     pool: &PoolFile,
-    lines: &[u64],
+    line: &Line,
     (node_dir, plan): (&Path, &NodePlan),
     view: &View,
 ) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::from_error(Exit::Failed, error);
     let data = DataDir::open(&node_dir.join("data"), pool.id.as_str(), plan.id.0)
         .map_err(|error| failed(&error))?;
+    // Before anything is there that is of that version.
+    if data.pool_version().map_err(|error| failed(&error))? < line.version {
+        let noted = data.note_pool_version(line.version);
+        noted.map_err(|error| failed(&error))?;
+    }
     let archive = Archive::open(&data.archive_dir(), &ArchiveOptions::default())
         .map_err(|error| failed(&error))?;
     let snapshots = data.snapshots_dir();
@@ -191,9 +239,10 @@ fn fill(
     };
     let mut groups = vec![(
         Group::META,
-        found_meta(backup, pool, plan, &new).map_err(|error| unreadable(backup, 0, &error))?,
+        found_meta(backup, (pool, line.version), plan, &new)
+            .map_err(|error| unreadable(backup, 0, &error))?,
     )];
-    for (partition, line) in (0..pool.partitions).zip(lines) {
+    for (partition, last) in (0..pool.partitions).zip(&line.entries) {
         let group = u32::from(partition) + 1;
         let paths = [Kind::State, Kind::Rows, Kind::Entries].map(|kind| backup.path(group, kind));
         let [state, rows, entries] = &paths;
@@ -202,7 +251,7 @@ fn fill(
             rows,
             entries,
         };
-        let founded = found_partition(files, &surroundings(pool, partition), *line, &new);
+        let founded = found_partition(files, &surroundings(pool, partition), *last, &new);
         let index = founded.map_err(|error| unreadable(backup, group, &error))?;
         groups.push((Group(group), index));
         view.show(&format!(
@@ -217,7 +266,7 @@ fn fill(
 
 fn found_meta(
     backup: &Backup,
-    pool: &PoolFile,
+    (pool, version): (&PoolFile, u16),
     plan: &NodePlan,
     new: &NewNode<'_>,
 ) -> Result<u64, FoundingError> {
@@ -233,6 +282,7 @@ fn found_meta(
         address: plan.cluster.to_string(),
         groups: u32::from(pool.partitions) + 1,
         index,
+        version,
         record: Change {
             at_ms: new.time_ms,
             node: NodeId(plan.id.0),
@@ -275,3 +325,7 @@ impl View {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "restore_tests.rs"]
+mod tests;

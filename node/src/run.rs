@@ -30,6 +30,7 @@ use crate::exit::{Exit, Failure, print};
 use crate::init::TOKEN_BYTES;
 use crate::issuing::Issuing;
 use crate::logging;
+use crate::machine;
 use crate::rotation::{LOOK_EVERY, Rotation};
 use crate::secret_file::{Readers, create, random_hex};
 
@@ -335,6 +336,7 @@ fn settings(config: NodeConfig, data: DataDir) -> Settings {
         },
         raft: config.raft,
         quorum_wait: config.cluster.quorum_wait,
+        memory: machine::memory,
         arbiters,
         replication_threads,
     }
@@ -365,7 +367,10 @@ fn client_listeners(clients: &ClientsConfig) -> Vec<ClientListener> {
 fn client_settings(clients: ClientsConfig) -> ClientSettings {
     let section = clients.section;
     let network = |network: &crate::config::knob::Network| (network.address, network.prefix);
+    let address = (!section.address.is_empty()).then_some(section.address);
     ClientSettings {
+        address,
+        sessions_max: machine::sessions_max(section.sessions_max),
         allow_plaintext_auth: section.allow_plaintext_auth,
         tls_required: section.tls_required,
         registration: section.registration,

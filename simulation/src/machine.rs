@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::runtime::{
-    ClientListener, ClientSettings, Member, NodeHandle, Settings, StorageSettings,
+    ClientListener, ClientSettings, Member, Memory, NodeHandle, Settings, StorageSettings,
 };
 use anyhow::Result;
 use cluster::node_id::NodeId;
@@ -187,6 +187,7 @@ impl Machine {
                 ..RaftSettings::default()
             },
             quorum_wait: Duration::from_secs(120),
+            memory: Memory::default,
             arbiters: 1,
             replication_threads: 1,
         })
@@ -284,6 +285,8 @@ fn sentence(error: &dyn std::error::Error) -> String {
 
 fn client_settings() -> ClientSettings {
     ClientSettings {
+        address: None,
+        sessions_max: 1_000,
         allow_plaintext_auth: true,
         tls_required: false,
         registration: false,

@@ -389,7 +389,7 @@ impl Story {
     async fn crash(&mut self, crowd: &Crowd, power: bool) -> Result<()> {
         let node = self.some_node();
         self.begin(if power { "power cut" } else { "kill" });
-        crowd.node_dies(node);
+        self.goes_silent(crowd, node);
         self.stage.order(if power {
             Order::CutPower(node)
         } else {
@@ -399,14 +399,26 @@ impl Story {
         tokio::time::sleep(off).await;
         self.stage.order(Order::Start(node));
         self.ready(&[node], SERVES_AGAIN).await?;
-        crowd.node_lives(node);
+        self.speaks(crowd, node);
         Ok(())
+    }
+
+    /// A machine goes without a word here, also with its process alone: who waits for its answer is not told, and P17 does not
+    /// count while it is off.
+    fn goes_silent(&self, crowd: &Crowd, node: u64) {
+        crowd.node_dies(node);
+        self.recorder.record(What::Frozen { node });
+    }
+
+    fn speaks(&self, crowd: &Crowd, node: u64) {
+        self.recorder.record(What::Thawed { node });
+        crowd.node_lives(node);
     }
 
     async fn all_power(&mut self, crowd: &Crowd) -> Result<()> {
         self.begin("power cut of all");
         for node in FIRST {
-            crowd.node_dies(node);
+            self.goes_silent(crowd, node);
             self.stage.order(Order::CutPower(node));
         }
         let off = self.between(10, 2_000);
@@ -418,7 +430,7 @@ impl Story {
         }
         self.ready(&FIRST, SERVES_AGAIN).await?;
         for node in FIRST {
-            crowd.node_lives(node);
+            self.speaks(crowd, node);
         }
         Ok(())
     }

@@ -20,7 +20,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -28,6 +28,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
 use crate::durable;
+use crate::log::{LogDisk, SystemDisk};
+use crate::snapshot;
 
 mod first_start;
 mod held;
@@ -45,6 +47,7 @@ const ARCHIVE_DIR: &str = "archive";
 const STATE_DIR: &str = "state";
 const SNAPSHOTS_DIR: &str = "snapshots";
 const SCRATCH_DIR: &str = "scratch";
+const REMOVAL_PREFIX: &str = "removing-";
 
 /// The version of the folder's arrangement.
 const VERSION: u32 = 1;
@@ -208,6 +211,88 @@ impl DataDir {
     #[must_use]
     pub fn scratch_dir(&self) -> PathBuf {
         self.path.join(SCRATCH_DIR)
+    }
+
+    fn removal_note(&self, partition: u32) -> PathBuf {
+        self.path.join(format!("{REMOVAL_PREFIX}{partition}"))
+    }
+
+    /// Notes that the data of a partition's replica is about to be removed: the next start does it if this process does not.
+    ///
+    /// # Errors
+    /// Those of the disk; then it may be noted or not.
+    pub fn note_removal(&self, partition: u32) -> io::Result<()> {
+        durable::replace_file(&self.removal_note(partition), b"")
+    }
+
+    /// The partitions whose data was about to be removed.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn noted_removals(&self) -> io::Result<Vec<u32>> {
+        let mut noted = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            let number = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(REMOVAL_PREFIX));
+            noted.extend(number.and_then(|number| number.parse::<u32>().ok()));
+        }
+        Ok(noted)
+    }
+
+    /// Removes snapshots and state store of a partition's replica, which is not open, and then the note. `group`: as its
+    /// snapshots name it. What is not there is fine, so it may be done again.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn remove_replica(&self, partition: u32, group: u32) -> io::Result<()> {
+        snapshot::remove_all(&self.snapshots_dir(), group)?;
+        durable::remove_tree(&self.state_dir(partition))?;
+        durable::sync_dir(&self.path.join(STATE_DIR))?;
+        match fs::remove_file(self.removal_note(partition)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        durable::sync_dir(&self.path)
+    }
+
+    /// Bytes that archive, state stores and snapshots take on the disk. Files that come and go meanwhile may be left out.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn replica_bytes(&self) -> io::Result<u64> {
+        let mut folders = vec![
+            self.archive_dir(),
+            self.path.join(STATE_DIR),
+            self.snapshots_dir(),
+        ];
+        let mut bytes = 0;
+        while let Some(folder) = folders.pop() {
+            let entries = match fs::read_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                match entry.metadata() {
+                    Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
+                    // Preallocated files take what they have of the disk, not their length.
+                    Ok(metadata) => bytes += metadata.blocks() * 512,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Bytes that are free on the disk of the archive, which has most.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        SystemDisk.free_bytes(&self.archive_dir())
     }
 }
 

@@ -212,6 +212,16 @@ fn files_of(dir: &Path, group: u32) -> std::io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// Removes all snapshots of a group, and what was received of others. That there is no folder is fine.
+///
+/// # Errors
+/// Those of the disk.
+pub fn remove_all(dir: &Path, group: u32) -> std::io::Result<()> {
+    remove_older(dir, group, u64::MAX)?;
+    discard_received(dir, group)?;
+    settle(dir)
+}
+
 /// Removes a group's snapshots older than an index.
 fn remove_older(dir: &Path, group: u32, index: u64) -> std::io::Result<()> {
     for (older, path) in files_of(dir, group)? {

@@ -59,6 +59,51 @@ fn sample(dir: &Path) -> Vec<Held> {
     held
 }
 
+/// Damage takes the record that a group is in quarantine, and leaves the one that it was dropped: it is in quarantine all the same,
+/// with its vote.
+#[test]
+fn a_dropped_group_whose_quarantine_is_lost_is_in_quarantine() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), options(64 << 10));
+    vote(&log, 0, "given");
+    append(&log, 0, entries(0..6, 1, 40)).unwrap();
+    settle(&log, dir.path());
+    let before = std::fs::read(&segments(dir.path())[0]).unwrap();
+    let (done, rx) = ticket();
+    log.quarantine(GroupId(0), done);
+    rx.recv().unwrap().unwrap();
+    let (done, rx) = ticket();
+    log.drop_group(GroupId(0), done);
+    rx.recv().unwrap().unwrap();
+    settle(&log, dir.path());
+    let crashed = dir.path().join("crashed");
+    copy_dir(dir.path(), &crashed);
+    let paths = segments(&crashed);
+    let [path] = &paths[..] else {
+        panic!("one segment: {paths:?}")
+    };
+    let mut bytes = std::fs::read(path).unwrap();
+    let mut hurt = 0;
+    // What was written since.
+    let written = |at: &usize| before.get(*at) != bytes.get(*at);
+    let first = (0..bytes.len()).find(written).unwrap();
+    let last = (0..bytes.len()).rfind(written).unwrap();
+    for at in first..=last {
+        let whole = bytes[at];
+        bytes[at] ^= 1;
+        std::fs::write(path, &bytes).unwrap();
+        bytes[at] = whole;
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(&crashed, copy.path());
+        let (log, recovered) = Log::open(copy.path(), options(64 << 10)).unwrap();
+        let found = log.state(GroupId(0));
+        assert!(found.quarantined, "byte {at}: {found:?}");
+        assert_eq!(found.vote.as_deref(), Some(&b"given"[..]), "byte {at}");
+        hurt += usize::from(!recovered.damage.is_empty());
+    }
+    assert!(hurt > 0, "some flips are damage");
+}
+
 /// Opens a hurt log twice and checks the rule; returns what the first start said.
 #[track_caller]
 fn check_rule(dir: &Path, acked: &[Held], what: &str) -> Recovered {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use log_support::*;
-use storage::log::{GroupId, Log, LogDisk, LogEntry, LogError, LogOptions};
+use storage::log::{GroupId, GroupState, Log, LogDisk, LogEntry, LogError, LogOptions};
 
 #[test]
 fn what_was_saved_is_there_after_a_reopen() {
@@ -322,6 +322,54 @@ fn a_dropped_group_is_gone_and_may_start_anew() {
     assert_eq!(log.groups(), [GroupId(1)]);
     append(&log, 0, entries(0..2, 5, 10)).unwrap();
     let before = all_held(&log, 2);
+    log.close();
+    let log = open(dir.path(), options(16 << 10));
+    assert_eq!(all_held(&log, 2), before);
+}
+
+/// Its data is given away: it has forgotten all but the vote that it has given, and gives no other until it has caught up. After
+/// a crash at any point it is whole, or so.
+#[test]
+fn a_quarantined_group_that_is_dropped_keeps_its_vote_and_gives_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), options(16 << 10));
+    for group in [0, 1] {
+        vote(&log, group, "given");
+        append(&log, group, entries(0..90, 1, 100)).unwrap();
+        purge(&log, group, 20);
+    }
+    let (done, rx) = ticket();
+    log.quarantine(GroupId(0), done);
+    rx.recv().unwrap().unwrap();
+    let (done, rx) = ticket();
+    log.drop_group(GroupId(0), done);
+    rx.recv().unwrap().unwrap();
+    let emptied = GroupState {
+        vote: Some(Bytes::from("given")),
+        quarantined: true,
+        ..GroupState::default()
+    };
+    assert_eq!(log.state(GroupId(0)), emptied);
+    assert_eq!(log.stored_bytes(GroupId(0)), 0);
+    log.close();
+    // Once more, as after a crash, and through so many segments that heads alone tell of it.
+    let log = open(dir.path(), options(16 << 10));
+    assert_eq!(log.state(GroupId(0)), emptied);
+    let (done, rx) = ticket();
+    log.drop_group(GroupId(0), done);
+    rx.recv().unwrap().unwrap();
+    append(&log, 1, entries(90..400, 1, 100)).unwrap();
+    log.close();
+    let log = open(dir.path(), options(16 << 10));
+    assert_eq!(log.state(GroupId(0)), emptied);
+    assert_eq!(held(&log, 1).entries.len(), 379);
+    // It begins anew, from the first entry.
+    append(&log, 0, entries(0..3, 7, 10)).unwrap();
+    let (done, rx) = ticket();
+    log.clear_quarantine(GroupId(0), done);
+    rx.recv().unwrap().unwrap();
+    let before = all_held(&log, 2);
+    assert!(!before[0].state.quarantined);
     log.close();
     let log = open(dir.path(), options(16 << 10));
     assert_eq!(all_held(&log, 2), before);

@@ -218,6 +218,9 @@ pub trait ControlBackend: Clone + Send + 'static {
     /// What a pool that is made of a backup has to keep of this one.
     fn backup_pool(&self) -> BackupPool;
 
+    /// The group that has a user, whether there is one or not.
+    fn group_of(&self, user: &BareJid) -> u32;
+
     /// A name for a new backup, and the time, in ms since 1970.
     ///
     /// # Errors

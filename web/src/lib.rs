@@ -24,9 +24,11 @@ pub mod error;
 pub mod server;
 
 mod backups;
+mod begun;
 mod cluster;
 mod console;
 mod health;
+mod importers;
 mod imports;
 mod nodes;
 mod openapi;

@@ -16,7 +16,7 @@ use crate::record::recorded;
 use crate::report::RefusalReport;
 use crate::report::nodes::{
     DrainRequest, DryRun, NodeOperation, NodeReport, NodesReport, OperationReport, ProgressReport,
-    RemoveRequest, ReplaceRequest,
+    RemoveRequest, ReplaceRequest, TakeAway,
 };
 
 /// How often progress is told to who follows it.
@@ -101,22 +101,22 @@ pub(crate) async fn one<B: ControlBackend>(
 /// Empties a node of leaders and sessions; it keeps its replicas. Asked for again it is the same drain.
 #[utoipa::path(
     post, path = "/v1/nodes/{id}/drain", tag = "nodes",
-    params(("id" = u64, Path, description = "The node's id"), DryRun),
+    params(("id" = u64, Path, description = "The node's id"), TakeAway),
     request_body = DrainRequest,
     responses((status = 200, body = OperationReport), (status = "default", body = RefusalReport)),
 )]
 pub(crate) async fn drain<B: ControlBackend>(
     may: May<Operate>,
     id: Path<u64>,
-    dry: Query<DryRun>,
+    how: Query<TakeAway>,
     request: Json<DrainRequest>,
     backend: Data<B>,
 ) -> Result<HttpResponse, ControlError> {
-    let sessions_per_second = request.sessions_per_second;
     let operation = NodeOperation::Drain {
-        sessions_per_second,
+        sessions_per_second: request.sessions_per_second,
+        over_capacity: how.over_capacity,
     };
-    operate(may, *id, dry.dry_run, operation, &backend).await
+    operate(may, *id, how.dry_run, operation, &backend).await
 }
 
 /// Takes a drain back, or a removal that is not done.
@@ -137,37 +137,43 @@ pub(crate) async fn undrain<B: ControlBackend>(
 /// Drains a node, moves its replicas to others, and lets it go for good.
 #[utoipa::path(
     post, path = "/v1/nodes/{id}/remove", tag = "nodes",
-    params(("id" = u64, Path, description = "The node's id"), DryRun),
+    params(("id" = u64, Path, description = "The node's id"), TakeAway),
     request_body = RemoveRequest,
     responses((status = 200, body = OperationReport), (status = "default", body = RefusalReport)),
 )]
 pub(crate) async fn remove<B: ControlBackend>(
     may: May<Operate>,
     id: Path<u64>,
-    dry: Query<DryRun>,
+    how: Query<TakeAway>,
     request: Json<RemoveRequest>,
     backend: Data<B>,
 ) -> Result<HttpResponse, ControlError> {
-    let operation = NodeOperation::Remove { dead: request.dead };
-    operate(may, *id, dry.dry_run, operation, &backend).await
+    let operation = NodeOperation::Remove {
+        dead: request.dead,
+        over_capacity: how.over_capacity,
+    };
+    operate(may, *id, how.dry_run, operation, &backend).await
 }
 
 /// Removes a node, dead or alive, and gives its replicas to another one that has joined.
 #[utoipa::path(
     post, path = "/v1/nodes/{id}/replace", tag = "nodes",
-    params(("id" = u64, Path, description = "The node's id"), DryRun),
+    params(("id" = u64, Path, description = "The node's id"), TakeAway),
     request_body = ReplaceRequest,
     responses((status = 200, body = OperationReport), (status = "default", body = RefusalReport)),
 )]
 pub(crate) async fn replace<B: ControlBackend>(
     may: May<Operate>,
     id: Path<u64>,
-    dry: Query<DryRun>,
+    how: Query<TakeAway>,
     request: Json<ReplaceRequest>,
     backend: Data<B>,
 ) -> Result<HttpResponse, ControlError> {
-    let operation = NodeOperation::Replace { with: request.with };
-    operate(may, *id, dry.dry_run, operation, &backend).await
+    let operation = NodeOperation::Replace {
+        with: request.with,
+        over_capacity: how.over_capacity,
+    };
+    operate(may, *id, how.dry_run, operation, &backend).await
 }
 
 async fn operate<B: ControlBackend>(
@@ -184,14 +190,7 @@ async fn operate<B: ControlBackend>(
         Err(_) => Vec::new(),
     };
     if !dry_run {
-        let (action, how) = match operation {
-            NodeOperation::Drain { .. } => ("node.drain", String::new()),
-            NodeOperation::Undrain => ("node.undrain", String::new()),
-            NodeOperation::Remove { dead: true } => ("node.remove", ", dead".to_owned()),
-            NodeOperation::Remove { dead: false } => ("node.remove", String::new()),
-            NodeOperation::Replace { with } => ("node.replace", format!(" with node {with}")),
-        };
-        let what = (action, format!("node {node}{how}"));
+        let what = in_words(node, operation);
         let operate = move |backend: B| async move { backend.operate(node, operation).await };
         recorded(backend.as_ref(), may.actor, what, operate).await?;
     }
@@ -200,6 +199,27 @@ async fn operate<B: ControlBackend>(
         begun: !dry_run,
         steps,
     }))
+}
+
+/// What the audit log says of it.
+fn in_words(node: u64, operation: NodeOperation) -> (&'static str, String) {
+    let (action, how, over_capacity) = match operation {
+        NodeOperation::Drain { over_capacity, .. } => ("node.drain", String::new(), over_capacity),
+        NodeOperation::Undrain => ("node.undrain", String::new(), false),
+        NodeOperation::Remove {
+            dead,
+            over_capacity,
+        } => {
+            let how = if dead { ", dead" } else { "" };
+            ("node.remove", how.to_owned(), over_capacity)
+        }
+        NodeOperation::Replace {
+            with,
+            over_capacity,
+        } => ("node.replace", format!(" with node {with}"), over_capacity),
+    };
+    let over = if over_capacity { ", over capacity" } else { "" };
+    (action, format!("node {node}{how}{over}"))
 }
 
 /// How far what is under way has come.

@@ -56,6 +56,7 @@ use crate::{
         sign_in::sign_in,
         sign_in::sign_out,
         backups::begin,
+        backups::begin_export,
         backups::go_on,
         backups::end,
         backups::capture,

@@ -16,7 +16,9 @@ use socket2::{Domain, Socket, Type};
 
 use crate::access::{Access, ControlToken};
 use crate::backend::ControlBackend;
+use crate::begun::Begun;
 use crate::error::ControlError;
+use crate::importers::Importers;
 use crate::path::is_canonical;
 use crate::{
     backups, cluster, console, health, imports, nodes, openapi, operators, sessions, sign_in,
@@ -130,6 +132,7 @@ impl ControlServer {
         let (token, root) = (settings.token, settings.root);
         let (health_open, metrics_open) = (settings.health_open, settings.metrics_open);
         let (console, sign_ins) = (settings.console, Arc::default());
+        let (begun, importers) = (Data::<Begun>::default(), Data::<Importers>::default());
         let server = HttpServer::new(move || {
             let operators = backend.clone();
             let access = Access {
@@ -143,6 +146,8 @@ impl ControlServer {
             App::new()
                 .app_data(Data::new(access))
                 .app_data(Data::new(backend.clone()))
+                .app_data(begun.clone())
+                .app_data(importers.clone())
                 .app_data(json_config(body_bytes_max))
                 .app_data(PayloadConfig::new(body_bytes_max))
                 .app_data(QueryConfig::default().error_handler(|error, _| bad_query(&error).into()))

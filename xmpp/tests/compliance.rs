@@ -66,9 +66,10 @@ Where a specification leaves a choice, or is not followed to the letter, this is
   answered as if nobody answered for the account.
 - XEP-0191 §3.3: after unblocking, contacts are asked for their presence, since what they said meanwhile was dropped.
 - XEP-0198 §5: a session is resumed on any node of the pool, with an exact `h`. Who resumes the same session twice at once has it
-  once: the other one is told item-not-found, or `conflict` when its stream is open already. No `location` is given. `<failed/>` has no
-  `h`: after the death of a session's node nobody knows a count that covers all that was acknowledged (ADR 0017). Three ids that lead
-  nowhere end a stream with policy-violation.
+  once: the other one is told item-not-found, or `conflict` when its stream is open already. No `location` is given. After the
+  death of a session's node `<failed/>` has an `h` that covers all that was acknowledged and nothing that is not handled (ADR 0028);
+  where none is known (the session ended in another way, its time is long over, or its user has had sixteen others since) it has none.
+  Three ids that lead nowhere end a stream with policy-violation.
 - XEP-0237 is part of RFC 6121 §2.6, as above. XEP-0153's hashes and XEP-0115's capabilities pass through unchanged.
 - XEP-0313: who asks for somebody else's archive is forbidden, whether or not there is such an account.
 - XEP-0313 §4.1.1: in a room's archive `with` finds by occupant JID, and by real JID for who may see real JIDs.
@@ -92,7 +93,7 @@ Each is shown by a scripted conversation in `node/tests/scenarios`, played again
 | reflections keep `id`; `stanza-id` only from the archive | `muc_message_is_reflected`, `message_spoofed_stanza_id_is_stripped` |
 | `<enabled/>` without `id` where resumption wasn't asked for; exact counts | `stream_management_counts`, `stream_management_acknowledges_durable_messages` |
 | resumption, on the same node and on another, in rooms, with carbons | `resume_sends_again_what_is_unacknowledged`, `resume_elsewhere`, `resume_elsewhere_in_a_room`, `resume_elsewhere_unnoticed` |
-| what can't be resumed; older streams | `resume_of_what_is_not_there`, `resume_ends_the_older_stream`, `resume_elsewhere_conflict`; times and crashes: `chaos-tests/tests/resumption.rs` |
+| what can't be resumed; older streams | `resume_of_what_is_not_there`, `resume_ends_the_older_stream`, `resume_elsewhere_conflict`; times and crashes: `chaos-tests/tests/resumption.rs`, `crashes.rs` |
 | blocking: both ways, presence, errors to either side | `blocking_stops_messages`, `blocking_hides_presence`, `blocking_errors`, `blocking_list` |
 | roster: pushes, versions, errors | `roster_set_push_and_get`, `roster_versions`, `roster_set_errors`, `roster_remove` |
 | carbons: received, sent, private, no-copy, by type | `carbons_received`, `carbons_sent`, `carbons_private_and_disabled`, `carbons_no_copy` |

@@ -9,17 +9,15 @@ use messaging::user::publication::{
 };
 use xmpp::jid::{BareJid, FullJid, Jid};
 
-/// What an owner took so shortly before its end it may not have told: longer than it is ever busy.
-const UNTOLD_FOR: Duration = Duration::from_secs(5);
+/// What an owner took so shortly before its end, or before another one was attached to, it may not have told: it may have noted it
+/// in the log, and died or stood still. A node that is silent is noticed after five to six seconds, its successor stands after two.
+const UNTOLD_FOR: Duration = Duration::from_secs(8);
 
 /// For how long after that an owner is asked to tell it: the first one may be lost, too.
 const TOLD_AGAIN_FOR: Duration = Duration::from_secs(15);
 
 /// Changes of presence that are remembered for it.
 const CHANGES_MAX: usize = 16_384;
-
-/// How long a new session may take to be in the log, after which an owner tells of it.
-const NOTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// For how long after an attachment rows may come that its owner did not know to be given: longer than it takes to answer.
 const CROSSING_FOR: Duration = Duration::from_secs(10);
@@ -92,7 +90,7 @@ impl Untold {
         let young = self
             .changes
             .iter()
-            .filter(|(at, _)| *at + NOTED_WITHIN >= now);
+            .filter(|(at, _)| *at + UNTOLD_FOR >= now);
         let young = young.map(|(_, session)| *session);
         self.since.keys().copied().chain(young).collect()
     }
@@ -459,10 +457,10 @@ mod tests {
         };
         picture.presence_changed(&state(1, 0).key, at(0));
         picture.presence_changed(&state(2, 0).key, at(4));
-        assert_eq!(untold(&mut picture, 4), [2], "not in the log yet, perhaps");
-        assert!(untold(&mut picture, 6).is_empty(), "its owner lives");
-        picture.owner_lost(at(6));
-        assert_eq!(untold(&mut picture, 7), [2]);
+        assert_eq!(untold(&mut picture, 10), [2], "not told yet, perhaps");
+        assert!(untold(&mut picture, 13).is_empty(), "its owner lives");
+        picture.owner_lost(at(9));
+        assert_eq!(untold(&mut picture, 13), [2]);
         // The next owner is lost before it can tell.
         picture.presence_changed(&state(3, 0).key, at(17));
         picture.owner_lost(at(18));

@@ -1,13 +1,17 @@
 //! A client that would rather go on with a session than begin one (XEP-0198 §5).
 //!
 //! The session is on this node, or comes from another one; while it is between two it is looked for again. Invariant:
-//! `<failed/>` is said only where there is no such session, for then the client gives it up. Where that can't be known now
-//! the stream ends, and the client tries again. Nobody waits for either longer than for what else a client asks: what is
+//! `<failed/>` is said only where there is no such session, for then the client gives it up; with the count that the log has of
+//! it, which is never too high and covers all that was acknowledged. Where either can't be known now the stream ends, and the
+//! client tries again. Nobody waits for either longer than for what else a client asks: what is
 //! under way then (a session that settles, or is on its way here) goes on, and the next try finds it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cluster::link::protocol::AskReply;
+use messaging::query::{Query, Reply};
+use messaging::user::streams::StreamId;
 use tokio::sync::oneshot;
 use xmpp::stanza_error::Condition;
 use xmpp::stream::StreamEvent;
@@ -17,6 +21,7 @@ use xmpp::stream_management::ResumptionId;
 use super::Negotiation;
 use crate::adoption::{self, NotAdopted};
 use crate::fabric::Fabric;
+use crate::link::Outcome;
 use crate::mailbox::SessionMailbox;
 use crate::session::{Granted, NewLine, ResumeRequest, ToSession};
 
@@ -40,8 +45,8 @@ pub(super) struct Resumed {
 
 /// Why a stream goes on with no session.
 enum NotResumed {
-    /// There is none.
-    NotFound,
+    /// There is none; of its client's stanzas so many are handled, if that is known.
+    NotFound(Option<u32>),
     /// Perhaps there is one.
     Unknown,
 }
@@ -51,7 +56,7 @@ impl Negotiation {
     pub(super) async fn resume(&mut self, previd: &str, h: u32) {
         let found = match self.known(previd) {
             Some(id) => self.taken_over(&id).await.map(|session| (id, session)),
-            None => Err(NotResumed::NotFound),
+            None => Err(NotResumed::NotFound(None)),
         };
         let stops = self.fabric.connections.is_stopping();
         let event = match found {
@@ -60,14 +65,14 @@ impl Negotiation {
                 self.resumed = Some((resumed, h));
                 StreamEvent::Resumed { jid, h: handled }
             }
-            Err(NotResumed::NotFound) if !stops => {
+            Err(NotResumed::NotFound(h)) if !stops => {
                 self.fabric.metrics.resumptions_refused.inc();
                 self.refused += 1;
                 #[cfg(feature = "bug-dedup-skipped-on-resume")]
                 crate::planted::comes_back(self.authenticated.as_ref());
                 StreamEvent::ResumeRefused {
                     condition: Condition::ItemNotFound,
-                    h: None,
+                    h,
                 }
             }
             Err(_) => {
@@ -96,8 +101,29 @@ impl Negotiation {
     async fn taken_over(&self, id: &ResumptionId) -> Result<Resumed, NotResumed> {
         let settle_within = self.fabric.settings.client.sm_inbound.settle_within;
         let limit = settle_within.mul_f32(ANSWERED_WITHIN);
-        let found = tokio::time::timeout(limit, self.found(id)).await;
-        found.unwrap_or(Err(NotResumed::Unknown))
+        let found = tokio::time::timeout(limit, async {
+            match self.found(id).await {
+                Err(NotResumed::NotFound(_)) => Err(self.left_by(id).await),
+                found => found,
+            }
+        });
+        found.await.unwrap_or(Err(NotResumed::Unknown))
+    }
+
+    /// What the log knows of a session that there is no more.
+    async fn left_by(&self, id: &ResumptionId) -> NotResumed {
+        let user = id.jid().bare();
+        let query = Query::Handled {
+            user: user.clone(),
+            stream: StreamId(id.number()),
+        };
+        match super::ask(&self.fabric, &user, query).await {
+            // XEP-0198 §4: the count starts again behind 2^32 - 1.
+            Outcome::Replied(AskReply::Reply(Reply::Handled(handled))) => {
+                NotResumed::NotFound(handled.map(|handled| handled as u32))
+            }
+            _ => NotResumed::Unknown,
+        }
     }
 
     /// May be dropped at any point: then the session waits on, here or where it is.
@@ -114,7 +140,7 @@ impl Negotiation {
                 }
                 None => match adopted(&self.fabric, id).await {
                     Ok(()) => continue,
-                    Err(NotAdopted::Refused) => return Err(NotResumed::NotFound),
+                    Err(NotAdopted::Refused) => return Err(NotResumed::NotFound(None)),
                     Err(NotAdopted::Unknown) => return Err(NotResumed::Unknown),
                     // It is looked for below.
                     Err(NotAdopted::Taken) => {}
@@ -166,7 +192,7 @@ async fn asked(
             ticket,
             handled,
         })),
-        Ok(Granted::Refused) => Err(NotResumed::NotFound),
+        Ok(Granted::Refused) => Err(NotResumed::NotFound(None)),
         // Whoever was to say it is gone: what is so now is asked anew.
         Ok(Granted::Elsewhere) | Err(_) => Ok(None),
     }

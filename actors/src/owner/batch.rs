@@ -9,6 +9,7 @@ use messaging::command::{Batch, Command, Entry, Proposal};
 use messaging::link_record::LinkOrigin;
 
 use super::OwnerActor;
+use super::rest::Rest;
 
 /// How long a batch may wait for its quorum.
 pub(super) const SUBMISSION_MAX: Duration = Duration::from_secs(5);
@@ -45,7 +46,8 @@ impl OwnerActor {
         let Some(reign) = &mut self.reign else {
             return false;
         };
-        if reign.refused.is_some() {
+        let rests = reign.rest.as_ref().is_some_and(Rest::is_done);
+        if reign.refused.is_some() || rests {
             return false;
         }
         let Some(proposals) = reign.batcher.poll_batch(Instant::now()) else {

@@ -15,12 +15,14 @@ mod across;
 mod ask;
 mod batch;
 mod casualties;
+mod claim_pace;
 mod followers;
 mod held_back;
 mod nodes;
 mod once_again;
 mod raise;
 mod reign;
+mod rest;
 mod unclaimed;
 mod up;
 
@@ -39,12 +41,15 @@ use futures_util::FutureExt;
 use messaging::command::Command;
 use messaging::effect::EffectMark;
 use messaging::user::publication::SessionKey;
+use tokio::sync::oneshot;
 use xmpp::jid::{BareJid, FullJid};
 
 use crate::fabric::{Fabric, PartitionPlace};
 use crate::publication::PublicationActor;
 use crate::supervision::{BUDGET_TIME, Casualties, RestartBudget, survive};
+use claim_pace::ClaimPace;
 use reign::Reign;
+use rest::Waiting;
 
 /// Everything that can wake the actor.
 #[derive(Message)]
@@ -102,7 +107,11 @@ pub enum ToOwner {
     PeerDown(NodeId),
     /// A room or publication of this partition asks for something.
     FromKey(FromKey),
-    /// The node stops: hand over.
+    /// The partition is about to be handed over: admit nothing more, and tell when what was admitted is done.
+    Rest(oneshot::Sender<()>),
+    /// It was not handed over.
+    GoOn,
+    /// The node stops: own nothing any more.
     Stop,
 }
 
@@ -149,8 +158,7 @@ pub struct OwnerActor {
     news: VecDeque<OwnerNews>,
     /// The term in which an `OwnerBegin` was proposed last.
     claimed_term: u64,
-    /// How long after a claim that failed the next one waits.
-    claim_wait: Duration,
+    claim_pace: ClaimPace,
     /// Since when the log has refused claims for want of room.
     claim_refused: Option<Instant>,
     /// What is to be done with the results of futures that have ended.
@@ -175,10 +183,6 @@ type Completion = Box<dyn FnOnce(&mut OwnerActor, &mut Context<OwnerActor>)>;
 /// Effects passed on before the actor lets others run.
 const NEWS_AT_ONCE: usize = 64;
 
-/// How long after a claim that failed the next one waits at first, and at most.
-const CLAIM_WAIT: Duration = Duration::from_millis(50);
-const CLAIM_WAIT_MAX: Duration = Duration::from_secs(2);
-
 /// How often the owner looks at what has expired.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -194,7 +198,7 @@ impl OwnerActor {
             reign: None,
             news: VecDeque::new(),
             claimed_term: 0,
-            claim_wait: CLAIM_WAIT,
+            claim_pace: ClaimPace::default(),
             claim_refused: None,
             completions: Rc::default(),
             batch_timer: None,
@@ -367,6 +371,13 @@ impl OwnerActor {
         });
     }
 
+    /// The rest that a frame waits in; of another epoch it is answered at once.
+    fn resting(&mut self, epoch: Option<Epoch>) -> Option<&mut rest::Rest> {
+        let reign = self.reign.as_mut();
+        let reign = reign.filter(|reign| epoch.is_none_or(|epoch| reign.epoch == epoch))?;
+        reign.rest.as_mut()
+    }
+
     fn receive(&mut self, message: ToOwner, ctx: &mut Context<Self>) {
         self.complete(ctx);
         match message {
@@ -374,8 +385,14 @@ impl OwnerActor {
             ToOwner::Leadership => self.leadership(ctx),
             // Done before any message.
             ToOwner::Completed => {}
-            ToOwner::Up { from, epoch, up } => self.up(from, epoch, *up, ctx),
-            ToOwner::Across { from, across } => self.across(from, *across, ctx),
+            ToOwner::Up { from, epoch, up } => match self.resting(Some(epoch)) {
+                Some(rest) => rest.wait(Waiting::Up { from, epoch, up }),
+                None => self.up(from, epoch, *up, ctx),
+            },
+            ToOwner::Across { from, across } => match self.resting(None) {
+                Some(rest) => rest.wait(Waiting::Across { from, across }),
+                None => self.across(from, *across, ctx),
+            },
             ToOwner::OwnerIs {
                 partition,
                 owner,
@@ -400,6 +417,8 @@ impl OwnerActor {
             }
             ToOwner::PeerDown(node) => self.peer_down(node),
             ToOwner::FromKey(request) => self.asked_by_key(request, ctx),
+            ToOwner::Rest(done) => self.rest(done, ctx),
+            ToOwner::GoOn => self.go_on(ctx),
             ToOwner::Stop => {
                 self.stopping = true;
                 self.end("the node stops");

@@ -11,6 +11,7 @@ use messaging::room::command::{RoomAction, RoomCommand};
 use messaging::user::publication::SessionKey;
 use xmpp::jid::{BareJid, FullJid};
 
+use super::batch::SUBMISSION_MAX;
 use super::unclaimed::{held_by, judge};
 use super::{FromKey, OwnerActor};
 use crate::publication::ToPublication;
@@ -164,7 +165,7 @@ impl OwnerActor {
             // This process stood still: nobody was away, it was.
             reign.unattached.clear();
         }
-        self.mourn(now);
+        self.mourn(now, ctx);
         self.remove_unclaimed(now);
         self.ask_for_attachments();
         self.catch_up(ctx, |_| ());
@@ -176,11 +177,9 @@ impl OwnerActor {
         self.let_followers_go(now);
         let Some(reign) = &mut self.reign else { return };
         if reign.cursors_due.is_some_and(|due| due <= now) {
-            reign.cursors_due = None;
-            for (user, delivered) in std::mem::take(&mut reign.cursors) {
-                self.propose_own(Command::AdvanceCursor { user, delivered });
-            }
+            self.propose_cursors();
         }
+        self.end_rest(now, ctx);
         self.run_reign(ctx);
     }
 
@@ -198,8 +197,10 @@ impl OwnerActor {
         }
     }
 
-    /// Nodes that have been away long enough are gone: their sessions end, their occupants have 60 s to come back.
-    fn mourn(&mut self, now: Instant) {
+    /// Nodes that have been away long enough are gone, if a quorum says that this is the owner still: one that is cut off
+    /// sees nobody either, and what it told of others' sessions would arrive when the network is mended, behind all that the
+    /// owner after it has told. Their sessions end, their occupants have 60 s to come back.
+    fn mourn(&mut self, now: Instant, ctx: &mut Context<Self>) {
         let Some(reign) = &mut self.reign else { return };
         let mut gone: Vec<NodeId> = Vec::new();
         // Whoever was a member once may hold something, as far as the log knows.
@@ -217,13 +218,43 @@ impl OwnerActor {
             let since = *reign.unattached.entry(node).or_insert(now);
             if node != self.fabric.node
                 && now >= since + NODE_GONE_AFTER
-                && reign.mourned.insert(node)
+                && !reign.mourned.contains(&node)
             {
                 gone.push(node);
             }
         }
-        for node in gone {
-            self.node_gone(node, now);
+        if gone.is_empty() || std::mem::replace(&mut reign.asks_who_is_gone, true) {
+            return;
+        }
+        let epoch = reign.epoch;
+        let group = self.place().group.clone();
+        let confirmed = async move {
+            let barrier = tokio::time::timeout(SUBMISSION_MAX, group.read_barrier());
+            matches!(barrier.await, Ok(Ok(())))
+        };
+        self.spawn(ctx, confirmed, move |actor, confirmed, _| {
+            if let Some(reign) = actor.reign.as_mut().filter(|reign| reign.epoch == epoch) {
+                reign.asks_who_is_gone = false;
+                match confirmed {
+                    true => actor.are_gone(gone),
+                    false => {
+                        tracing::debug!(partition = %actor.partition, "nobody is given up without a quorum");
+                    }
+                }
+            }
+        });
+    }
+
+    /// A quorum has confirmed this owner; whoever has come back meanwhile is not gone.
+    fn are_gone(&mut self, nodes: Vec<NodeId>) {
+        let now = Instant::now();
+        for node in nodes {
+            let Some(reign) = &mut self.reign else { return };
+            let since = reign.unattached.get(&node);
+            let is_away = since.is_some_and(|since| now >= *since + NODE_GONE_AFTER);
+            if is_away && !reign.target.is_attached(node) && reign.mourned.insert(node) {
+                self.node_gone(node, now);
+            }
         }
     }
 

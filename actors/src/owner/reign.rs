@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use actix::{Actor, AsyncContext, Context};
 use cluster::link::batcher::{BatchSettings, Batcher};
-use cluster::link::outbox::OutboxSender;
+use cluster::link::outbox::{OutboxAction, OutboxSender};
 use cluster::link::protocol::Across;
 use cluster::link::target::LinkTarget;
 use cluster::node_id::{Epoch, NodeId, PartitionId};
@@ -17,11 +17,13 @@ use messaging::effect::{Effect, EffectMark};
 use messaging::link_record::LinkOrigin;
 use xmpp::jid::{BareJid, FullJid};
 
+use super::OwnerActor;
 use super::batch::{FULL_MAX, Refused};
+use super::claim_pace::ClaimPace;
 use super::followers::Followers;
 use super::held_back::HeldBack;
+use super::rest::Rest;
 use super::unclaimed::{Seen, Unclaimed};
-use super::{CLAIM_WAIT, CLAIM_WAIT_MAX, OwnerActor};
 use crate::mailbox::Backlog;
 use crate::publication::{PublicationActor, ToPublication};
 use crate::room::{RoomActor, ToRoom};
@@ -53,6 +55,8 @@ pub(super) struct Reign {
     pub(super) unattached: HashMap<NodeId, Instant>,
     /// Nodes whose death was told to the publications.
     pub(super) mourned: HashSet<NodeId>,
+    /// A quorum is being asked whether this owner may say who is gone.
+    pub(super) asks_who_is_gone: bool,
     /// Nodes that the log names as holding sessions; one may have been removed from the pool before this reign.
     pub(super) named: BTreeSet<NodeId>,
     pub(super) began: Instant,
@@ -60,6 +64,18 @@ pub(super) struct Reign {
     pub(super) followers: Followers,
     /// The entry that brings the partition to the pool's version is on its way.
     pub(super) raising: bool,
+    /// It is about to be handed over.
+    pub(super) rest: Option<Rest>,
+}
+
+impl Reign {
+    /// What the outbox wants next: nothing, while the owner rests.
+    fn outbox_action(&mut self) -> Option<OutboxAction> {
+        match self.rest {
+            None => self.outbox.poll_action(),
+            Some(_) => None,
+        }
+    }
 }
 
 /// What a reign begins with.
@@ -87,15 +103,14 @@ impl OwnerActor {
             Err(error) => return tracing::error!(%error, "the claim could not be encoded"),
         };
         let submission = self.place().group.submit(payload);
-        self.spawn(ctx, submission, |actor, outcome, ctx| {
+        let term = self.claimed_term;
+        self.spawn(ctx, submission, move |actor, outcome, ctx| {
             if let Err(error) = outcome {
-                let wait = actor.claim_wait;
                 match error {
                     SubmitError::Busy => actor.claim_was_refused(ctx),
                     _ => actor.claim_refused = None,
                 }
-                // A full log refuses for as long as it is full: said seldom, tried seldom.
-                actor.claim_wait = (wait * 2).min(CLAIM_WAIT_MAX);
+                let wait = actor.claim_pace.refused(term);
                 tracing::warn!(partition = %actor.partition, %error, ?wait, "the partition was not claimed; tried again");
                 actor.claimed_term = 0;
                 ctx.run_later(wait, |actor, ctx| {
@@ -117,13 +132,15 @@ impl OwnerActor {
 
     pub(super) fn begin(&mut self, epoch: Epoch, ctx: &mut Context<Self>) {
         self.end("a new reign begins");
-        self.claim_wait = CLAIM_WAIT;
+        self.claim_pace = ClaimPace::default();
         self.claim_refused = None;
         #[cfg(test)]
         {
             self.silent = false;
         }
-        if self.stopping {
+        // A replica that is filled anew in this life applies this node's old claims once more.
+        let leads = self.place().group.leadership().borrow().is_self;
+        if self.stopping || !leads {
             return;
         }
         self.learn_of_oneself(epoch);
@@ -151,11 +168,13 @@ impl OwnerActor {
             reattach: HashSet::new(),
             unattached: HashMap::new(),
             mourned: HashSet::new(),
+            asks_who_is_gone: false,
             named,
             began: now,
             held_back: HeldBack::default(),
             followers: Followers::default(),
             raising: false,
+            rest: None,
         });
         tracing::info!(partition = %self.partition, %epoch, "owning");
         self.fabric.metrics.reigns.inc();
@@ -237,7 +256,9 @@ impl OwnerActor {
     pub(super) fn end(&mut self, why: &str) {
         if let Some(mut reign) = self.reign.take() {
             let held = reign.held_back.release().into_iter();
-            for across in held.chain(reign.followers.release()) {
+            let held = held.chain(reign.followers.release());
+            let waiting = reign.rest.take().into_iter().flat_map(Rest::into_words);
+            for across in held.chain(waiting) {
                 self.hand_on(across);
             }
             tracing::info!(partition = %self.partition, epoch = %reign.epoch, why, "no longer owning");
@@ -397,9 +418,12 @@ impl OwnerActor {
             let Some(reign) = &mut self.reign else { return };
             if let Some(action) = reign.target.poll_action() {
                 self.target_action(action, ctx);
-            } else if let Some(action) = reign.outbox.poll_action() {
+            } else if let Some(action) = reign.outbox_action() {
                 self.outbox_action(action);
-            } else if reign.batcher.waiting() > 0 && reign.outbox.settled() > 0 {
+            } else if reign.rest.is_none()
+                && reign.batcher.waiting() > 0
+                && reign.outbox.settled() > 0
+            {
                 reign.outbox.settle();
             } else if !self.submit_batch(ctx) {
                 break;

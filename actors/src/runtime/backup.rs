@@ -19,6 +19,7 @@ use cluster::raft::ReadError;
 use cluster::transport::{Frame, Lane, Reply};
 use storage::codec::{decode, encode};
 use tokio::sync::Semaphore;
+use xmpp::jid::BareJid;
 
 use super::NodeHandle;
 use super::meta_road::OperationError;
@@ -288,6 +289,11 @@ fn refused(why: String) -> OperationError {
 }
 
 impl NodeHandle {
+    /// The group of the partition that has a user, whether there is one or not.
+    pub fn group_of(&self, user: &BareJid) -> Group {
+        Group::of(self.inner.fabric.partition_of(user))
+    }
+
     /// Captures a group for a backup, at its owner; the meta group here.
     ///
     /// # Errors

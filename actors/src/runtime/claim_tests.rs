@@ -93,13 +93,16 @@ async fn a_resource_whose_stream_is_gone_is_given_back() {
 #[actix::test]
 async fn a_resource_that_is_granted_too_late_is_given_back() {
     let mut stage = Stage::set().await;
+    let mut late = 0;
     for n in 0..MANY {
         let key = stage.key(&format!("phone-{n}"));
         let fabric = Arc::clone(stage.fabric());
         let mut asked = Box::pin(async move { Claim::make(&fabric, key).await.map(drop) });
-        assert!(futures_util::poll!(&mut asked).is_pending());
+        // The owner, on a thread of its own, may have answered one or the other meanwhile.
+        late += usize::from(futures_util::poll!(&mut asked).is_pending());
         drop(asked);
     }
+    assert!(late > 0, "all {MANY} were answered at once");
     let claim = stage.claim_at_last("desk").await;
     assert_eq!(stage.holder(&claim), Some(claim.key().number));
     until("what was granted too late is given back", || {

@@ -247,8 +247,8 @@ fn carry(fabric: &Arc<Fabric>, from: NodeId, to: NodeId, frame: Frame) {
     }
 }
 
-/// The sender was told that our relay lost one of our frames: whatever it belonged to begins anew. Outboxes and soft state
-/// have timers of their own.
+/// The sender was told that our relay lost one of our frames: whatever it belonged to begins anew. Outboxes have timers of
+/// their own.
 fn not_carried(fabric: &Arc<Fabric>, frame: &Frame) {
     let lost = relay::not_carried(frame);
     let Some(actors) = fabric.actors(lost.partition) else {
@@ -257,7 +257,11 @@ fn not_carried(fabric: &Arc<Fabric>, frame: &Frame) {
     let told = match lost.kind {
         Some(RouteKind::Up) => actors.link.try_send(ToLink::PeerDown(lost.to)).is_ok(),
         Some(RouteKind::Down) => actors.owner.try_send(ToOwner::PeerDown(lost.to)).is_ok(),
-        Some(RouteKind::Across) | None => true,
+        Some(RouteKind::Across) => {
+            fabric.reached_again(lost.to);
+            true
+        }
+        None => true,
     };
     if !told {
         fabric.metrics.mailboxes_full.inc();
@@ -408,7 +412,8 @@ impl FrameHandler for Dispatcher {
         let node = event.node();
         match event {
             PeerEvent::Up { .. } => {
-                tell_all(fabric, || ToLink::PeerUp(node), || ToOwner::PeerUp(node))
+                tell_all(fabric, || ToLink::PeerUp(node), || ToOwner::PeerUp(node));
+                fabric.reached_again(node);
             }
             PeerEvent::Down { .. } => tell_all(
                 fabric,
@@ -453,7 +458,7 @@ pub(super) async fn spread_hints(fabric: Arc<Fabric>, groups: Groups, gossip: Ar
     let mut reachability = Reachability::new(fabric.node);
     loop {
         ticks.tick().await;
-        reach::look(&fabric, &groups, &gossip, &mut reachability).await;
+        reach::look(&fabric, &groups, &gossip, &mut reachability);
         fabric.forget_old_words();
         for place in &fabric.partitions {
             if let Some((owner, epoch)) = gossip.owner_hint(place.id) {

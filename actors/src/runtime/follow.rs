@@ -1,7 +1,8 @@
 //! Follows the meta group's word about members: connections, the own state, and a drain of this node.
 //!
 //! ```text
-//!   meta ─► peers, member list                 Draining: leaderships go, at most 8 at a time; sessions go, at a set rate
+//!   meta ─► peers, member list                 Draining: leaderships go, at most 8 at a time, their owners finish first;
+//!                                                        sessions go, at a set rate
 //!        ─► own phase ─► standing, drain ────► nothing left ─► Drained is proposed
 //!                     └► Removed: the node ends itself
 //! ```
@@ -10,14 +11,18 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cluster::meta::MetaEntry;
 use cluster::meta::members::{MemberChange, MemberEntry, MemberPhase, MemberRow};
+use cluster::meta::{MetaEntry, MetaReplica};
 use cluster::node_id::{Group, NodeId};
-use cluster::raft::GroupStatus;
+use cluster::raft::{GroupStatus, Groups, HAND_OVERS_MAX};
+use cluster::transport::Transport;
 use storage::data_dir::FolderId;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use super::members::MemberList;
 use super::meta_road::MetaRoad;
 use super::{first_start, versions};
 use crate::directory::Entry;
@@ -27,11 +32,11 @@ use crate::session::ToSession;
 /// How often a node looks at its own state.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Leaderships that are handed over at a time.
-const HAND_OVERS_MAX: usize = 8;
+/// How long after a leadership was not taken over it is handed over again.
+const HAND_OVER_AGAIN: Duration = Duration::from_secs(3);
 
-/// How long a leadership that was handed over may take to be gone before it is handed to another.
-const HAND_OVER_AGAIN: Duration = Duration::from_secs(1);
+/// How long sessions wait for what this node leads to go first.
+const OWNERS_FIRST: Duration = Duration::from_secs(30);
 
 /// How often this node's folder is shown to members that have not answered; a call takes less.
 const SHOW_EVERY: Duration = Duration::from_secs(3);
@@ -42,13 +47,16 @@ pub(super) struct Follower {
     road: MetaRoad,
     /// `true` once this node was removed from the pool.
     removed: watch::Sender<bool>,
-    handed_over: Vec<(Group, Instant)>,
+    /// Groups that are being handed over.
+    in_hand: Arc<Mutex<BTreeSet<Group>>>,
     /// Groups that this node has left, as far as the meta group knows.
     left: BTreeSet<Group>,
     /// Sessions that may be moved by now, as parts of one.
     allowance: f64,
     /// Numbers of sessions that were told to go and are not gone yet.
     told: BTreeSet<u64>,
+    /// Since when this node has been handing over what it leads.
+    leaving: Option<Instant>,
     looked: Instant,
     /// This node's folder, if it has one that others can remember it by.
     folder: Option<FolderId>,
@@ -56,6 +64,39 @@ pub(super) struct Follower {
     shown: Arc<Mutex<BTreeSet<NodeId>>>,
     /// When it was shown last.
     showed: Option<Instant>,
+}
+
+/// Keeps connections with whom the meta group names.
+fn follow_peers(
+    meta: &MetaReplica,
+    statuses: &[GroupStatus],
+    members: &MemberList,
+    transport: &Transport,
+) {
+    let group = statuses.iter().find(|status| status.group == Group::META);
+    let following = group.map(|group| group.learners.clone());
+    if members.follow(&meta.state(), &following.unwrap_or_default()) {
+        let peers = members.peers();
+        let peers = peers.iter().map(|peer| (peer.id, peer.address.clone()));
+        transport.set_peers(&peers.collect::<Vec<_>>());
+    }
+}
+
+/// While a node starts: a power cut may have taken from it who joined after its configuration was written, until its replica of
+/// the meta group has caught up; and who leads its other groups may be one of those. Ends with the task.
+pub(super) fn at_start(
+    runtime: &Handle,
+    (meta, members): (&Arc<MetaReplica>, &Arc<MemberList>),
+    (groups, transport): (&Groups, &Transport),
+) -> JoinHandle<()> {
+    let (meta, members) = (Arc::clone(meta), Arc::clone(members));
+    let (groups, transport) = (groups.clone(), transport.clone());
+    runtime.spawn(async move {
+        let mut applied = meta.applied();
+        while applied.changed().await.is_ok() {
+            follow_peers(&meta, &groups.status(), &members, &transport);
+        }
+    })
 }
 
 impl Follower {
@@ -71,10 +112,11 @@ impl Follower {
             fabric,
             road,
             removed,
-            handed_over: Vec::new(),
+            in_hand: Arc::default(),
             left: BTreeSet::new(),
             allowance: 0.0,
             told: BTreeSet::new(),
+            leaving: None,
             looked: Instant::now(),
         }
     }
@@ -95,17 +137,17 @@ impl Follower {
     async fn look(&mut self) {
         versions::follow(&self.fabric).await;
         let statuses = self.road.groups.status();
-        let meta = statuses.iter().find(|status| status.group == Group::META);
-        let following = meta.map(|meta| meta.learners.clone()).unwrap_or_default();
         self.leave_groups();
+        let fabric = &self.fabric;
+        follow_peers(
+            &fabric.meta,
+            &statuses,
+            &fabric.member_list,
+            &fabric.transport,
+        );
         let own = {
-            let state = self.fabric.meta.state();
-            if self.fabric.member_list.follow(&state, &following) {
-                let peers = self.fabric.member_list.peers();
-                let peers = peers.iter().map(|peer| (peer.id, peer.address.clone()));
-                self.fabric.transport.set_peers(&peers.collect::<Vec<_>>());
-            }
-            state.members.rows.get(&self.fabric.node).cloned()
+            let state = fabric.meta.state();
+            state.members.rows.get(&fabric.node).cloned()
         };
         self.show_folder();
         let since = std::mem::replace(&mut self.looked, Instant::now());
@@ -115,12 +157,18 @@ impl Follower {
         }
         self.fabric.standing.drain(!own.phase.serves());
         if own.phase.serves() {
-            (self.allowance, self.handed_over) = (0.0, Vec::new());
+            self.allowance = 0.0;
             self.told.clear();
+            self.leaving = None;
             return;
         }
-        let leaders = self.hand_over(&statuses).await;
-        let sessions = self.move_sessions(&own, since.elapsed());
+        let leaders = self.hand_over(&statuses);
+        let leaving = *self.leaving.get_or_insert_with(Instant::now);
+        // A group that nobody can take over now keeps no client here.
+        let sessions = match leaders == 0 || leaving.elapsed() >= OWNERS_FIRST {
+            true => self.move_sessions(&own, since.elapsed()),
+            false => self.fabric.directory.len(),
+        };
         if own.phase == MemberPhase::Draining && leaders == 0 && sessions == 0 {
             let entry = MemberEntry::Changed {
                 node: self.fabric.node,
@@ -179,35 +227,31 @@ impl Follower {
         self.left = left;
     }
 
-    /// Hands over some of what this node leads; gives how much that is.
-    async fn hand_over(&mut self, statuses: &[GroupStatus]) -> usize {
+    /// Hands over some of what this node leads; gives how much that is. What is in hand comes to its end beside this task.
+    fn hand_over(&self, statuses: &[GroupStatus]) -> usize {
         let led: Vec<&GroupStatus> = statuses.iter().filter(|status| status.is_leader).collect();
-        self.handed_over.retain(|(group, at)| {
-            led.iter().any(|status| status.group == *group) && at.elapsed() < HAND_OVER_AGAIN
-        });
         for status in &led {
-            if self.handed_over.len() >= HAND_OVERS_MAX {
-                break;
-            }
-            if self
-                .handed_over
-                .iter()
-                .any(|(group, _)| *group == status.group)
-            {
-                continue;
-            }
+            let group = status.group;
             let Some(heir) = self.heir(status) else {
                 continue;
             };
-            self.handed_over.push((status.group, Instant::now()));
-            match self.road.groups.hand_over(status.group, heir).await {
-                Ok(()) => {
-                    tracing::info!(group = %status.group, to = %heir, "handing over: this node is drained")
-                }
-                Err(error) => {
-                    tracing::warn!(group = %status.group, %error, "leadership was not handed over")
+            {
+                let mut in_hand = self.in_hand.lock().unwrap_or_else(PoisonError::into_inner);
+                if !begins(&mut in_hand, group) {
+                    continue;
                 }
             }
+            let (groups, in_hand) = (self.road.groups.clone(), Arc::clone(&self.in_hand));
+            tokio::spawn(async move {
+                tracing::info!(%group, to = %heir, "handing over: this node is drained");
+                if let Err(error) = groups.hand_over(group, heir).await {
+                    tracing::warn!(%group, %error, "leadership was not handed over; tried again");
+                    // Not at once: its owner serves meanwhile, and each try holds it up.
+                    tokio::time::sleep(HAND_OVER_AGAIN).await;
+                }
+                let mut in_hand = in_hand.lock().unwrap_or_else(PoisonError::into_inner);
+                in_hand.remove(&group);
+            });
         }
         led.len()
     }
@@ -265,7 +309,29 @@ impl Follower {
     }
 }
 
+/// Whether a group's handover may begin now.
+fn begins(in_hand: &mut BTreeSet<Group>, group: Group) -> bool {
+    in_hand.len() < HAND_OVERS_MAX && in_hand.insert(group)
+}
+
 /// Sends one session's client to another node. Whether it was told; a mailbox that is full is tried again.
 fn move_session(entry: &Entry) -> bool {
     entry.session.try_send(ToSession::Depart).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_groups_are_handed_over_at_a_time_and_each_once() {
+        let mut in_hand = BTreeSet::new();
+        assert!(begins(&mut in_hand, Group(1)));
+        assert!(!begins(&mut in_hand, Group(1)));
+        let begun = (2..30).filter(|group| begins(&mut in_hand, Group(*group)));
+        assert_eq!(begun.count(), 7);
+        in_hand.remove(&Group(5));
+        assert!(begins(&mut in_hand, Group(20)));
+        assert!(!begins(&mut in_hand, Group(21)));
+    }
 }

@@ -3,13 +3,16 @@
 mod access;
 mod backup;
 mod dispatch;
+mod figures;
 mod first_start;
 mod follow;
+mod giving_away;
 mod members;
 mod meta_road;
 mod operations;
 mod reach;
 mod reconcile;
+mod retire;
 mod settings;
 mod start_entry;
 mod start_error;
@@ -29,6 +32,8 @@ mod row_tests;
 pub(crate) mod stage;
 #[cfg(test)]
 mod stop_tests;
+#[cfg(test)]
+mod yield_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -60,7 +65,9 @@ pub use meta_road::OperationError;
 pub use operations::{
     DrainOptions, MemberInfo, NewMember, Operation, Plan, PlanStep, Progress, RemoveOptions,
 };
-pub use settings::{ClientListener, ClientSettings, Member, Network, Settings, StorageSettings};
+pub use settings::{
+    ClientListener, ClientSettings, Member, Memory, Network, Settings, StorageSettings,
+};
 pub use start_error::StartError;
 pub use status::{MemberStatus, PartitionStatus, PoolStatus, Readiness};
 pub use versions::{Finalisation, MemberBuild, PoolVersions};
@@ -118,7 +125,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         .map(|_| Arbiter::new())
         .collect();
     let ports = reserve_client_ports(&settings)?;
-    let (archive, log) = open_files(&settings)?;
+    let (archive, log) = open_files(&settings).await?;
     let incarnation = Arc::new(AtomicU64::new(0));
     let meta: Arc<MetaReplica> = Arc::default();
     let table = PartitionTable::even(settings.partitions);
@@ -142,6 +149,7 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
         groups: groups.clone(),
         transport: transport.clone(),
     };
+    let following = follow::at_start(&network.handle(), (&meta, &members), (&groups, &transport));
     let identity = (&*gossip, &*incarnation);
     let life = begin_life(&settings, &road, identity, (&meta, &dispatcher))
         .await
@@ -159,11 +167,9 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     dispatcher.set_fabric(Arc::clone(&fabric));
     run_gossip(&network, &gossip, &groups, &transport, &fabric);
     let removed = run_membership(&network, &fabric, &road);
+    following.abort();
     accept_clients(&fabric, &arbiters, ports)?;
-    let watch = crate::supervision::watch(Arc::clone(&fabric));
-    let watch = network.handle().spawn(watch);
-    let looking = crate::isolation::watch(Arc::clone(&fabric), groups.clone(), Arc::clone(&gossip));
-    network.handle().spawn(looking);
+    let watch = look_after(&network, &fabric, &groups, &gossip);
     let inner = Inner {
         fabric,
         groups,
@@ -179,6 +185,19 @@ pub async fn start(settings: Settings) -> Result<NodeHandle, StartError> {
     Ok(NodeHandle {
         inner: Arc::new(inner),
     })
+}
+
+/// Looks whether the partitions' actors live, and whether this node hears of a majority.
+fn look_after(
+    network: &Network,
+    fabric: &Arc<Fabric>,
+    groups: &Groups,
+    gossip: &Arc<Gossiper>,
+) -> tokio::task::JoinHandle<()> {
+    let looking = crate::isolation::watch(Arc::clone(fabric), groups.clone(), Arc::clone(gossip));
+    network.handle().spawn(looking);
+    let watch = crate::supervision::watch(Arc::clone(fabric));
+    network.handle().spawn(watch)
 }
 
 /// First of all: who is a member, as far as this node knew when it ended. Gives the meta group's machine, which says so.
@@ -229,15 +248,20 @@ fn run_membership(
     fabric: &Arc<Fabric>,
     road: &MetaRoad,
 ) -> watch::Receiver<bool> {
+    let owners = retire::Owners::new(Arc::clone(fabric));
+    road.groups.tell_of_hand_overs(Arc::new(owners));
     let (removes, removed) = watch::channel(false);
     let follower = Follower::new(Arc::clone(fabric), road.clone(), removes);
     network.handle().spawn(follower.run());
     let reconciler = Reconciler::new(Arc::clone(fabric), road.clone());
     network.handle().spawn(reconciler.run());
+    let removing = giving_away::run(Arc::clone(fabric), road.clone());
+    network.handle().spawn(removing);
     removed
 }
 
-fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
+/// Archive and log, without what was given away.
+async fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
     let archive_options = ArchiveOptions {
         cache_bytes: settings.storage.archive_cache_bytes,
         ..ArchiveOptions::default()
@@ -246,6 +270,7 @@ fn open_files(settings: &Settings) -> Result<(Archive, Log), StartError> {
     let path = settings.data.log_dir();
     let opened = Log::open(&path, settings.storage.log.clone());
     let (log, _recovered) = opened.map_err(|source| StartError::Log { path, source })?;
+    giving_away::finish(settings, &log, &archive).await?;
     Ok((archive, log))
 }
 
@@ -286,7 +311,15 @@ fn judge_damage(
         0 => members,
         voters => voters,
     };
-    let damaged = statuses.iter().filter(|group| group.quarantined);
+    let given_away = |group: &GroupStatus| {
+        let state = meta.state();
+        let row = state.placements.rows.get(&group.group);
+        row.is_some_and(|row| !row.voters.contains(&settings.node))
+    };
+    // What was given away is empty and gives no vote: nothing is lost with it.
+    let damaged = statuses
+        .iter()
+        .filter(|group| group.quarantined && !given_away(group));
     let hopeless: Vec<usize> = damaged.map(voters).filter(|voters| *voters <= 2).collect();
     let Some(nodes) = hopeless.iter().max().copied() else {
         return Ok(());
@@ -565,6 +598,11 @@ fn run_gossip(
     ));
     let sampled = crate::history::keep(Arc::clone(fabric), Arc::clone(&gossip));
     network.handle().spawn(sampled);
+    network.handle().spawn(figures::tell(
+        Arc::clone(fabric),
+        groups.clone(),
+        Arc::clone(&gossip),
+    ));
     network
         .handle()
         .spawn(async move { gossip.run(transport, peers).await });
@@ -726,19 +764,20 @@ impl NodeHandle {
         if tokio::time::timeout(STREAMS_END_MAX, ended).await.is_err() {
             tracing::info!("some clients did not take the end of their streams in time");
         }
-        for place in &inner.fabric.partitions {
-            if let Some(actors) = inner.fabric.actors(place.id)
-                && actors.owner.send(ToOwner::Stop).await.is_err()
-            {
-                tracing::debug!("a partition's owner was gone before the stop");
-            }
-        }
+        // Each owner finishes what it has before its partition goes.
         let kept = inner.groups.step_down_all(HAND_OVER_MAX).await;
         if !kept.is_empty() && inner.fabric.members().len() > 1 {
             tracing::info!(
                 groups = kept.len(),
                 "no other node could take these groups over; who is there elects anew"
             );
+        }
+        for place in &inner.fabric.partitions {
+            if let Some(actors) = inner.fabric.actors(place.id)
+                && actors.owner.send(ToOwner::Stop).await.is_err()
+            {
+                tracing::debug!("a partition's owner was gone before the stop");
+            }
         }
         inner.transport.shutdown().await;
         inner.groups.clone().shutdown().await;

@@ -8,13 +8,15 @@ use std::collections::BTreeSet;
 use cluster::meta::MetaAnswer;
 use cluster::meta::MetaEntry;
 use cluster::meta::MetaState;
+use cluster::meta::capacity;
 use cluster::meta::members::{AdditionId, MemberChange, MemberEntry, MemberPhase};
-use cluster::meta::placement::{View, all_moves, survives_without};
+use cluster::meta::placement::{Move, View, all_moves, survives_without};
 use cluster::node_id::{Group, NodeId};
 use cluster::version::Build;
 use serde::Serialize;
 
 use super::NodeHandle;
+use super::figures;
 use super::meta_road::OperationError;
 use super::reconcile::alive;
 use super::versions::refuse_unfit;
@@ -56,6 +58,8 @@ pub struct NewMember {
 pub struct DrainOptions {
     /// Sessions moved a second; `None`: as the node is set.
     pub sessions_per_second: Option<u32>,
+    /// Though the others can't carry what it has, as far as is known.
+    pub over_capacity: bool,
 }
 
 /// How a node is removed.
@@ -63,6 +67,8 @@ pub struct DrainOptions {
 pub struct RemoveOptions {
     /// The node is dead and will not come back: it is not waited for.
     pub force_dead: bool,
+    /// Though the others can't carry what it has, as far as is known.
+    pub over_capacity: bool,
 }
 
 /// What may be asked for.
@@ -82,6 +88,8 @@ pub enum Operation {
         old: NodeId,
         /// Who gets its replicas.
         new: NodeId,
+        /// Though the others can't carry what it has, as far as is known.
+        over_capacity: bool,
     },
 }
 
@@ -211,9 +219,11 @@ impl NodeHandle {
     /// Empties a node of leaders and sessions; it keeps its replicas.
     ///
     /// # Errors
-    /// `unknown-node`, `another-drain`, `last-node`, `version-skew`, `quorum-would-be-lost`, and those of all changes.
+    /// `unknown-node`, `another-drain`, `last-node`, `version-skew`, `quorum-would-be-lost`, `capacity-would-be-exceeded`, and
+    /// those of all changes.
     pub async fn drain(&self, node: NodeId, options: DrainOptions) -> Result<(), OperationError> {
         self.check_without(node)?;
+        self.check_capacity(node, options.over_capacity, &[])?;
         let drain = MemberChange::Drain {
             pace: options.sessions_per_second.unwrap_or(0),
             leaves: false,
@@ -235,14 +245,19 @@ impl NodeHandle {
     /// # Errors
     /// As [`NodeHandle::drain`]; `is-alive` if a node is said to be dead and is not.
     pub async fn remove(&self, node: NodeId, options: RemoveOptions) -> Result<(), OperationError> {
-        self.leave(node, options.force_dead, None).await
+        self.leave(node, options, None).await
     }
 
     /// Removes a node whose replicas go to another. A dead one is not waited for.
     ///
     /// # Errors
     /// As [`NodeHandle::remove`]; `not-caught-up` while the new one has not joined.
-    pub async fn replace(&self, old: NodeId, new: NodeId) -> Result<(), OperationError> {
+    pub async fn replace(
+        &self,
+        old: NodeId,
+        new: NodeId,
+        over_capacity: bool,
+    ) -> Result<(), OperationError> {
         let phase = self.inner.fabric.meta.state().members.phase(new);
         match phase {
             Some(MemberPhase::Member) => {}
@@ -260,8 +275,11 @@ impl NodeHandle {
             }
             None => return Err(unknown(new)),
         }
-        let is_dead = !alive(&self.inner.fabric).contains(&old);
-        self.leave(old, is_dead, Some(new)).await
+        let options = RemoveOptions {
+            force_dead: !alive(&self.inner.fabric).contains(&old),
+            over_capacity,
+        };
+        self.leave(old, options, Some(new)).await
     }
 
     /// What an operation would do, if nothing else happens.
@@ -280,8 +298,9 @@ impl NodeHandle {
                 alive.insert(node);
                 steps.push(PlanStep::Join { node: node.0 });
             }
-            Operation::Drain(node, _) => {
+            Operation::Drain(node, options) => {
                 self.check_without(*node)?;
+                self.check_capacity(*node, options.over_capacity, &[])?;
                 steps.extend(drained(&state, *node));
                 return Ok(Plan { steps });
             }
@@ -289,18 +308,18 @@ impl NodeHandle {
                 state.try_phase(*node, MemberPhase::Member)?;
                 steps.push(PlanStep::Serve { node: node.0 });
             }
-            Operation::Remove(node, _) | Operation::Replace { old: node, .. } => {
-                let (heir, is_dead) = match operation {
-                    Operation::Replace { new, .. } => (Some(*new), false),
-                    Operation::Remove(_, options) => (None, options.force_dead),
-                    _ => (None, false),
-                };
-                self.check_dead(*node, is_dead)?;
-                self.check_without(*node)?;
-                if alive.contains(node) {
-                    steps.extend(drained(&state, *node));
-                }
-                state.try_leave(*node, heir)?;
+            Operation::Remove(node, options) => {
+                self.check_dead(*node, options.force_dead)?;
+                steps.extend(self.goes(*node, None, &mut state)?);
+                self.check_room(*node, options.over_capacity, &state)?;
+            }
+            Operation::Replace {
+                old,
+                new,
+                over_capacity,
+            } => {
+                steps.extend(self.goes(*old, Some(*new), &mut state)?);
+                self.check_room(*old, *over_capacity, &state)?;
             }
         }
         let moves = all_moves(View {
@@ -317,6 +336,22 @@ impl NodeHandle {
             steps.push(PlanStep::Remove { node: node.0 });
         }
         Ok(Plan { steps })
+    }
+
+    /// What comes before a node's replicas move when it leaves; it does so in `state`.
+    fn goes(
+        &self,
+        node: NodeId,
+        heir: Option<NodeId>,
+        state: &mut MetaState,
+    ) -> Result<Vec<PlanStep>, OperationError> {
+        self.check_without(node)?;
+        let mut steps = Vec::new();
+        if alive(&self.inner.fabric).contains(&node) {
+            steps.extend(drained(state, node));
+        }
+        state.try_leave(node, heir)?;
+        Ok(steps)
     }
 
     /// How far what is under way has come, by this node's view. It changes with [`NodeHandle::meta_changes`] and in
@@ -373,12 +408,18 @@ impl NodeHandle {
     async fn leave(
         &self,
         node: NodeId,
-        is_dead: bool,
+        options: RemoveOptions,
         heir: Option<NodeId>,
     ) -> Result<(), OperationError> {
+        let is_dead = options.force_dead;
         let phase = self.inner.fabric.meta.state().members.phase(node);
         self.check_dead(node, is_dead)?;
         self.check_without(node)?;
+        let mut after = self.inner.fabric.meta.state().clone();
+        // What would be refused is refused below, by who decides.
+        if after.try_leave(node, heir).is_ok() {
+            self.check_room(node, options.over_capacity, &after)?;
+        }
         let change = if is_dead || phase == Some(MemberPhase::Joining) {
             MemberChange::Leave { heir }
         } else {
@@ -441,6 +482,44 @@ impl NodeHandle {
                 ),
             )),
         }
+    }
+
+    /// Whether the others could carry what a node has that leaves; `after`: as if it did.
+    fn check_room(
+        &self,
+        node: NodeId,
+        over_capacity: bool,
+        after: &MetaState,
+    ) -> Result<(), OperationError> {
+        let alive = alive(&self.inner.fabric);
+        let moves = all_moves(View {
+            members: &after.members,
+            placements: &after.placements,
+            alive: &alive,
+        });
+        self.check_capacity(node, over_capacity, &moves)
+    }
+
+    /// Whether the others could carry what a node has. What goes already is not asked about any more.
+    fn check_capacity(
+        &self,
+        node: NodeId,
+        over_capacity: bool,
+        moves: &[Move],
+    ) -> Result<(), OperationError> {
+        let fabric = &self.inner.fabric;
+        let alive = alive(fabric);
+        let state = fabric.meta.state();
+        let row = state.members.rows.get(&node);
+        let leaves = row.is_none_or(|row| row.leaves || row.phase == MemberPhase::Leaving);
+        if over_capacity || leaves {
+            return Ok(());
+        }
+        let figures = figures::told(&fabric.gossip);
+        capacity::judge(node, &state.members, &alive, &figures, moves).map_err(|exceeded| {
+            let sentence = format!("{exceeded}; --over-capacity does it all the same");
+            OperationError::new("capacity-would-be-exceeded", sentence)
+        })
     }
 
     async fn change(&self, node: NodeId, change: MemberChange) -> Result<(), OperationError> {

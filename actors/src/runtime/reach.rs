@@ -20,7 +20,7 @@ use crate::owner::ToOwner;
 const HANDED_OVER_AT_ONCE: usize = 4;
 
 /// One look at the connections and the gossip.
-pub(super) async fn look(
+pub(super) fn look(
     fabric: &Arc<Fabric>,
     groups: &Groups,
     gossip: &Gossiper,
@@ -56,8 +56,9 @@ pub(super) async fn look(
         }
         // What was on the old way may be lost, or come behind what goes the new way: both ends attach anew.
         tell_all(fabric, || ToLink::PeerUp(node), || ToOwner::PeerDown(node));
+        fabric.reached_again(node);
     }
-    hand_over(groups, reachability, now).await;
+    hand_over(groups, reachability, now);
 }
 
 /// The members that this node has connections to. The gossip lane counts as well because it notices a silent peer first.
@@ -84,7 +85,8 @@ fn not_serving(fabric: &Fabric) -> Vec<NodeId> {
         .collect()
 }
 
-async fn hand_over(groups: &Groups, reachability: &mut Reachability, now: Instant) {
+/// What is begun comes to its end beside this task.
+fn hand_over(groups: &Groups, reachability: &mut Reachability, now: Instant) {
     if !reachability.is_missed_by_any(now) {
         return;
     }
@@ -94,14 +96,13 @@ async fn hand_over(groups: &Groups, reachability: &mut Reachability, now: Instan
         let Some(heir) = reachability.hand_over(status.group, fit, now) else {
             continue;
         };
-        match groups.hand_over(status.group, heir).await {
-            Ok(()) => {
-                tracing::info!(group = %status.group, to = %heir, "handing over to a voter that reaches more members")
+        let (group, groups) = (status.group, groups.clone());
+        tokio::spawn(async move {
+            tracing::info!(%group, to = %heir, "handing over to a voter that reaches more members");
+            if let Err(error) = groups.hand_over(group, heir).await {
+                tracing::warn!(%group, %error, "leadership was not handed over");
             }
-            Err(error) => {
-                tracing::warn!(group = %status.group, %error, "leadership was not handed over")
-            }
-        }
+        });
         handed_over += 1;
         if handed_over == HANDED_OVER_AT_ONCE {
             break;

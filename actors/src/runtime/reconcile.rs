@@ -106,6 +106,10 @@ fn next_step(
             None => None,
         };
     }
+    // Its voters are what was reached last, so the log knows of a target that this node has not heard of yet.
+    if !row.is_changing() {
+        return None;
+    }
     let new: Vec<NodeId> = row
         .target
         .iter()
@@ -118,7 +122,12 @@ fn next_step(
     }
     let has_caught_up =
         |node: &NodeId| reached(*node) && status.lag_of(*node).is_some_and(|lag| lag <= LAG_MAX);
-    if !new.iter().all(has_caught_up) {
+    // One that gives no vote yet, as one whose data was removed before, is no voter yet.
+    let votes = |node: &NodeId| {
+        let mut followers = status.followers.iter();
+        !followers.any(|follower| follower.node == *node && follower.quarantined)
+    };
+    if !new.iter().all(|node| has_caught_up(node) && votes(node)) {
         return None;
     }
     if !row.target.contains(&own) {
@@ -546,6 +555,10 @@ mod tests {
         check(group(&[1], &[2, 3], false, &[(2, 1_000)]), to(), &[], None);
         let ready = || group(&[1], &[2, 3], false, &[(2, 990), (3, 1_000)]);
         check(ready(), to(), &[2], None);
+        // One that would give no vote is no voter yet, though it has caught up.
+        let mut empty_before = ready();
+        empty_before.followers[1].quarantined = true;
+        check(empty_before, to(), &[], None);
         check(
             ready(),
             to(),
@@ -566,6 +579,16 @@ mod tests {
             &[],
             Some(Step::Report(7)),
         );
+        // A log that is ahead of what this node has heard of meta's word is not brought back to it.
+        let ahead = || group(&[1, 2, 4], &[], false, &[(2, 1_000), (4, 1_000)]);
+        check(ahead(), row(&[1, 2, 3], &[1, 2, 3]), &[], None);
+        let joint = group(
+            &[1, 2, 4],
+            &[3],
+            true,
+            &[(2, 1_000), (3, 1_000), (4, 1_000)],
+        );
+        check(joint, row(&[1, 2, 3], &[1, 2, 3]), &[], None);
         // The leader goes: somebody else leads first, who is near and stays.
         let goes = || row(&[1, 2, 3], &[2, 3, 4]);
         let status = group(&[1, 2, 3], &[4], false, &[(2, 700), (3, 999), (4, 1_000)]);

@@ -15,7 +15,7 @@ use super::*;
 use crate::link::Outcome;
 use crate::negotiation::propose;
 
-const OPEN: &str = "<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
+pub(super) const OPEN: &str = "<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
     xmlns:stream='http://etherx.jabber.org/streams'>";
 
 /// A client that says what the test says, and knows what it was told.

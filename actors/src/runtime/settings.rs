@@ -44,6 +44,10 @@ pub struct ClientListener {
 /// How clients are treated.
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
+    /// Where clients reach this node, as RFC 6120 §4.9.3.19 writes it, if they may be told.
+    pub address: Option<String>,
+    /// Sessions that this node may have.
+    pub sessions_max: u64,
     /// SASL PLAIN without TLS; for tests on loopback.
     pub allow_plaintext_auth: bool,
     /// Nothing but STARTTLS on a plain connection.
@@ -143,6 +147,15 @@ pub struct StorageSettings {
     pub state_engine: Engine,
 }
 
+/// Memory of a node; zeroes where it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// What its process uses.
+    pub used_bytes: u64,
+    /// What its machine has free.
+    pub free_bytes: u64,
+}
+
 /// Everything a node needs to start.
 pub struct Settings {
     /// What this program is, and which versions it supports.
@@ -182,6 +195,8 @@ pub struct Settings {
     pub raft: RaftSettings,
     /// How long a start waits for a quorum.
     pub quorum_wait: Duration,
+    /// What the process uses of memory and the machine has free.
+    pub memory: fn() -> Memory,
     /// Threads for sessions, rooms and partitions.
     pub arbiters: usize,
     /// Threads for replication and the connections between nodes.

@@ -41,8 +41,22 @@ fn certificates() -> (ClusterTls, Arc<rustls::ServerConfig>) {
     )
 }
 
+fn storage() -> StorageSettings {
+    StorageSettings {
+        archive_cache_bytes: 8 * 1024 * 1024,
+        state_cache_bytes: 8 * 1024 * 1024,
+        log: LogOptions {
+            on_disk_error: stay,
+            ..LogOptions::default()
+        },
+        state_engine: Engine::Fjall,
+    }
+}
+
 fn client_settings() -> ClientSettings {
     ClientSettings {
+        address: None,
+        sessions_max: 1_000,
         allow_plaintext_auth: false,
         tls_required: true,
         registration: false,
@@ -101,17 +115,10 @@ pub(crate) fn settings(folder: &std::path::Path) -> Settings {
         client_listeners: Vec::new(),
         client_tls,
         client: client_settings(),
-        storage: StorageSettings {
-            archive_cache_bytes: 8 * 1024 * 1024,
-            state_cache_bytes: 8 * 1024 * 1024,
-            log: LogOptions {
-                on_disk_error: stay,
-                ..LogOptions::default()
-            },
-            state_engine: Engine::Fjall,
-        },
+        storage: storage(),
         raft: RaftSettings::default(),
         quorum_wait: WAIT,
+        memory: Memory::default,
         arbiters: 2,
         replication_threads: 2,
     }

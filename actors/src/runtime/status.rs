@@ -165,7 +165,8 @@ pub(super) fn of(
             last_log: status.last_log,
             committed: status.committed,
             applied: status.applied,
-            quarantined: status.quarantined,
+            // One that was given away is empty, and gives no vote because nobody asks for it.
+            quarantined: status.quarantined && fabric.votes_in(place.id),
         })
     });
     // A lock of its own: the partitions' rows look there, too.

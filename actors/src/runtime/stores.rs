@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use cluster::machine::{CheckpointPolicy, MachineSettings, PartitionMachine, Replica};
 use cluster::meta::{MetaMachine, MetaReplica};
-use cluster::node_id::{Group, NodeId};
+use cluster::node_id::{Group, NodeId, PartitionId};
 use cluster::raft::{Machine, MachineError};
 use cluster::rebuild::{open_store, store_of};
 use cluster::version::VersionRange;
@@ -47,35 +47,40 @@ impl<'a> Stores<'a> {
         group: Group,
         replicas: &[Arc<Replica>],
     ) -> Result<Box<dyn Machine>, MachineError> {
-        let snapshots = self.data.snapshots_dir();
         match group.partition() {
             None => {
                 let store = self.open(group)?;
                 Ok(Box::new(MetaMachine::load(
                     store,
-                    snapshots,
+                    self.data.snapshots_dir(),
                     Arc::clone(&self.meta),
                 )?))
             }
             Some(partition) => {
-                let store = self.open(group)?;
                 let replica = replicas
                     .get(index(partition))
                     .ok_or_else(|| MachineError::new("no such partition"))?;
-                let settings = MachineSettings {
-                    policy: CheckpointPolicy::default(),
-                    snapshots,
-                    node: self.node,
-                    incarnation: Arc::clone(&self.incarnation),
-                    supports: self.supports,
-                };
-                Ok(Box::new(PartitionMachine::load(
-                    Arc::clone(replica),
-                    store,
-                    settings,
-                )?))
+                self.partition(partition, replica)
             }
         }
+    }
+
+    /// The machine of a partition.
+    pub(super) fn partition(
+        &self,
+        partition: PartitionId,
+        replica: &Arc<Replica>,
+    ) -> Result<Box<dyn Machine>, MachineError> {
+        let store = self.open(Group::of(partition))?;
+        let settings = MachineSettings {
+            policy: CheckpointPolicy::default(),
+            snapshots: self.data.snapshots_dir(),
+            node: self.node,
+            incarnation: Arc::clone(&self.incarnation),
+            supports: self.supports,
+        };
+        let machine = PartitionMachine::load(Arc::clone(replica), store, settings)?;
+        Ok(Box::new(machine))
     }
 
     /// Opens a group's store, never older than the group's newest snapshot; the log brings the rest.

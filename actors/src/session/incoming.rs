@@ -62,7 +62,7 @@ impl SessionActor {
                 StreamEffect::Stanza(document) => self.stanza(&document, ctx),
                 StreamEffect::StanzaAnswered { reply } => {
                     let number = self.count();
-                    self.settle(Unsettled { number, lane: None });
+                    self.settle(Unsettled::outside(number));
                     self.send_bytes(reply, None, ctx);
                 }
                 StreamEffect::StreamManagement(nonza) => self.nonza(nonza, ctx),
@@ -90,6 +90,8 @@ impl SessionActor {
             return self.close(ctx);
         }
         self.acks();
+        self.say_count();
+        self.departs(ctx);
         self.promise(ctx);
         self.advance_departure(ctx);
         self.flush(ctx);
@@ -159,7 +161,7 @@ impl SessionActor {
                 if let Some(reply) = error.reply() {
                     self.send(&reply, ctx);
                 }
-                return self.settle(Unsettled { number, lane: None });
+                return self.settle(Unsettled::outside(number));
             }
         };
         stanza.from = Some(Jid::from(self.jid().clone()));
@@ -174,7 +176,10 @@ impl SessionActor {
         let turn = self.turn(&root, &stanza);
         let lane = turn.as_ref().map(|turn| turn.lane.clone());
         let handling = Handling {
-            unsettled: Unsettled { number, lane },
+            unsettled: Unsettled {
+                lane,
+                ..Unsettled::outside(number)
+            },
             class: turn.as_ref().map_or(Class::Asked, |turn| turn.class),
             stanza,
         };

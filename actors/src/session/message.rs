@@ -56,6 +56,7 @@ impl SessionActor {
                 origin_id: origin_id(&handling.stanza),
                 stanza: handling.stanza.clone(),
                 local: true,
+                counted: self.rides(&mut handling.unsettled),
             };
             let own = self.bare.clone();
             return self.propose(&own, handling, Command::SendMessage(command), ctx);

@@ -10,6 +10,7 @@
 //! written, or when it was surely refused. What isn't settled within 10 s ends the stream without being counted.
 
 mod archives;
+mod count;
 mod incoming;
 mod io;
 mod iq;
@@ -97,6 +98,8 @@ pub enum ToSession {
     Release(SessionKey),
     /// Nobody wants it under this key any more.
     Stay(SessionKey),
+    /// The log has so much of its count.
+    Said(u64),
     /// Go on at another node: this one is to be emptied.
     Depart,
     /// End the stream.
@@ -491,6 +494,7 @@ impl SessionActor {
 
     /// Ends the stream without `</stream:stream>`: what it has not acknowledged is to be sent again.
     fn drop_stream(&mut self, ctx: &mut Context<Self>) {
+        self.keep_count();
         if self.leaves_by.is_some() {
             return self.close(ctx);
         }
@@ -525,6 +529,7 @@ impl SessionActor {
             self.pause(),
             self.archives.due(),
             self.pong_due(),
+            self.count_due(),
             self.resumption
                 .as_ref()
                 .and_then(|resumption| resumption.due()),
@@ -577,10 +582,10 @@ impl SessionActor {
                 ctx,
             );
         }
+        if self.outcome_is_overdue(now) {
+            return self.outcome_unknown(ctx);
+        }
         if let Some(management) = &mut self.management {
-            if management.inbound.handle_timeout(now).is_err() {
-                return self.outcome_unknown(ctx);
-            }
             match management.outbound.handle_timeout(now) {
                 xmpp::stream_management::OutboundTimeout::Nothing => {}
                 xmpp::stream_management::OutboundTimeout::RequestAck => {
@@ -659,6 +664,7 @@ impl SessionActor {
         if std::mem::replace(&mut self.said_goodbye, true) {
             return;
         }
+        self.forget_count();
         let presence = unavailable(&self.key.jid);
         self.leave_rooms(&presence);
         let key = self.key.clone();
@@ -781,6 +787,7 @@ impl SessionActor {
             ToSession::Yield(to) => self.asked_to_yield(*to, ctx),
             ToSession::Release(to) => self.released(&to, ctx),
             ToSession::Stay(to) => self.stays(&to, ctx),
+            ToSession::Said(handled) => self.said(handled, ctx),
             ToSession::Depart => self.depart(ctx),
             ToSession::Kick(condition) => self.end(StreamError::new(condition), ctx),
             ToSession::Leave if self.is_released() => {}

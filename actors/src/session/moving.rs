@@ -7,7 +7,9 @@
 //!
 //! Invariants: up to [`Release`](cluster::link::protocol::Moving::Release) it is this node's, and may stay; from there on
 //! it is the other's, and nothing is said of it but what it has to hand over. That is handed over when nothing more can
-//! come: what its user's owner sent came before the release, what each room sent before its move.
+//! come: what its user's owner sent came before the release, what each room sent before its move. A node to which its client
+//! has not come gets it only while it leaves this one: that node may have been told so long ago that its client has resumed
+//! the session here since.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,6 +38,9 @@ const RELEASED_WITHIN: Duration = Duration::from_secs(12);
 /// How long its rooms may take.
 const ROOMS_WITHIN: Duration = Duration::from_secs(8);
 
+/// How long the last `<a/>` waits for the count to be in the log.
+const COVERED_WITHIN: Duration = Duration::from_secs(1);
+
 /// How long another node may take to ask for a session that is to leave, and how many nodes are told to.
 const ASKED_FOR_WITHIN: Duration = Duration::from_secs(2);
 const NODES_TOLD: u8 = 3;
@@ -53,7 +58,7 @@ pub(super) struct Departure {
 }
 
 enum Stage {
-    /// What its client has sent is settled first.
+    /// What its client has sent is settled first, and the log has the count, which does not begin elsewhere.
     Settling,
     /// The owner was told; without an answer it stays.
     Yielded(Instant),
@@ -144,16 +149,32 @@ impl SessionActor {
         self.departure().is_some_and(Departure::is_released)
     }
 
+    /// Whether a node to which no client has come may have the session.
+    fn may_be_taken_in(&self) -> bool {
+        let leaves = |resumption: &Resumption| {
+            resumption.leaves.is_some()
+                || !self.fabric.standing.takes_logins()
+                || self.fabric.connections.is_stopping()
+        };
+        let resumption = self.resumption.as_deref();
+        self.is_detached()
+            && resumption.is_some_and(|resumption| !resumption.is_wanted() && leaves(resumption))
+    }
+
     /// Another node wants the session.
     pub(super) fn asked_to_yield(&mut self, to: MoveRequest, ctx: &mut Context<Self>) {
-        let wanted = self.fabric.resumption_ids.read(&to.token.0);
+        let (id, by_client) = to.token.read();
+        let wanted = self.fabric.resumption_ids.read(id);
+        let begun = self.departure();
+        let begun = begun.is_some_and(|departure| departure.to.key == to.key);
+        let unwilling = !by_client && !begun && !self.may_be_taken_in();
         let ending = self.ending != Ending::No || self.leaves_by.is_some();
         let gone = self.core.is_closed() && !self.is_deaf();
         let Some(resumption) = self
             .resumption
             .as_mut()
             .filter(|resumption| wanted.as_ref() == Some(&resumption.id))
-            .filter(|_| !ending && !gone)
+            .filter(|_| !ending && !gone && !unwilling)
         else {
             let (key, to) = (self.key.clone(), to.key);
             return self.tell_own(SessionEvent::Stays { key, to });
@@ -183,6 +204,7 @@ impl SessionActor {
 
     /// Goes on with it, as far as that is possible now.
     pub(super) fn advance_departure(&mut self, ctx: &mut Context<Self>) {
+        self.say_count();
         let settled = self.pending.is_empty() && self.lanes.is_idle() && self.open.is_idle();
         let handled = self.management.as_ref();
         let handled = handled.and_then(|management| management.inbound.handled());
@@ -190,7 +212,7 @@ impl SessionActor {
             return;
         };
         // A connection that it was promised to comes at once, or not at all.
-        let settled = settled && !resumption.is_promised();
+        let settled = settled && !resumption.is_promised() && resumption.said.has_begun();
         let Some(departure) = &mut resumption.departure else {
             return;
         };
@@ -394,11 +416,36 @@ impl SessionActor {
         let alone = self.fabric.members().len() == 1;
         let ends = self.ending != Ending::No || self.leaves_by.is_some();
         let Some(resumption) = self.resumption.as_mut().filter(|_| !alone && !ends) else {
-            return self.end(StreamError::new(StreamErrorCondition::SystemShutdown), ctx);
+            return self.end(self.farewell(), ctx);
         };
-        if resumption.leaves.is_some() {
+        if resumption.leaves.is_some() || resumption.departs.is_some() {
             return;
         }
+        let settled = self.management.as_ref();
+        let settled = settled.map_or(0, |management| management.inbound.settled());
+        resumption.departs = Some((Instant::now() + COVERED_WITHIN, settled));
+        self.say_count();
+        self.departs(ctx);
+    }
+
+    /// Goes on with that: ends the connection, when the last word on it is worth most.
+    pub(super) fn departs(&mut self, ctx: &mut Context<Self>) {
+        let detached = self.is_detached();
+        let (Some(resumption), Some(management)) = (&mut self.resumption, &self.management) else {
+            return;
+        };
+        if self.ending != Ending::No || self.leaves_by.is_some() {
+            resumption.departs = None;
+        }
+        let Some((until, upto)) = resumption.departs else {
+            return;
+        };
+        let covered = management.inbound.covered();
+        let waits = covered.is_some_and(|covered| covered < upto) && Instant::now() < until;
+        if waits && !detached {
+            return self.set_timer(ctx);
+        }
+        resumption.departs = None;
         resumption.let_go();
         let connection = self.connection.take();
         self.waits_to_leave = connection.or_else(|| Some(self.fabric.connections.open()));
@@ -408,6 +455,16 @@ impl SessionActor {
         }
         self.tell_that_it_leaves(1);
         self.set_timer(ctx);
+    }
+
+    /// Where a client goes on whose session can't: to a node that serves, if it is known where clients reach one (RFC 6120
+    /// §4.9.3.19). Only a bound stream hears it, so it leads nobody astray who has not logged in here, and only what the pool's
+    /// own nodes have in their configuration is told.
+    fn farewell(&self) -> StreamError {
+        match self.fabric.other_host(self.key.number) {
+            Some(host) => StreamError::see_other_host(host),
+            None => StreamError::new(StreamErrorCondition::SystemShutdown),
+        }
     }
 
     /// The owner tells another node to ask for it, the next one each time.

@@ -11,6 +11,7 @@ use cluster::node_id::PartitionId;
 use messaging::command::{Answer, Command};
 use messaging::query::{Query, Reply};
 use messaging::user::publication::SessionEvent;
+use messaging::user::streams::Counted;
 use xmpp::jid::BareJid;
 use xmpp::stanza::{Stanza, StanzaKind};
 use xmpp::stanza_error::StanzaError;
@@ -90,6 +91,19 @@ pub(super) struct Unsettled {
     pub(super) number: Option<StanzaNumber>,
     /// Its lane, if it has an order.
     pub(super) lane: Option<Lane>,
+    /// What its own command says of the session's count.
+    pub(super) counted: Option<Counted>,
+}
+
+impl Unsettled {
+    /// Of a stanza without an order.
+    pub(super) fn outside(number: Option<StanzaNumber>) -> Unsettled {
+        Unsettled {
+            number,
+            lane: None,
+            counted: None,
+        }
+    }
 }
 
 /// A stanza being handled: settled exactly once, by [`SessionActor::settle`] or through a ticket.
@@ -118,7 +132,7 @@ impl Handling {
 impl SessionActor {
     /// The stanza's outcome is final.
     pub(super) fn settle(&mut self, unsettled: Unsettled) {
-        let Unsettled { number, lane } = unsettled;
+        let Unsettled { number, lane, .. } = unsettled;
         if let (Some(management), Some(number)) = (&mut self.management, number) {
             management.inbound.settle(number);
         }
@@ -310,6 +324,7 @@ impl SessionActor {
         }
         match outcome {
             Outcome::Answered(Answer::Done { .. }) => {
+                self.counts(&handling.unsettled);
                 self.room_answered(&handling.stanza, false);
                 self.done(handling, Bytes::new(), ctx);
             }
@@ -366,7 +381,10 @@ impl SessionActor {
                 session,
                 asker_nick,
             } => self.forward_to_occupant(handling, &session, &asker_nick, ctx),
-            Reply::Credentials(_) | Reply::Jids(_) | Reply::ArchiveAllowed { .. } => {
+            Reply::Credentials(_)
+            | Reply::Jids(_)
+            | Reply::ArchiveAllowed { .. }
+            | Reply::Handled(_) => {
                 tracing::error!("a question was answered with what nobody asked for");
                 self.refuse(
                     handling,

@@ -11,8 +11,8 @@
 //! delivered to it waits in the queue of what is not acknowledged. What of that is too much ends it.
 //!
 //! Invariants: the count that a client is told at its resumption is of stanzas whose outcome is certain, and none is
-//! without an outcome, so that what the client sends again is exactly what was not handled. What it is sent again is
-//! exactly what it has not acknowledged, in order. The session has one connection at most, and is taken over by one.
+//! without an outcome, so that what the client sends again is exactly what was not handled; and the log has it, for the client
+//! will forget what it covers, and the next node may die. What it is sent again is exactly what it has not acknowledged, in order. The session has one connection at most, and is taken over by one.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ use xmpp::stream::StreamCore;
 use xmpp::stream_error::{StreamError, StreamErrorCondition};
 use xmpp::stream_management::{Resumable, ResumptionId};
 
+use super::count::Said;
 use super::moving::Departure;
 use super::shaping::Shaping;
 use super::waiting::Share;
@@ -35,6 +36,9 @@ use crate::listener::Wire;
 
 /// How long a connection to which the session was promised may take to come.
 const PROMISED_FOR: Duration = Duration::from_secs(10);
+
+/// How often a session whose time is over looks whether whoever asked for it still waits.
+const LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
 
 /// By what and for how long a session may be resumed.
 pub(super) struct Resumption {
@@ -50,8 +54,13 @@ pub(super) struct Resumption {
     share: Option<Share>,
     /// On its way to another node.
     pub(super) departure: Option<Departure>,
+    /// It is to go to any other node, when its count is covered so far that the last `<a/>` says all that is done by now, or at the
+    /// latest then.
+    pub(super) departs: Option<(Instant, u64)>,
     /// It is to go to any other node; one has to ask for it until then, and so many were told to.
     pub(super) leaves: Option<(Instant, u8)>,
+    /// What the log knows of its count.
+    pub(super) said: Said,
 }
 
 /// Whether somebody is about to take the session over.
@@ -116,7 +125,9 @@ impl Resumption {
             taking: Taking::Nobody,
             share: None,
             departure: None,
+            departs: None,
             leaves: None,
+            said: Said::nothing(),
         }
     }
 
@@ -125,6 +136,7 @@ impl Resumption {
         Resumption {
             detached: Some(until),
             deaf: true,
+            said: Said::elsewhere(),
             ..Resumption::new(id, within)
         }
     }
@@ -132,6 +144,16 @@ impl Resumption {
     /// Whether it was promised to a connection that has yet to come.
     pub(super) fn is_promised(&self) -> bool {
         matches!(self.taking, Taking::Promised { until, .. } if until > Instant::now())
+    }
+
+    /// Whether it is another node's by now.
+    pub(super) fn departure_is_released(&self) -> bool {
+        self.departure.as_ref().is_some_and(Departure::is_released)
+    }
+
+    /// Whether its client is about to take it over here.
+    pub(super) fn is_wanted(&self) -> bool {
+        matches!(self.taking, Taking::Asked(_)) || self.is_promised()
     }
 
     /// Whoever waits for it here does not get it; what its connection still brings is not looked at.
@@ -150,14 +172,17 @@ impl Resumption {
         let waits = match self.taking {
             Taking::Promised { until, .. } => Some(until),
             _ if departure.is_some() => None,
-            // As long as outcomes may take.
-            Taking::Asked(_) => None,
+            // As long as outcomes may take, and somebody waits for them.
+            Taking::Asked(_) => self
+                .detached
+                .map(|until| until.max(Instant::now() + LOOKED_AT_EVERY)),
             Taking::Nobody => self.detached,
         };
         let departs = departure.and_then(Departure::due);
         let leaves = self.leaves.filter(|_| departure.is_none());
         let leaves = leaves.map(|(until, _)| until);
-        [waits, departs, leaves].into_iter().flatten().min()
+        let goes = self.departs.map(|(until, _)| until);
+        [waits, departs, leaves, goes].into_iter().flatten().min()
     }
 }
 
@@ -173,9 +198,12 @@ impl SessionActor {
         let offer = Resumable {
             id: id.text().to_owned(),
             max: within,
-            location: None,
+            location: self.fabric.location(),
         };
         self.resumption = Some(Box::new(Resumption::new(id, within)));
+        if let Some(management) = &mut self.management {
+            management.inbound.keep();
+        }
         Some(offer)
     }
 
@@ -285,6 +313,9 @@ impl SessionActor {
         if matches!(resumption.taking, Taking::Promised { until, .. } if until <= now) {
             resumption.taking = Taking::Nobody;
         }
+        if matches!(&resumption.taking, Taking::Asked(granted) if granted.is_closed()) {
+            resumption.taking = Taking::Nobody;
+        }
         if self.departure_timeout(now, ctx) {
             return true;
         }
@@ -360,6 +391,7 @@ impl SessionActor {
 
     /// Tells whoever waits for the session its count, once that is exact.
     pub(super) fn promise(&mut self, ctx: &mut Context<Self>) {
+        self.say_count();
         let handled = self.management.as_ref();
         let handled = handled.and_then(|management| management.inbound.handled());
         let (Some(handled), Some(resumption)) = (handled, &mut self.resumption) else {

@@ -37,7 +37,8 @@ const LATENCIES: &[(Part, &str)] = &[
     (Part::Failover, "Delivery in rooms while nodes are killed"),
 ];
 
-const STYLE: &str = "\
+/// The look of pages.
+pub(crate) const STYLE: &str = "\
 :root{color-scheme:light dark;--ground:#fff;--ink:#1c2430;--soft:#5b6675;--line:#d5dbe3;--a:#b4513a;--b:#7a6a1e;\
 --c:#1f6fb2;--d:#10857a;--budget:#b3003c}\
 @media(prefers-color-scheme:dark){:root{--ground:#12161c;--ink:#e6ebf2;--soft:#9aa7b8;--line:#313a47;--a:#ef8f76;\

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use crate::report::{Percentile, number};
 
 /// Sides in the SVG's own units; pages scale them.
-const WIDTH: f64 = 640.0;
+pub(crate) const WIDTH: f64 = 640.0;
 const LEFT: f64 = 140.0;
 const RIGHT: f64 = 108.0;
 
@@ -42,7 +42,8 @@ pub(crate) struct Caption<'a> {
     pub(crate) description: &'a str,
 }
 
-fn open(caption: &Caption<'_>, height: f64, out: &mut String) {
+/// Begins a drawing.
+pub(crate) fn open(caption: &Caption<'_>, height: f64, out: &mut String) {
     let Caption {
         id,
         title,

@@ -47,6 +47,8 @@ async fn server(lines: Vec<(&'static str, String)>) -> Target {
         tls: None,
         mechanism: None,
         user_prefix: "u".to_owned(),
+        users: None,
+        many_sources: false,
         password: "p".to_owned(),
         register: true,
         registered: AtomicUsize::new(0),

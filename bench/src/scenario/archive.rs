@@ -25,6 +25,7 @@ use crate::crowd::Crowd;
 use crate::histogram::Histogram;
 use crate::ledger::Ledger;
 use crate::login::{LoginOptions, log_in};
+use crate::progress::Progress;
 use crate::report::{Faults, Row};
 use crate::scenario::{
     Handles, Ids, Meter, SECONDS_MAX, Tally, chat, chat_message, enter, wait_until,
@@ -138,6 +139,7 @@ async fn fill(
     };
     let crowd = Crowd::log_in(target, 2 * pairs, options, filling.clone()).await?;
     filling.handles.set(crowd.handles());
+    let mut progress = Progress::new("archived", total);
     let start = Instant::now();
     for pair in (0..pairs).flat_map(|pair| std::iter::repeat_n(pair, WINDOW)) {
         filling.send_next(pair);
@@ -151,6 +153,7 @@ async fn fill(
             bail!("the archive could not be filled: {before} of {total} came, {faults:?}");
         }
         came = filling.came.load(Ordering::Relaxed);
+        progress.at(usize::try_from(came).unwrap_or(total));
     }
     let took = start.elapsed();
     crowd.log_out().await;

@@ -53,14 +53,15 @@ pub(crate) struct PresenceArgs {
 
 /// Who has whom as a contact.
 #[derive(Clone, Copy, Debug)]
-struct Circle {
-    users: usize,
-    contacts: usize,
+pub(crate) struct Circle {
+    pub(crate) users: usize,
+    /// Of each user; even, and fewer than the users.
+    pub(crate) contacts: usize,
 }
 
 impl Circle {
     /// The place of `contact` among the contacts of `user`.
-    fn slot(self, user: usize, contact: usize) -> Option<usize> {
+    pub(crate) fn slot(self, user: usize, contact: usize) -> Option<usize> {
         let after = (contact + self.users).checked_sub(user)? % self.users.max(1);
         let half = self.contacts / 2;
         match (after, self.users - after) {
@@ -72,7 +73,7 @@ impl Circle {
     }
 
     /// The contact in a place.
-    fn contact(self, user: usize, slot: usize) -> usize {
+    pub(crate) fn contact(self, user: usize, slot: usize) -> usize {
         let half = self.contacts / 2;
         let step = if slot < half {
             slot + 1

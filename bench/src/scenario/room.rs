@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use xmpp::ns;
 use xmpp::scan::Element;
 use xmpp::write::XmlWriter;
@@ -66,11 +67,59 @@ impl Seating {
         (room * self.occupants + occupant) % self.sessions.max(1)
     }
 
-    fn occupant(self, room: usize, session: usize) -> Option<usize> {
+    /// The place of a session among a room's occupants.
+    pub(crate) fn occupant(self, room: usize, session: usize) -> Option<usize> {
         let first = self.session(room, 0);
         let occupant = (session + self.sessions).checked_sub(first)? % self.sessions.max(1);
         (room < self.rooms && occupant < self.occupants).then_some(occupant)
     }
+}
+
+/// XEP-0045 §7.2, without history.
+pub(crate) fn join_stanza(room: &str, occupant: usize) -> Bytes {
+    let mut presence = XmlWriter::new(ns::CLIENT);
+    presence
+        .start("presence")
+        .attr("to", &format!("{room}/n{occupant}"));
+    presence
+        .start_ns("x", ns::MUC)
+        .start("history")
+        .attr("maxstanzas", "0");
+    presence.finish()
+}
+
+/// XEP-0045 §10.1.2: an instant room takes the default configuration.
+pub(crate) fn open_stanza(room: &str, id: &str) -> Bytes {
+    let mut iq = XmlWriter::new(ns::CLIENT);
+    iq.start("iq").attr("type", "set").attr("to", room);
+    iq.attr("id", id).start_ns("query", ns::MUC_OWNER);
+    iq.start_ns("x", ns::DATA_FORM).attr("type", "submit");
+    iq.finish()
+}
+
+/// What one's own presence in a room says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entered {
+    /// One that was there.
+    ARoom,
+    /// One that is locked until it is configured (XEP-0045 §10.1.1).
+    ANewRoom,
+}
+
+/// Whether a presence of a room is the receiver's own, who has entered it (XEP-0045 §7.2.2).
+pub(crate) fn entered(presence: Element<'_>) -> Option<Entered> {
+    let user = presence.child("x", ns::MUC_USER)?;
+    let says = |code: &str| {
+        let mut statuses = user.children().filter(|child| child.name() == "status");
+        statuses.any(|status| status.attr("code").as_deref() == Some(code))
+    };
+    if !says("110") || presence.attr("type").is_some() {
+        return None;
+    }
+    Some(match says("201") {
+        true => Entered::ANewRoom,
+        false => Entered::ARoom,
+    })
 }
 
 /// Rooms, who is in them, and what was said there.
@@ -126,21 +175,10 @@ impl Rooms {
         room * self.seating.occupants + occupant
     }
 
-    /// XEP-0045 §7.2.
     fn join(&self, room: usize, occupant: usize) {
-        let mut presence = XmlWriter::new(ns::CLIENT);
-        presence
-            .start("presence")
-            .attr("to", &format!("{}/n{occupant}", self.address(room)));
-        presence
-            .start_ns("x", ns::MUC)
-            .start("history")
-            .attr("maxstanzas", "0");
+        let presence = join_stanza(&self.address(room), occupant);
         let session = self.handles.get(self.seating.session(room, occupant));
-        if session
-            .and_then(|session| session.send(presence.finish()))
-            .is_none()
-        {
+        if session.and_then(|session| session.send(presence)).is_none() {
             self.tally.not_sent();
         }
     }
@@ -150,16 +188,9 @@ impl Rooms {
         seat.is_some_and(|seat| seat.load(Ordering::Relaxed))
     }
 
-    /// XEP-0045 §10.1.2: an instant room takes the default configuration.
     fn configure(&self, session: &Handle, room: usize) {
-        let mut iq = XmlWriter::new(ns::CLIENT);
-        iq.start("iq")
-            .attr("type", "set")
-            .attr("to", &self.address(room));
-        iq.attr("id", &self.ids.id(room))
-            .start_ns("query", ns::MUC_OWNER);
-        iq.start_ns("x", ns::DATA_FORM).attr("type", "submit");
-        if session.send(iq.finish()).is_none() {
+        let iq = open_stanza(&self.address(room), &self.ids.id(room));
+        if session.send(iq).is_none() {
             self.tally.not_sent();
         }
     }
@@ -168,19 +199,10 @@ impl Rooms {
         if presence.attr("type").as_deref() == Some("error") {
             return self.tally.error(presence);
         }
-        let Some(user) = presence.child("x", ns::MUC_USER) else {
-            return;
-        };
-        let says = |code: &str| {
-            let mut statuses = user.children().filter(|child| child.name() == "status");
-            statuses.any(|status| status.attr("code").as_deref() == Some(code))
-        };
-        if !says("110") || presence.attr("type").is_some() {
-            return;
-        }
-        match says("201") {
-            true => self.configure(session, room),
-            false => self.set(&self.configured, room),
+        match entered(presence) {
+            None => return,
+            Some(Entered::ANewRoom) => self.configure(session, room),
+            Some(Entered::ARoom) => self.set(&self.configured, room),
         }
         if let Some(occupant) = self.seating.occupant(room, session.index) {
             self.set(&self.joined, self.seat(room, occupant));

@@ -85,12 +85,26 @@ impl Court {
             let query = set_affiliation(hand, "admin");
             prince.iq_ok("set", Some(&room()), &query).await?;
         }
+        // Who reads it must know what it is before anybody else has set it: nothing is something else than no outcast.
+        let register = affiliation(&room(), MERCUTIO);
+        recorder.record(What::Call {
+            call: 0,
+            node,
+            register,
+            set: Some("member".into()),
+        });
+        let query = set_affiliation(MERCUTIO, "member");
+        prince.iq_ok("set", Some(&room()), &query).await?;
+        recorder.record(What::Answered {
+            call: 0,
+            value: None,
+        });
         prince.close().await?;
         let logins = pool.ids().into_iter();
         Ok(Court {
             recorder,
             logins: logins.map(|id| (id, pool.login(id, ""))).collect(),
-            calls: AtomicU64::new(0),
+            calls: AtomicU64::new(1),
             sessions: AtomicU32::new(sessions),
             closes: AtomicBool::new(false),
         })

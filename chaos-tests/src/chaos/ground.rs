@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::plan::Fault;
 use super::watchers;
@@ -31,12 +31,26 @@ const RESERVE: u64 = 48 << 20;
 /// How long anything may take on a busy machine until the run is given up. What is promised is the checker's to judge.
 pub(super) const LIMIT: Duration = Duration::from_secs(90);
 
+/// How long a node's word on itself is waited for, when all is lost anyway.
+const ASKED_FOR: Duration = Duration::from_secs(5);
+
 /// Settings with which a node that was away for seconds is sent snapshots.
 const SNAPSHOTS: [(&str, &str); 3] = [
     ("snapshot_interval", "1 s"),
     ("log_keep_bytes", "8 KiB"),
     ("snapshot_bytes_per_second", "4 MiB"),
 ];
+
+/// When something happened to some nodes whose effect on the others is measured.
+#[derive(Debug)]
+pub(super) struct Blow {
+    /// What happened.
+    pub(super) what: &'static str,
+    /// On the history's clock.
+    pub(super) at: u64,
+    /// To whom.
+    pub(super) nodes: Vec<u64>,
+}
 
 /// The ground.
 pub(super) struct Ground {
@@ -47,6 +61,8 @@ pub(super) struct Ground {
     switch: Switch,
     /// What is to be told of single faults.
     pub(super) notes: Vec<String>,
+    /// What is measured.
+    pub(super) blows: Vec<Blow>,
     _images: TempDir,
 }
 
@@ -91,6 +107,7 @@ impl Ground {
             network,
             switch,
             notes: Vec::new(),
+            blows: Vec::new(),
             _images: images,
         })
     }
@@ -102,8 +119,8 @@ impl Ground {
         let at = usize::try_from(dice.roll(others.len() as u64))?;
         let other = *others.get(at).context("another node")?;
         match fault {
-            Fault::KillOwner => self.kill(owner).await,
-            Fault::KillFollower => self.kill(other).await,
+            Fault::KillOwner => self.kill(owner, "kill -9 of the owner").await,
+            Fault::KillFollower => self.kill(other, "kill -9 of another node").await,
             Fault::KillAll => self.kill_all().await,
             Fault::Away => {
                 self.away(if dice.roll(2) == 0 { owner } else { other }, false)
@@ -143,6 +160,25 @@ impl Ground {
         .with_context(|| format!("{fault:?}, owner {owner}, another {other}"))
     }
 
+    /// How all is: what members are about, what nodes say of themselves and last said.
+    pub(super) async fn state(&self) -> String {
+        let mut text = format!("{}\n", self.trial.crowd.whereabouts());
+        let pool = &self.trial.pool;
+        for node in pool.running() {
+            let asked = timeout(ASKED_FOR, pool.status(node)).await;
+            let said = match asked {
+                Ok(Ok(status)) => status.to_string(),
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(_) => format!("nothing within {ASKED_FOR:?}"),
+            };
+            text.push_str(&format!("node {node} says: {said}\n"));
+        }
+        for node in pool.ids() {
+            text.push_str(&format!("{}\n", pool.node(node).log_end()));
+        }
+        text
+    }
+
     fn ids(&self) -> Vec<u64> {
         self.trial.pool.ids()
     }
@@ -151,9 +187,22 @@ impl Ground {
         self.disks.get(&node).context("every node has a disk")
     }
 
+    /// Says on the terminal what happens, and when.
+    pub(super) fn say(&self, what: &str) {
+        let now = Duration::from_nanos(self.trial.recorder().now());
+        println!("{:7.1} s  {what}", now.as_secs_f64());
+    }
+
     fn fault(&self, what: String) {
-        println!("{what}");
+        self.say(&what);
         self.trial.fault(what);
+    }
+
+    /// What is done now is measured.
+    fn blow(&mut self, what: &'static str, nodes: &[u64]) {
+        let at = self.trial.recorder().now();
+        let nodes = nodes.to_vec();
+        self.blows.push(Blow { what, at, nodes });
     }
 
     /// All nodes serve, have caught up and have their members: healed.
@@ -165,8 +214,10 @@ impl Ground {
             self.trial.caught_up(node).await?;
             self.trial.crowd.node_lives(node);
         }
+        self.say("all nodes serve and have caught up");
         self.trial.crowd.all_in(LIMIT).await?;
         self.trial.healed();
+        self.say("healed");
         Ok(())
     }
 
@@ -176,9 +227,10 @@ impl Ground {
         self.recovered().await
     }
 
-    async fn kill(&mut self, node: u64) -> Result<()> {
+    async fn kill(&mut self, node: u64, what: &'static str) -> Result<()> {
         self.trial.crowd.node_dies(node);
         self.fault(format!("node {node} is killed"));
+        self.blow(what, &[node]);
         self.trial.pool.kill(node)?;
         self.trial.acks_at_target(40, LIMIT).await?;
         self.started().await
@@ -247,6 +299,7 @@ impl Ground {
     async fn pause(&mut self, node: u64, span: Duration) -> Result<()> {
         self.trial.crowd.node_dies(node);
         self.fault(format!("node {node} stands still for {span:?}"));
+        self.blow("SIGSTOP of the owner", &[node]);
         self.trial.freezes(node)?;
         sleep(span).await;
         self.trial.acks_at_target(20, LIMIT).await?;
@@ -267,6 +320,11 @@ impl Ground {
             minority: alone.to_vec(),
             leader: owner,
         });
+        let what = match alone.contains(&owner) {
+            true => "split, the owner alone",
+            false => "split, the owner among two",
+        };
+        self.blow(what, alone);
         self.network.part(alone, &others)?;
         self.network.part(&others, alone)?;
         for node in alone {

@@ -62,11 +62,8 @@ pub(super) async fn poller(
         let Ok(Ok(Ok(status))) = asked.map(|answer| answer.map(|answer| answer.json())) else {
             continue;
         };
-        let members = status["members"].as_array().into_iter().flatten();
-        let own = members
-            .clone()
-            .find(|member| member["id"].as_u64() == Some(node));
-        let life = own.and_then(|own| own["incarnation"].as_u64());
+        // 0 while the pool has not counted it.
+        let life = status["incarnation"].as_u64().filter(|life| *life > 0);
         for row in status["partitions"].as_array().into_iter().flatten() {
             let word = |key: &str| row[key].as_u64();
             let (Some(partition), Some(owner), Some(epoch), Some(life)) =

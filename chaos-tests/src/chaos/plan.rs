@@ -162,11 +162,10 @@ impl Plan {
         }
     }
 
-    /// The next fault, if there is to be one after so long. The core comes first in a run of one kind of fault; in a mixed
-    /// one every other fault is one of the core, until they are done.
+    /// The next fault, if there is to be one after so long. Every other fault is one of the core, until they are done: a
+    /// short run, too, has some of its own kind.
     pub fn next(&mut self, elapsed: Duration, number: usize) -> Option<Fault> {
-        let is_mixed = self.configuration.name == Configuration::MIXED.name;
-        let is_core = !is_mixed || number.is_multiple_of(2) || elapsed >= self.lasts;
+        let is_core = number.is_multiple_of(2) || elapsed >= self.lasts;
         if let Some(fault) = self.core.pop_if(|_| is_core) {
             return Some(fault);
         }
@@ -232,6 +231,10 @@ mod tests {
             assert_eq!(count(Fault::Pause), pauses.len() - Fault::CORE.len());
             assert!(Fault::CORE.iter().all(|fault| count(*fault) == 1));
         }
+        let pause = Configuration::named("pause").expect("it is there");
+        let short = faults(1, pause, 20);
+        let own = short.iter().filter(|fault| **fault == Fault::Pause);
+        assert_eq!((own.count(), short.len()), (2, 6));
     }
 
     #[test]

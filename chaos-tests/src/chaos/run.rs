@@ -1,8 +1,8 @@
 //! One run: everybody takes their place, faults come by the plan, all is healed, and the history is judged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,23 +13,33 @@ use tokio::task::JoinSet;
 use xmpp::jid::BareJid;
 
 use super::court::{self, Court};
-use super::ground::{Ground, LIMIT};
+use super::ground::{Blow, Ground, LIMIT};
 use super::lookers::{Overheard, bystander, poller, reader, tokens_in};
 use super::plan::Plan;
 use super::watchers;
 use crate::checker::{Coverage, Judgement, Promise, Verdict, check};
 use crate::client::Login;
 use crate::edits::Editor;
-use crate::history::What;
-use crate::load::gaps;
+use crate::history::{Event, Recorder, What};
+use crate::load::{Gaps, gaps, silences};
+use crate::pool::Pool;
 use crate::trial::Trial;
-use crate::wait::until;
+use crate::wait::{until, within};
 
 /// Sessions at court have numbers from here on; those of the crowd are lower.
 const COURT_SESSIONS: u32 = 1_000_000;
 
 /// After the last heal: what presence may take to converge (P14), and a little.
 const CONVERGED: u64 = 10_500_000_000;
+
+/// How long a pool and its crowd may take until the run begins.
+const BEGUN: Duration = Duration::from_secs(120);
+
+/// How long all that follows the time of faults may take: the end of the last one, the core, healing, silence, reading.
+const BEHIND: Duration = Duration::from_secs(240);
+
+/// How long the judgement may take, besides what a longer history takes.
+const JUDGED: Duration = Duration::from_secs(90);
 
 /// How long the last deliveries may take.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -63,11 +73,34 @@ struct Cast {
     editor: Editor,
 }
 
-/// Runs a plan. In an enclave.
+/// Runs a plan. In an enclave. Whatever stands still ends the run in time, and says what was waited for.
 pub async fn run(mut plan: Plan) -> Result<Report> {
     println!("seed {}: {}", plan.seed, plan.command());
-    let mut ground = Ground::start(plan.seed).await?;
-    let mut cast = Cast::take_places(&ground).await?;
+    let mut ground = within("all take their places", BEGUN, Ground::start(plan.seed)).await?;
+    let bound = plan.lasts + BEHIND;
+    match within("the run", bound, Box::pin(play(&mut plan, &mut ground))).await {
+        Ok(played) => {
+            let bound = plan.lasts + JUDGED;
+            let judged = Box::pin(judge(&plan, ground, &played));
+            within("the judgement", bound, judged).await
+        }
+        Err(error) => {
+            println!("{error:#}\n{}", ground.state().await);
+            let folder = keep(&plan, &ground.trial.pool, &ground.trial.recorder())?;
+            Err(error).with_context(|| kept_in(&folder))
+        }
+    }
+}
+
+/// What was played.
+struct Played {
+    faults: Vec<String>,
+    lasted: Duration,
+}
+
+/// Causes faults by the plan, until everybody has ended in order, and reads what there is then.
+async fn play(plan: &mut Plan, ground: &mut Ground) -> Result<Played> {
+    let mut cast = Cast::take_places(ground).await?;
     let began = Instant::now();
     let mut faults = Vec::new();
     while let Some(fault) = plan.next(began.elapsed(), faults.len()) {
@@ -79,8 +112,29 @@ pub async fn run(mut plan: Plan) -> Result<Report> {
         ground.trial.crowd.acks(20, LIMIT).await?;
     }
     let lasted = began.elapsed();
-    cast.leave(&mut ground).await?;
-    judge(&plan, ground, &cast, &faults, lasted).await
+    cast.leave(ground).await?;
+    ground.say("silence");
+    read_all(&ground.trial, &cast).await?;
+    Ok(Played { faults, lasted })
+}
+
+/// Keeps what shows why a run failed: the history and the nodes' logs, in a folder of the run's own.
+fn keep(plan: &Plan, pool: &Pool, recorder: &Recorder) -> Result<PathBuf> {
+    let name = format!("muster-chaos-{}-{}", plan.configuration.name, plan.seed);
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder)?;
+    recorder.save(&folder.join("history.jsonl"))?;
+    for id in pool.ids() {
+        std::fs::write(folder.join(format!("node-{id}.log")), pool.node(id).log()?)?;
+    }
+    Ok(folder)
+}
+
+fn kept_in(folder: &Path) -> String {
+    format!(
+        "the history and the nodes' logs are in {}",
+        folder.display()
+    )
 }
 
 impl Cast {
@@ -152,7 +206,11 @@ impl Cast {
         .await?;
         trial.crowd.retries(1, LIMIT).await?;
         self.court.close();
-        while self.courtiers.join_next().await.is_some() {}
+        within("the court ends", LIMIT, async {
+            while self.courtiers.join_next().await.is_some() {}
+            Ok(())
+        })
+        .await?;
         trial.crowd.fall_silent(LIMIT).await?;
         self.lookers.shutdown().await;
         Ok(())
@@ -163,23 +221,21 @@ fn partition_of(table: &PartitionTable, room: &str) -> Result<u64> {
     Ok(u64::from(table.partition_of(&BareJid::parse(room)?).0))
 }
 
-/// Writes down what is read when nobody talks any more, and judges.
-async fn judge(
-    plan: &Plan,
-    ground: Ground,
-    cast: &Cast,
-    faults: &[String],
-    lasted: Duration,
-) -> Result<Report> {
-    let trial = &ground.trial;
-    let recorder = trial.recorder();
+/// Writes down what is read when nobody talks any more.
+async fn read_all(trial: &Trial, cast: &Cast) -> Result<()> {
     let mut rooms = Trial::rooms();
     rooms.push(court::room());
     trial.read_archives(&rooms).await?;
     trial.read_users_archives().await?;
     trial.read_edits(&cast.editor).await?;
     replicas(trial).await?;
-    secrets(trial, cast)?;
+    secrets(trial, cast)
+}
+
+/// Waits for the last deliveries, and judges.
+async fn judge(plan: &Plan, ground: Ground, played: &Played) -> Result<Report> {
+    let Played { faults, lasted } = played;
+    let recorder = ground.trial.recorder();
     let settled = until("nothing is owed to anybody", SETTLED, async || {
         (check(&recorder.events()).count(Promise::NoHoles) == 0).then_some(())
     });
@@ -190,6 +246,7 @@ async fn judge(
         disks,
         trial,
         notes,
+        blows,
         ..
     } = ground;
     let Trial { pool, crowd, .. } = trial;
@@ -206,19 +263,16 @@ async fn judge(
         faults.join(", "),
         disturbed.len()
     ));
-    for line in notes.iter().chain(&betrayed) {
+    let figures = figures(&verdict, &events, &blows);
+    for line in notes.iter().chain(&betrayed).chain(&figures) {
         text.push_str(&format!("{line}\n"));
     }
     if !lacks.is_empty() {
         text.push_str(&format!("too little happened: {}\n", lacks.join(", ")));
     }
-    if !passed {
-        let file: PathBuf = std::env::temp_dir().join(format!("muster-chaos-{}.jsonl", plan.seed));
-        recorder.save(&file)?;
-        text.push_str(&format!("the history is in {}\n", file.display()));
-        for id in pool.ids() {
-            text.push_str(&format!("{}\n", pool.node(id).log_end()));
-        }
+    if !passed || std::env::var_os("MUSTER_KEEP").is_some() {
+        let folder = keep(plan, &pool, &recorder)?;
+        text.push_str(&format!("{}\n", kept_in(&folder)));
     }
     drop(disks);
     let word = if passed { "passed" } else { "FAILED" };
@@ -226,7 +280,14 @@ async fn judge(
     Ok(Report {
         command: plan.command(),
         passed,
-        json: numbers(plan, &verdict, passed, &lacks, faults),
+        json: numbers(
+            plan,
+            &verdict,
+            passed,
+            (&lacks, &betrayed),
+            faults,
+            &figures,
+        ),
         text,
     })
 }
@@ -249,8 +310,7 @@ async fn replicas(trial: &Trial) -> Result<()> {
 /// Who may see what, and what is where nobody may see it: nodes' logs, and what the uninvolved were sent.
 fn secrets(trial: &Trial, cast: &Cast) -> Result<()> {
     let recorder = trial.recorder();
-    let mut audiences: std::collections::BTreeMap<String, BTreeSet<String>> =
-        std::collections::BTreeMap::new();
+    let mut audiences: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for seat in trial.crowd.seats() {
         let audience = audiences.entry(seat.log()).or_default();
         audience.insert(seat.user.clone());
@@ -285,6 +345,32 @@ fn secrets(trial: &Trial, cast: &Cast) -> Result<()> {
     Ok(())
 }
 
+/// What operators want to know: for how long the others hear nothing, and what is lost or doubled.
+fn figures(verdict: &Verdict, events: &[Event], blows: &[Blow]) -> Vec<String> {
+    let target = &Trial::rooms()[0];
+    let mut by_kind: BTreeMap<&str, (usize, Vec<Duration>)> = BTreeMap::new();
+    for blow in blows {
+        let (times, heard) = by_kind.entry(blow.what).or_default();
+        *times += 1;
+        heard.extend(silences(events, target, blow.at, &blow.nodes));
+    }
+    let line = |(what, (times, heard)): (&str, (usize, Vec<Duration>))| {
+        let heard = Gaps::from(heard);
+        let [p50, p99, max] = [50, 99, 100].map(|percent| heard.percentile(percent).as_millis());
+        format!(
+            "FIGURES {what}, {times} times: {} others heard nothing new for p50 {p50} ms, p99 {p99} ms, max {max} ms",
+            heard.count()
+        )
+    };
+    let lost = format!(
+        "FIGURES of {} acknowledged messages {} lost, {} doubled",
+        verdict.acked,
+        verdict.count(Promise::AckedIsArchived),
+        verdict.count(Promise::NoDoubles)
+    );
+    by_kind.into_iter().map(line).chain([lost]).collect()
+}
+
 /// A line for each promise.
 fn table(verdict: &Verdict) -> String {
     let line = |promise: &Promise| {
@@ -302,8 +388,9 @@ fn numbers(
     plan: &Plan,
     verdict: &Verdict,
     passed: bool,
-    lacks: &[&str],
+    (lacks, betrayed): (&[&str], &[String]),
     faults: &[String],
+    figures: &[String],
 ) -> Value {
     let word = |promise: &Promise| match verdict.of(*promise) {
         Judgement::Pass(judged) => json!({ "verdict": "pass", "judged": judged }),
@@ -330,7 +417,9 @@ fn numbers(
         "passed": passed,
         "promises": promises,
         "lacks": lacks,
+        "betrayed": betrayed,
         "faults": faults,
+        "figures": figures,
         "acked": verdict.acked,
         "unknown": verdict.unknown,
         "refused": verdict.failed,

@@ -1,6 +1,6 @@
 //! P7: sessions that were resumed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::index::{Index, Stay};
 use super::rules::broken;
@@ -80,17 +80,21 @@ fn goes_on(index: &Index<'_>, stay: &Stay<'_>, say: &mut impl FnMut(String)) {
         })
     };
     let came = || stay.received.iter().zip(&stay.received_at);
-    let in_turn: Vec<(usize, u64, &str)> = came()
-        .filter(|((token, _), _)| !sent_elsewhere(token))
-        .filter(|((token, _), _)| !stay.reads_archive || index.is_sent_behind_join(stay, token))
+    let has_its_turn = |token: &str| {
+        !sent_elsewhere(token) && (!stay.reads_archive || index.is_sent_behind_join(stay, token))
+    };
+    // What has no turn may come anywhere, also in its place: between two that have one it is no hole.
+    let (in_turn, anywhere): (Vec<_>, Vec<_>) = came()
         .filter_map(|((token, _), at)| Some((*positions.get(token)?, *at, *token)))
-        .collect();
+        .partition(|(_, _, token)| has_its_turn(token));
+    let anywhere: BTreeSet<usize> = anywhere.into_iter().map(|(row, _, _)| row).collect();
     for pair in in_turn.windows(2) {
         let [(before, then, earlier), (after, now, later)] = pair else {
             continue;
         };
         let is_over = times.iter().any(|at| (*then..*now).contains(at));
-        if is_over && *after != before + 1 {
+        let lacks = (before + 1..*after).any(|row| !anywhere.contains(&row));
+        if is_over && (after <= before || lacks) {
             say(format!(
                 "session {} had {earlier} (row {before}) before a resumption and {later} (row {after}) after it",
                 stay.session

@@ -1,5 +1,6 @@
-//! How long writers waited after each fault.
+//! How long writers waited after each fault, and how long readers heard nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ pub fn gaps(events: &[Event], log: &str) -> Gaps {
             continue;
         }
         let rest = events.get(at..).unwrap_or_default();
-        let mut sent = std::collections::BTreeSet::new();
+        let mut sent = BTreeSet::new();
         for event in rest {
             match &event.what {
                 What::Invoke { log: to, token, .. } if to == log => {
@@ -33,6 +34,69 @@ pub fn gaps(events: &[Event], log: &str) -> Gaps {
     }
     gaps.sort();
     Gaps(gaps)
+}
+
+/// How long those in a room heard nothing new after something happened to some nodes: of each user who was in over another
+/// node then, the time from the blow to the first message that was sent after it, over whatever session it came. Who was
+/// never sent one counts until the end of the history.
+pub fn silences(events: &[Event], log: &str, blow: u64, nodes: &[u64]) -> Vec<Duration> {
+    let (mut users, mut inside) = (BTreeMap::new(), BTreeMap::new());
+    let behind = events.partition_point(|event| event.at <= blow);
+    let (before, after) = events.split_at(behind);
+    for event in events {
+        if let What::Named { session, user } = &event.what {
+            users.insert(*session, user.as_str());
+        }
+    }
+    for event in before {
+        match &event.what {
+            What::Joined {
+                session,
+                log: at,
+                node,
+                ..
+            } if at == log => {
+                inside.insert(*session, *node);
+            }
+            What::Resumed { session, node, .. } if inside.contains_key(session) => {
+                inside.insert(*session, *node);
+            }
+            What::Left { session } => {
+                inside.remove(session);
+            }
+            _ => {}
+        }
+    }
+    let others = inside.iter().filter(|(_, node)| !nodes.contains(*node));
+    let mut waiting: BTreeSet<&str> = others
+        .filter_map(|(session, _)| users.get(session).copied())
+        .collect();
+    let (mut sent, mut heard) = (BTreeSet::new(), Vec::new());
+    let since_blow = |at: u64| Duration::from_nanos(at.saturating_sub(blow));
+    for event in after {
+        match &event.what {
+            What::Invoke { log: to, token, .. } if to == log => {
+                sent.insert(token.as_str());
+            }
+            What::Received { session, token, .. } if sent.contains(token.as_str()) => {
+                let user = users.get(session);
+                if user.is_some_and(|user| waiting.remove(user)) {
+                    heard.push(since_blow(event.at));
+                }
+            }
+            _ => {}
+        }
+    }
+    let end = events.last().map_or(0, |last| last.at);
+    heard.extend(waiting.iter().map(|_| since_blow(end)));
+    heard
+}
+
+impl From<Vec<Duration>> for Gaps {
+    fn from(mut gaps: Vec<Duration>) -> Gaps {
+        gaps.sort();
+        Gaps(gaps)
+    }
 }
 
 impl Gaps {
@@ -95,5 +159,61 @@ mod tests {
         assert_eq!(gaps.percentile(50), Duration::from_nanos(20));
         assert_eq!(gaps.percentile(99), Duration::from_nanos(80));
         assert_eq!(Gaps::default().percentile(50), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_silence_is_that_of_those_on_other_nodes_and_ends_with_what_was_sent_after_the_blow() {
+        let named = |session, user: &str| What::Named {
+            session,
+            user: user.into(),
+        };
+        let joined = |session, node| What::Joined {
+            session,
+            log: "room".into(),
+            node,
+            home: node,
+            stream_management: true,
+            reads_archive: false,
+        };
+        let invoke = |token: &str| What::Invoke {
+            session: 1,
+            log: "room".into(),
+            token: token.into(),
+        };
+        let received = |session, token: &str| What::Received {
+            session,
+            log: "room".into(),
+            token: token.into(),
+            id: token.into(),
+        };
+        let story = [
+            (0, named(1, "on the dead node")),
+            (1, named(2, "another")),
+            (2, named(3, "deaf")),
+            (3, named(4, "gone")),
+            (4, joined(1, 1)),
+            (5, joined(2, 2)),
+            (6, joined(3, 3)),
+            (7, joined(4, 3)),
+            (8, What::Left { session: 4 }),
+            (9, invoke("before")),
+            // The blow, to node 1.
+            (20, received(2, "before")),
+            (30, invoke("after")),
+            (31, named(5, "another")),
+            (70, received(5, "after")),
+            (80, received(2, "after")),
+            (90, received(1, "after")),
+            (100, What::Healed),
+        ];
+        let events: Vec<Event> = story.map(|(at, what)| Event { at, what }).into();
+        let heard = |nodes: &[u64]| {
+            let gaps = Gaps::from(silences(&events, "room", 10, nodes));
+            let gaps = gaps.0.iter().map(Duration::as_nanos);
+            gaps.collect::<Vec<_>>()
+        };
+        assert_eq!(heard(&[1]), [60, 90]);
+        assert_eq!(heard(&[1, 3]), [60]);
+        assert_eq!(heard(&[]), [60, 80, 90]);
     }
 }

@@ -76,9 +76,11 @@ pub(super) async fn live(stage: Arc<Stage>, seat: Seat) {
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while *phase.borrow() != Phase::End {
         let Some(node) = choose(&stage, seat.home, tries) else {
+            stage.does(&seat.user, "finds no node alive".into());
             pace.tick().await;
             continue;
         };
+        stage.does(&seat.user, format!("goes in on node {node}, try {tries}"));
         match enter(&stage, &seat, node).await {
             Ok((client, lasting, early)) => {
                 tries = 0;
@@ -104,9 +106,14 @@ pub(super) async fn live(stage: Arc<Stage>, seat: Seat) {
                 }
                 session.leave();
                 locked(&stage.inside).remove(&seat.user);
+                stage.does(&seat.user, "has left".into());
             }
             Err(error) => {
                 tries += 1;
+                stage.does(
+                    &seat.user,
+                    format!("was not let in on node {node}: {error:#}"),
+                );
                 // XEP-0045 §7.2.8: nobody's own nickname is taken by the same user's lost session.
                 if format!("{error:#}").contains("<conflict") {
                     stage.betray(format!("{} met a conflict: {error:#}", seat.user));

@@ -69,6 +69,9 @@ impl Session<'_> {
             let Ok(login) = login(self.stage, self.seat, node) else {
                 return false;
             };
+            let user = &self.seat.user;
+            self.stage
+                .does(user, format!("resumes session {} on node {node}", self.id));
             match Client::resume(&login, &lasting, received).await {
                 Ok(Resumption::Resumed(client, h)) => {
                     self.goes_on(client, node, h).await;
@@ -79,7 +82,13 @@ impl Session<'_> {
                     return false;
                 }
                 // Nobody there, or nobody who can tell where the session is.
-                Err(_) => {}
+                Err(error) => self.stage.does(
+                    user,
+                    format!(
+                        "did not resume session {} on node {node}: {error:#}",
+                        self.id
+                    ),
+                ),
             }
         }
         false

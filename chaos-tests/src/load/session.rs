@@ -102,6 +102,7 @@ impl<'a> Session<'a> {
 
     /// Lives until the stream or the crowd ends. `early`: what came before the session was known to be in.
     pub(super) async fn run(&mut self, early: Vec<Document>, phase: &mut watch::Receiver<Phase>) {
+        self.stage.does(&self.seat.user, "reads its archive".into());
         if self.seat.audience == Audience::User
             && !self.is_caught_up
             && let Err(error) = self.catch_up(early).await
@@ -178,6 +179,7 @@ impl<'a> Session<'a> {
     /// Sends the next messages, goes home, or gives outcomes up.
     async fn talk(&mut self, phase: Phase) -> ControlFlow<()> {
         let waits_since = self.window.oldest();
+        self.says_what(phase, waits_since);
         if self.lasting.is_some() && self.changes_connection(phase, waits_since) {
             return ControlFlow::Break(());
         }
@@ -209,6 +211,18 @@ impl<'a> Session<'a> {
             let _ = self.client.send_raw(&written).await;
         }
         ControlFlow::Continue(())
+    }
+
+    fn says_what(&self, phase: Phase, waits_since: Option<Instant>) {
+        let waits = waits_since.map(|since| since.elapsed()).unwrap_or_default();
+        let what = format!(
+            "{phase:?}s as session {}: {} sent, {} of them handled, {} open, the oldest for {waits:?}",
+            self.id,
+            self.client.sent(),
+            self.handled,
+            self.window.len()
+        );
+        self.stage.does(&self.seat.user, what);
     }
 
     /// A forgetful member goes when messages are surely committed that `h` has not covered, and sends them again when it is

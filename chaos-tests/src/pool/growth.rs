@@ -181,7 +181,11 @@ impl Pool {
             let status = self.status(via).await.ok()?;
             let rows = status["partitions"].as_array()?;
             let counts = |row: &Value| row["voters"].as_array().map(Vec::len) == Some(voters);
-            (is_done && rows.iter().all(counts)).then_some(seen)
+            if !is_done || !rows.iter().all(counts) {
+                return None;
+            }
+            // The members were counted before it was seen that nothing moves.
+            self.operations(via).await.ok()
         })
         .await?;
         let members = seen["members"].as_array().context("members")?;

@@ -3,12 +3,16 @@
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::program::Program;
 use crate::clock::Clock;
+
+/// How long a process may take to stand still.
+const FROZEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Lines of a log that are shown when a test fails.
 const LOG_LINES: usize = 60;
@@ -65,6 +69,30 @@ impl NodeProcess {
     pub(super) fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(self.child.id().cast_signed()).context("a process has an id")?;
         Ok(kill_process(pid, signal)?)
+    }
+
+    /// SIGSTOP, and awaited: no thread of it runs on. On a busy machine that takes some milliseconds.
+    pub(super) fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let deadline = Instant::now() + FROZEN_WITHIN;
+        while !self.is_frozen()? {
+            ensure!(Instant::now() < deadline, "a process does not stand still");
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    fn is_frozen(&self) -> Result<bool> {
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            // One that has ended meanwhile has no state.
+            let stat = std::fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
+            // Its name, in brackets, may have any characters.
+            let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+            if state.is_some_and(|state| !state.starts_with('T')) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// SIGKILL, and its end awaited: nothing of it runs on.

@@ -5,34 +5,54 @@
 //! that is too late stays.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::node_id::NodeId;
 
 /// How far the own clock may be from the median.
 const APART_MAX_MS: i64 = 5_000;
 
-/// The others' clocks, as far from the own one as they were when they were last heard of.
+/// The others' clocks. What they show now goes by how much time has passed, which no own clock tells that may be set: one that
+/// was just put ahead by a year is that far from the others at once, not when they are heard of next.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MemberClocks {
-    ahead_ms: BTreeMap<NodeId, i64>,
+    heard: BTreeMap<NodeId, Heard>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    /// In ms since 1970.
+    theirs: u64,
+    /// When that was, on the process's own clock that only runs.
+    at: Duration,
+}
+
+impl Heard {
+    fn shows(self, now: Duration) -> u64 {
+        let passed = now.saturating_sub(self.at).as_millis();
+        self.theirs
+            .saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
+    }
 }
 
 impl MemberClocks {
-    /// A member said what time it is; how long that was on its way doesn't matter here. Times in ms since 1970.
-    pub(super) fn heard(&mut self, member: NodeId, theirs: u64, own: u64) {
-        let ahead = i128::from(theirs) - i128::from(own);
-        let ahead = i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN } else { i64::MAX });
-        self.ahead_ms.insert(member, ahead);
+    /// A member said what time it is, in ms since 1970; how long that was on its way doesn't matter here.
+    pub(super) fn heard(&mut self, member: NodeId, theirs: u64, at: Duration) {
+        self.heard.insert(member, Heard { theirs, at });
     }
 
     /// Whether anybody was heard of.
     pub(super) fn has_heard(&self) -> bool {
-        !self.ahead_ms.is_empty()
+        !self.heard.is_empty()
     }
 
     /// The time to use when the own clock says this.
-    pub(super) fn clamp(&self, own: u64) -> u64 {
-        let mut ahead: Vec<i64> = self.ahead_ms.values().copied().chain([0]).collect();
+    pub(super) fn clamp(&self, own: u64, now: Duration) -> u64 {
+        let ahead = |heard: &Heard| {
+            let ahead = i128::from(heard.shows(now)) - i128::from(own);
+            i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN } else { i64::MAX })
+        };
+        let mut ahead: Vec<i64> = self.heard.values().map(ahead).chain([0]).collect();
         ahead.sort_unstable();
         let median = ahead.get((ahead.len() - 1) / 2).copied().unwrap_or(0);
         let (least, most) = (
@@ -49,14 +69,15 @@ mod tests {
 
     const NOW: u64 = 1_700_000_000_000;
     const YEAR: i64 = 365 * 24 * 3_600 * 1_000;
+    const START: Duration = Duration::from_secs(100);
 
     fn check(others_ahead: &[i64], expect_ahead: i64) {
         let mut clocks = MemberClocks::default();
         for (member, ahead) in (1..).zip(others_ahead) {
-            clocks.heard(NodeId(member), NOW.saturating_add_signed(*ahead), NOW);
+            clocks.heard(NodeId(member), NOW.saturating_add_signed(*ahead), START);
         }
         let expect = NOW.saturating_add_signed(expect_ahead);
-        assert_eq!(clocks.clamp(NOW), expect, "{others_ahead:?}");
+        assert_eq!(clocks.clamp(NOW, START), expect, "{others_ahead:?}");
         assert_eq!(clocks.has_heard(), !others_ahead.is_empty());
     }
 
@@ -94,11 +115,31 @@ mod tests {
     #[test]
     fn clocks_at_the_ends_of_time_are_no_defect() {
         let mut clocks = MemberClocks::default();
-        clocks.heard(NodeId(1), u64::MAX, 0);
-        clocks.heard(NodeId(2), u64::MAX, 0);
-        assert!(clocks.clamp(0) > 0);
-        clocks.heard(NodeId(1), 0, u64::MAX);
-        clocks.heard(NodeId(2), 0, u64::MAX);
-        assert!(clocks.clamp(u64::MAX) < u64::MAX);
+        clocks.heard(NodeId(1), u64::MAX, START);
+        clocks.heard(NodeId(2), u64::MAX, START);
+        assert!(clocks.clamp(0, START * 2) > 0);
+        clocks.heard(NodeId(1), 0, START);
+        clocks.heard(NodeId(2), 0, START);
+        assert!(clocks.clamp(u64::MAX, START) < u64::MAX);
+    }
+
+    #[test]
+    fn an_own_clock_that_was_just_set_is_clamped_before_the_others_are_heard_of_again() {
+        let mut clocks = MemberClocks::default();
+        let second = Duration::from_secs(1);
+        clocks.heard(NodeId(1), NOW, START);
+        clocks.heard(NodeId(2), NOW + 7, START);
+        let then = |ahead| (NOW + 1_000).saturating_add_signed(ahead);
+        let check = |ahead, expect| {
+            let time = clocks.clamp(then(ahead), START + second);
+            assert_eq!(time, then(expect), "{ahead} ms ahead");
+        };
+        check(0, 0);
+        check(YEAR, 7 + 5_000);
+        check(3_600_000, 7 + 5_000);
+        check(-3_600_000, -5_000);
+        // A minute without a word: time goes on.
+        let minute = START + 60 * second;
+        assert_eq!(clocks.clamp(NOW + 60_000, minute), NOW + 60_000);
     }
 }

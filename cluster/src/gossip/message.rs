@@ -5,13 +5,15 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{GossipKey, GossipValue};
+use super::{ADDRESS_BYTES_MAX, Capacity, GossipKey, GossipValue};
 use crate::node_id::{Epoch, Incarnation, NodeId, PartitionId};
 
 const FORMAT: u8 = 1;
 /// A message about more nodes than this is not of our pools (at most 64 nodes a cell).
 const NODES_MAX: u64 = 1024;
 const ENTRIES_MAX: u64 = 1024;
+/// Capacity of a node that may be told; those of later builds included.
+const FIGURES_MAX: u64 = 64;
 /// Most that a delta takes besides its entries: six numbers.
 pub(crate) const DELTA_HEAD_BYTES_MAX: usize = 6 * 10;
 
@@ -178,6 +180,8 @@ fn put_entry(out: &mut BytesMut, key: GossipKey, entry: &Entry) {
         GossipKey::Reaches => out.put_u8(1),
         GossipKey::Load => out.put_u8(2),
         GossipKey::Standing => out.put_u8(3),
+        GossipKey::Capacity => out.put_u8(4),
+        GossipKey::ClientAddress => out.put_u8(5),
     }
     put(out, entry.version);
     match &entry.value {
@@ -200,7 +204,69 @@ fn put_entry(out: &mut BytesMut, key: GossipKey, entry: &Entry) {
             out.put_u8(4);
             out.put_u8(*standing);
         }
+        GossipValue::Capacity(figures) => {
+            out.put_u8(5);
+            let numbers = numbers_of(figures);
+            put(out, numbers.len() as u64);
+            numbers.iter().for_each(|number| put(out, *number));
+        }
+        GossipValue::Address(address) => {
+            out.put_u8(6);
+            put(out, address.len() as u64);
+            out.put_slice(address.as_bytes());
+        }
     }
+}
+
+/// In the order in which they are told; later ones come at the end.
+fn numbers_of(figures: &Capacity) -> [u64; 7] {
+    [
+        figures.sessions,
+        figures.sessions_max,
+        figures.data_bytes,
+        figures.replicas,
+        figures.disk_free_bytes,
+        figures.memory_bytes,
+        figures.memory_free_bytes,
+    ]
+}
+
+fn get_figures(input: &mut &[u8]) -> Result<Capacity, GossipMessageError> {
+    let mut numbers = [0; 7];
+    for place in 0..count(input, FIGURES_MAX)? {
+        let number = get(input)?;
+        // What a later build tells besides is of no use here.
+        let place = usize::try_from(place).map_err(|_| Malformed)?;
+        if let Some(slot) = numbers.get_mut(place) {
+            *slot = number;
+        }
+    }
+    let [
+        sessions,
+        sessions_max,
+        data_bytes,
+        replicas,
+        disk_free_bytes,
+        memory_bytes,
+        memory_free_bytes,
+    ] = numbers;
+    Ok(Capacity {
+        sessions,
+        sessions_max,
+        data_bytes,
+        replicas,
+        disk_free_bytes,
+        memory_bytes,
+        memory_free_bytes,
+    })
+}
+
+fn get_address(input: &mut &[u8]) -> Result<String, GossipMessageError> {
+    let bytes = usize::try_from(count(input, ADDRESS_BYTES_MAX as u64)?).map_err(|_| Malformed)?;
+    let (address, rest) = input.split_at_checked(bytes).ok_or(Malformed)?;
+    *input = rest;
+    let address = std::str::from_utf8(address).map_err(|_| Malformed)?;
+    Ok(address.to_owned())
 }
 
 fn get_delta(input: &mut &[u8]) -> Result<NodeDelta, GossipMessageError> {
@@ -226,6 +292,8 @@ fn get_entry(input: &mut &[u8]) -> Result<(GossipKey, Entry), GossipMessageError
         Ok(1) => GossipKey::Reaches,
         Ok(2) => GossipKey::Load,
         Ok(3) => GossipKey::Standing,
+        Ok(4) => GossipKey::Capacity,
+        Ok(5) => GossipKey::ClientAddress,
         _ => return Err(Malformed),
     };
     let version = get(input)?;
@@ -241,6 +309,8 @@ fn get_entry(input: &mut &[u8]) -> Result<(GossipKey, Entry), GossipMessageError
         Ok(2) => GossipValue::Load(u32::try_from(get(input)?).map_err(|_| Malformed)?),
         Ok(3) => GossipValue::Withdrawn,
         Ok(4) => GossipValue::Standing(input.try_get_u8().map_err(|_| Malformed)?),
+        Ok(5) => GossipValue::Capacity(get_figures(input)?),
+        Ok(6) => GossipValue::Address(get_address(input)?),
         _ => return Err(Malformed),
     };
     Ok((key, Entry { version, value }))
@@ -314,6 +384,8 @@ mod tests {
                 GossipValue::Reaches(_) => GossipKey::Reaches,
                 GossipValue::Load(_) => GossipKey::Load,
                 GossipValue::Standing(_) => GossipKey::Standing,
+                GossipValue::Capacity(_) => GossipKey::Capacity,
+                GossipValue::Address(_) => GossipKey::ClientAddress,
                 GossipValue::Withdrawn => GossipKey::Owner(PartitionId(0)),
             };
             (
@@ -333,6 +405,57 @@ mod tests {
             entries,
         };
         vec![delta(7, values.map(entry).into()), delta(12, Vec::new())]
+    }
+
+    #[test]
+    fn golden_bytes_of_what_a_node_can_take() {
+        let told = |key, value| NodeDelta {
+            node: NodeId(7),
+            generation: Incarnation(8),
+            heartbeat: 9,
+            from: 10,
+            to: 11,
+            entries: vec![(key, Entry { version: 11, value })],
+        };
+        let figures = Capacity {
+            sessions: 1,
+            sessions_max: 300,
+            data_bytes: u64::MAX,
+            replicas: 4,
+            disk_free_bytes: 5,
+            memory_bytes: 6,
+            memory_free_bytes: 7,
+        };
+        let address = "xmpp.example.org:5222".to_owned();
+        let message = GossipMessage {
+            step: Step::Delta,
+            digest: Vec::new(),
+            deltas: vec![
+                told(GossipKey::Capacity, GossipValue::Capacity(figures)),
+                told(GossipKey::ClientAddress, GossipValue::Address(address)),
+            ],
+        };
+        let layout = Layout {
+            name: "gossip-capacity",
+            version: FORMAT,
+            written: &message.encode(),
+        };
+        let read = |bytes: Vec<u8>| GossipMessage::decode(&bytes).ok();
+        storage::golden_layout!("../../tests/goldens/wire.txt", layout, &message, read);
+    }
+
+    /// A later build may tell more figures, and nobody may tell a long address.
+    #[test]
+    fn more_figures_are_passed_over_and_long_addresses_refused() {
+        let mut more = BytesMut::new();
+        put(&mut more, 9);
+        (1..=9).for_each(|number| put(&mut more, number));
+        let read = get_figures(&mut &more[..]).expect("figures");
+        assert_eq!(numbers_of(&read), [1, 2, 3, 4, 5, 6, 7]);
+        let mut long = BytesMut::new();
+        put(&mut long, ADDRESS_BYTES_MAX as u64 + 1);
+        long.put_bytes(b'a', ADDRESS_BYTES_MAX + 1);
+        assert_eq!(get_address(&mut &long[..]), Err(Malformed));
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Gossiper {
             return tracing::debug!(%from, "a clock was not understood");
         };
         let mut clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
-        clocks.heard(from, u64::from_le_bytes(theirs), now_ms());
+        clocks.heard(from, u64::from_le_bytes(theirs), self.now());
     }
 
     fn hear_figures(&self, from: NodeId, frame: &Frame) {
@@ -130,7 +130,7 @@ impl Gossiper {
     pub fn time_ms(&self, alone: bool) -> u64 {
         let clocks = self.clocks.lock().unwrap_or_else(PoisonError::into_inner);
         if alone || clocks.has_heard() || self.start.elapsed() >= CLOCKS_WAIT {
-            clocks.clamp(now_ms())
+            clocks.clamp(now_ms(), self.now())
         } else {
             0
         }

@@ -122,6 +122,11 @@ impl Batcher {
         self.in_flight = 0;
     }
 
+    /// How many batches are on their way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
     /// How many proposals wait.
     pub fn waiting(&self) -> usize {
         self.waiting.len()

@@ -13,6 +13,7 @@ use super::access::{AccessEntry, Changes};
 use super::audit::{AuditEntry, Change, Outcome};
 use super::members::{FirstMember, MemberEntry};
 use super::targets::Placements;
+use super::versions::Versions;
 use super::{Access, Members, MetaEntry, MetaReplica, MetaState};
 use crate::backup::capture::{CaptureError, Source, captured};
 use crate::node_id::{Group, NodeId};
@@ -70,6 +71,8 @@ pub struct FoundingMeta<'a> {
     pub groups: u32,
     /// The index of the state.
     pub index: u64,
+    /// What the new pool is at: no partition of the backup may be at a higher one, nor what [`pool_version`] says.
+    pub version: u16,
     /// For the audit log: what was done, and when.
     pub record: Change,
 }
@@ -77,28 +80,43 @@ pub struct FoundingMeta<'a> {
 /// A row of the state: table, key, value.
 pub type MetaRow = (Table, Vec<u8>, Vec<u8>);
 
+fn unreadable(error: CodecError) -> MachineError {
+    MachineError::caused("a row of the meta group does not read", error)
+}
+
+/// The meta group in its file in a backup.
+fn read(backup: &Path) -> Result<MetaRows, MachineError> {
+    let damaged = |error| MachineError::caused("the meta group's file does not read", error);
+    let mut read = MetaRows::default();
+    for row in SnapshotReader::open(backup).map_err(damaged)? {
+        let row = row.map_err(damaged)?;
+        let taken = read.row(row.table, &row.key, &row.value);
+        taken.map_err(unreadable)?;
+    }
+    Ok(read)
+}
+
+/// The version that the pool was at when the meta group was captured. Partitions that were captured later may be at a higher one
+/// already.
+///
+/// # Errors
+/// When the file does not read.
+pub fn pool_version(backup: &Path) -> Result<u16, MachineError> {
+    Ok(read(backup)?.state.versions.pool())
+}
+
 /// Rows of the new meta group, in their order.
 ///
 /// # Errors
 /// When the backup does not read.
 pub fn founding_rows(founding: FoundingMeta<'_>) -> Result<Vec<MetaRow>, MachineError> {
-    let damaged = |error| MachineError::caused("the meta group's file does not read", error);
-    let unreadable =
-        |error: CodecError| MachineError::caused("a row of the meta group does not read", error);
-    let mut read = MetaRows::default();
-    for row in SnapshotReader::open(founding.backup).map_err(damaged)? {
-        let row = row.map_err(damaged)?;
-        let taken = read.row(row.table, &row.key, &row.value);
-        taken.map_err(unreadable)?;
-    }
-    let mut access = read.access;
+    let mut access = read(founding.backup)?.access;
     access.tokens = Default::default();
     let mut founded = MetaState {
         digest: Some(founding.digest),
         members: Members::default(),
         placements: Placements::default(),
-        // Its partitions are at that version by their logs.
-        versions: read.state.versions.of_new_pool(),
+        versions: Versions::of_new_pool(founding.version),
         ..MetaState::default()
     };
     let seeded = MemberEntry::Seeded {

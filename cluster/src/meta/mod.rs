@@ -1,9 +1,9 @@
 //! The meta group: who is a member, who votes where, and which life each node is in.
 //!
 //! [`members`]: the members and the rules of their coming and going. [`targets`]: the voters of each group. [`placement`]:
-//! where replicas should be, a pure planner. [`replica`]: what readers see. [`access`]: [`tokens`] of nodes that join,
-//! [`operators`], and the [`audit`] log of what they did. [`versions`]: which builds the nodes run, and which version the
-//! pool is at.
+//! where replicas should be, a pure planner. [`capacity`]: whether the others could carry what a node has. [`replica`]: what
+//! readers see. [`access`]: [`tokens`] of nodes that join, [`operators`], and the [`audit`] log of what they did.
+//! [`versions`]: which builds the nodes run, and which version the pool is at.
 //!
 //! Its log decides *incarnations*: a node that starts proposes [`VersionEntry::Started`], and the index of that entry is
 //! its incarnation. A later start has a higher one, on every replica, whatever clocks say.
@@ -14,6 +14,7 @@
 pub mod access;
 pub mod audit;
 pub mod backup;
+pub mod capacity;
 pub mod members;
 pub mod operators;
 pub mod placement;

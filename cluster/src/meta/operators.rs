@@ -258,6 +258,27 @@ mod tests {
     }
 
     #[test]
+    fn there_are_no_more_operators_than_a_pool_may_have() {
+        let (mut operators, mut changes) = (Operators::default(), Changes::default());
+        let mut apply = |entry| operators.apply(entry, &mut changes);
+        let one = |number: usize| OperatorEntry::Add {
+            name: name(&format!("o{number}")),
+            role: Role::Auditor,
+            hash: TokenHash(std::array::from_fn(|at| (number >> (8 * (at % 2))) as u8)),
+            by: "root@1".to_owned(),
+            at_ms: 12,
+        };
+        for number in 0..OPERATORS_MAX {
+            apply(one(number)).unwrap();
+        }
+        let refused = apply(one(OPERATORS_MAX)).unwrap_err();
+        assert_eq!(refused.code, "too-many-operators");
+        apply(one(7)).expect("the same again");
+        apply(revoke("o7")).unwrap();
+        apply(one(OPERATORS_MAX)).unwrap();
+    }
+
+    #[test]
     fn names_of_operators() {
         let check = |text: &str, good: bool| {
             assert_eq!(text.parse::<OperatorName>().is_ok(), good, "{text:?}");

@@ -108,11 +108,10 @@ impl Versions {
         ))
     }
 
-    /// What a pool begins with that is made of a backup of this one: its partitions stay at their version, and none of its nodes has
-    /// ever started.
-    pub(super) fn of_new_pool(&self) -> Versions {
+    /// What a pool begins with that is at a version and none of whose nodes has ever started.
+    pub fn of_new_pool(version: u16) -> Versions {
         Versions {
-            finalised: self.finalised,
+            finalised: (version > FIRST).then_some(version),
             builds: BTreeMap::new(),
         }
     }

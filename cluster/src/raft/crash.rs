@@ -27,7 +27,7 @@ use crate::node_id::{Group, NodeId};
 pub(crate) async fn answer(node: Arc<GroupNode>, dead: NodeId) {
     let shared = &node.shared;
     let (vote, voters) = {
-        let metrics = node.raft.server_metrics();
+        let metrics = node.raft().server_metrics();
         let seen = metrics.borrow_watched();
         (
             seen.vote,
@@ -42,7 +42,7 @@ pub(crate) async fn answer(node: Arc<GroupNode>, dead: NodeId) {
     }
     let drop_promise = TransferLeaderRequest::new(vote, dead, None);
     if node
-        .raft
+        .raft()
         .handle_transfer_leader(drop_promise)
         .await
         .is_err()
@@ -53,7 +53,7 @@ pub(crate) async fn answer(node: Arc<GroupNode>, dead: NodeId) {
     sleep(shared.settings.crash_rank_delay * rank).await;
     let give_up = Instant::now() + shared.settings.crash_give_up;
     while Instant::now() < give_up && is_led_by_the_dead(&node, vote) {
-        if !is_electing(&node) && node.raft.trigger().elect(true).await.is_err() {
+        if !is_electing(&node) && node.raft().trigger().elect(true).await.is_err() {
             return;
         }
         sleep(shared.settings.crash_retry).await;
@@ -66,7 +66,7 @@ fn is_led_by_the_dead(node: &GroupNode, vote: Vote) -> bool {
 }
 
 fn is_electing(node: &GroupNode) -> bool {
-    node.raft.server_metrics().borrow_watched().state == ServerState::Candidate
+    node.raft().server_metrics().borrow_watched().state == ServerState::Candidate
 }
 
 /// How many survivors come before `node`; `None` if it is no voter. The group shifts the order.

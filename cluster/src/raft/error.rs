@@ -62,6 +62,14 @@ pub enum GroupsError {
         /// Why.
         reason: String,
     },
+    /// Nobody has taken the leadership over in time.
+    #[error("{to} has not taken {group} over")]
+    NotTakenOver {
+        /// The group.
+        group: Group,
+        /// Who was to.
+        to: NodeId,
+    },
     /// It did not happen in the time given.
     #[error("{group} was not ready in time")]
     Timeout {

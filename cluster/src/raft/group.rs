@@ -7,7 +7,7 @@
 //! ```
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::error::{ReadError, SubmitError};
 use super::machine::{CommittedEntry, Replica};
 use super::shared::GroupShared;
+use super::slot::RaftSlot;
 use super::submission::{Intake, Proposal, Submission};
 use super::type_config::{Command, Entry, TypeConfig, Vote};
 use crate::node_id::{Group, NodeId};
@@ -41,7 +42,7 @@ pub struct Leadership {
 /// A group's parts on this node.
 pub(crate) struct GroupNode {
     pub(crate) shared: Arc<GroupShared>,
-    pub(crate) raft: Raft<TypeConfig, Replica>,
+    pub(crate) slot: Arc<RaftSlot>,
     pub(crate) transport: Transport,
     intake: Intake,
     reads: mpsc::Sender<WaitingRead>,
@@ -57,7 +58,7 @@ impl GroupNode {
     /// Starts the group's tasks on `runtime`.
     pub(crate) fn start(
         shared: Arc<GroupShared>,
-        raft: Raft<TypeConfig, Replica>,
+        (raft, machine): (Raft<TypeConfig, Replica>, Weak<()>),
         transport: Transport,
         runtime: &Handle,
     ) -> Arc<GroupNode> {
@@ -69,12 +70,13 @@ impl GroupNode {
         );
         let (reads, waiting_reads) = mpsc::channel(settings.reads_max);
         let (told, leadership) = watch::channel(Leadership::default());
-        runtime.spawn(propose(raft.clone(), proposals));
-        runtime.spawn(answer_reads(raft.clone(), shared.clone(), waiting_reads));
-        runtime.spawn(tell_leadership(raft.clone(), told));
+        let slot = Arc::new(RaftSlot::new(raft, machine));
+        runtime.spawn(propose(slot.clone(), proposals));
+        runtime.spawn(answer_reads(slot.clone(), shared.clone(), waiting_reads));
+        runtime.spawn(tell_leadership(slot.clone(), told));
         Arc::new(GroupNode {
             shared,
-            raft,
+            slot,
             transport,
             intake,
             reads,
@@ -82,13 +84,21 @@ impl GroupNode {
         })
     }
 
+    pub(crate) fn raft(&self) -> Raft<TypeConfig, Replica> {
+        self.slot.raft()
+    }
+
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
     pub(crate) fn metrics(&self) -> RaftMetrics<TypeConfig> {
-        self.raft.metrics().borrow_watched().clone()
+        self.raft().metrics().borrow_watched().clone()
     }
 
     /// The vote this node has given or taken.
     pub(crate) fn vote(&self) -> Vote {
-        self.raft.server_metrics().borrow_watched().vote
+        self.raft().server_metrics().borrow_watched().vote
     }
 
     /// Why the group has stopped by itself; `None` also when it was told to stop.
@@ -134,7 +144,7 @@ impl GroupHandle {
         let Some(successor) = successor.filter(|_| status.is_leader) else {
             return false;
         };
-        match self.node.raft.trigger().transfer_leader(successor).await {
+        match self.node.raft().trigger().transfer_leader(successor).await {
             Ok(()) => {
                 tracing::warn!(group = %status.group, to = %successor, "handing over: this node can't write");
                 true
@@ -206,7 +216,7 @@ impl GroupHandle {
 
     /// Who leads, now and whenever that changes.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.node.leadership.clone()
+        self.node.leadership()
     }
 }
 
@@ -217,15 +227,13 @@ impl std::fmt::Debug for GroupHandle {
 }
 
 /// Hands proposals to openraft in their order.
-async fn propose(raft: Raft<TypeConfig, Replica>, mut proposals: mpsc::Receiver<Proposal>) {
+async fn propose(slot: Arc<RaftSlot>, mut proposals: mpsc::Receiver<Proposal>) {
     let mut batch = Vec::with_capacity(PROPOSALS_AT_ONCE);
     while proposals.recv_many(&mut batch, PROPOSALS_AT_ONCE).await > 0 {
         for Proposal { payload, answer } in batch.drain(..) {
-            if raft
-                .client_write_ff(Command(payload), Some(answer))
-                .await
-                .is_err()
-            {
+            let (generation, raft) = (slot.generation(), slot.raft());
+            let written = raft.client_write_ff(Command(payload), Some(answer)).await;
+            if written.is_err() && !slot.has_next(generation) {
                 // The group has stopped. This one's outcome is unknown, for its answer is dropped; the rest was never
                 // proposed.
                 proposals.close();
@@ -249,7 +257,7 @@ async fn propose(raft: Raft<TypeConfig, Replica>, mut proposals: mpsc::Receiver<
 
 /// Runs one ReadIndex round after the other, each for all reads that wait at its start.
 async fn answer_reads(
-    raft: Raft<TypeConfig, Replica>,
+    slot: Arc<RaftSlot>,
     shared: Arc<GroupShared>,
     mut reads: mpsc::Receiver<WaitingRead>,
 ) {
@@ -259,7 +267,7 @@ async fn answer_reads(
         .await
         > 0
     {
-        let outcome = read_index(&raft, &shared).await;
+        let outcome = read_index(&slot.raft(), &shared).await;
         for read in waiting.drain(..) {
             // A read that was given up wants no answer.
             read.send(outcome).ok();
@@ -297,7 +305,26 @@ async fn read_index(
 }
 
 /// Follows openraft's metrics.
-async fn tell_leadership(raft: Raft<TypeConfig, Replica>, told: watch::Sender<Leadership>) {
+async fn tell_leadership(slot: Arc<RaftSlot>, told: watch::Sender<Leadership>) {
+    loop {
+        let generation = slot.generation();
+        follow_leadership(&slot.raft(), &told).await;
+        told.send_if_modified(|last| {
+            let stopped = Leadership {
+                leader: None,
+                is_self: false,
+                term: last.term,
+            };
+            std::mem::replace(last, stopped) != stopped
+        });
+        if !slot.has_next(generation) {
+            break;
+        }
+        slot.next(generation).await;
+    }
+}
+
+async fn follow_leadership(raft: &Raft<TypeConfig, Replica>, told: &watch::Sender<Leadership>) {
     let mut metrics = raft.server_metrics();
     loop {
         let now = {
@@ -313,12 +340,4 @@ async fn tell_leadership(raft: Raft<TypeConfig, Replica>, told: watch::Sender<Le
             break;
         }
     }
-    told.send_if_modified(|last| {
-        let stopped = Leadership {
-            leader: None,
-            is_self: false,
-            term: last.term,
-        };
-        std::mem::replace(last, stopped) != stopped
-    });
 }

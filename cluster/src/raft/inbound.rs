@@ -115,7 +115,7 @@ async fn append(node: &GroupNode, from: NodeId, frame: &Frame) -> Result<Vec<u8>
             .collect(),
         leader_commit: request.committed.map(LogId::from),
     };
-    let response = node.raft.append_entries(rpc).await?;
+    let response = node.raft().append_entries(rpc).await?;
     if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
         node.shared.hear_leader(from);
     }
@@ -154,9 +154,9 @@ async fn vote(
         let mut rpc = VoteRequest::new(Vote::from(query.vote), query.last.map(LogId::from));
         rpc.leadership_transfer = query.transfer;
         if is_pre_vote {
-            node.raft.pre_vote(rpc).await?
+            node.raft().pre_vote(rpc).await?
         } else {
-            node.raft.vote(rpc).await?
+            node.raft().vote(rpc).await?
         }
     };
     answer(&VoteReply {
@@ -182,7 +182,7 @@ async fn transfer(node: &GroupNode, from: NodeId, frame: &Frame) -> Result<Vec<u
         NodeId(query.to),
         query.last.map(LogId::from),
     );
-    answer(&match node.raft.handle_transfer_leader(rpc).await? {
+    answer(&match node.raft().handle_transfer_leader(rpc).await? {
         Ok(()) => TransferReply::Accepted,
         Err(TransferLeaderError::VoteChanged { expected, actual }) => TransferReply::VoteChanged {
             expected: (&expected).into(),

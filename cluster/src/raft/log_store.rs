@@ -58,6 +58,11 @@ impl GroupLog {
         }
     }
 
+    /// The log that all groups share.
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
     /// Payload bytes appended since the start.
     pub(crate) fn appended_bytes(&self) -> u64 {
         self.appended_bytes.load(Ordering::Relaxed)

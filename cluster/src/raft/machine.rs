@@ -14,7 +14,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -149,6 +149,8 @@ pub(crate) struct Replica {
     on_failure: OnFailure,
     /// Never contended: openraft wants its state machines `Sync`, but calls them one at a time.
     machine: Mutex<Box<dyn Machine>>,
+    /// Lives as long as the machine: dropped after it.
+    alive: Arc<()>,
     applied: Option<LogId>,
     membership: StoredMembership,
 }
@@ -190,9 +192,15 @@ impl Replica {
             group,
             on_failure,
             machine: Mutex::new(machine),
+            alive: Arc::default(),
             applied,
             membership,
         })
+    }
+
+    /// Alive as long as the machine is.
+    pub(crate) fn alive(&self) -> Weak<()> {
+        Arc::downgrade(&self.alive)
     }
 
     fn machine(&mut self) -> &mut dyn Machine {

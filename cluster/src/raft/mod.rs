@@ -23,10 +23,12 @@
 
 mod check;
 mod crash;
+mod emptied;
 mod error;
 mod failure;
 mod founding;
 mod group;
+mod hand_over;
 mod inbound;
 mod log_store;
 mod machine;
@@ -36,13 +38,14 @@ mod record;
 mod runtime;
 mod settings;
 mod shared;
+mod slot;
 mod status;
 mod submission;
 mod transfer;
 mod type_config;
 mod upkeep;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,9 +54,11 @@ use openraft::{ChangeMembers, Config, EmptyNode, Instant as _, Raft, ServerState
 use storage::log::{Log, LogMetrics};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::group::GroupNode;
+use self::hand_over::{Retire, transfer};
 use self::log_store::GroupLog;
 use self::machine::Replica;
 use self::network::Clients;
@@ -64,10 +69,12 @@ use crate::node_id::{Group, NodeId};
 use crate::transport::{Frame, Lane, Reply, Transport};
 
 pub(crate) use check::{LogReach, check_group};
+pub use emptied::{Removal, forget_log};
 pub use error::{GroupsError, MachineError, ReadError, SubmitError};
 pub use failure::OnFailure;
 pub use founding::{found_log, founding_mark};
 pub use group::{GroupHandle, Leadership};
+pub use hand_over::{HAND_OVERS_MAX, Retiring};
 #[cfg(test)]
 pub(crate) use machine::mark_of;
 pub use machine::{CommittedEntry, Machine, SnapshotFile, SnapshotHome, away, mark_place};
@@ -109,6 +116,9 @@ struct Inner {
     transfers: Arc<Transfers>,
     crashes_in_hand: Arc<Mutex<HashSet<NodeId>>>,
     avoided: Avoided,
+    /// Who is told of handovers.
+    retire: Retire,
+    config: Arc<Config>,
 }
 
 /// Nodes that leaderships are not spread to.
@@ -160,11 +170,11 @@ impl Groups {
             };
             groups.push(opened.await.map_err(panicked)??);
         }
-        let avoided = Avoided::default();
+        let (avoided, retire) = (Avoided::default(), Retire::default());
         handle.spawn(upkeep::run(
             groups.clone(),
             settings.clone(),
-            avoided.clone(),
+            (avoided.clone(), retire.clone()),
         ));
         let inner = Inner {
             node,
@@ -178,10 +188,19 @@ impl Groups {
             transfers,
             crashes_in_hand: Arc::default(),
             avoided,
+            retire,
+            config,
         };
         Ok(Groups {
             inner: Arc::new(inner),
         })
+    }
+
+    /// From now on a group's users on this node are told before it is handed over. Only the first ones count.
+    pub fn tell_of_hand_overs(&self, users: Arc<dyn Retiring>) {
+        if self.inner.retire.set(users).is_err() {
+            tracing::error!("the users of the groups were set twice");
+        }
     }
 
     /// This node.
@@ -206,10 +225,10 @@ impl Groups {
         if !voters.contains(&self.inner.node) {
             return Err(GroupsError::NotAVoter(self.inner.node));
         }
-        match node.raft.initialize(type_config::members(voters)).await {
+        match node.raft().initialize(type_config::members(voters)).await {
             // The preferred leader does not wait for its timer.
             Ok(()) if status::preferred_leader(group, voters) == Some(self.inner.node) => node
-                .raft
+                .raft()
                 .trigger()
                 .elect(true)
                 .await
@@ -241,7 +260,7 @@ impl Groups {
             while counts(group) {
                 let rest = deadline.saturating_duration_since(Instant::now());
                 let slice = Some(rest.min(RECOVERY_LOOK));
-                if node.raft.wait_for_recovery(slice).await.is_ok() {
+                if node.raft().wait_for_recovery(slice).await.is_ok() {
                     break;
                 }
                 if let Some(reason) = node.status().failed {
@@ -330,13 +349,21 @@ impl Groups {
         });
     }
 
-    /// Hands every group this node leads to its most caught-up other voter, and returns when all are gone, when nobody is
-    /// there who could take any, or at the limit. Submissions are refused from the first moment on. Gives the groups it
-    /// still leads: those without another voter that is fit.
+    /// Hands every group this node leads to its most caught-up other voter, [`HAND_OVERS_MAX`] at a time, and returns when all
+    /// are gone, when nobody is there who could take any, or at the limit. Gives the groups it still leads: those without
+    /// another voter that is fit.
     pub async fn step_down_all(&self, limit: Duration) -> Vec<Group> {
         let deadline = Instant::now() + limit;
-        let mut tried: Vec<(Group, NodeId, Instant)> = Vec::new();
+        // Who was asked last, and whether that is under way.
+        let mut asked: BTreeMap<Group, (NodeId, bool)> = BTreeMap::new();
+        let mut under_way: JoinSet<Group> = JoinSet::new();
         loop {
+            while let Some(ended) = under_way.try_join_next() {
+                if let Some((_, is_under_way)) = ended.ok().and_then(|group| asked.get_mut(&group))
+                {
+                    *is_under_way = false;
+                }
+            }
             let mut led = Vec::new();
             let mut has_heirs = false;
             for node in &self.inner.groups {
@@ -350,24 +377,27 @@ impl Groups {
                     .followers
                     .retain(|follower| self.inner.transport.connected(follower.node, Lane::Raft));
                 has_heirs |= !status.followers.is_empty();
-                let before = tried
-                    .iter()
-                    .rev()
-                    .find(|(group, ..)| *group == status.group)
-                    .copied();
-                if before.is_some_and(|(_, _, at)| at.elapsed() < STEP_DOWN_TRY) {
+                let before = asked.get(&status.group).copied();
+                if before.is_some_and(|(_, is_under_way)| is_under_way)
+                    || under_way.len() >= HAND_OVERS_MAX
+                {
                     continue;
                 }
-                let except = before.map(|(_, successor, _)| successor);
+                let except = before.map(|(successor, _)| successor);
                 let heard_within = self.inner.settings.election_min;
                 let best = status
                     .best_successor(except, heard_within)
                     .or(status.best_successor(None, heard_within));
                 if let Some(successor) = best {
-                    tried.push((status.group, successor, Instant::now()));
-                    if let Err(error) = node.raft.trigger().transfer_leader(successor).await {
-                        tracing::warn!(group = %status.group, %error, "leadership was not handed over");
-                    }
+                    asked.insert(status.group, (successor, true));
+                    let (node, retire) = (node.clone(), self.inner.retire.clone());
+                    under_way.spawn(async move {
+                        let asked = transfer(&node, &retire, successor, STEP_DOWN_TRY).await;
+                        if let Err(error) = asked {
+                            tracing::warn!(group = %node.shared.group, %error, "leadership was not handed over");
+                        }
+                        node.shared.group
+                    });
                 }
             }
             if led.is_empty() || !has_heirs || Instant::now() >= deadline {
@@ -419,15 +449,28 @@ impl Groups {
         }
     }
 
-    /// Hands one group to another voter, that [can take over](Groups::can_take_over). What is under way
-    /// comes to its end or is asked for again; who leads in the end is Raft's to say.
+    /// Hands one group to another voter that [can take over](Groups::can_take_over), or to another one if it does not. Returns
+    /// when somebody else leads.
     ///
     /// # Errors
-    /// [`GroupsError::NoGroup`] and [`GroupsError::Stopped`].
+    /// [`GroupsError::NotTakenOver`], [`GroupsError::NoGroup`] and [`GroupsError::Stopped`].
     pub async fn hand_over(&self, group: Group, to: NodeId) -> Result<(), GroupsError> {
         let node = self.group(group)?;
-        let handed = node.raft.trigger().transfer_leader(to).await;
-        handed.map_err(|fatal| GroupsError::stopped(group, &fatal))
+        hand_over::hand_over(node, &self.inner.retire, to).await
+    }
+
+    /// Removes the data of a replica that was given away; then it is as on a node that never was a member. `false`: it is in
+    /// doubt whether it was given away, and all stays as it was.
+    ///
+    /// # Errors
+    /// [`GroupsError::NoGroup`], and those of a start: then the group has stopped on this node.
+    pub async fn empty(&self, group: Group, removal: &dyn Removal) -> Result<bool, GroupsError> {
+        let node = self.group(group)?;
+        let emptied = emptied::empty(node, &self.inner.config, removal).await;
+        emptied.inspect_err(|error| {
+            let on_failure = &self.inner.settings.on_failure;
+            on_failure.tell(group, &error.to_string());
+        })
     }
 
     /// Whether this node may stand for election in a group. A voter that was removed never hears of it, and would ask for
@@ -437,7 +480,7 @@ impl Groups {
     /// [`GroupsError::NoGroup`].
     pub fn stand_for_election(&self, group: Group, stands: bool) -> Result<(), GroupsError> {
         let node = self.group(group)?;
-        node.raft
+        node.raft()
             .runtime_config()
             .elect(stands && !node.shared.is_quarantined());
         Ok(())
@@ -450,7 +493,7 @@ impl Groups {
     pub async fn add_learner(&self, group: Group, learner: NodeId) -> Result<(), GroupsError> {
         let node = self.group(group)?;
         let added = node
-            .raft
+            .raft()
             .add_learner(learner, EmptyNode::new(), false)
             .await;
         added
@@ -472,7 +515,7 @@ impl Groups {
     ) -> Result<(), GroupsError> {
         let node = self.group(group)?;
         let voters: BTreeSet<NodeId> = voters.iter().copied().collect();
-        let changed = node.raft.change_membership(voters, keep).await;
+        let changed = node.raft().change_membership(voters, keep).await;
         changed
             .map(drop)
             .map_err(|error| membership_error(group, error))
@@ -485,7 +528,7 @@ impl Groups {
     pub async fn remove_learner(&self, group: Group, learner: NodeId) -> Result<(), GroupsError> {
         let node = self.group(group)?;
         let gone = ChangeMembers::RemoveNodes(BTreeSet::from([learner]));
-        let changed = node.raft.change_membership(gone, true).await;
+        let changed = node.raft().change_membership(gone, true).await;
         changed
             .map(drop)
             .map_err(|error| membership_error(group, error))
@@ -499,7 +542,7 @@ impl Groups {
     /// Stops the groups one by one. Leadership should have been handed over before.
     pub async fn shutdown(self) {
         for node in &self.inner.groups {
-            if let Err(error) = node.raft.shutdown().await {
+            if let Err(error) = node.raft().shutdown().await {
                 tracing::warn!(group = %node.shared.group, %error, "a group did not stop cleanly");
             }
         }
@@ -624,19 +667,17 @@ impl Opener {
             group: shared.clone(),
             transport: transport.clone(),
         };
-        let config = if shared.is_quarantined() {
-            tracing::warn!(%group, "the log of this group is damaged: no vote until it has caught up");
-            Arc::new(Config {
-                enable_elect: false,
-                ..Config::clone(&config)
-            })
-        } else {
-            config
-        };
+        if shared.is_quarantined() {
+            tracing::warn!(%group, "this group's log was damaged or given away: no vote until it has caught up");
+        }
+        let (config, alive) = (
+            emptied::may_elect(&config, !shared.is_quarantined()),
+            replica.alive(),
+        );
         let raft: Raft<TypeConfig, Replica> = Raft::new(node, config, clients, log, replica)
             .await
             .map_err(|fatal| GroupsError::stopped(group, &fatal))?;
-        Ok(GroupNode::start(shared, raft, transport, &runtime))
+        Ok(GroupNode::start(shared, (raft, alive), transport, &runtime))
     }
 }
 

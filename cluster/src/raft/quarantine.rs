@@ -82,7 +82,7 @@ pub(crate) async fn lift(node: &GroupNode) -> Result<(), LogError> {
     let shared = &node.shared;
     shared.log.clear_quarantine().await?;
     shared.end_quarantine();
-    node.raft.runtime_config().elect(true);
+    node.raft().runtime_config().elect(true);
     tracing::info!(group = %shared.group, "the replica's quarantine is over");
     Ok(())
 }
@@ -102,6 +102,6 @@ pub(crate) async fn hand_over_for(
         return Ok(ReelectReply { accepted: false });
     };
     tracing::info!(group = %node.shared.group, %from, to = %successor, "handing over for a quarantined replica");
-    node.raft.trigger().transfer_leader(successor).await?;
+    node.raft().trigger().transfer_leader(successor).await?;
     Ok(ReelectReply { accepted: true })
 }

@@ -36,7 +36,7 @@ pub(crate) struct GroupShared {
     purge_floor: AtomicU64,
     quarantined: AtomicBool,
     /// The term of the vote found at the start of a quarantine; a leader of a later term was elected without us.
-    quarantine_term: u64,
+    quarantine_term: AtomicU64,
     learnt_commit: AtomicU64,
     /// Members that said they are quarantined; only a leader hears it.
     quarantined_members: Mutex<BTreeSet<NodeId>>,
@@ -69,7 +69,7 @@ impl GroupShared {
             receiving: Mutex::default(),
             purge_floor: AtomicU64::new(NONE),
             quarantined: AtomicBool::new(quarantined),
-            quarantine_term,
+            quarantine_term: AtomicU64::new(quarantine_term),
             learnt_commit: AtomicU64::new(NONE),
             quarantined_members: Mutex::default(),
             leader_heard: Mutex::default(),
@@ -94,6 +94,18 @@ impl GroupShared {
 
     pub(crate) fn end_quarantine(&self) {
         self.quarantined.store(false, Ordering::Release);
+    }
+
+    /// The group's data was removed: it begins anew, and gives no vote until it has caught up. A leader that had this
+    /// replica's vote had it when the replica knew all it was asked for, so any leader proves what it has committed.
+    pub(crate) fn emptied(&self) {
+        self.quarantine_term.store(0, Ordering::Relaxed);
+        self.learnt_commit.store(NONE, Ordering::Relaxed);
+        self.purge_floor.store(NONE, Ordering::Relaxed);
+        lock(&self.sending).clear();
+        *lock(&self.verified) = None;
+        *lock(&self.receiving) = None;
+        self.quarantined.store(true, Ordering::Release);
     }
 
     /// A member said whether it is quarantined.
@@ -126,7 +138,7 @@ impl GroupShared {
 
     /// Whether a leader of this term was surely elected without this replica's quarantined vote.
     pub(crate) fn is_elected_without_us(&self, term: u64) -> bool {
-        term > self.quarantine_term
+        term > self.quarantine_term.load(Ordering::Relaxed)
     }
 
     /// What a leader elected without us has committed.

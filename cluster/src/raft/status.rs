@@ -110,6 +110,7 @@ impl GroupNode {
                 .running_state
                 .as_ref()
                 .err()
+                .filter(|_| !self.slot.is_closing())
                 .map(ToString::to_string),
         }
     }

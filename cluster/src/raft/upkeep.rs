@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::group::GroupNode;
+use super::hand_over::Retire;
 use super::quarantine;
 use super::settings::RaftSettings;
 use super::status::GroupStatus;
@@ -54,7 +55,7 @@ impl Memory {
 pub(crate) async fn run(
     groups: Vec<Arc<GroupNode>>,
     settings: Arc<RaftSettings>,
-    avoided: Avoided,
+    (avoided, retire): (Avoided, Retire),
 ) {
     let now = Instant::now();
     let mut memories: Vec<Memory> = groups.iter().map(|_| Memory::new(now)).collect();
@@ -98,7 +99,7 @@ pub(crate) async fn run(
                     .preferred_leader()
                     .is_some_and(|preferred| lock(&avoided).contains(&preferred))
             {
-                may_hand_over = !hand_over(node, &status, memory, now).await;
+                may_hand_over = !hand_over(node, &retire, &status, memory, now);
             }
             if tick.is_multiple_of(QUARANTINE_TICKS) || node.shared.learnt_commit().is_some() {
                 quarantine::tend(node).await;
@@ -147,7 +148,7 @@ async fn purge(node: &GroupNode, status: &GroupStatus) {
     let Some(upto) = purgeable(status) else {
         return;
     };
-    if let Err(error) = node.raft.trigger().purge_log(upto).await {
+    if let Err(error) = node.raft().trigger().purge_log(upto).await {
         tracing::warn!(group = %status.group, %error, "the log was not purged");
     }
 }
@@ -166,7 +167,7 @@ fn wants_snapshot(
 
 async fn dump(node: &GroupNode, memory: &mut Memory, now: Instant) -> bool {
     let appended = node.shared.log.appended_bytes();
-    match node.raft.trigger().snapshot().await {
+    match node.raft().trigger().snapshot().await {
         Ok(()) => {
             (memory.snapshot_at, memory.snapshot_bytes) = (now, appended);
             true
@@ -203,8 +204,10 @@ fn wants_to_hand_over(
         })
 }
 
-async fn hand_over(
-    node: &GroupNode,
+/// Beside this task: what the group's users have begun comes to its end first.
+fn hand_over(
+    node: &Arc<GroupNode>,
+    retire: &Retire,
     status: &GroupStatus,
     memory: &mut Memory,
     now: Instant,
@@ -213,14 +216,12 @@ async fn hand_over(
         return false;
     };
     memory.handed_over_at = Some(now);
-    match node.raft.trigger().transfer_leader(preferred).await {
-        Ok(()) => {
-            tracing::info!(group = %status.group, to = %preferred, "handing over to the preferred leader");
-            true
+    tracing::info!(group = %status.group, to = %preferred, "handing over to the preferred leader");
+    let (node, retire) = (node.clone(), retire.clone());
+    tokio::spawn(async move {
+        if let Err(error) = super::hand_over::hand_over(&node, &retire, preferred).await {
+            tracing::warn!(group = %node.shared.group, %error, "leadership was not handed over");
         }
-        Err(error) => {
-            tracing::warn!(group = %status.group, %error, "leadership was not handed over");
-            false
-        }
-    }
+    });
+    true
 }

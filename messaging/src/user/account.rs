@@ -60,7 +60,7 @@ pub(crate) fn create(
     Answer::Done { seq: 0 }
 }
 
-/// [`crate::command::Command::SetCredentials`].
+/// [`crate::command::Command::SetCredentials`]. If the account was being imported, that ends with it.
 pub(crate) fn set_credentials(
     state: &mut State,
     user: BareJid,
@@ -69,6 +69,7 @@ pub(crate) fn set_credentials(
     match state.accounts.get_mut(&user) {
         Some(account) => {
             account.credentials = credentials;
+            state.imports.remove(&user);
             Answer::Done { seq: 0 }
         }
         None => refuse(Condition::ItemNotFound),
@@ -109,6 +110,7 @@ pub(crate) fn remove(state: &mut State, ctx: &mut Context<'_>, user: BareJid) ->
     state.vcards.remove(&user);
     let last_row = state.logs.remove(&user).map_or(0, |log| log.head);
     state.sent_ids.remove(&user);
+    state.imports.remove(&user);
     let sessions: Vec<FullJid> = state
         .online
         .iter()

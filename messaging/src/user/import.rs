@@ -4,22 +4,23 @@
 //!  begin: an account without credentials ─► contacts, rows of the archive, what its client would set ─► credentials
 //! ```
 //!
-//! Invariants: no contacts, rows or credentials come to an account that has credentials. Until it has some nobody logs in, so there are no sessions that would
-//! have to be told. Each piece may be sent twice: contacts are put, and rows have their places, counted from the account's
-//! beginning.
+//! Invariants: nothing comes to an account that has credentials. Until it has some nobody logs in, so there are no sessions that would
+//! have to be told, and it takes no messages: all rows of its log are imported ones. Each piece may be sent twice: contacts and items
+//! are put, and rows have their places in the order of the import, however they are cut into pieces. How many there are is
+//! counted in `State::imports`, never made out from the log, whose numbers leap when a pool is restored
+//! ([`crate::founding`]). The count is there exactly while the account is imported.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use xmpp::jid::BareJid;
+use xmpp::jid::{BareJid, Jid};
 use xmpp::sasl::StoredCredentials;
 use xmpp::stanza_error::Condition;
 
-use super::account;
-use super::log::UserLog;
 use super::roster::{self, RosterItem};
 use super::subscription::SubscriptionRequest;
+use super::{account, blocking, private};
 use crate::apply::Context;
 use crate::archive::{ArchiveRecord, ArchiveRow, MessageRecord};
 use crate::command::Answer;
@@ -67,7 +68,33 @@ pub struct ImportedRequest {
     pub payload: Bytes,
 }
 
+/// What a client would set, one at a time.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ImportedItem {
+    /// Blocked addresses. XEP-0191.
+    Blocked(Vec<Jid>),
+    /// A private element. XEP-0049.
+    Private {
+        /// Its `{namespace}name`.
+        name: String,
+        /// The element, canonical.
+        element: Bytes,
+    },
+    /// The vCard, canonical. XEP-0054.
+    Vcard(Bytes),
+}
+
 // What users store and send isn't shown.
+impl std::fmt::Debug for ImportedItem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ImportedItem::Blocked(_) => "Blocked(…)",
+            ImportedItem::Private { .. } => "Private(…)",
+            ImportedItem::Vcard(_) => "Vcard(…)",
+        })
+    }
+}
+
 impl std::fmt::Debug for ImportedContact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ImportedContact")
@@ -89,26 +116,31 @@ pub fn is_unfinished(credentials: &StoredCredentials) -> bool {
     *credentials == StoredCredentials::default()
 }
 
-/// How many rows an account has got, if it is being imported.
+/// Whether there is an account that somebody can use: one that is being imported takes and sends nothing yet.
+pub(crate) fn is_usable(state: &State, user: &BareJid) -> bool {
+    state.accounts.get(user).is_some() && state.imports.get(user).is_none()
+}
+
+/// How many rows of an account were imported, if it is being imported.
 fn rows_so_far(state: &State, user: &BareJid) -> Option<u64> {
     let account = state.accounts.get(user)?;
-    if !is_unfinished(&account.credentials) {
-        return None;
-    }
-    let begin = UserLog::created_at(account.generation).head;
-    let head = state.logs.get(user).map_or(begin, |log| log.head);
-    Some(head.saturating_sub(begin))
+    let count = state.imports.get(user).copied()?;
+    is_unfinished(&account.credentials).then_some(count)
 }
 
 /// [`crate::command::Command::BeginImport`].
 pub(crate) fn begin(state: &mut State, ctx: &mut Context<'_>, user: BareJid) -> Answer {
-    if !state.accounts.contains(&user) {
-        return account::create(state, ctx, user, StoredCredentials::default());
+    if state.accounts.contains(&user) {
+        return match rows_so_far(state, &user) {
+            Some(_) => Answer::Done { seq: 0 },
+            None => refuse(Condition::Conflict),
+        };
     }
-    match rows_so_far(state, &user) {
-        Some(_) => Answer::Done { seq: 0 },
-        None => refuse(Condition::Conflict),
+    let made = account::create(state, ctx, user.clone(), StoredCredentials::default());
+    if matches!(made, Answer::Done { .. }) {
+        state.imports.insert(user, 0);
     }
+    made
 }
 
 /// [`crate::command::Command::ImportContacts`]. All of them, or none.
@@ -163,7 +195,8 @@ pub(crate) fn contacts(
     Answer::Done { seq: 0 }
 }
 
-/// [`crate::command::Command::ImportRows`]: rows that are there already are left as they are.
+/// [`crate::command::Command::ImportRows`]: rows that are there already are left as they are. Of what is said to be from later than
+/// now the time becomes now: clocks of other machines decide on nothing.
 pub(crate) fn rows(
     state: &mut State,
     ctx: &mut Context<'_>,
@@ -175,35 +208,57 @@ pub(crate) fn rows(
     let Some(have) = rows_so_far(state, &user) else {
         return refuse(Condition::Conflict);
     };
-    let times_rise = rows.is_sorted_by_key(|(time_ms, _)| *time_ms);
-    let now = ctx.time_ms;
-    if rows.len() > ROWS_MAX || !times_rise || rows.iter().any(|(time_ms, _)| *time_ms > now) {
-        return refuse(Condition::NotAcceptable);
+    if rows.len() > ROWS_MAX {
+        return refuse_because(Condition::NotAcceptable, "There are too many messages.");
     }
-    if after.saturating_add(rows.len() as u64) <= have {
+    if !rows.is_sorted_by_key(|(time_ms, _)| *time_ms) {
+        return refuse_because(Condition::NotAcceptable, "The messages' times fall.");
+    }
+    let Some(known) = have.checked_sub(after) else {
+        let why = "Messages that come before these are missing.";
+        return refuse_because(Condition::UnexpectedRequest, why);
+    };
+    let known = usize::try_from(known).unwrap_or(usize::MAX);
+    let new = rows.len().saturating_sub(known) as u64;
+    if new == 0 {
         return Answer::Done { seq: 0 };
-    }
-    // Something else was written to the account meanwhile, or a piece is missing.
-    if after != have {
-        return refuse(Condition::UnexpectedRequest);
     }
     let Some(log) = state.logs.get_mut(&user) else {
         return refuse(Condition::UnexpectedRequest);
     };
     let first = log.head + 1;
-    log.head += rows.len() as u64;
+    log.head += new;
     if !waiting && log.delivered + 1 == first {
         log.delivered = log.head;
     }
-    for ((time_ms, record), seq) in rows.into_iter().zip(first..) {
+    state.imports.insert(user.clone(), have + new);
+    let now = ctx.time_ms;
+    for ((time_ms, record), seq) in rows.into_iter().skip(known).zip(first..) {
         ctx.effect(Effect::Archive(Arc::new(ArchiveRow {
             key: user.clone(),
             seq,
-            time_ms,
+            time_ms: time_ms.min(now),
             record: ArchiveRecord::Message(record),
         })));
     }
     Answer::Done { seq: 0 }
+}
+
+/// [`crate::command::Command::ImportItem`].
+pub(crate) fn item(
+    state: &mut State,
+    ctx: &mut Context<'_>,
+    user: BareJid,
+    item: ImportedItem,
+) -> Answer {
+    if rows_so_far(state, &user).is_none() {
+        return refuse(Condition::Conflict);
+    }
+    match item {
+        ImportedItem::Blocked(items) => blocking::block(state, ctx, user, items),
+        ImportedItem::Private { name, element } => private::set_private(state, user, name, element),
+        ImportedItem::Vcard(element) => private::set_vcard(state, user, element),
+    }
 }
 
 /// [`crate::command::Command::FinishImport`].
@@ -211,10 +266,9 @@ pub(crate) fn finish(state: &mut State, user: BareJid, credentials: StoredCreden
     if is_unfinished(&credentials) {
         return refuse(Condition::NotAcceptable);
     }
-    match state.accounts.get_mut(&user) {
+    match state.accounts.get(&user) {
         Some(account) if is_unfinished(&account.credentials) => {
-            account.credentials = credentials;
-            Answer::Done { seq: 0 }
+            account::set_credentials(state, user, credentials)
         }
         Some(account) if account.credentials == credentials => Answer::Done { seq: 0 },
         Some(_) => refuse(Condition::Conflict),

@@ -10,6 +10,7 @@ use crate::archive::{ArchiveRecord, ArchiveRow, MessageRecord};
 use crate::command::Answer;
 use crate::effect::{Effect, UserEffect};
 use crate::state::State;
+use crate::user::streams::{self, StreamCount};
 
 /// How far apart the first sequences of two creations of a key are for each log entry between them.
 ///
@@ -25,6 +26,9 @@ pub struct UserLog {
     pub delivered: u64,
     /// The roster's version; begins where the log begins, so that an account made again never shows an old version.
     pub roster_version: u64,
+    /// How many of its sessions' stanzas are handled, in the order in which they began. Here, because a message changes this row
+    /// in any case.
+    pub streams: Vec<StreamCount>,
 }
 
 impl UserLog {
@@ -35,6 +39,7 @@ impl UserLog {
             head: start,
             delivered: start,
             roster_version: start,
+            streams: Vec::new(),
         }
     }
 
@@ -60,6 +65,7 @@ pub(crate) fn append(
         .get_or_insert_with(user, || UserLog::created_at(index));
     let previous = log.head;
     log.head += 1;
+    streams::drop_old(log, ctx.time_ms);
     let seq = log.head;
     let row = Arc::new(ArchiveRow {
         key: user.clone(),

@@ -16,7 +16,7 @@ use xmpp::stanza_error::Condition;
 use xmpp::write::XmlWriter;
 
 use super::dedup::SentIds;
-use super::{blocking, log};
+use super::{blocking, import, log, streams};
 use crate::apply::Context;
 use crate::archive::{ArchiveIds, ArchiveRecord, ArchiveRow, MessageRecord};
 use crate::command::{Answer, Command, ReceiveMessage, SendMessage};
@@ -26,16 +26,29 @@ use crate::state::State;
 
 /// [`Command::SendMessage`].
 pub(crate) fn send(state: &mut State, ctx: &mut Context<'_>, message: SendMessage) -> Answer {
+    let counted = message
+        .counted
+        .map(|counted| (message.sender.bare(), counted));
+    let answer = file(state, ctx, message);
+    // One that is refused is handled when its sender has been told.
+    if let (Some((user, counted)), Answer::Done { .. }) = (&counted, &answer) {
+        streams::count(state, ctx.time_ms, user, counted);
+    }
+    answer
+}
+
+fn file(state: &mut State, ctx: &mut Context<'_>, message: SendMessage) -> Answer {
     let SendMessage {
         sender,
         to,
         origin_id,
         mut stanza,
         local,
+        counted: _,
     } = message;
     let user = sender.bare();
     let target = to.bare();
-    if !state.accounts.contains(&user) {
+    if !import::is_usable(state, &user) {
         return refuse(Condition::NotAuthorized);
     }
     // Before every other rule: a retry gets the outcome of the first attempt, whatever has changed since.
@@ -93,7 +106,8 @@ pub(crate) fn send(state: &mut State, ctx: &mut Context<'_>, message: SendMessag
     Answer::Done { seq }
 }
 
-/// [`Command::ReceiveMessage`]. RFC 6121 §8.5.1 and XEP-0191 §3.2: no account and a block look the same.
+/// [`Command::ReceiveMessage`]. RFC 6121 §8.5.1 and XEP-0191 §3.2: no account and a block look the same; so does an account that is
+/// still being imported, whose log has imported rows only ([`import`]).
 pub(crate) fn receive(state: &mut State, ctx: &mut Context<'_>, message: ReceiveMessage) -> Answer {
     let ReceiveMessage {
         user,
@@ -103,7 +117,7 @@ pub(crate) fn receive(state: &mut State, ctx: &mut Context<'_>, message: Receive
         time_ms: _,
     } = message;
     let from = stanza.from.clone().unwrap_or_else(|| sender.clone().into());
-    if !state.accounts.contains(&user)
+    if !import::is_usable(state, &user)
         || blocking::is_blocked(state, &user, &from)
         || blocking::is_blocked(state, &user, &Jid::from(sender))
     {
@@ -130,7 +144,7 @@ pub(crate) fn file_sent(
     let Some(peer) = stanza.to.clone() else {
         return refuse(Condition::BadRequest);
     };
-    if !state.accounts.contains(&user) {
+    if !import::is_usable(state, &user) {
         return refuse(Condition::ItemNotFound);
     }
     let sender: Option<FullJid> = stanza.from.as_ref().and_then(Jid::to_full);

@@ -15,6 +15,7 @@ pub mod private;
 pub mod publication;
 pub mod query;
 pub mod roster;
+pub mod streams;
 pub mod subscription;
 
 use xmpp::jid::FullJid;
@@ -66,6 +67,7 @@ pub fn apply(state: &mut State, ctx: &mut Context<'_>, command: Command) -> Answ
         Command::SetVcard { user, element } => private::set_vcard(state, user, element),
         Command::AdvanceCursor { user, delivered } => log::advance_cursor(state, &user, delivered),
         Command::NoteSessions { up, down } => note_sessions(state, ctx, up, down),
+        Command::NoteStreams { notes } => streams::note(state, ctx, notes),
         Command::BeginImport { user } => import::begin(state, ctx, user),
         Command::ImportContacts { user, contacts } => import::contacts(state, ctx, user, contacts),
         Command::ImportRows {
@@ -75,6 +77,7 @@ pub fn apply(state: &mut State, ctx: &mut Context<'_>, command: Command) -> Answ
             rows,
         } => import::rows(state, ctx, user, after, waiting, rows),
         Command::FinishImport { user, credentials } => import::finish(state, user, credentials),
+        Command::ImportItem { user, item } => import::item(state, ctx, user, item),
         // `crate::apply` keeps these for itself and for rooms.
         Command::Nothing
         | Command::Room(_)

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use xmpp::jid::{BareJid, Jid};
 use xmpp::stanza_error::{Condition, StanzaError};
 
-use super::{blocking, private, roster};
+use super::{blocking, private, roster, streams};
 use crate::query::{Query, Reply};
 use crate::state::State;
 
@@ -45,6 +45,7 @@ pub fn answer(state: &State, query: &Query) -> Reply {
             true => Reply::Refused(Box::new(crate::refusal::blocked())),
             false => Reply::Payload(Bytes::new()),
         },
+        Query::Handled { user, stream } => Reply::Handled(streams::handled(state, user, *stream)),
         Query::Accounts { after, limit } => accounts(state, after.as_ref(), *limit),
         Query::Archive(query) => archive(state, &query.key, &query.asker.bare()),
         Query::ArchiveMetadata { key, asker } => archive(state, key, &asker.bare()),

@@ -131,6 +131,11 @@ impl Pool {
         self.partitions[partition].from_owner = 0;
     }
 
+    /// The node begins to count anew: a restored partition knows no node.
+    pub(crate) fn restart_node(&mut self, partition: usize) {
+        self.partitions[partition].from_node = 0;
+    }
+
     /// A command on this user's key by the one node of the pool.
     pub(crate) fn ask(&mut self, command: Command, name: &str) -> Answer {
         let partition = self.partition_of(name);
@@ -436,6 +441,7 @@ pub(crate) fn message(from: &str, to: &str, body: &str, origin_id: Option<&str>)
         origin_id: origin_id.map(Into::into),
         stanza,
         local,
+        counted: None,
     })
 }
 

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use messaging::archive::MessageRecord;
-use messaging::user::import::{ImportedContact, ImportedRequest};
+use messaging::user::import::{ImportedContact, ImportedItem, ImportedRequest};
 use web::backend::BackendError;
 use web::report::imports;
 use xmpp::jid::{BareJid, Jid};
@@ -39,9 +39,11 @@ pub(super) fn piece(
             waiting,
             messages,
         } => {
-            let rows = messages
-                .iter()
-                .map(|message| Ok((message.time_ms, record(user, &message.message)?)));
+            let rows = messages.iter().zip(1..).map(|(message, place)| {
+                let record = record(user, &message.message)
+                    .map_err(|error| invalid(format!("message {place} of the piece: {error}")))?;
+                Ok((message.time_ms, record))
+            });
             ImportPiece::Rows {
                 after,
                 waiting,
@@ -52,22 +54,22 @@ pub(super) fn piece(
             let parsed = addresses.iter().map(|address| {
                 Jid::parse(address).map_err(|error| invalid(format!("{address:?}: {error}")))
             });
-            ImportPiece::Blocked(parsed.collect::<Result<_, _>>()?)
+            ImportPiece::Item(ImportedItem::Blocked(parsed.collect::<Result<_, _>>()?))
         }
         imports::ImportPiece::Private { element } => {
             let document = parse(&element)?;
             let root = document.root();
-            ImportPiece::Private {
+            ImportPiece::Item(ImportedItem::Private {
                 name: format!("{{{}}}{}", root.ns(), root.name()),
                 element: canonical(&document),
-            }
+            })
         }
         imports::ImportPiece::Vcard { element } => {
             let document = parse(&element)?;
             if !document.root().is("vCard", ns::VCARD) {
                 return Err(invalid("that is no vCard"));
             }
-            ImportPiece::Vcard(canonical(&document))
+            ImportPiece::Item(ImportedItem::Vcard(canonical(&document)))
         }
         imports::ImportPiece::Finish { password, scram } => match password {
             Some(password) => ImportPiece::Password(Password::new(password)),
@@ -76,9 +78,11 @@ pub(super) fn piece(
     })
 }
 
+/// Reads an element. It was written by a server in canonical form, which repeats namespaces, so it may cost more than what a client
+/// sends; how many bytes there are is bounded by the body of the request.
 fn parse(element: &str) -> Result<Document, BackendError> {
     let bytes = Bytes::copy_from_slice(element.as_bytes());
-    Document::parse_in(bytes, &Limits::AFTER_AUTH, ns::CLIENT)
+    Document::parse_in(bytes, &Limits::OWN, ns::CLIENT)
         .map_err(|error| invalid(format!("an element does not read: {error}")))
 }
 
@@ -132,7 +136,8 @@ fn request(element: &str) -> Result<ImportedRequest, BackendError> {
     })
 }
 
-fn record(user: &BareJid, element: &str) -> Result<MessageRecord, BackendError> {
+/// What the archive keeps of a message. Whoever cuts a file into pieces asks the same, before a message has a place among the others.
+pub(crate) fn record(user: &BareJid, element: &str) -> Result<MessageRecord, BackendError> {
     let stanza = stanza(element, StanzaKind::Message)?;
     let (Some(from), Some(to)) = (stanza.from.clone(), stanza.to.clone()) else {
         return Err(invalid("a message without from and to"));
@@ -266,6 +271,31 @@ mod tests {
         assert!(of("", "juliet@capulet.lit").is_err());
         assert!(record(&user(), "<presence/>").is_err());
         assert!(record(&user(), "<message").is_err());
+    }
+
+    /// Canonical form repeats the namespace on each of these; a client may declare 32.
+    #[test]
+    fn canonical_form_is_not_too_much() {
+        let siblings = "<a xmlns='urn:a'/>".repeat(5000);
+        let message = |body: &str| imports::ImportedMessage {
+            time_ms: 1,
+            message: format!(
+                "<message from='romeo@montague.lit' to='juliet@capulet.lit'>{body}</message>"
+            ),
+        };
+        let piece_of = |messages| imports::ImportPiece::Messages {
+            after: 0,
+            waiting: false,
+            messages,
+        };
+        let good = piece_of(vec![message("<body>one</body>"), message(&siblings)]);
+        let ImportPiece::Rows { rows, .. } = piece(&user(), good).unwrap() else {
+            panic!("messages are rows");
+        };
+        assert_eq!(rows[1].1.stanza.payload, siblings);
+        let bad = piece_of(vec![message("<body>one</body>"), message("<body>")]);
+        let refusal = piece(&user(), bad).unwrap_err().to_string();
+        assert!(refusal.starts_with("message 2 of the piece"), "{refusal}");
     }
 
     #[test]

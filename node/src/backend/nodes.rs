@@ -34,19 +34,32 @@ fn operation(node: u64, operation: NodeOperation) -> Operation {
     match operation {
         NodeOperation::Drain {
             sessions_per_second,
-        } => Operation::Drain(
-            node,
-            DrainOptions {
+            over_capacity,
+        } => {
+            let options = DrainOptions {
                 sessions_per_second,
-            },
-        ),
-        NodeOperation::Undrain => Operation::Undrain(node),
-        NodeOperation::Remove { dead } => {
-            Operation::Remove(node, RemoveOptions { force_dead: dead })
+                over_capacity,
+            };
+            Operation::Drain(node, options)
         }
-        NodeOperation::Replace { with } => Operation::Replace {
+        NodeOperation::Undrain => Operation::Undrain(node),
+        NodeOperation::Remove {
+            dead,
+            over_capacity,
+        } => {
+            let options = RemoveOptions {
+                force_dead: dead,
+                over_capacity,
+            };
+            Operation::Remove(node, options)
+        }
+        NodeOperation::Replace {
+            with,
+            over_capacity,
+        } => Operation::Replace {
             old: node,
             new: NodeId(with),
+            over_capacity,
         },
     }
 }
@@ -82,7 +95,11 @@ pub(super) async fn operate(
         Operation::Drain(node, options) => handle.drain(node, options).await,
         Operation::Undrain(node) => handle.undrain(node).await,
         Operation::Remove(node, options) => handle.remove(node, options).await,
-        Operation::Replace { old, new } => handle.replace(old, new).await,
+        Operation::Replace {
+            old,
+            new,
+            over_capacity,
+        } => handle.replace(old, new, over_capacity).await,
         // Nodes are let in by their tokens.
         Operation::Add(_) => Ok(()),
     };

@@ -74,6 +74,13 @@ section! {
         listen: Vec<SocketAddr>,
         /// Where clients connect with TLS from the first byte (XEP-0368).
         listen_tls: Vec<SocketAddr> = Vec::new(),
+        /// Where clients reach `listen` from outside, `host:port`, or `host` for port 5222; an IPv6 address in brackets. Nothing: it
+        /// is told to nobody. Clients that can't be moved are sent to it by nodes that are drained or stop (RFC 6120
+        /// §4.9.3.19), and those of this node are told to come back to it (XEP-0198 §3), as their sessions are here.
+        address: String = String::new(),
+        /// Sessions that this node may have; who logs in beyond that is told to wait. 0: as many as there may be open files
+        /// (`ulimit -Hn`), less 1,024, and one at most for each 64 KiB of memory.
+        sessions_max: u32 = 0,
         /// The certificate that clients see; it must name the pool's domain.
         certificate: PathBuf = PathBuf::from("clients.pem"),
         /// Its key.

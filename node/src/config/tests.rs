@@ -208,6 +208,10 @@ fn values_must_go_together() {
         ),
         ("queued_max = 0", "queued_max: must be at least 1"),
         (
+            "address = \"xmpp://host\"",
+            "address: must be a host, or host:port; an IPv6 address stands in brackets",
+        ),
+        (
             "archive_queries_max = 0",
             "archive_queries_max: must be at least 1",
         ),

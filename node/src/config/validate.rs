@@ -1,7 +1,7 @@
 //! From what was written to a value that cannot be wrong: what belongs together, and the files that are named.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -227,11 +227,34 @@ fn check_clients(file: &ConfigFile) -> Result<(), ConfigError> {
         let reason = format!("at most {THREADS_MAX}");
         return Err(file.invalid("clients", "threads", reason));
     }
+    if !section.address.is_empty() && !is_address(&section.address) {
+        let reason = "must be a host, or host:port; an IPv6 address stands in brackets";
+        return Err(file.invalid("clients", "address", reason));
+    }
     // The kernel's own bounds.
     if !(1..=32_767).contains(&section.probe_after.0.as_secs()) {
         return Err(file.invalid("clients", "probe_after", "must be 1 s to 9 h"));
     }
     Ok(())
+}
+
+/// Whether this is `domainpart`, or `domainpart:port`, as RFC 6120 §4.9.3.19 has it.
+fn is_address(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+        return false;
+    }
+    match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok()),
+        None => {
+            let is_of_host =
+                |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+            !host.is_empty() && host.len() <= 253 && host.bytes().all(is_of_host)
+        }
+    }
 }
 
 fn clients(
@@ -591,4 +614,38 @@ fn bytes(
     size: Size,
 ) -> Result<usize, ConfigError> {
     usize::try_from(size.0).map_err(|_| file.invalid(section, key, "is too large for this machine"))
+}
+
+#[cfg(test)]
+mod address_tests {
+    use super::is_address;
+
+    #[test]
+    fn addresses_are_hosts_with_or_without_a_port() {
+        let check = |text: &str, expect| assert_eq!(is_address(text), expect, "{text}");
+        for good in [
+            "xmpp.example.org",
+            "xmpp.example.org:5222",
+            "192.0.2.7:5222",
+            "[2001:db8::1]:5222",
+            "[2001:db8::1]",
+        ] {
+            check(good, true);
+        }
+        for bad in [
+            "",
+            ":5222",
+            "host:0",
+            "host:70000",
+            "host:port",
+            "2001:db8::1",
+            "[2001:db8::1",
+            "[host]:5222",
+            "a host:5222",
+            "host/../x:5222",
+            "<host>",
+        ] {
+            check(bad, false);
+        }
+    }
 }

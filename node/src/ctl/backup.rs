@@ -13,13 +13,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cluster::backup::block::{EntriesBlock, RowPlace, RowsBlock};
+use cluster::backup::block::{BackedUpRow, EntriesBlock, RowPlace, RowsBlock};
 use serde::Serialize;
 use serde_json::Value;
 use storage::block_file::{BlockFileError, BlockFileWriter};
 use storage::codec;
 use time::OffsetDateTime;
-use web::report::backup::{BackupBegun, CaptureReport, EndReport};
+use web::report::backup::{BackupBegun, CaptureReport, EndReport, ExportBegun};
+use xmpp::jid::BareJid;
 
 use super::client::{Client, query};
 use super::print_json;
@@ -122,7 +123,7 @@ fn fetch(
     }
     let ends = fetch.logs(&captured)?;
     for report in captured.iter().skip(1) {
-        fetch.rows(report)?;
+        fetch.rows(report, None)?;
         fetch.view.show("archives", report.group)?;
     }
     fetch.view.end()?;
@@ -245,19 +246,33 @@ impl Fetch<'_> {
         file.finish().map_err(|error| unwritten(&path, &error))
     }
 
-    fn rows(&mut self, report: &CaptureReport) -> Result<(), Failure> {
+    /// The archive of a partition, or what of it is one user's.
+    fn rows(&mut self, report: &CaptureReport, of: Option<&BareJid>) -> Result<(), Failure> {
         let CaptureReport { group, node, .. } = *report;
         let path = self.dir.join(backup_files::name(group, Kind::Rows));
         let mut file = BlockFileWriter::create(&path).map_err(|error| unwritten(&path, &error))?;
-        let mut place: Option<RowPlace> = None;
+        // Rows are in the order of their keys, and numbers begin with 1.
+        let mut place = of.map(|user| RowPlace {
+            is_event: false,
+            key: user.as_str().to_owned(),
+            seq: 0,
+        });
         loop {
             let mut from = format!("{}/groups/{group}/rows?node={node}", self.path);
             if let Some(RowPlace { is_event, key, seq }) = &place {
                 let key = query(key);
                 from.push_str(&format!("&key={key}&seq={seq}&event={is_event}"));
             }
-            let bytes = self.part(&from)?;
-            let block: RowsBlock = read(&bytes)?;
+            let mut bytes = self.part(&from)?;
+            let mut block: RowsBlock = read(&bytes)?;
+            if let Some(user) = of {
+                let fetched = block.rows.len();
+                let is_theirs = |row: &BackedUpRow| !row.is_event && *row.key == *user.as_str();
+                block.rows.retain(is_theirs);
+                block.ended |= block.rows.len() < fetched;
+                let encoded = codec::encode(&block);
+                bytes = encoded.map_err(|error| Failure::from_error(Exit::Failed, &error))?;
+            }
             file.push(&bytes)
                 .map_err(|error| unwritten(&path, &error))?;
             self.view.rows += block.rows.len() as u64;
@@ -270,6 +285,30 @@ impl Fetch<'_> {
         }
         file.finish().map_err(|error| unwritten(&path, &error))
     }
+}
+
+/// Fetches what a pool has of a user, as files of their partition in a folder; gives the number of the partition.
+pub(super) fn fetch_user(client: &Client, user: &BareJid, dir: &Path) -> Result<u16, Failure> {
+    let path = format!("{}/exports", web::user_path(user.as_str()));
+    let ExportBegun { id, group } = client.post(&path, &Value::Null)?;
+    let mut fetch = Fetch {
+        client,
+        dir,
+        path: format!("/v1/backups/{id}"),
+        told: Instant::now(),
+        pace: Pace::new(u64::MAX),
+        view: View::new(true, 1),
+    };
+    let path = format!("{}/groups/{group}", fetch.path);
+    let report: CaptureReport = client.post(&path, &Value::Null)?;
+    fetch.state(&report)?;
+    fetch.rows(&report, Some(user))?;
+    // A node that is gone by now forgets by itself.
+    if let Err(failure) = client.delete(&fetch.path) {
+        tracing::debug!(%failure, "the nodes were not told that the export is over");
+    }
+    let partition = group.checked_sub(1).and_then(|at| u16::try_from(at).ok());
+    partition.ok_or_else(|| senseless("a user is in no partition"))
 }
 
 fn read<T: codec::Record>(bytes: &[u8]) -> Result<T, Failure> {

@@ -2,6 +2,9 @@
 //!
 //! A run that ends early is simply begun again: accounts that have their credentials are left as they are, and one that was cut
 //! short is gone on with.
+//!
+//! Invariant: an account is finished only if the node has taken all messages that were sent to it. When it refuses some, the rest
+//! could never follow, so the account stays unfinished, which is said.
 
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Read, Write};
@@ -17,10 +20,20 @@ use super::client::{Client, query};
 use super::print_json;
 use crate::exit::{Exit, Failure, print};
 use crate::pie::reader::{Piece, Reader};
+use crate::pie::skipped::Skipped;
 use crate::pie::user::{Collector, Taken};
 
-/// How far the clocks of this machine and of the nodes may be apart: a message is never from later than the node's now.
-const CLOCKS_APART_MS: u64 = 60_000;
+/// Where pieces are sent to.
+trait Port {
+    /// Does something with a body, whose answer says nothing.
+    fn post(&self, path: &str, body: &impl Serialize) -> Result<(), Failure>;
+}
+
+impl Port for Client {
+    fn post(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
+        self.post_quietly(path, body)
+    }
+}
 
 /// What became of one user.
 #[derive(Serialize)]
@@ -31,6 +44,8 @@ struct UserReport {
     taken: Taken,
     /// What was passed over or refused, with the lines of the file.
     skipped: Vec<SkippedReport>,
+    /// How much more was.
+    skipped_more: u64,
 }
 
 #[derive(Serialize)]
@@ -48,6 +63,8 @@ enum Outcome {
     Exists,
     /// Nothing of it could be imported.
     Refused,
+    /// The node refused messages, or the account is no longer one that is imported: it was left as it is.
+    Unfinished,
 }
 
 #[derive(Default, Serialize)]
@@ -55,6 +72,7 @@ struct Summary {
     imported: u64,
     exist: u64,
     refused: u64,
+    unfinished: u64,
     /// Elements of users that were passed over or refused, and users that were.
     skipped: u64,
 }
@@ -67,10 +85,10 @@ pub(super) fn import(client: &Client, json: bool, file: &Path) -> Result<(), Fai
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_ms = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
     let mut import = Import {
-        client,
+        port: client,
         json,
         domain: pool.domain,
-        now_ms: now_ms.saturating_sub(CLOCKS_APART_MS),
+        now_ms,
         summary: Summary::default(),
         live: !json && io::stderr().is_terminal(),
         bytes: bytes.unwrap_or(0),
@@ -101,8 +119,8 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-struct Import<'a> {
-    client: &'a Client,
+struct Import<'a, P> {
+    port: &'a P,
     json: bool,
     domain: String,
     now_ms: u64,
@@ -114,12 +132,13 @@ struct Import<'a> {
 /// The user that is being imported; without a collector it is passed over.
 struct Current {
     report: UserReport,
+    skipped: Skipped,
     path: String,
     collector: Option<Collector>,
 }
 
-impl Import<'_> {
-    fn read(&mut self, mut reader: Reader<Counted<BufReader<File>>>) -> Result<(), Failure> {
+impl<P: Port> Import<'_, P> {
+    fn read(&mut self, mut reader: Reader<Counted<impl Read>>) -> Result<(), Failure> {
         let mut current: Option<Current> = None;
         loop {
             let piece = reader
@@ -180,7 +199,9 @@ impl Import<'_> {
                 outcome: Outcome::Refused,
                 taken: Taken::default(),
                 skipped: Vec::new(),
+                skipped_more: 0,
             },
+            skipped: Skipped::default(),
             path: String::new(),
             collector: None,
         };
@@ -199,7 +220,7 @@ impl Import<'_> {
         let new = NewImport {
             user: user.to_string(),
         };
-        match self.client.post_quietly("/v1/imports", &new) {
+        match self.port.post("/v1/imports", &new) {
             Ok(()) => {
                 current.report.outcome = Outcome::Imported;
                 current.report.user = user.to_string();
@@ -209,7 +230,7 @@ impl Import<'_> {
             Err(failure) if failure.code() == Some("conflict") => {
                 current.report.outcome = Outcome::Exists;
             }
-            Err(failure) if failure.exit == Exit::Refused => {
+            Err(failure) if is_of_what_was_sent(&failure) => {
                 current.skip(line, failure.to_string());
             }
             Err(failure) => return Err(failure),
@@ -217,24 +238,43 @@ impl Import<'_> {
         Ok(current)
     }
 
-    /// Sends a piece. What is refused is noted; contacts are then tried one by one.
+    /// Sends a piece. What is refused is noted; contacts and blocked addresses are then tried one by one. Refused messages end the
+    /// user's import.
     fn send(&self, current: &mut Current, piece: ImportPiece, line: u64) -> Result<(), Failure> {
         let mut pieces = vec![piece];
         while let Some(piece) = pieces.pop() {
-            match self.client.post_quietly(&current.path, &piece) {
-                Ok(()) => {}
-                Err(failure) if failure.exit == Exit::Refused => match piece {
-                    ImportPiece::Contacts { contacts } if contacts.len() > 1 => {
-                        let ones = contacts.into_iter().map(|contact| ImportPiece::Contacts {
-                            contacts: vec![contact],
-                        });
-                        pieces.extend(ones);
-                    }
-                    piece => {
-                        current.skip(line, format!("{}: {failure}", word(&piece)));
-                    }
-                },
-                Err(failure) => return Err(failure),
+            let failure = match self.port.post(&current.path, &piece) {
+                Ok(()) => continue,
+                Err(failure) => failure,
+            };
+            if matches!(failure.code(), Some("conflict" | "not-found")) {
+                current.stop(
+                    line,
+                    "the account was removed or given a password meanwhile",
+                );
+                return Ok(());
+            }
+            if !is_of_what_was_sent(&failure) {
+                return Err(failure);
+            }
+            match piece {
+                ImportPiece::Contacts { contacts } if contacts.len() > 1 => {
+                    let ones = contacts.into_iter().map(|contact| ImportPiece::Contacts {
+                        contacts: vec![contact],
+                    });
+                    pieces.extend(ones);
+                }
+                ImportPiece::Blocked { addresses } if addresses.len() > 1 => {
+                    let ones = addresses.into_iter().map(|address| ImportPiece::Blocked {
+                        addresses: vec![address],
+                    });
+                    pieces.extend(ones);
+                }
+                ImportPiece::Messages { .. } => {
+                    current.stop(line, format!("messages: {failure}"));
+                    return Ok(());
+                }
+                piece => current.skip(line, format!("{}: {failure}", word(&piece))),
             }
         }
         Ok(())
@@ -244,18 +284,31 @@ impl Import<'_> {
         if let Some(mut collector) = current.collector.take() {
             for piece in collector.finish(line) {
                 self.send(&mut current, piece, line)?;
+                if current.report.outcome == Outcome::Unfinished {
+                    break;
+                }
             }
-            current.report.taken = collector.taken;
-            for (line, what) in collector.skipped {
-                current.skip(line, what);
+            if current.report.outcome == Outcome::Imported {
+                current.report.taken = collector.taken;
             }
+            current.skipped.append(collector.skipped);
         }
-        let report = current.report;
-        self.summary.skipped += report.skipped.len() as u64;
+        let Current {
+            mut report,
+            skipped,
+            ..
+        } = current;
+        self.summary.skipped += skipped.count();
+        report.skipped_more = skipped.more;
+        let lines = skipped.lines.into_iter();
+        report.skipped = lines
+            .map(|(line, what)| SkippedReport { line, what })
+            .collect();
         match report.outcome {
             Outcome::Imported => self.summary.imported += 1,
             Outcome::Exists => self.summary.exist += 1,
             Outcome::Refused => self.summary.refused += 1,
+            Outcome::Unfinished => self.summary.unfinished += 1,
         }
         match self.json {
             true => print_json(&report),
@@ -274,7 +327,14 @@ impl Import<'_> {
     fn progress(&self, read: u64) {
         if self.live {
             let percent = (read * 100).checked_div(self.bytes).unwrap_or(0).min(100);
-            let users = self.summary.imported + self.summary.exist + self.summary.refused;
+            let Summary {
+                imported,
+                exist,
+                refused,
+                unfinished,
+                ..
+            } = self.summary;
+            let users = imported + exist + refused + unfinished;
             // Where standard error is closed there is nobody to tell.
             let _ = write!(io::stderr(), "\r{percent} %, {users} users\x1b[K");
         }
@@ -291,13 +351,14 @@ impl Import<'_> {
             imported,
             exist,
             refused,
+            unfinished,
             skipped,
         } = &self.summary;
         if self.json {
             print_json(&self.summary)?;
         } else {
             print(&format!(
-                "{imported} users imported, {exist} exist already, {refused} refused; {skipped} things passed over\n"
+                "{imported} users imported, {exist} exist already, {refused} refused, {unfinished} unfinished; {skipped} things passed over\n"
             ))?;
         }
         match *skipped {
@@ -312,9 +373,22 @@ impl Import<'_> {
 
 impl Current {
     fn skip(&mut self, line: u64, what: impl Into<String>) {
-        let what = what.into();
-        self.report.skipped.push(SkippedReport { line, what });
+        self.skipped.note(line, what);
     }
+
+    /// Nothing more is sent of the user, least of all the end.
+    fn stop(&mut self, line: u64, why: impl Into<String>) {
+        self.report.outcome = Outcome::Unfinished;
+        if let Some(collector) = self.collector.take() {
+            self.skipped.append(collector.skipped);
+        }
+        self.skip(line, why);
+    }
+}
+
+/// Whether the node refused what was sent, and not whoever sent it: then there is more to be sent.
+fn is_of_what_was_sent(failure: &Failure) -> bool {
+    matches!(failure.code(), Some("invalid" | "too-large" | "malformed"))
 }
 
 fn word(piece: &ImportPiece) -> &'static str {
@@ -346,9 +420,20 @@ fn words(report: &UserReport) -> String {
         ),
         Outcome::Exists => format!("{}: exists already: left as it is\n", report.user),
         Outcome::Refused => format!("{}: refused\n", report.user),
+        Outcome::Unfinished => format!(
+            "{}: not finished: the same command goes on with it; until all of it is there nobody can log in to it\n",
+            report.user
+        ),
     };
     for skipped in &report.skipped {
         text.push_str(&format!("    line {}: {}\n", skipped.line, skipped.what));
     }
+    if report.skipped_more > 0 {
+        text.push_str(&format!("    and {} more\n", report.skipped_more));
+    }
     text
 }
+
+#[cfg(test)]
+#[path = "import_tests.rs"]
+mod tests;

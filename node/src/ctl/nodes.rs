@@ -46,6 +46,7 @@ pub(super) fn run(client: &Client, json: bool, command: &NodeCommand) -> Result<
                 // It takes nothing away.
                 yes: true,
                 wait: false,
+                over_capacity: false,
             };
             let operation = Operation {
                 node: *node,
@@ -180,8 +181,17 @@ impl Operation {
     ) -> Result<(), Failure> {
         let Operation { node, word } = self;
         let path = format!("/v1/nodes/{node}/{word}");
+        let over = if how.over_capacity {
+            "over_capacity=true"
+        } else {
+            ""
+        };
         if how.dry_run || !how.yes {
-            let plan: OperationReport = client.post(&format!("{path}?dry_run=true"), request)?;
+            let place = match over {
+                "" => format!("{path}?dry_run=true"),
+                over => format!("{path}?dry_run=true&{over}"),
+            };
+            let plan: OperationReport = client.post(&place, request)?;
             if how.dry_run && json {
                 return print_json(&plan);
             }
@@ -190,7 +200,11 @@ impl Operation {
             }
             confirm(&plan_text(&plan), &format!("{word} node {node}"))?;
         }
-        let begun: OperationReport = client.post(&path, request)?;
+        let place = match over {
+            "" => path,
+            over => format!("{path}?{over}"),
+        };
+        let begun: OperationReport = client.post(&place, request)?;
         if how.wait || (!json && *word != "undrain" && io::stdout().is_terminal()) {
             return follow(client, json, &format!("muster ctl node {word} {node}"));
         }

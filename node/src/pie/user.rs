@@ -2,6 +2,9 @@
 //!
 //! Messages go as they come, in batches; the rest is kept until the user ends. What waits to be delivered comes behind the
 //! archive, wherever the file has it, and not at all if the archive has it, too.
+//!
+//! Invariants: a message has a place among the others only if the node takes it: whether it does is judged here by the node's own
+//! code. However long the file is, no more is kept of a user than the constants here say; what is beyond is passed over, and said.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,22 +17,40 @@ use xmpp::timestamp::Timestamp;
 
 use super::NS_SCRAM;
 use super::reader::Within;
+use super::skipped::Skipped;
+use crate::backend::importing;
 
 /// XEP-0016.
 const NS_PRIVACY: &str = "jabber:iq:privacy";
 
-/// Messages in a piece, and their bytes.
+/// Messages in a piece, and their bytes as they are sent: within JSON, and well below what the control port takes.
 const MESSAGES: usize = 64;
-const MESSAGE_BYTES: usize = 256 * 1024;
+const PIECE_BYTES: usize = 640 * 1024;
+
+/// Bytes of what a roster says of a contact, and of what the contact asked for, as they are sent.
+const CONTACT_BYTES_MAX: usize = PIECE_BYTES / 2;
+
+/// Bytes of a key or salt, in base64 (and once more).
+const KEY_BYTES_MAX: usize = 1024;
 
 /// Bytes of one message.
 const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// The most bytes of JSON around the texts of a message, and of a contact.
+const AROUND_MESSAGE: usize = 64;
+const AROUND_CONTACT: usize = 256;
 
 /// Contacts in a piece, and blocked addresses.
 const CONTACTS: usize = 64;
 
 /// Bytes of waiting messages that are kept until the archive has ended.
 const OFFLINE_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of all else that is kept until the user ends: contacts, blocked addresses, private elements.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+
+/// Messages of the archive that are remembered until the user ends; each takes about 16 bytes.
+const SEEN_MAX: usize = (64 << 20) / 16;
 
 /// What a user has, so far.
 pub(crate) struct Collector {
@@ -43,12 +64,17 @@ pub(crate) struct Collector {
     batch: Batch,
     /// Messages of the archive, by their hashes.
     seen: BTreeSet<u64>,
-    offline: Vec<ImportedMessage>,
+    /// Whether the archive has more than were remembered.
+    forgets: bool,
+    /// What waits, with its hash.
+    offline: Vec<(ImportedMessage, u64)>,
     offline_bytes: usize,
+    /// Of contacts, blocked addresses and private elements.
+    kept_bytes: usize,
     /// No message is from later than this.
     now_ms: u64,
-    /// What is passed over, and in which line it stands.
-    pub(crate) skipped: Vec<(u64, String)>,
+    /// What is passed over.
+    pub(crate) skipped: Skipped,
     /// What was taken.
     pub(crate) taken: Taken,
 }
@@ -74,14 +100,16 @@ struct Batch {
 }
 
 impl Batch {
-    /// Adds a message, with a time not before that of the last; gives what is full.
+    /// Adds a message, with a time not before that of the last; gives what it has no more room in.
     fn push(&mut self, mut message: ImportedMessage, waiting: bool) -> Option<ImportPiece> {
         message.time_ms = message.time_ms.max(self.last_ms);
         self.last_ms = message.time_ms;
-        self.bytes += message.message.len();
+        let bytes = AROUND_MESSAGE + in_json(&message.message);
+        let is_full = self.messages.len() >= MESSAGES || self.bytes + bytes > PIECE_BYTES;
+        let full = if is_full { self.take(waiting) } else { None };
+        self.bytes += bytes;
         self.messages.push(message);
-        let full = self.messages.len() >= MESSAGES || self.bytes >= MESSAGE_BYTES;
-        if full { self.take(waiting) } else { None }
+        full
     }
 
     fn take(&mut self, waiting: bool) -> Option<ImportPiece> {
@@ -113,10 +141,12 @@ impl Collector {
             vcard: None,
             batch: Batch::default(),
             seen: BTreeSet::new(),
+            forgets: false,
             offline: Vec::new(),
             offline_bytes: 0,
+            kept_bytes: 0,
             now_ms,
-            skipped: Vec::new(),
+            skipped: Skipped::default(),
             taken: Taken::default(),
         };
         match password.as_deref().and_then(ejabberd_keys) {
@@ -127,7 +157,22 @@ impl Collector {
     }
 
     fn skip(&mut self, line: u64, what: impl Into<String>) {
-        self.skipped.push((line, what.into()));
+        self.skipped.note(line, what);
+    }
+
+    /// Whether something is kept that has so many bytes, within JSON; else it is passed over.
+    fn keeps(&mut self, bytes: usize, what: &str, line: u64) -> bool {
+        let all = self.kept_bytes.saturating_add(bytes);
+        let why = if bytes > PIECE_BYTES {
+            "it is too large"
+        } else if all > KEPT_BYTES_MAX {
+            "there is too much of this user"
+        } else {
+            self.kept_bytes = all;
+            return true;
+        };
+        self.skip(line, format!("{what}: {why}"));
+        false
     }
 
     /// Takes an element: the first child of the document's root. Gives messages that are to be sent.
@@ -144,11 +189,13 @@ impl Collector {
             (Within::Offline, "message", ns::CLIENT) => self.waits(&element, line),
             (Within::User, "query", ns::ROSTER) => self.roster(&element, line),
             (Within::User, "presence", ns::CLIENT) => self.request(&element, line),
-            (Within::User, "query", ns::PRIVATE) => {
-                self.private
-                    .extend(element.children().map(|child| text_of(&child)));
+            (Within::User, "query", ns::PRIVATE) => self.private_elements(&element, line),
+            (Within::User, "vCard", ns::VCARD) => {
+                let text = text_of(&element);
+                if self.keeps(in_json(&text), "the vCard", line) {
+                    self.vcard = Some(text);
+                }
             }
-            (Within::User, "vCard", ns::VCARD) => self.vcard = Some(text_of(&element)),
             (Within::User, "blocklist", ns::BLOCKING) => {
                 let items = element.children().filter(|item| item.name() == "item");
                 let jids: Vec<_> = items.filter_map(|item| item.attr("jid")).collect();
@@ -171,21 +218,25 @@ impl Collector {
         };
         let time = time_of(&forwarded);
         let (message, hash) = self.message(&message, time, line)?;
-        self.seen.insert(hash);
+        match self.seen.len() < SEEN_MAX {
+            true => _ = self.seen.insert(hash),
+            false => self.forgets = true,
+        }
         self.taken.messages += 1;
         self.batch.push(message, false)
     }
 
     /// XEP-0227 §4.4.
     fn waits(&mut self, message: &Element<'_>, line: u64) {
-        let Some((message, _)) = self.message(message, time_of(message), line) else {
+        let Some(message) = self.message(message, time_of(message), line) else {
             return;
         };
-        self.offline_bytes += message.message.len();
-        if self.offline_bytes > OFFLINE_BYTES_MAX {
+        let bytes = self.offline_bytes + message.0.message.len() + size_of_val(&message);
+        if bytes > OFFLINE_BYTES_MAX {
             self.skip(line, "a waiting message: too many wait");
             return;
         }
+        self.offline_bytes = bytes;
         // The archive may follow: whether it has the message is seen in the end.
         self.offline.push(message);
     }
@@ -217,6 +268,10 @@ impl Collector {
             self.skip(line, "a message that is too large");
             return None;
         }
+        if let Err(error) = importing::record(&self.user, &text) {
+            self.skip(line, format!("a message: {error}"));
+            return None;
+        }
         let hash = hash_of(message);
         let time_ms = time_ms.min(self.now_ms);
         let message = ImportedMessage {
@@ -226,7 +281,18 @@ impl Collector {
         Some((message, hash))
     }
 
-    fn contact(&mut self, jid: &str, line: u64) -> Option<&mut ImportedContact> {
+    /// XEP-0049.
+    fn private_elements(&mut self, query: &Element<'_>, line: u64) {
+        for child in query.children() {
+            let text = text_of(&child);
+            if self.keeps(in_json(&text), "a private element", line) {
+                self.private.push(text);
+            }
+        }
+    }
+
+    /// A contact, of which so many bytes are kept besides its address.
+    fn contact(&mut self, jid: &str, bytes: usize, line: u64) -> Option<&mut ImportedContact> {
         let parsed = Jid::parse(jid).map(|jid| jid.bare());
         let address = match parsed {
             Ok(address) if address != self.user => address.to_string(),
@@ -239,6 +305,14 @@ impl Collector {
                 return None;
             }
         };
+        let bytes = bytes + in_json(&address) + AROUND_CONTACT;
+        if bytes > CONTACT_BYTES_MAX {
+            self.skip(line, format!("a contact {jid:?}: it is too large"));
+            return None;
+        }
+        if !self.keeps(bytes, "a contact", line) {
+            return None;
+        }
         let contact = self.contacts.entry(address.clone());
         Some(contact.or_insert_with(|| ImportedContact {
             address,
@@ -271,10 +345,12 @@ impl Collector {
                     groups.push(group);
                 }
             }
-            let Some(contact) = self.contact(&jid, line) else {
+            let name = item.attr("name").map(|name| name.into_owned());
+            let bytes = groups.iter().chain(&name).map(|text| in_json(text)).sum();
+            let Some(contact) = self.contact(&jid, bytes, line) else {
                 continue;
             };
-            contact.name = item.attr("name").map(|name| name.into_owned());
+            contact.name = name;
             contact.groups = groups;
             contact.subscription = subscription.into_owned();
             contact.asks = item.attr("ask").as_deref() == Some("subscribe");
@@ -290,14 +366,18 @@ impl Collector {
             return self.skip(line, "a presence that is no request");
         }
         let text = text_of(presence);
-        if let Some(contact) = self.contact(&from, line) {
+        if let Some(contact) = self.contact(&from, in_json(&text), line) {
             contact.request = Some(text);
         }
     }
 
     fn block(&mut self, jid: &str, line: u64) {
         match Jid::parse(jid) {
-            Ok(jid) => drop(self.blocked.insert(jid.to_string())),
+            Ok(jid) => {
+                if self.keeps(in_json(jid.as_str()), "a blocked address", line) {
+                    self.blocked.insert(jid.to_string());
+                }
+            }
             Err(error) => self.skip(line, format!("a blocked {jid:?}: {error}")),
         }
     }
@@ -330,7 +410,8 @@ impl Collector {
         let known = ["SCRAM-SHA-1", "SCRAM-SHA-256", "SCRAM-SHA-512"];
         let text = |name: &str| {
             let child = element.child(name, NS_SCRAM)?;
-            Some(child.text().trim().to_owned())
+            let text = child.text().trim().to_owned();
+            (text.len() <= KEY_BYTES_MAX).then_some(text)
         };
         let iterations = text("iter-count").and_then(|count| count.parse().ok());
         match (
@@ -359,28 +440,22 @@ impl Collector {
     pub(crate) fn finish(&mut self, line: u64) -> Vec<ImportPiece> {
         let mut pieces = Vec::new();
         pieces.extend(self.batch.take(false));
-        for message in std::mem::take(&mut self.offline) {
-            let document = Document::parse_in(
-                message.message.clone().into(),
-                &xmpp::scan::Limits::AFTER_AUTH,
-                ns::CLIENT,
-            );
-            let is_archived =
-                document.is_ok_and(|document| self.seen.contains(&hash_of(&document.root())));
-            if is_archived {
+        let offline = std::mem::take(&mut self.offline);
+        if self.forgets && !offline.is_empty() {
+            let what = "the archive is too long to see which of its messages wait: some may be there twice";
+            self.skip(line, what);
+        }
+        for (message, hash) in offline {
+            if self.seen.contains(&hash) {
                 continue;
             }
             self.taken.waiting += 1;
             pieces.extend(self.batch.push(message, true));
         }
         pieces.extend(self.batch.take(true));
-        let contacts: Vec<ImportedContact> =
-            std::mem::take(&mut self.contacts).into_values().collect();
+        let contacts = std::mem::take(&mut self.contacts);
         self.taken.contacts = contacts.len() as u64;
-        let chunks = contacts.chunks(CONTACTS);
-        pieces.extend(chunks.map(|chunk| ImportPiece::Contacts {
-            contacts: chunk.to_vec(),
-        }));
+        pieces.extend(contact_pieces(contacts.into_values()));
         let blocked: Vec<String> = std::mem::take(&mut self.blocked).into_iter().collect();
         self.taken.blocked = blocked.len() as u64;
         let chunks = blocked.chunks(CONTACTS);
@@ -406,6 +481,40 @@ impl Collector {
         }
         pieces
     }
+}
+
+/// Contacts in pieces, none of which is too large.
+fn contact_pieces(contacts: impl Iterator<Item = ImportedContact>) -> Vec<ImportPiece> {
+    let (mut pieces, mut room) = (Vec::<Vec<ImportedContact>>::new(), 0);
+    for contact in contacts {
+        let texts = contact.groups.iter().chain(&contact.name);
+        let texts = texts.chain(&contact.request).chain([&contact.address]);
+        let bytes = AROUND_CONTACT + texts.map(|text| in_json(text)).sum::<usize>();
+        match pieces.last_mut() {
+            Some(piece) if piece.len() < CONTACTS && bytes <= room => {
+                room -= bytes;
+                piece.push(contact);
+            }
+            _ => {
+                room = PIECE_BYTES.saturating_sub(bytes);
+                pieces.push(vec![contact]);
+            }
+        }
+    }
+    let pieces = pieces.into_iter();
+    pieces
+        .map(|contacts| ImportPiece::Contacts { contacts })
+        .collect()
+}
+
+/// The most bytes that a text has within JSON (RFC 8259 §7), with the marks around it.
+fn in_json(text: &str) -> usize {
+    let bytes = text.bytes().map(|byte| match byte {
+        b'"' | b'\\' | 8..=10 | 12 | 13 => 2,
+        0..0x20 => 6,
+        _ => 1,
+    });
+    "\"\",".len() + bytes.sum::<usize>()
 }
 
 /// An element as it stands alone within `jabber:client`.
@@ -494,7 +603,7 @@ mod tests {
         let sent = sent
             .iter()
             .map(|piece| serde_json::to_value(piece).unwrap());
-        let skipped = collector.unwrap().skipped.into_iter();
+        let skipped = collector.unwrap().skipped.lines.into_iter();
         (sent.collect(), skipped.map(|(_, what)| what).collect())
     }
 
@@ -571,5 +680,117 @@ mod tests {
         assert_eq!(keys(&ejabberd), expected);
         let (none, skipped) = pieces("", "");
         assert_eq!((none.len(), skipped.len()), (0, 1));
+    }
+
+    fn archived(id: &str, body: &str) -> String {
+        format!(
+            "<result xmlns='urn:xmpp:mam:2'><forwarded xmlns='urn:xmpp:forward:0'>\
+             <delay xmlns='urn:xmpp:delay' stamp='2021-01-01T00:00:00Z'/>\
+             <message xmlns='jabber:client' from='x@y/r' to='me@a.b' id='{id}'>{body}</message></forwarded></result>"
+        )
+    }
+
+    fn of_archive(results: &str) -> String {
+        format!("<archive xmlns='urn:xmpp:pie:0#mam'>{results}</archive>")
+    }
+
+    /// The ids of all messages, and that each piece is behind those before it and not too large.
+    fn ids(pieces: &[serde_json::Value]) -> Vec<String> {
+        let mut ids = Vec::new();
+        for piece in pieces.iter().filter(|piece| piece["piece"] == "messages") {
+            assert_eq!(piece["after"], ids.len());
+            let bytes = serde_json::to_string(piece).unwrap().len();
+            assert!(bytes <= PIECE_BYTES + 1024, "{bytes}");
+            for message in piece["messages"].as_array().unwrap() {
+                let text = message["message"].as_str().unwrap();
+                let id = text.split_once("id='").unwrap().1;
+                ids.push(id.split_once('\'').unwrap().0.to_owned());
+            }
+        }
+        ids
+    }
+
+    /// What the node would refuse has no place among the others, so nothing behind it is lost.
+    #[test]
+    fn a_bad_message_is_passed_over_alone() {
+        let numbers: Vec<String> = (0..200).map(|number| number.to_string()).collect();
+        let mut results: Vec<String> = numbers
+            .iter()
+            .map(|number| archived(number, "<body>hi</body>"))
+            .collect();
+        results.insert(70, archived("large", &"x".repeat(MESSAGE_BYTES_MAX)));
+        // Legal, and over what a client may send in this form.
+        let siblings = "<p:a xmlns:p='urn:p'/>".repeat(40);
+        results.insert(100, archived("siblings", &siblings));
+        let (pieces, skipped) = pieces(&of_archive(&results.concat()), " password='x'");
+        let mut expected = numbers.clone();
+        expected.insert(99, "siblings".to_owned());
+        assert_eq!(ids(&pieces), expected);
+        assert_eq!(skipped, ["a message that is too large"]);
+        assert_eq!(pieces.last().unwrap()["piece"], "finish");
+    }
+
+    #[test]
+    fn pieces_are_bounded_as_they_are_sent() {
+        let body = format!("<body>{}</body>", "\"\\".repeat(100_000));
+        let results: Vec<String> = (0..5).map(|id| archived(&id.to_string(), &body)).collect();
+        let contact = |number: u32| {
+            let name = "\\".repeat(150_000);
+            format!("<item jid='c{number}@y' name='{name}'/>")
+        };
+        let roster: String = (0..5).map(contact).collect();
+        let rest = format!(
+            "<query xmlns='jabber:iq:roster'>{roster}<item jid='large@y' name='{0}'/></query>\
+             <vCard xmlns='vcard-temp'>{0}{0}</vCard>",
+            "\\".repeat(200_000)
+        );
+        let user = of_archive(&results.concat()) + &rest;
+        let (pieces, skipped) = pieces(&user, " password='x'");
+        assert_eq!(ids(&pieces).len(), 5);
+        let of = |kind: &str| -> Vec<usize> {
+            let pieces = pieces.iter().filter(|piece| piece["piece"] == kind);
+            let bytes = pieces.map(|piece| serde_json::to_string(piece).unwrap().len());
+            bytes.collect()
+        };
+        assert_eq!((of("messages").len(), of("contacts").len()), (5, 3));
+        assert!(
+            of("contacts")
+                .iter()
+                .all(|bytes| *bytes < PIECE_BYTES + 1024)
+        );
+        let expected = [
+            "a contact \"large@y\": it is too large",
+            "the vCard: it is too large",
+        ];
+        assert_eq!(skipped, expected);
+    }
+
+    #[test]
+    fn no_more_is_kept_of_a_user_than_fits() {
+        let mut collector = Collector::new(BareJid::parse("me@a.b").unwrap(), None, NOW);
+        let element = format!("<a xmlns='urn:a'>{}</a>", "x".repeat(500_000));
+        let text = format!("<w><query xmlns='jabber:iq:private'>{element}</query></w>");
+        let document = Document::parse_in(text.into(), &xmpp::scan::Limits::OWN, "").unwrap();
+        for line in 0..140 {
+            collector.element(Within::User, &document, line);
+        }
+        let kept: usize = collector.private.iter().map(String::len).sum();
+        assert!(
+            kept <= KEPT_BYTES_MAX && kept > KEPT_BYTES_MAX - 1_000_000,
+            "{kept}"
+        );
+        assert_eq!(
+            collector.private.len() as u64 + collector.skipped.count(),
+            140
+        );
+        let (_, said) = collector.skipped.lines.first().unwrap();
+        assert_eq!(said, "a private element: there is too much of this user");
+        let contact = "<w><query xmlns='jabber:iq:roster'><item jid='x@y'/></query></w>";
+        let document = Document::parse_in(contact.into(), &xmpp::scan::Limits::OWN, "").unwrap();
+        let before = collector.skipped.count();
+        for line in 0..3_000 {
+            collector.element(Within::User, &document, line);
+        }
+        assert!(collector.skipped.count() > before && collector.kept_bytes <= KEPT_BYTES_MAX);
     }
 }

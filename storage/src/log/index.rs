@@ -63,6 +63,14 @@ impl GroupIndex {
         }
     }
 
+    /// What is left when the group is dropped: of a quarantined one that, and what it has promised.
+    pub(super) fn emptied(self) -> Option<Self> {
+        self.quarantined.then(|| Self {
+            vote: self.vote,
+            ..Self::new(true)
+        })
+    }
+
     pub(super) fn state(&self) -> GroupState {
         GroupState {
             first_index: self.first,

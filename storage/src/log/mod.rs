@@ -440,7 +440,21 @@ impl Log {
             .submit(group, OpKind::Quarantine(false), Box::new(done));
     }
 
-    /// Removes everything of a group that left this node. Under the same id, a group may start anew.
+    /// The group is to give no vote until it has caught up: its data is about to be removed.
+    pub fn quarantine(
+        &self,
+        group: GroupId,
+        done: impl FnOnce(Result<(), LogError>) + Send + 'static,
+    ) {
+        self.shared
+            .submit(group, OpKind::Quarantine(true), Box::new(done));
+    }
+
+    /// Removes everything of a group that left this node. Under the same id, a group may start anew. Of a [quarantined]
+    /// group the quarantine and the vote stay: it has forgotten what it held, and must not help to elect a leader that never
+    /// had it, nor follow one that others have left behind.
+    ///
+    /// [quarantined]: Log::quarantine
     pub fn drop_group(
         &self,
         group: GroupId,

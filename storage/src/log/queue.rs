@@ -360,7 +360,12 @@ impl Shared {
                 inner.groups.entry(group).or_insert_with(fresh).quarantined = *on
             }
             OpKind::Drop { released } => match inner.groups.remove(&group) {
-                Some(mut index) => *released = index.truncate(0),
+                Some(mut index) => {
+                    *released = index.truncate(0);
+                    if let Some(emptied) = index.emptied() {
+                        inner.groups.insert(group, emptied);
+                    }
+                }
                 None => *kind = OpKind::Barrier,
             },
             OpKind::Barrier => {}

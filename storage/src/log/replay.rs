@@ -274,7 +274,12 @@ impl Replay {
         group.sequence = meta.sequence + 1;
         group.last_number = meta.number;
         if matches!(record, Record::DropGroup) {
-            self.groups.remove(&meta.group);
+            // What is lost before it may be that the group was put into quarantine.
+            group.index.quarantined |= group.touched;
+            match std::mem::take(&mut group.index).emptied() {
+                Some(emptied) => (group.index, group.broken) = (emptied, false),
+                None => drop(self.groups.remove(&meta.group)),
+            }
             return;
         }
         group.apply(location, record);

@@ -361,7 +361,16 @@ impl Writer {
                 self.groups.entry(group).or_default().quarantined = on;
             }),
             OpKind::Drop { released } => self.push(group, &Record::DropGroup).map(|_| {
-                self.groups.remove(&group);
+                let dropped = self.groups.remove(&group).unwrap_or_default();
+                if dropped.quarantined {
+                    let emptied = Written {
+                        sequence: dropped.sequence,
+                        quarantined: true,
+                        vote: dropped.vote,
+                        ..Written::default()
+                    };
+                    self.groups.insert(group, emptied);
+                }
                 self.batch.released.push(released);
             }),
             OpKind::Barrier => Ok(()),

@@ -46,6 +46,15 @@ pub struct BackupBegun {
     pub of: BackupPool,
 }
 
+/// An export of a user that has begun: a backup of nothing but the user's partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExportBegun {
+    /// Its name, as that of a backup: 32 hexadecimal digits.
+    pub id: String,
+    /// The group that has the user, to be captured and fetched as for a backup.
+    pub group: u32,
+}
+
 /// A group whose state and archive are kept at one index until they are fetched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CaptureReport {

@@ -11,7 +11,8 @@ pub struct NewImport {
     pub user: String,
 }
 
-/// A piece of an account. Each may be sent twice; those of the archive in their order, and `finish` last.
+/// A piece of an account that is being imported; `conflict` where it is not. Each may be sent twice; those of the archive in their
+/// order, and `finish` last, when all of them were taken.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "piece", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ImportPiece {
@@ -20,7 +21,8 @@ pub enum ImportPiece {
         /// The contacts.
         contacts: Vec<ImportedContact>,
     },
-    /// Messages of the archive, at most 256, oldest first.
+    /// Messages of the archive, at most 256, oldest first. Those that are there already are left as they are; if one is refused none
+    /// of the piece is taken.
     Messages {
         /// How many come before these.
         after: u64,
@@ -86,7 +88,7 @@ pub struct ImportedContact {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportedMessage {
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970; what is later than now becomes now.
     pub time_ms: u64,
     /// The element `<message/>` with `from` and `to`, one of them the user.
     pub message: String,

@@ -45,6 +45,8 @@ pub enum NodeOperation {
     Drain {
         /// Sessions moved a second; nothing: as the node is set.
         sessions_per_second: Option<u32>,
+        /// Though the others can't carry what it has.
+        over_capacity: bool,
     },
     /// Take that back.
     Undrain,
@@ -52,11 +54,15 @@ pub enum NodeOperation {
     Remove {
         /// It is dead and will not come back: it is not waited for.
         dead: bool,
+        /// Though the others can't carry what it has.
+        over_capacity: bool,
     },
     /// Remove it, and give its replicas to another.
     Replace {
         /// Who gets them.
         with: u64,
+        /// Though the others can't carry what it has.
+        over_capacity: bool,
     },
 }
 
@@ -94,6 +100,19 @@ pub struct DryRun {
     /// Only tell what would be done, and whether it would be refused.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// How a node is taken away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct TakeAway {
+    /// Only tell what would be done, and whether it would be refused.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Do it though the others can't carry what the node has, as far as is known (`capacity-would-be-exceeded`).
+    #[serde(default)]
+    pub over_capacity: bool,
 }
 
 /// What an operation does.

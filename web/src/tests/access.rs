@@ -7,7 +7,7 @@ use super::*;
 use crate::report::access::OutcomeReport;
 
 /// Every route that needs an operator: what may be asked, and by whom: operator, support, auditor.
-pub(super) const ROUTES: [(&str, &str, [bool; 3]); 45] = [
+pub(super) const ROUTES: [(&str, &str, [bool; 3]); 46] = [
     ("GET /v1/status", "", [true, true, true]),
     ("GET /v1/partitions", "", [true, true, true]),
     ("GET /v1/partitions/0/hash", "", [true, true, true]),
@@ -82,6 +82,11 @@ pub(super) const ROUTES: [(&str, &str, [bool; 3]); 45] = [
         [true, false, false],
     ),
     ("POST /v1/backups", "", [true, false, false]),
+    (
+        "POST /v1/users/zoe@localhost/exports",
+        "",
+        [true, false, false],
+    ),
     (
         "POST /v1/backups/abababababababababababababababab",
         "",
@@ -178,6 +183,10 @@ async fn changes_are_written_down() {
         (olga, "DELETE /v1/users/bob@localhost", "", Some(("olga", "user.remove", "bob@localhost", done()))),
         (olga, "POST /v1/nodes/2/drain", "{}", Some(("olga", "node.drain", "node 2", done()))),
         (olga, "POST /v1/nodes/1/drain", "{}", Some(("olga", "node.drain", "node 1", refused("last-node")))),
+        (olga, "POST /v1/nodes/2/drain?over_capacity=true", "{}",
+            Some(("olga", "node.drain", "node 2, over capacity", done()))),
+        (olga, "POST /v1/nodes/2/remove?over_capacity=true", r#"{"dead":true}"#,
+            Some(("olga", "node.remove", "node 2, dead, over capacity", done()))),
         (olga, "POST /v1/nodes/2/remove", r#"{"dead":true}"#, Some(("olga", "node.remove", "node 2, dead", done()))),
         (olga, "POST /v1/nodes/2/replace", r#"{"with":3}"#, Some(("olga", "node.replace", "node 2 with node 3", done()))),
         (olga, "POST /v1/cluster/finalize", "{}", Some(("olga", "cluster.finalize", "the newest version", done()))),
@@ -192,7 +201,14 @@ async fn changes_are_written_down() {
         (olga, "DELETE /v1/operators/x%0aroot", "", None),
         (olga, "POST /v1/imports", r#"{"user":"zoe@localhost"}"#, Some(("olga", "user.import", "zoe@localhost", done()))),
         (olga, "POST /v1/imports/zoe@localhost", r#"{"piece":"vcard","element":"x"}"#, None),
+        (TOKEN, "POST /v1/imports/zoe@localhost", r#"{"piece":"vcard","element":"x"}"#,
+            Some(("root@node-1", "user.import.piece", "zoe@localhost", done()))),
+        (TOKEN, "POST /v1/imports/zoe@localhost", r#"{"piece":"vcard","element":"x"}"#, None),
+        (olga, "POST /v1/imports/zoe@localhost", r#"{"piece":"finish","password":"hunter2","scram":[]}"#,
+            Some(("olga", "user.import.finish", "zoe@localhost", done()))),
         (olga, "POST /v1/backups", "", Some(("olga", "backup.begin", "p", done()))),
+        (olga, "POST /v1/users/Zoe@localhost/exports", "", Some(("olga", "user.export", "zoe@localhost", done()))),
+        (olga, "POST /v1/users/localhost/exports", "", None),
         (olga, "DELETE /v1/operators/x", "", Some(("olga", "operator.revoke", "x", refused("not-found")))),
         ("", "POST /v1/join", join, Some(("token:0a", "node.join", "10.0.0.4:7400", refused("capacity")))),
         ("", "POST /v1/join", stranger, None),
@@ -224,6 +240,49 @@ async fn changes_are_written_down() {
             "a secret is in the audit log"
         );
     }
+    port.server.stop().await;
+}
+
+/// Nothing is had of a group without a record: under an invented name, of another group than the exported user's, or when it is over.
+#[actix_web::test]
+async fn nothing_is_captured_that_was_not_begun() {
+    let port = Port::start(Accounts::default(), false, false);
+    const PATH: &str = "/v1/backups/abababababababababababababababab";
+    let requests = |group: u32| {
+        let group = format!("{PATH}/groups/{group}");
+        [
+            format!("POST {group}"),
+            format!("POST {group}/end"),
+            format!("GET {group}/state?node=1&offset=0"),
+            format!("GET {group}/rows?node=1"),
+            format!("GET {group}/entries?node=1&after=3&upto=9"),
+        ]
+    };
+    let refused = async |requests: &[String]| {
+        for request in requests {
+            port.check(request, "", 404, "not-found").await;
+        }
+    };
+    let done = async |requests: &[String]| {
+        for request in requests {
+            let status = port.operate(request, "").await.status;
+            assert!((200..300).contains(&status), "{request}: {status}");
+        }
+    };
+    let all = [format!("POST {PATH}"), format!("DELETE {PATH}")];
+    refused(&requests(7)).await;
+    refused(&all).await;
+    // The user's group is 7.
+    done(&["POST /v1/users/zoe@localhost/exports".to_owned()]).await;
+    done(&requests(7)).await;
+    refused(&requests(0)).await;
+    refused(&requests(8)).await;
+    done(&all).await;
+    refused(&requests(7)).await;
+    refused(&all).await;
+    done(&["POST /v1/backups".to_owned()]).await;
+    done(&requests(0)).await;
+    done(&requests(8)).await;
     port.server.stop().await;
 }
 

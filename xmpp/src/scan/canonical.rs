@@ -35,6 +35,10 @@ impl Element<'_> {
                         out.put_slice(b"/>");
                     }
                 }
+                // Behind a CDATA section, whose brackets go, it could make an end of one.
+                NodeKind::Text if raw.starts_with('>') || raw.starts_with("]>") => {
+                    escape_text(raw, out);
+                }
                 // Raw text without references holds no markup: it goes out as it came.
                 NodeKind::Text => out.put_slice(raw.as_bytes()),
                 NodeKind::EscapedText => escape_text(&reference::decode_text(raw), out),

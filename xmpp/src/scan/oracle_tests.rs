@@ -72,8 +72,10 @@ fn walk(document: &Document, tokens: &mut Vec<Token>) {
     document
         .root()
         .write_canonical(&mut canonical, "urn:elsewhere");
-    let again = Document::parse_in(canonical.freeze(), &Limits::OWN, "urn:elsewhere")
-        .expect("canonical form parses");
+    let canonical = canonical.freeze();
+    let again = Document::parse_in(canonical.clone(), &Limits::OWN, "urn:elsewhere");
+    let again =
+        again.unwrap_or_else(|error| panic!("{}\n{canonical:?}: {error}", document.source()));
     let mut seen_again = Vec::new();
     walk_element(again.root(), &mut seen_again);
     assert_eq!(seen, seen_again, "canonical form says the same");

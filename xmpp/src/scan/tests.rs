@@ -340,6 +340,12 @@ fn canonical_form() {
         &["<a>&lt;b&gt;&amp;amp;]</a>"],
     );
     check("<a>]]<![CDATA[>]]></a>", &["<a>]]&gt;</a>"]);
+    check("<a><![CDATA[x]]]]>></a>", &["<a>x]]&gt;</a>"]);
+    check("<a><![CDATA[x]]]>]></a>", &["<a>x]]&gt;</a>"]);
+    check(
+        "<a>]<![CDATA[]]>]<![CDATA[]]>>></a>",
+        &["<a>]]&gt;&gt;</a>"],
+    );
     check("<a><![CDATA[]]></a>", &["<a/>"]);
     check("<a>x<b>y</b>z<c/></a>", &["<a>x<b>y</b>z<c/></a>"]);
     check(

@@ -7,6 +7,9 @@
 //!   receive ──► 1 ─ 2 ─ 3 ─ 4 ─ 5        settled: 1 2 4      h = 2
 //!                       ▲ holds back 4
 //! ```
+//!
+//! Where the count must outlive this process it is kept elsewhere as well ([`Inbound::keep`]): then `h` is the part of the
+//! settled prefix that is *covered* there, so that whoever reads it there never finds less than was acknowledged.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -78,6 +81,8 @@ pub struct Inbound {
     limits: InboundLimits,
     /// Everything up to here is settled.
     settled: u64,
+    /// Where the count is kept elsewhere: so much of it is known there.
+    covered: Option<u64>,
     /// What came after, the first of them unsettled.
     unsettled: VecDeque<Unsettled>,
     /// `<r/>`s not answered yet, oldest first; their `covers` never falls.
@@ -96,6 +101,7 @@ impl Inbound {
         Inbound {
             limits,
             settled: 0,
+            covered: None,
             unsettled: VecDeque::new(),
             requests: VecDeque::new(),
             overdue: 0,
@@ -104,19 +110,59 @@ impl Inbound {
         }
     }
 
-    /// Goes on where another `Inbound` was when everything was settled: the session has moved.
+    /// Goes on where another `Inbound` was when everything was settled, and covered: the session has moved.
     pub fn resumed(limits: InboundLimits, handled: u64) -> Inbound {
         Inbound {
             settled: handled,
+            covered: Some(handled),
             told: handled,
             ..Inbound::new(limits)
         }
     }
 
+    /// From now on the count is kept elsewhere, too: nothing is acknowledged before it is covered there.
+    pub fn keep(&mut self) {
+        self.covered.get_or_insert(0);
+    }
+
+    /// So much of the count is known elsewhere.
+    pub fn cover(&mut self, upto: u64) {
+        self.covered = self.covered.map(|covered| covered.max(upto));
+    }
+
+    /// How much of the count is known elsewhere, where it is kept there.
+    pub fn covered(&self) -> Option<u64> {
+        self.covered
+    }
+
+    /// The settled prefix.
+    pub fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// Whether nothing but its cover holds back an acknowledgement that was asked for.
+    pub fn wants_cover(&self) -> bool {
+        let asked = self.requests.front();
+        let asked = asked.is_some_and(|request| request.covers <= self.settled);
+        self.acknowledgeable() < self.settled && (asked || self.told < self.owed)
+    }
+
+    /// Whether all that came is settled, and not all of it covered.
+    pub fn is_settled_uncovered(&self) -> bool {
+        self.unsettled.is_empty() && self.acknowledgeable() < self.settled
+    }
+
+    /// What may be acknowledged.
+    fn acknowledgeable(&self) -> u64 {
+        let covered = self.covered.unwrap_or(self.settled);
+        covered.min(self.settled)
+    }
+
     /// How many stanzas are handled, if the outcome of all that came is certain: only then nothing is counted twice when
-    /// the peer sends again what this count leaves out.
+    /// the peer sends again what this count leaves out. It tells the peer what it may forget, so it is covered as well.
     pub fn handled(&self) -> Option<u64> {
-        self.unsettled.is_empty().then_some(self.settled)
+        let all = self.unsettled.is_empty() && self.acknowledgeable() == self.settled;
+        all.then_some(self.settled)
     }
 
     /// The session has a new connection, on which `<resumed/>` tells the count: what was asked on the old one is answered.
@@ -124,12 +170,12 @@ impl Inbound {
         self.requests.clear();
         self.overdue = 0;
         self.owed = 0;
-        self.told = self.settled;
+        self.told = self.acknowledgeable();
     }
 
-    /// The count of handled stanzas, modulo 2^32 as XEP-0198 §4 has it.
+    /// The count that may be acknowledged, modulo 2^32 as XEP-0198 §4 has it.
     pub fn h(&self) -> u32 {
-        self.settled as u32
+        self.acknowledgeable() as u32
     }
 
     /// All stanzas received, settled or not.
@@ -192,23 +238,24 @@ impl Inbound {
 
     /// The next `<a/>` to send: its `h`. Call until `None` after every other call.
     pub fn poll_ack(&mut self) -> Option<u32> {
+        let h = self.acknowledgeable();
         let answers = if self.overdue > 0 {
             self.overdue -= 1;
             true
         } else if self
             .requests
             .front()
-            .is_some_and(|request| request.covers <= self.settled)
+            .is_some_and(|request| request.covers <= h)
         {
             self.requests.pop_front();
             true
         } else {
             false
         };
-        let rose_as_promised = self.told < self.settled && self.told < self.owed;
+        let rose_as_promised = self.told < h && self.told < self.owed;
         (answers || rose_as_promised).then(|| {
-            self.told = self.settled;
-            self.h()
+            self.told = h;
+            h as u32
         })
     }
 
@@ -305,6 +352,8 @@ mod tests {
         let number = new.receive(now).unwrap();
         new.request(now);
         new.settle(number);
+        assert_eq!((acks(&mut new), new.handled()), (vec![], None));
+        new.cover(start + 1);
         assert_eq!((acks(&mut new), new.handled()), (vec![0], Some(start + 1)));
     }
 
@@ -398,6 +447,31 @@ mod tests {
         assert!(!inbound.has_room());
         inbound.settle(StanzaNumber(1));
         assert!(inbound.has_room());
+    }
+
+    #[test]
+    fn what_is_kept_elsewhere_is_acknowledged_when_it_is_covered() {
+        let now = Instant::now();
+        let mut inbound = inbound(3, now);
+        inbound.keep();
+        inbound.request(now);
+        assert_eq!(settle(&mut inbound, &[1, 2]), [0_u32; 0]);
+        assert!(!inbound.wants_cover(), "the third has no outcome");
+        assert_eq!(settle(&mut inbound, &[3]), [0_u32; 0]);
+        assert!(inbound.wants_cover() && inbound.is_settled_uncovered());
+        assert_eq!((inbound.h(), inbound.handled()), (0, None));
+        inbound.cover(2);
+        assert_eq!(acks(&mut inbound), [0_u32; 0]);
+        inbound.handle_timeout(now + 250 * MS).unwrap();
+        assert_eq!(acks(&mut inbound), [2], "with what there is");
+        assert!(inbound.wants_cover(), "the rest is owed");
+        inbound.cover(1);
+        assert_eq!(inbound.covered(), Some(2), "cover never falls");
+        inbound.cover(3);
+        assert_eq!(acks(&mut inbound), [3]);
+        assert_eq!((inbound.handled(), inbound.wants_cover()), (Some(3), false));
+        inbound.request(now);
+        assert_eq!(acks(&mut inbound), [3], "nothing new: at once");
     }
 
     #[test]

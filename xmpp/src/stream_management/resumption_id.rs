@@ -38,6 +38,7 @@ pub struct ResumptionIds {
 pub struct ResumptionId {
     text: String,
     jid: FullJid,
+    number: u64,
 }
 
 impl ResumptionIds {
@@ -59,6 +60,7 @@ impl ResumptionIds {
         ResumptionId {
             text: URL_SAFE_NO_PAD.encode(bytes),
             jid: jid.clone(),
+            number: number_of(&nonce),
         }
     }
 
@@ -73,13 +75,14 @@ impl ResumptionIds {
             return None;
         }
         let (head, jid) = said.split_at_checked(HEAD_BYTES)?;
-        if head.first() != Some(&VERSION) {
+        let (&VERSION, nonce) = head.split_first()? else {
             return None;
-        }
+        };
         let jid = FullJid::parse(std::str::from_utf8(jid).ok()?).ok()?;
         Some(ResumptionId {
             text: text.to_owned(),
             jid,
+            number: number_of(nonce),
         })
     }
 
@@ -90,10 +93,20 @@ impl ResumptionIds {
     }
 }
 
+fn number_of(nonce: &[u8]) -> u64 {
+    let (number, _) = nonce.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    u64::from_le_bytes(*number)
+}
+
 impl ResumptionId {
     /// As it stands in `<enabled/>`.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The part of it that makes it unique. With it alone nobody resumes anything.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// Whose session it is.
@@ -141,6 +154,9 @@ mod tests {
         let read = ids().read(id.text()).unwrap();
         assert_eq!(read, id);
         assert_eq!(read.jid(), &jid());
+        assert_eq!(read.number(), id.number());
+        let other = ids().make(&jid(), [4; NONCE_BYTES]);
+        assert_ne!(other.number(), id.number());
         assert_ne!(id, ids().make(&jid(), [4; NONCE_BYTES]));
         assert!(ResumptionIds::new(&[8; 32]).read(id.text()).is_none());
     }

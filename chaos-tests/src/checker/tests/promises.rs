@@ -103,6 +103,25 @@ fn what_no_history_shows_is_unknown_and_no_pass() {
     assert_eq!(numbers, (1..=18).collect::<Vec<_>>());
 }
 
+/// P7. Session 1 sends b again, which the user's session before had sent, and gets it in its place right after a resumption.
+#[test]
+fn resumptions_with_what_an_earlier_session_sent() {
+    let story = |comes: bool| {
+        let begin = story().joined(2).joined(3).invoke(3, "b").info("b");
+        let begin = begin.left(3).joined(1).invoke(2, "a").received(1, "a");
+        let begin = begin.received(2, "a").ok("a").resend(1, "b");
+        let resumed = begin.resumed(1, 0, 1, "").ok("b").received(2, "b");
+        let resumed = match comes {
+            true => resumed.received(1, "b"),
+            false => resumed,
+        };
+        let end = resumed.invoke(2, "c").received(1, "c").received(2, "c");
+        end.ok("c").archive("a b c")
+    };
+    story(true).breaks(&[]);
+    story(false).breaks(&[(Promise::NoHoles, 1), (Promise::ResumptionIsExact, 1)]);
+}
+
 /// P7. Session 1 has sent a, b and c; a is acknowledged.
 #[test]
 fn resumptions() {

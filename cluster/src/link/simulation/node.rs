@@ -97,6 +97,7 @@ impl Node {
                     origin_id: None,
                     stanza,
                     local: true,
+                    counted: None,
                 };
                 link.propose(token, Command::SendMessage(message), now)
                     .is_ok()

@@ -213,7 +213,7 @@ impl Task {
             meta,
             snapshot: received,
         };
-        let installed = self.node.raft.install_full_snapshot(vote, snapshot).await;
+        let installed = self.node.raft().install_full_snapshot(vote, snapshot).await;
         let response = installed.map_err(|fatal| PullError::Stopped(fatal.to_string()))?;
         if response.vote != vote {
             return Err(PullError::Rejected);

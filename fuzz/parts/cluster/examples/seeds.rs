@@ -104,6 +104,15 @@ fn frames() -> Outcome<()> {
         let number = raft.iter().position(|one| *one == name).unwrap_or_default();
         put(TARGET, &name, &[6, u8::try_from(number)?], &frame(&bytes))?;
     }
+    let gossip = [
+        "gossip-digest",
+        "gossip-answer",
+        "gossip-delta",
+        "gossip-capacity",
+    ];
+    for (name, bytes) in lines("wire.txt", &gossip)? {
+        put(TARGET, &name, &[7], &bytes)?;
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@
     reason = "the crate has uses that are not here"
 )]
 
+pub mod gossip;
 pub mod link;
 pub mod node_id;
 pub mod raft;

@@ -130,6 +130,7 @@ mod tests {
                 head: 9,
                 delivered: 7,
                 roster_version: 1,
+                streams: Vec::new(),
             },
         );
         let names = |jids: Vec<BareJid>| -> Vec<String> {

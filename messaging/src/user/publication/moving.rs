@@ -10,7 +10,8 @@
 //! Invariants: a session has one key, and whoever holds the key gets what is delivered. The key changes at one place of the
 //! owner's word to the old node: what was delivered before [`Release`](PublicationAction::Release) is part of what the old
 //! node hands over, what comes after it goes to the new node. What the old node had to say of the session has come before
-//! that. Of two who want a session the later one gets it from the earlier one.
+//! that. Of two who want a session the later one gets it from the earlier one. A node to which no client has come gets it
+//! only while it leaves ([`ResumptionToken::unasked`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,31 @@ impl std::fmt::Debug for ResumptionToken {
     }
 }
 
+/// Behind a token of a node to which no client has come. No id has it: they are base64url.
+const UNASKED: char = '~';
+
+impl ResumptionToken {
+    /// Of a node to which the session's client has come.
+    pub fn asked(id: &str) -> ResumptionToken {
+        ResumptionToken(id.to_owned())
+    }
+
+    /// Of a node that was told to take a session in. Its word may be late, with the client long at home elsewhere, so a session
+    /// that does not leave the node where it is does not yield to it. A node that does not know the mark finds no such id, and
+    /// keeps its session.
+    pub fn unasked(id: &str) -> ResumptionToken {
+        ResumptionToken(format!("{id}{UNASKED}"))
+    }
+
+    /// The id, and whether a client asked for its session.
+    pub fn read(&self) -> (&str, bool) {
+        match self.0.strip_suffix(UNASKED) {
+            Some(id) => (id, false),
+            None => (&self.0, true),
+        }
+    }
+}
+
 /// A node that wants a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveRequest {
@@ -33,7 +59,7 @@ pub struct MoveRequest {
     pub key: SessionKey,
     /// The life that the node is in.
     pub incarnation: u64,
-    /// What proves that the session's client wants it.
+    /// By what the session is known, and whether its client wants it.
     pub token: ResumptionToken,
 }
 

@@ -46,6 +46,17 @@ impl Stage {
     }
 }
 
+/// What nodes of other builds are told, too.
+#[test]
+fn a_token_says_whether_a_client_asked() {
+    assert_eq!(ResumptionToken::asked("id-_").read(), ("id-_", true));
+    let unasked = ResumptionToken::unasked("id-_");
+    assert_eq!(
+        (unasked.0.as_str(), unasked.read()),
+        ("id-_~", ("id-_", false))
+    );
+}
+
 #[test]
 fn a_session_moves_and_nobody_notices() {
     let mut stage = Stage::with_phone();

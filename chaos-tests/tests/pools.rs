@@ -1,0 +1,44 @@
+//! Stories of pools of real processes, one module a theme. In one binary: linking forty takes minutes. A theme alone:
+//! `cargo nextest run --release --workspace -E 'test(/^rooms::/)'`.
+
+mod backup;
+mod bounds;
+mod bursts;
+mod certificates;
+mod closing;
+mod console;
+mod crashes;
+mod damage;
+mod demo;
+mod disks;
+mod errors;
+mod handlers;
+mod joining;
+mod limits;
+mod logins;
+mod members;
+mod missed;
+mod moves;
+mod nodes;
+mod operating;
+mod operators;
+mod order;
+mod packaging;
+mod profanity;
+mod promise;
+mod reachability;
+mod recovery;
+mod resumption;
+mod retries;
+mod rooms;
+mod scenarios;
+mod secrecy;
+mod settings;
+mod slixmpp;
+mod snapshots;
+mod splits;
+mod stops;
+mod streams;
+mod switches;
+mod syncs;
+mod upgrade;

@@ -1,0 +1,1 @@
+../../../../../cluster/src/gossip/value.rs
