@@ -9,7 +9,7 @@
 //! Everything that is drawn comes from the seed: the faults, their order, their sides, the luck of each packet. What the
 //! machine does in between does not, so that a seed is a schedule, and no recording.
 
-mod court;
+pub mod court;
 mod ground;
 mod lookers;
 mod plan;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::story;
+use crate::sums::Sums;
 
 /// How long one seed may take in real time.
 const SEED_LIMIT: Duration = Duration::from_secs(120);
@@ -190,7 +191,7 @@ fn many(arguments: &Arguments, lies: bool) -> Result<()> {
     let mut waiting = (from..from + count).collect::<std::collections::VecDeque<_>>();
     let mut running: Vec<Running> = Vec::new();
     let mut failed = Vec::new();
-    let mut sums = story::Sums::default();
+    let mut sums = Sums::default();
     while !waiting.is_empty() || !running.is_empty() {
         while running.len() < jobs
             && let Some(seed) = waiting.pop_front()

@@ -36,6 +36,11 @@ pub const CLIENT_PORT: u16 = 5222;
 
 const POOL: &str = "simulated";
 
+/// Snapshots come so often, and the log keeps so little for who lags, that a story has many of them: who was away for a moment
+/// is sent one.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(2);
+const LOG_KEEP_BYTES: u64 = 8 << 10;
+
 /// What all machines of a pool have in common.
 pub struct Pool {
     ca: CertifiedIssuer<'static, KeyPair>,
@@ -184,6 +189,8 @@ impl Machine {
                     let what = format!("group {group} failed: {reason}");
                     FAILURES.with(|failures| failures.borrow_mut().push(what));
                 }),
+                snapshot_interval: SNAPSHOT_INTERVAL,
+                log_keep_bytes: LOG_KEEP_BYTES,
                 ..RaftSettings::default()
             },
             quorum_wait: Duration::from_secs(120),

@@ -1,16 +1,23 @@
 //! `muster-simulation`: whole pools in one thread and in simulated time. See `README.md`.
 
 mod disk;
-mod friends;
-mod guest;
-mod judge;
 mod machine;
 mod process;
-mod story;
 mod trace;
+mod world;
+
+mod faults;
+mod friends;
+mod guest;
+mod readers;
+mod sitting;
+mod story;
 mod wanderer;
 mod watch;
-mod world;
+mod watchers;
+
+mod judge;
+mod sums;
 
 mod command;
 

@@ -1,7 +1,6 @@
 //! One seed's story: people talk, things break, everything is healed, and what was promised is asked for.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::rc::Rc;
@@ -9,14 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use chaos_tests::chaos::court::Court;
 use chaos_tests::client::{Hash, Login, Mechanism, Security};
 use chaos_tests::edits::Editor;
 use chaos_tests::history::{Recorder, What};
 use chaos_tests::load::{Crowd, Seat, ring, seats};
-use chaos_tests::pool::{DOMAIN, password};
+use chaos_tests::pool::{DOMAIN, ROOMS, password};
 use chaos_tests::wait::until;
+use messaging::slot::PartitionTable;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use tokio::time::Instant;
 use xmpp::jid::BareJid;
 use xmpp::sasl::Password;
 
@@ -24,12 +26,15 @@ use crate::friends::{FRIENDS, Friends};
 use crate::guest::{GUEST, Guest};
 use crate::judge::{self, Findings};
 use crate::machine::{CLIENT_PORT, address};
-use crate::wanderer::{WANDERERS, Wandered, Wandering};
+use crate::readers::{READER, Readers};
+use crate::sitting::Sitting;
+use crate::wanderer::{WANDERERS, Wandering};
 use crate::watch::Watch;
-use crate::world::{self, Order, Stage, pairs};
+use crate::watchers::{WATCHERS, Watchers};
+use crate::world::{self, Order, Stage};
 
 /// Nodes that every pool begins with.
-const FIRST: [u64; 3] = [1, 2, 3];
+pub const FIRST: [u64; 3] = [1, 2, 3];
 
 /// And the one that comes later.
 const ALL: [u64; 4] = [1, 2, 3, 4];
@@ -40,11 +45,8 @@ const PARTITIONS: u16 = 3;
 /// The room.
 pub const ROOM: &str = "yard";
 
-/// Who reads at the end.
-pub const READER: &str = "reader";
-
 /// P18: a healed pool serves within this time.
-const SERVES_AGAIN: Duration = Duration::from_secs(30);
+pub const SERVES_AGAIN: Duration = Duration::from_secs(30);
 
 /// P17: an outcome is there after 10 s, or the stream is over; then comes what was sent elsewhere.
 const ANSWERED: Duration = Duration::from_secs(25);
@@ -59,93 +61,15 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Findings {
-            acked,
-            during,
-            unknown,
-            suppressed,
-            rows,
-            epochs,
-            wandered,
-        } = &self.findings;
-        let Wandered {
-            resumed,
-            lost,
-            sent,
-        } = wandered;
         write!(
             f,
-            "acked {acked} during-faults {during} unknown {unknown} suppressed {suppressed} rows {rows} epochs {epochs} \
-             resumed {resumed} sessions-lost {lost} steps {sent} \
-             faults {} seconds {} trace {:016x} ({})",
+            "{} faults {} seconds {} trace {:016x} ({})",
+            self.findings,
             self.faults.len(),
             self.took.as_secs(),
             self.trace,
             self.faults.join(", ")
         )
-    }
-}
-
-/// What many seeds showed together.
-#[derive(Default)]
-pub struct Sums {
-    numbers: BTreeMap<String, u64>,
-    kinds: BTreeMap<String, u64>,
-}
-
-/// The least that a hundred seeds must have shown for a run to mean anything.
-const LEAST: [(&str, u64); 6] = [
-    ("resumed", 200),
-    ("acked", 10_000),
-    ("during-faults", 500),
-    ("suppressed", 100),
-    ("epochs", 500),
-    ("faults", 200),
-];
-
-impl Sums {
-    /// Adds what a seed said.
-    pub fn add(&mut self, said: &str) {
-        let last = said.lines().last().unwrap_or_default();
-        let (numbers, kinds) = last.split_once('(').unwrap_or((last, ""));
-        let words: Vec<&str> = numbers.split_whitespace().collect();
-        for pair in words.windows(2) {
-            if let [name, number] = pair
-                && let Ok(number) = number.parse::<u64>()
-            {
-                *self.numbers.entry((*name).to_owned()).or_default() += number;
-            }
-        }
-        for kind in kinds
-            .trim_end_matches(')')
-            .split(", ")
-            .filter(|kind| !kind.is_empty())
-        {
-            *self.kinds.entry(kind.to_owned()).or_default() += 1;
-        }
-    }
-
-    /// Whether enough has happened for the verdict to mean anything.
-    pub fn require(&self, seeds: u64) -> Result<()> {
-        for (name, least) in LEAST {
-            let had = self.numbers.get(name).copied().unwrap_or(0);
-            ensure!(
-                had * 100 >= least * seeds,
-                "too little happened: {name} is {had}, a hundred seeds must have {least}"
-            );
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Sums {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, number) in &self.numbers {
-            if name != "seed" {
-                write!(f, "{name} {number}; ")?;
-            }
-        }
-        write!(f, "faults by kind: {:?}", self.kinds)
     }
 }
 
@@ -174,7 +98,6 @@ pub fn play(seed: u64, lies: bool, folder: &Path) -> Result<Report> {
         faults: Vec::new(),
         rounds: 0,
         unknown_rounds: Vec::new(),
-        wandered: Wandered::default(),
     };
     let tells = Rc::clone(&told);
     let recorder = Arc::clone(&story.recorder);
@@ -222,15 +145,42 @@ pub fn login(node: u64, user: &str) -> Login {
     }
 }
 
-struct Story {
-    stage: Rc<Stage>,
-    random: SmallRng,
-    recorder: Arc<Recorder>,
-    faults: Vec<&'static str>,
+/// A story while it is told.
+pub struct Story {
+    pub stage: Rc<Stage>,
+    pub random: SmallRng,
+    pub recorder: Arc<Recorder>,
+    pub faults: Vec<&'static str>,
     /// How often things were set, and at which of these times the outcome is unknown.
     rounds: usize,
     unknown_rounds: Vec<usize>,
-    wandered: Wandered,
+}
+
+/// Everybody besides the crowd.
+struct Cast {
+    watch: Watch,
+    sitting: Sitting,
+    readers: Readers,
+    watchers: Watchers,
+    friends: Friends,
+    wandering: Wandering,
+    editor: Editor,
+}
+
+/// The room's address.
+pub fn room() -> String {
+    format!("{ROOM}@{ROOMS}")
+}
+
+/// The partition of the room.
+fn targeted() -> Result<u64> {
+    let table = PartitionTable::even(PARTITIONS);
+    let room = BareJid::parse(&room())?;
+    Ok(u64::from(table.partition_of(&room).0))
+}
+
+fn logins() -> Vec<(u64, Login)> {
+    FIRST.iter().map(|node| (*node, login(*node, ""))).collect()
 }
 
 impl Story {
@@ -239,18 +189,11 @@ impl Story {
             self.stage.order(Order::Start(node));
         }
         self.ready(&FIRST, Duration::from_secs(60)).await?;
-        let watch = Watch::begin(&self.stage);
-        let mut people = seats(&[ROOM], &FIRST);
-        people.retain(|seat| seat.stream_management != (seat.home == 2));
-        people.extend(ring(&FIRST[1..]));
+        let watch = Watch::begin(&self.stage, &self.recorder, targeted()?);
+        let people = people();
         self.accounts(&people).await?;
-        let logins = FIRST.iter().map(|node| (*node, login(*node, "")));
-        let crowd =
-            Crowd::seat(logins.collect(), &FIRST, people, Arc::clone(&self.recorder)).await?;
-        let mut editor = Editor::begin(&login(1, "")).await?;
-        let (romeos, juliets) = (self.some_node(), self.some_node());
-        let friends = Friends::meet(romeos, juliets).await?;
-        let wandering = Wandering::begin(&FIRST, self.random.random());
+        let crowd = Crowd::seat(logins(), &FIRST, people, Arc::clone(&self.recorder)).await?;
+        let mut cast = self.take_places(watch).await?;
         crowd
             .acks(20, SERVES_AGAIN)
             .await
@@ -266,8 +209,7 @@ impl Story {
                 self.faults.push("a node added");
             }
             self.fault(&crowd).await?;
-            self.set_things(&mut editor).await;
-            judge::reads_are_current(self.some_node(), &self.recorder).await?;
+            self.set_things(&mut cast.editor).await;
             if let Some(guest) = guest.as_ref().filter(|_| round == 0) {
                 guest.is_to_go().await?;
                 self.faults.push("a node removed");
@@ -277,34 +219,58 @@ impl Story {
         if let Some(guest) = guest {
             guest.has_gone().await?;
         }
-        self.wandered = wandering.end().await?;
-        let (via, elsewhere) = (self.some_node(), self.some_node());
-        friends.see_the_truth(via, elsewhere).await?;
-        self.read_things(&mut editor).await?;
-        let mut findings = judge::judge(&self.stage, crowd, &self.recorder, watch).await?;
-        findings.wandered = self.wandered;
+        let findings = self.leave(crowd, cast).await?;
         Ok((findings, self.faults))
+    }
+
+    async fn take_places(&mut self, watch: Watch) -> Result<Cast> {
+        let recorder = Arc::clone(&self.recorder);
+        let editor = Editor::begin(&login(1, "")).await?;
+        let (romeos, juliets) = (self.some_node(), self.some_node());
+        Ok(Cast {
+            watch,
+            sitting: Sitting::begin(logins(), &recorder).await?,
+            readers: Readers::begin(&FIRST, &room(), &recorder),
+            watchers: Watchers::meet(&recorder).await?,
+            friends: Friends::meet(romeos, juliets).await?,
+            wandering: Wandering::begin(&FIRST, self.random.random()),
+            editor,
+        })
+    }
+
+    /// All is well, for longer than presence may take to be right again (P14): friends see to it that it does. Then everybody
+    /// ends in order, and what there is then is read and judged.
+    async fn leave(&mut self, crowd: Crowd, mut cast: Cast) -> Result<Findings> {
+        let (via, elsewhere) = (self.some_node(), self.some_node());
+        cast.friends.see_the_truth(via, elsewhere).await?;
+        let wandered = cast.wandering.end().await?;
+        cast.sitting.end().await?;
+        crowd.fall_silent(ANSWERED).await.context("P17")?;
+        cast.readers.end();
+        cast.watchers.end();
+        self.read_things(&mut cast.editor).await?;
+        let judged = judge::judge(&self.stage, crowd, &self.recorder, cast.watch).await;
+        judged.map(|findings| findings.with(wandered))
     }
 
     async fn accounts(&self, people: &[Seat]) -> Result<()> {
         let machine = self.stage.machines.get(&1).context("node 1")?;
         let node = machine.handle.borrow().clone().context("node 1 runs")?;
-        let people = people.iter().map(|seat| seat.user.as_str());
-        for user in people
-            .chain([READER])
-            .chain(Editor::ACCOUNTS)
-            .chain(FRIENDS)
-            .chain(WANDERERS)
-        {
+        let seated = people.iter().map(|seat| seat.user.clone());
+        let others = Court::accounts().chain([READER]).chain(Editor::ACCOUNTS);
+        let others = others.chain(FRIENDS).chain(WANDERERS);
+        let others = others.chain(WATCHERS.map(|(user, _)| user));
+        let users: Vec<String> = seated.chain(others.map(str::to_owned)).collect();
+        for user in users {
             let jid = BareJid::parse(&format!("{user}@{DOMAIN}"))?;
-            node.create_account(jid, Password::new(password(user)))
+            node.create_account(jid, Password::new(password(&user)))
                 .await?;
         }
         Ok(())
     }
 
     /// Waits until nodes serve.
-    async fn ready(&self, nodes: &[u64], limit: Duration) -> Result<()> {
+    pub async fn ready(&self, nodes: &[u64], limit: Duration) -> Result<()> {
         let is_ready = |node: &u64| {
             let machine = self.stage.machines.get(node);
             let handle = machine.and_then(|machine| machine.handle.borrow().clone());
@@ -354,155 +320,44 @@ impl Story {
         Ok(())
     }
 
-    fn some_node(&mut self) -> u64 {
+    pub fn some_node(&mut self) -> u64 {
         FIRST[self.random.random_range(0..FIRST.len())]
     }
 
-    fn between(&mut self, least: u64, most: u64) -> Duration {
+    pub fn between(&mut self, least: u64, most: u64) -> Duration {
         Duration::from_millis(self.random.random_range(least..=most))
     }
 
-    fn begin(&mut self, kind: &'static str) {
-        self.faults.push(kind);
-        self.recorder.record(What::Fault {
-            what: kind.to_owned(),
-        });
+    /// Who leads the room's partition, as the node knows that has heard of the newest term.
+    pub fn leader(&self) -> Option<u64> {
+        let partition = targeted().ok()?;
+        let machines = self.stage.machines.values();
+        let handles = machines.filter_map(|machine| machine.handle.borrow().clone());
+        let rows = handles.flat_map(|handle| handle.status().partitions);
+        let rows = rows.filter(|row| u64::from(row.id) == partition);
+        rows.max_by_key(|row| row.term)?.leader
     }
 
-    /// One fault from beginning to end, and some time after it, maybe not enough for all to be well.
-    async fn fault(&mut self, crowd: &Crowd) -> Result<()> {
-        match self.random.random_range(0..100) {
-            0..20 => self.crash(crowd, false).await?,
-            20..45 => self.crash(crowd, true).await?,
-            45..57 => self.all_power(crowd).await?,
-            57..75 => self.split(crowd).await?,
-            75..81 => self.one_link().await,
-            81..88 => self.slow_links().await,
-            88..95 => self.loss().await,
-            _ => self.slow_disk().await,
-        }
-        let rest = self.between(0, 1_500);
-        tokio::time::sleep(rest).await;
-        Ok(())
-    }
-
-    async fn crash(&mut self, crowd: &Crowd, power: bool) -> Result<()> {
-        let node = self.some_node();
-        self.begin(if power { "power cut" } else { "kill" });
-        self.goes_silent(crowd, node);
-        self.stage.order(if power {
-            Order::CutPower(node)
-        } else {
-            Order::Kill(node)
-        });
-        let off = self.between(10, 5_000);
-        tokio::time::sleep(off).await;
-        self.stage.order(Order::Start(node));
-        self.ready(&[node], SERVES_AGAIN).await?;
-        self.speaks(crowd, node);
-        Ok(())
-    }
-
-    /// A machine goes without a word here, also with its process alone: who waits for its answer is not told, and P17 does not
-    /// count while it is off.
-    fn goes_silent(&self, crowd: &Crowd, node: u64) {
-        crowd.node_dies(node);
-        self.recorder.record(What::Frozen { node });
-    }
-
-    fn speaks(&self, crowd: &Crowd, node: u64) {
-        self.recorder.record(What::Thawed { node });
-        crowd.node_lives(node);
-    }
-
-    async fn all_power(&mut self, crowd: &Crowd) -> Result<()> {
-        self.begin("power cut of all");
-        for node in FIRST {
-            self.goes_silent(crowd, node);
-            self.stage.order(Order::CutPower(node));
-        }
-        let off = self.between(10, 2_000);
-        tokio::time::sleep(off).await;
-        for node in FIRST {
-            self.stage.order(Order::Start(node));
-            let apart = self.between(0, 800);
-            tokio::time::sleep(apart).await;
-        }
-        self.ready(&FIRST, SERVES_AGAIN).await?;
-        for node in FIRST {
-            self.speaks(crowd, node);
-        }
-        Ok(())
-    }
-
-    async fn split(&mut self, crowd: &Crowd) -> Result<()> {
-        let node = self.some_node();
-        self.begin("split");
-        crowd.node_is_cut_off(node);
-        for other in self.stage.machines.keys().filter(|other| **other != node) {
-            self.stage.order(Order::Hold(node, *other));
-        }
-        let cut = self.between(500, 9_000);
-        tokio::time::sleep(cut).await;
-        crowd.node_is_in_touch(node);
-        self.stage.order(Order::HealLinks);
-        self.ready(&[node], SERVES_AGAIN).await?;
-        crowd.node_lives(node);
-        Ok(())
-    }
-
-    /// Two nodes don't reach each other, and all reach the third.
-    async fn one_link(&mut self) {
-        let pairs = pairs(&FIRST);
-        let (a, b) = pairs[self.random.random_range(0..pairs.len())];
-        self.begin("one link cut");
-        self.stage.order(Order::Hold(a, b));
-        let cut = self.between(500, 8_000);
-        tokio::time::sleep(cut).await;
-        self.stage.order(Order::Release(a, b));
-    }
-
-    async fn slow_links(&mut self) {
-        self.begin("slow links");
-        for (a, b) in pairs(&FIRST) {
-            let most = self.between(20, 150);
-            self.stage.order(Order::Delay(a, b, most));
-        }
-        let slow = self.between(1_000, 5_000);
-        tokio::time::sleep(slow).await;
-        self.stage.order(Order::HealLinks);
-    }
-
-    /// Packets get lost: what TCP sends comes after its first time-out, and all behind it waits.
-    async fn loss(&mut self) {
-        self.begin("loss");
-        let pairs = pairs(&FIRST);
-        for _ in 0..self.random.random_range(5..25) {
-            let (a, b) = pairs[self.random.random_range(0..pairs.len())];
-            self.stage.order(Order::Hold(a, b));
-            let again = self.between(200, 400);
-            tokio::time::sleep(again).await;
-            self.stage.order(Order::Release(a, b));
-        }
-    }
-
-    async fn slow_disk(&mut self) {
-        let node = self.some_node();
-        self.begin("slow disk");
-        let most = self.between(50, 400);
-        self.stage.order(Order::SlowDisk(node, most));
-        let slow = self.between(1_000, 5_000);
-        tokio::time::sleep(slow).await;
-        self.stage.order(Order::HealLinks);
-    }
-
-    /// The healing phase: P17 and P18.
+    /// The healing phase (P18): from here on the pool has no help, and so much time for everything.
     async fn heal(&mut self, crowd: &Crowd) -> Result<()> {
         self.stage.order(Order::HealLinks);
-        self.ready(&FIRST, SERVES_AGAIN).await?;
         self.recorder.record(What::Healed);
-        crowd.all_in(SERVES_AGAIN).await.context("P18")?;
-        crowd.acks(10, SERVES_AGAIN).await.context("P18")?;
-        crowd.fall_silent(ANSWERED).await.context("P17")
+        let deadline = Instant::now() + SERVES_AGAIN;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        self.ready(&FIRST, left()).await.context("P18")?;
+        crowd.all_in(left()).await.context("P18")?;
+        crowd.acks(10, left()).await.context("P18")
     }
+}
+
+/// Who talks: in the room, one of them forgetful and one without stream management; and two users to each other. The sessions
+/// of the others outlive their connections.
+fn people() -> Vec<Seat> {
+    let mut people = seats(&[ROOM], &FIRST);
+    people.retain(|seat| seat.stream_management != (seat.home == 2));
+    people.extend(ring(&FIRST[1..]));
+    for seat in &mut people {
+        seat.lasting = seat.stream_management && !seat.forgetful;
+    }
+    people
 }

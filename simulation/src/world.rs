@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use turmoil::Sim;
 
-use crate::machine::{Machine, Pool, failures, host};
+use crate::machine::{Machine, Pool, address, failures, host};
 use crate::trace::Trace;
 
 /// How long a simulated instant is: nothing on the network is faster.
@@ -38,6 +39,8 @@ pub enum Order {
     Hold(u64, u64),
     /// It is there again.
     Release(u64, u64),
+    /// The same of what the first sends the second; the other way all comes at once.
+    HoldOneWay(u64, u64),
     /// All links between nodes are as they were.
     HealLinks,
     /// Messages between two nodes take up to so long.
@@ -111,6 +114,7 @@ pub fn run(
         stage: Rc::clone(stage),
         down: stage.machines.keys().copied().collect(),
         cut: BTreeSet::new(),
+        one_way: BTreeSet::new(),
     };
     for machine in stage.machines.values() {
         let (stage, machine) = (Rc::clone(stage), Rc::clone(machine));
@@ -139,6 +143,7 @@ pub fn run(
             .step()
             .map_err(|error| anyhow!("the simulation ended: {error}"))?;
         world.obey(&mut sim)?;
+        world.pass_open_ways(&sim);
         if let Some(failure) = failures().first() {
             return Err(anyhow!("{failure}"));
         }
@@ -167,6 +172,8 @@ struct World {
     down: BTreeSet<u64>,
     /// Those that lost their power: nothing of them is on the network.
     cut: BTreeSet<u64>,
+    /// Who sends what does not arrive, and to whom.
+    one_way: BTreeSet<(u64, u64)>,
 }
 
 impl World {
@@ -185,7 +192,11 @@ impl World {
                 Order::Start(node) => self.start(sim, node),
                 Order::Hold(a, b) if self.is_up(a, b) => sim.hold(host(a), host(b)),
                 Order::Release(a, b) if self.is_up(a, b) => sim.release(host(a), host(b)),
-                Order::Hold(..) | Order::Release(..) => {}
+                Order::HoldOneWay(from, to) if self.is_up(from, to) => {
+                    sim.hold(host(from), host(to));
+                    self.one_way.insert((from, to));
+                }
+                Order::Hold(..) | Order::Release(..) | Order::HoldOneWay(..) => {}
                 Order::HealLinks => self.heal(sim),
                 Order::Delay(a, b, most) => {
                     sim.set_link_max_message_latency(host(a), host(b), most);
@@ -193,6 +204,25 @@ impl World {
                 Order::SlowDisk(node, most) => self.machine(node)?.disk.set_slow(most),
             }
         }
+    }
+
+    /// turmoil holds both ways of a link, so what takes the open way is handed on at each instant.
+    fn pass_open_ways(&self, sim: &Sim<'_>) {
+        if self.one_way.is_empty() {
+            return;
+        }
+        let is_open = |from: IpAddr, to: IpAddr| {
+            let mut ways = self.one_way.iter();
+            ways.any(|(held, at)| from == address(*at) && to == address(*held))
+        };
+        sim.links(|links| {
+            for sent in links.flatten() {
+                let (from, to) = sent.pair();
+                if is_open(from.ip(), to.ip()) {
+                    sent.deliver();
+                }
+            }
+        });
     }
 
     fn machine(&self, node: u64) -> Result<&Rc<Machine>> {
@@ -259,7 +289,8 @@ impl World {
         self.cut.iter().any(|node| host(*node) == other)
     }
 
-    fn heal(&self, sim: &mut Sim<'_>) {
+    fn heal(&mut self, sim: &mut Sim<'_>) {
+        self.one_way.clear();
         let nodes: Vec<u64> = self.stage.machines.keys().copied().collect();
         for (a, b) in pairs(&nodes) {
             if self.is_up(a, b) {

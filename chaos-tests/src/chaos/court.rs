@@ -11,7 +11,7 @@ use xmpp::scan::Document;
 
 use crate::client::{Client, Incoming, Login};
 use crate::history::{Recorder, What, affiliation};
-use crate::load::{create_room, join};
+use crate::load::{create_room_as, join, login_of};
 use crate::pool::{DOMAIN, Pool, ROOMS};
 
 /// The owner, who bans and goes on talking.
@@ -41,12 +41,12 @@ const ANSWERED: Duration = Duration::from_secs(14);
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The room.
-pub(super) fn room() -> String {
+pub fn room() -> String {
     format!("court@{ROOMS}")
 }
 
 /// What those at court share.
-pub(super) struct Court {
+pub struct Court {
     recorder: Arc<Recorder>,
     /// A login on each node, for any user.
     logins: Vec<(u64, Login)>,
@@ -75,12 +75,29 @@ struct Courtier<'a> {
 impl Court {
     /// Makes the accounts and the room. Sessions get numbers from `sessions` on.
     pub(super) async fn open(pool: &Pool, recorder: Arc<Recorder>, sessions: u32) -> Result<Court> {
-        pool.add_users([PRINCE, MERCUTIO]).await?;
-        pool.add_users(VILLAINS).await?;
-        pool.add_users(HANDS).await?;
-        let node = pool.ids().first().copied().unwrap_or(1);
-        create_room(pool, &room(), PRINCE, node).await?;
-        let mut prince = Client::connect(&pool.login(node, PRINCE)).await?;
+        pool.add_users(Court::accounts()).await?;
+        let logins = pool.ids().into_iter().map(|id| (id, pool.login(id, "")));
+        Court::seat(logins.collect(), recorder, sessions).await
+    }
+
+    /// The accounts that a court needs.
+    pub fn accounts() -> impl Iterator<Item = &'static str> {
+        let all = VILLAINS.into_iter().chain(HANDS);
+        all.chain([PRINCE, MERCUTIO])
+    }
+
+    /// The same for a pool that is no [`Pool`], whose accounts are there: `logins` says how to come to each node.
+    pub async fn seat(
+        logins: Vec<(u64, Login)>,
+        recorder: Arc<Recorder>,
+        sessions: u32,
+    ) -> Result<Court> {
+        let Some((node, login)) = logins.first() else {
+            bail!("no node");
+        };
+        let login = login_of(login, PRINCE);
+        create_room_as(&login, &room()).await?;
+        let mut prince = Client::connect(&login).await?;
         for hand in HANDS {
             let query = set_affiliation(hand, "admin");
             prince.iq_ok("set", Some(&room()), &query).await?;
@@ -89,7 +106,7 @@ impl Court {
         let register = affiliation(&room(), MERCUTIO);
         recorder.record(What::Call {
             call: 0,
-            node,
+            node: *node,
             register,
             set: Some("member".into()),
         });
@@ -100,10 +117,9 @@ impl Court {
             value: None,
         });
         prince.close().await?;
-        let logins = pool.ids().into_iter();
         Ok(Court {
             recorder,
-            logins: logins.map(|id| (id, pool.login(id, ""))).collect(),
+            logins,
             calls: AtomicU64::new(1),
             sessions: AtomicU32::new(sessions),
             closes: AtomicBool::new(false),
@@ -121,7 +137,7 @@ impl Court {
     }
 
     /// Everybody ends what they are about.
-    pub(super) fn close(&self) {
+    pub fn close(&self) {
         self.closes.store(true, Ordering::Relaxed);
     }
 
@@ -130,7 +146,7 @@ impl Court {
     }
 
     /// Bans and admits, until the court closes.
-    pub(super) async fn sits(self: Arc<Court>) {
+    pub async fn sits(self: Arc<Court>) {
         let mut prince = self.courtier(PRINCE);
         let mut pace = interval(PAUSE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -151,7 +167,7 @@ impl Court {
     }
 
     /// Sets and reads one register, until the court closes.
-    pub(super) async fn hand(self: Arc<Court>, at: usize) {
+    pub async fn hand(self: Arc<Court>, at: usize) {
         let Some(user) = HANDS.get(at).copied() else {
             return;
         };
@@ -173,7 +189,7 @@ impl Court {
     }
 
     /// How many hands there are.
-    pub(super) fn hands() -> usize {
+    pub fn hands() -> usize {
         HANDS.len()
     }
 
@@ -217,11 +233,7 @@ impl Courtier<'_> {
             let Some((node, login)) = self.court.logins.get(at) else {
                 bail!("no node");
             };
-            let login = Login {
-                user: self.user.to_owned(),
-                password: crate::pool::password(self.user),
-                ..login.clone()
-            };
+            let login = login_of(login, self.user);
             self.client = Some((*node, Client::connect(&login).await?));
         }
         match &mut self.client {
