@@ -468,6 +468,7 @@ mod tests {
         PlacementRow {
             voters: nodes(voters),
             target: nodes(target),
+            given_up: Vec::new(),
             revision: 7,
         }
     }
@@ -589,6 +590,16 @@ mod tests {
             &[(2, 1_000), (3, 1_000), (4, 1_000)],
         );
         check(joint, row(&[1, 2, 3], &[1, 2, 3]), &[], None);
+        // But where another target was given up for what had been reached before, the log may have got to that one.
+        let back = || PlacementRow {
+            given_up: nodes(&[1, 2, 4]),
+            ..row(&[1, 2, 3], &[1, 2, 3])
+        };
+        let ahead = group(&[1, 2, 4], &[3], false, &[(2, 1_000), (3, 1_000)]);
+        let there = Step::ChangeVoters(nodes(&[1, 2, 3]));
+        check(ahead, back(), &[], Some(there));
+        let stayed = group(&[1, 2, 3], &[], false, &[]);
+        check(stayed, back(), &[], Some(Step::Report(7)));
         // The leader goes: somebody else leads first, who is near and stays.
         let goes = || row(&[1, 2, 3], &[2, 3, 4]);
         let status = group(&[1, 2, 3], &[4], false, &[(2, 700), (3, 999), (4, 1_000)]);

@@ -88,8 +88,33 @@ impl Record for StoredMember {
 struct StoredPlacement(PlacementRow);
 
 impl Record for StoredPlacement {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
     const NAME: &'static str = "meta-placement";
+
+    fn upgrade(version: u8, body: &[u8]) -> Result<StoredPlacement, CodecError> {
+        /// Version 1 forgot the targets that were given up.
+        #[derive(Deserialize)]
+        struct First {
+            voters: Vec<NodeId>,
+            target: Vec<NodeId>,
+            revision: u64,
+        }
+        if version != 1 {
+            let record = Self::NAME;
+            return Err(CodecError::Version { record, version });
+        }
+        let First {
+            voters,
+            target,
+            revision,
+        } = codec::body(body)?;
+        Ok(StoredPlacement(PlacementRow {
+            voters,
+            target,
+            given_up: Vec::new(),
+            revision,
+        }))
+    }
 }
 
 impl MetaEntry {
@@ -530,6 +555,7 @@ mod tests {
         let placement = StoredPlacement(PlacementRow {
             voters: vec![NodeId(1)],
             target: vec![NodeId(1), NodeId(4)],
+            given_up: Vec::new(),
             revision: 11,
         });
         storage::golden!("../../tests/goldens/members.txt", &placement);

@@ -94,7 +94,7 @@ pub fn all_moves(view: View<'_>) -> Vec<Move> {
     const MOVES_MAX: usize = 1024;
     let mut placements = view.placements.clone();
     for row in placements.rows.values_mut() {
-        row.voters.clone_from(&row.target);
+        row.reach();
     }
     let mut moves = Vec::new();
     while moves.len() < MOVES_MAX {

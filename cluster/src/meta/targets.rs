@@ -6,7 +6,8 @@
 //!
 //! Invariants: at most [`CHANGING_MAX`] groups change at a time. A target shares a voter with what was reached before, and
 //! with the target before it, so that somebody can hand over. The row says what was decided and
-//! reported; who really votes is in the group's own log, and its leader goes by that.
+//! reported; who really votes is in the group's own log, and its leader goes by that. A target that is given up for another may
+//! be reached all the same: until the group reports, it counts on its nodes, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +27,8 @@ pub struct PlacementRow {
     pub voters: Vec<NodeId>,
     /// Who shall vote; in the order of their ids.
     pub target: Vec<NodeId>,
+    /// Who was to vote by targets that were given up since the last report, and may vote by now; in the order of their ids.
+    pub given_up: Vec<NodeId>,
     /// Log index of the entry that changed it last.
     pub revision: u64,
 }
@@ -33,12 +36,29 @@ pub struct PlacementRow {
 impl PlacementRow {
     /// Whether the target is not reached yet.
     pub fn is_changing(&self) -> bool {
-        self.voters != self.target
+        self.voters != self.target || !self.given_up.is_empty()
     }
 
     /// Whether the group counts on a node, now or at the end of its change.
     pub fn counts_on(&self, node: NodeId) -> bool {
-        self.voters.contains(&node) || self.target.contains(&node)
+        let may_vote = [&self.voters, &self.target, &self.given_up];
+        may_vote.iter().any(|nodes| nodes.contains(&node))
+    }
+
+    /// Another target, whatever the group has done about the one before.
+    fn aim(&mut self, target: Vec<NodeId>) {
+        if self.is_changing() && self.target != target {
+            self.given_up.append(&mut self.target);
+            self.given_up.sort_unstable();
+            self.given_up.dedup();
+        }
+        self.target = target;
+    }
+
+    /// The target is reached.
+    pub(super) fn reach(&mut self) {
+        self.voters.clone_from(&self.target);
+        self.given_up.clear();
     }
 }
 
@@ -87,6 +107,7 @@ impl Placements {
             let row = PlacementRow {
                 target: voters.clone(),
                 voters,
+                given_up: Vec::new(),
                 revision: index,
             };
             self.rows.insert(group, row);
@@ -122,9 +143,9 @@ impl Placements {
                     let sentence = format!("{CHANGING_MAX} other groups change their voters");
                     return Err(MetaRefusal::new("busy", sentence));
                 }
-                row.target = voters;
+                row.aim(voters);
             }
-            PlacementEntry::Reached { .. } => row.voters.clone_from(&row.target),
+            PlacementEntry::Reached { .. } => row.reach(),
         }
         row.revision = index;
         Ok(MetaAnswer::Done)

@@ -289,3 +289,26 @@ fn targets_one_after_the_other() {
     assert_eq!(row.voters, [NodeId(2), NodeId(3)]);
     assert!(!row.is_changing());
 }
+
+/// A node that was let in and is to go again at once: the group may have got to the target that has it, though another one
+/// was decided since. Found by simulation: the node went, and the group counted on it for ever.
+#[test]
+fn a_target_that_was_given_up_counts_until_the_group_reports() {
+    let mut pool = Pool::new(4);
+    pool.target(1, &[1, 2, 3]).unwrap();
+    pool.reached(1, None).unwrap();
+    pool.target(1, &[1, 3, 4]).unwrap();
+    let overtaken = pool.state.placements.rows[&Group(1)].revision;
+    pool.target(1, &[1, 2, 3]).unwrap();
+    assert_eq!(pool.reached(1, Some(overtaken)), Err("overtaken"));
+    let row = &pool.state.placements.rows[&Group(1)];
+    assert_eq!(row.voters, row.target);
+    assert!(row.is_changing() && row.counts_on(NodeId(4)));
+    assert!(pool.state.placements.count_on(NodeId(4)));
+    pool.target(1, &[1, 2]).unwrap();
+    assert!(pool.state.placements.rows[&Group(1)].counts_on(NodeId(4)));
+    pool.reached(1, None).unwrap();
+    let row = &pool.state.placements.rows[&Group(1)];
+    assert_eq!(row.voters, [NodeId(1), NodeId(2)]);
+    assert!(!row.is_changing() && !row.counts_on(NodeId(4)) && row.given_up.is_empty());
+}

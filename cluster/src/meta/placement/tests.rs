@@ -39,6 +39,7 @@ fn placements(voters: &[&[u64]]) -> Placements {
         let row = PlacementRow {
             target: voters.clone(),
             voters,
+            given_up: Vec::new(),
             revision: 0,
         };
         (group, row)
