@@ -81,6 +81,7 @@ async fn last_view(client: &mut Client, full: &str, time: Duration) -> Result<bo
         let Ok(came) = client.next_element(left).await else {
             return Ok(there);
         };
+        tracing::debug!(came = came.source(), "seen by a friend");
         if presence_of(&came, full, None).is_some() {
             there = true;
         } else if presence_of(&came, full, Some("unavailable")).is_some() {

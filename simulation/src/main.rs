@@ -20,6 +20,7 @@ mod judge;
 mod sums;
 
 mod command;
+mod planting;
 
 use std::process::ExitCode;
 
