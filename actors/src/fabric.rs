@@ -33,7 +33,7 @@ use crate::owner::OwnerActor;
 use crate::relay;
 use crate::runtime::{Backups, Member, MemberList, Settings};
 use crate::session::WaitingBytes;
-use crate::soft::{RecentWords, Told};
+use crate::soft::{RecentWords, Reign, Told};
 
 /// One partition as a node sees it.
 pub struct PartitionPlace {
@@ -395,7 +395,8 @@ impl Fabric {
             }
             None => Err(FabricError::NoOwner(partition)),
         };
-        recent.keep(across, body, sent.is_ok(), Instant::now());
+        let reign = |jid: &Jid| self.reign_over(jid);
+        recent.keep(across, body, sent.is_ok(), reign, Instant::now());
         sent
     }
 
@@ -453,7 +454,11 @@ impl Fabric {
         (owner, epoch): (NodeId, Epoch),
         ended: &HashSet<Jid>,
     ) {
-        let holds = |told: &Told| self.speaks_for(&told.from) || ended.contains(&told.from);
+        let is_last_word = |told: &Told| {
+            let reign = self.reign_over(&told.from);
+            told.is_last_word_of(self.node, reign)
+        };
+        let holds = |told: &Told| is_last_word(told) || ended.contains(&told.from);
         for body in recent.again(Instant::now(), holds) {
             if let Err(error) = self.send(owner, RouteKind::Across, partition, epoch, body) {
                 tracing::debug!(%error, %owner, "soft state was not said again");
@@ -461,10 +466,9 @@ impl Fabric {
         }
     }
 
-    /// Whether no other node is known to own a user, and to tell its presence.
-    fn speaks_for(&self, jid: &Jid) -> bool {
-        let owner = self.owner(self.partition_of(&jid.bare()));
-        owner.is_none_or(|(owner, _)| owner == self.node)
+    /// Who is known to own a user, and to tell its presence.
+    fn reign_over(&self, jid: &Jid) -> Option<Reign> {
+        self.owner(self.partition_of(&jid.bare()))
     }
 
     /// Sessions whose end this node has lately told the owner of a partition, and which are not in the log, so that no later

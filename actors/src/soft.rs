@@ -5,7 +5,8 @@
 //! That is safe for presence and probes: the newest word of a sender counts. Other stanzas are kept only if they surely never left.
 //!
 //! Invariant: no presence is said again that the user's owner may have overtaken by a word of its own. A node that owned the
-//! user when it spoke, and does so no longer, says at most once more that a session has ended which the log knows no longer.
+//! user when it spoke, and does so no longer, says at most once more that a session has ended which the log knows no longer. One
+//! that owns the user again is no better: what it said in an earlier reign, others may have overtaken in between.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster::link::protocol::Across;
+use cluster::node_id::{Epoch, NodeId};
 use xmpp::jid::Jid;
 use xmpp::stanza::StanzaKind;
 
@@ -60,17 +62,33 @@ pub(crate) struct Told {
     pub(crate) from: Jid,
     /// That it has ended.
     pub(crate) is_end: bool,
+    /// Who owned the user when it was said, as far as this node knew, and in which reign.
+    reign: Option<Reign>,
 }
 
+/// An owner, and the epoch of its reign.
+pub(crate) type Reign = (NodeId, Epoch);
+
 impl Told {
-    fn of(across: &Across) -> Option<Told> {
+    fn of(across: &Across, reign: impl FnOnce(&Jid) -> Option<Reign>) -> Option<Told> {
         let (Across::Presence { stanza, .. } | Across::Stanza { stanza, .. }) = across else {
             return None;
         };
         let from = stanza.from.clone();
         let from = from.filter(|_| stanza.kind == StanzaKind::Presence)?;
         let is_end = stanza.type_.as_deref() == Some("unavailable");
-        Some(Told { from, is_end })
+        let reign = reign(&from);
+        Some(Told {
+            from,
+            is_end,
+            reign,
+        })
+    }
+
+    /// Whether nobody else can have told otherwise since: the user has no owner that is known, or this node has owned them all
+    /// the time.
+    pub(crate) fn is_last_word_of(&self, own: NodeId, reign: Option<Reign>) -> bool {
+        reign.is_none_or(|(owner, _)| owner == own && self.reign == reign)
     }
 }
 
@@ -89,8 +107,15 @@ pub(crate) struct RecentWords {
 }
 
 impl RecentWords {
-    /// Keeps a word; `body`: its frame's; `left`: whether it was queued.
-    pub(crate) fn keep(&mut self, across: &Across, body: Bytes, left: bool, now: Instant) {
+    /// Keeps a word; `body`: its frame's; `left`: whether it was queued; `reign`: who owns the user whose presence it tells.
+    pub(crate) fn keep(
+        &mut self,
+        across: &Across,
+        body: Bytes,
+        left: bool,
+        reign: impl FnOnce(&Jid) -> Option<Reign>,
+        now: Instant,
+    ) {
         self.forget(now);
         let subject = subject(across);
         if left && subject.is_none() {
@@ -100,7 +125,7 @@ impl RecentWords {
         self.words.push_back(Word {
             at: now,
             subject,
-            told: Told::of(across),
+            told: Told::of(across, reign),
             body,
         });
         while self.words.len() > KEPT_MAX || self.bytes > KEPT_BYTES_MAX {
@@ -189,7 +214,8 @@ mod tests {
         let mut recent = RecentWords::default();
         for (number, (second, across, left)) in words.iter().enumerate() {
             let body = Bytes::from(number.to_string());
-            recent.keep(across, body, *left, start + Duration::from_secs(*second));
+            let at = start + Duration::from_secs(*second);
+            recent.keep(across, body, *left, |_| None, at);
         }
         let end = start + Duration::from_secs(4) + KEPT_FOR;
         let mut told = || -> Vec<usize> {
@@ -241,7 +267,8 @@ mod tests {
             },
         ];
         for (number, across) in words.iter().enumerate() {
-            recent.keep(across, Bytes::from(number.to_string()), true, now);
+            let body = Bytes::from(number.to_string());
+            recent.keep(across, body, true, |_| None, now);
         }
         let ends: Vec<String> = recent.ends().iter().map(Jid::to_string).collect();
         assert_eq!(ends, ["romeo@localhost/a", "nurse@localhost/a"]);
@@ -257,6 +284,24 @@ mod tests {
         );
         check(&|told| told.is_end, &["1", "2", "4"]);
         check(&|_| false, &["4"]);
+    }
+
+    /// Found by simulation: another owner had told in between that the session was gone, and a ghost of it came back.
+    #[test]
+    fn what_was_said_in_an_earlier_reign_is_not_said_again() {
+        let own = NodeId(3);
+        let (before, between, again) = ((own, Epoch(2)), (NodeId(4), Epoch(5)), (own, Epoch(9)));
+        let check = |said: Option<Reign>, now: Option<Reign>, expect: bool| {
+            let across = presence("romeo@localhost/a", "juliet@localhost");
+            let told = Told::of(&across, |_| said).unwrap();
+            assert_eq!(told.is_last_word_of(own, now), expect, "{said:?}, {now:?}");
+        };
+        check(Some(before), Some(before), true);
+        check(Some(before), Some(between), false);
+        check(Some(before), Some(again), false);
+        check(Some(between), Some(again), false);
+        check(None, Some(again), false);
+        check(Some(before), None, true);
     }
 
     #[test]
@@ -280,12 +325,12 @@ mod tests {
         let mut recent = RecentWords::default();
         for n in 0..10_000 {
             let across = presence(&format!("romeo@localhost/{n}"), "juliet@localhost");
-            recent.keep(&across, Bytes::from(vec![0; 10_000]), true, now);
+            recent.keep(&across, Bytes::from(vec![0; 10_000]), true, |_| None, now);
         }
         assert_eq!(recent.again(now, |_| true).len(), KEPT_BYTES_MAX / 10_000);
         for n in 0..10_000 {
             let across = presence(&format!("romeo@localhost/{n}"), "juliet@localhost");
-            recent.keep(&across, Bytes::from(vec![0; 10]), true, now);
+            recent.keep(&across, Bytes::from(vec![0; 10]), true, |_| None, now);
         }
         assert_eq!(recent.again(now, |_| true).len(), KEPT_MAX);
     }
