@@ -47,7 +47,10 @@ impl Arguments {
     }
 
     fn plant(&self) -> Result<Option<Plant>> {
-        self.0.get("plant").map(|name| Plant::named(name)).transpose()
+        self.0
+            .get("plant")
+            .map(|name| Plant::named(name))
+            .transpose()
     }
 }
 

@@ -234,7 +234,10 @@ async fn replicas(stage: &Stage, recorder: &Recorder) -> Result<u64> {
             (applied.len() == 1).then_some(hashes)
         });
         let hashes = agreed.await?;
-        ensure!(hashes.len() > 1, "P16: one replica is compared with nothing");
+        ensure!(
+            hashes.len() > 1,
+            "P16: one replica is compared with nothing"
+        );
         let (_, first) = hashes.first_key_value().context("there are replicas")?;
         rows += first.archive.rows;
         for (node, hash) in &hashes {

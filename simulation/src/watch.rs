@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn snapshots_are_counted_as_the_metrics_tell() {
-        let text = "# TYPE muster_snapshots_installed counter\nmuster_snapshots_installed_total 3\nx 4\n";
+        let text =
+            "# TYPE muster_snapshots_installed counter\nmuster_snapshots_installed_total 3\nx 4\n";
         assert_eq!(installed(text), 3);
         assert_eq!(installed("# EOF\n"), 0);
     }
