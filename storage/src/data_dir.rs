@@ -52,6 +52,9 @@ const REMOVAL_PREFIX: &str = "removing-";
 /// The version of the folder's arrangement.
 const VERSION: u32 = 1;
 
+/// What a simulated disk has left, whatever is on it.
+const SIMULATED_FREE_BYTES: u64 = 1 << 40;
+
 /// The longest pool id.
 const POOL_ID_BYTES_MAX: usize = 255;
 
@@ -292,6 +295,10 @@ impl DataDir {
     /// # Errors
     /// Those of the disk.
     pub fn free_bytes(&self) -> io::Result<u64> {
+        if cfg!(feature = "simulation") {
+            // What the machine has that plays many seeds at a time is no business of any of them.
+            return Ok(SIMULATED_FREE_BYTES);
+        }
         SystemDisk.free_bytes(&self.archive_dir())
     }
 }
