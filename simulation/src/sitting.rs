@@ -1,4 +1,4 @@
-//! The court of `chaos-tests` in session: bans and blocks by turns, and registers that many hands set and read (P11, P12).
+//! The court of `chaos-tests` in session: bans by turns, and a register that many hands set and read (P11, P12).
 
 use std::sync::Arc;
 use std::time::Duration;
