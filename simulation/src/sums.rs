@@ -47,6 +47,9 @@ const LEAST: [(&str, u64); 12] = [
     ("readings", 3_000),
 ];
 
+/// What is no count, though it may look like one.
+const NO_NUMBERS: [&str; 2] = ["seed", "trace"];
+
 /// What many seeds showed together.
 #[derive(Default)]
 pub struct Sums {
@@ -62,6 +65,7 @@ impl Sums {
         let words: Vec<&str> = numbers.split_whitespace().collect();
         for pair in words.windows(2) {
             if let [name, number] = pair
+                && !NO_NUMBERS.contains(name)
                 && let Ok(number) = number.parse::<u64>()
             {
                 *self.numbers.entry((*name).to_owned()).or_default() += number;
@@ -106,7 +110,7 @@ impl Sums {
 impl fmt::Display for Sums {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, number) in &self.numbers {
-            if name != "seed" && judged().all(|promise| word(promise) != *name) {
+            if judged().all(|promise| word(promise) != *name) {
                 write!(f, "{name} {number}; ")?;
             }
         }
