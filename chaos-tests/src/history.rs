@@ -107,7 +107,13 @@ pub enum What {
         /// For people.
         what: String,
     },
-    /// All faults until now are healed.
+    /// Faults are taken back: the network passes again, processes were started or go on, disks have their space. What is
+    /// promised of a healed pool counts from here, however long it takes until it is.
+    Mended {
+        /// No quorum ran: nodes have to start and to read their disks first.
+        from_nothing: bool,
+    },
+    /// The pool is as before: nodes serve and everybody is in. This ends what counts as done during faults.
     Healed,
     /// An archive was read from one end to the other after everything was healed.
     Archive {
@@ -141,6 +147,11 @@ pub enum What {
     },
     /// A session's connection has ended; it may be resumed (XEP-0198 §5). Its requests count as given up.
     Dropped {
+        /// The session.
+        session: u32,
+    },
+    /// A session's stream ended, though nothing was done to its node.
+    Disturbed {
         /// The session.
         session: u32,
     },
@@ -189,7 +200,7 @@ pub enum What {
         call: u64,
         /// The node that is asked.
         node: u64,
-        /// What: see [`affiliation`] and [`block`].
+        /// What: see [`affiliation`], [`configuration`] and [`block`].
         register: String,
         /// The new value; `None`: it is read.
         set: Option<String>,
@@ -294,6 +305,11 @@ pub enum What {
 /// The register of what a user is in a room (XEP-0045 §5.2).
 pub fn affiliation(room: &str, user: &str) -> String {
     format!("affiliation {room} {user}")
+}
+
+/// The register of a room's name, which is a part of its configuration (XEP-0045 §10.2).
+pub fn configuration(room: &str) -> String {
+    format!("configuration {room}")
 }
 
 /// The register of whether a user has blocked another (XEP-0191); its values are `blocked` and `open`.

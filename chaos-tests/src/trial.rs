@@ -98,7 +98,19 @@ impl Trial {
         self.recorder.record(What::Fault { what });
     }
 
-    /// Writes down that all faults are healed.
+    /// Writes down that faults are taken back while a quorum runs; what is promised of a healed pool counts from here.
+    pub fn mended(&self) {
+        self.recorder.record(What::Mended {
+            from_nothing: false,
+        });
+    }
+
+    /// The same where no quorum ran: processes have just been started.
+    pub fn started_anew(&self) {
+        self.recorder.record(What::Mended { from_nothing: true });
+    }
+
+    /// Writes down that the pool is as before.
     pub fn healed(&self) {
         self.recorder.record(What::Healed);
     }
@@ -136,9 +148,15 @@ impl Trial {
         .await
     }
 
+    /// The owner of the first room as one node names it.
+    pub async fn owner_at_target(&self, via: u64) -> Result<Option<u64>> {
+        self.pool.owner_of(&room(ROOM_NAMES[0]), via).await
+    }
+
     /// Starts a node again; it serves, has caught up, and its members come home: healed.
     pub async fn bring_back(&mut self, node: u64) -> Result<()> {
         self.pool.spawn(node)?;
+        self.mended();
         self.pool.ready(node).await?;
         self.caught_up(node).await?;
         self.crowd.node_lives(node);
@@ -224,6 +242,29 @@ impl Trial {
                 self.read_users_archive(seat, user, &nodes, &mut ids)
                     .await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Reads what these wrote to a user in the user's archive, on every node and in both directions.
+    pub(crate) async fn read_letters(&self, user: &str, writers: &[&str]) -> Result<()> {
+        for node in self.pool.running() {
+            let mut client = Client::connect(&self.pool.login(node, user)).await?;
+            for forward in [true, false] {
+                let archive = format!("{user}@{DOMAIN}");
+                let rows = read_archive(&mut client, &archive, forward).await?;
+                let direction = if forward { "forward" } else { "backward" };
+                for writer in writers {
+                    let by = format!("{writer}-");
+                    let rows = rows.iter().filter(|(token, _)| token.starts_with(&by));
+                    self.recorder.record(What::Archive {
+                        reading: format!("archive of {user}, node {node}, {direction}"),
+                        log: format!("{writer} to {archive}"),
+                        rows: rows.cloned().collect(),
+                    });
+                }
+            }
+            client.close().await?;
         }
         Ok(())
     }

@@ -52,6 +52,7 @@ async fn nearly_full(trial: &mut Trial, node: u64, disk: &SmallDisk) -> Result<(
     said(&trial.pool, node, "the disk is nearly full").await?;
     trial.acks_at_target(200, RECOVERY).await?;
     disk.empty()?;
+    trial.mended();
     let emptied = Instant::now();
     said(&trial.pool, node, "the disk has room again").await?;
     trial.caught_up(node).await?;

@@ -68,6 +68,7 @@ async fn kill_all_repeatedly() -> Result<()> {
         // When none is left: the first ones to die leave others that go on for a moment.
         trial.fault(format!("kill {kill}, of all nodes"));
         trial.pool.start_all()?;
+        trial.started_anew();
         trial.pool.all_ready().await?;
         trial.read_edits(&editor).await?;
         ids.iter().for_each(|id| trial.crowd.node_lives(*id));
@@ -117,6 +118,7 @@ async fn freeze_the_owner_repeatedly() -> Result<()> {
         trial.freezes(owner)?;
         trial.crowd.acks(200, REPLACED).await.with_context(place)?;
         trial.wakes(owner)?;
+        trial.mended();
         trial.caught_up(owner).await.with_context(place)?;
         trial.crowd.node_lives(owner);
         trial.crowd.all_in(RECOVERY).await.with_context(place)?;

@@ -70,6 +70,7 @@ async fn kill_after_snapshots() -> Result<()> {
         trial.fault(format!("kill {kill} after snapshots, of all nodes"));
         let started = Instant::now();
         trial.pool.start_all()?;
+        trial.started_anew();
         trial.pool.all_ready().await?;
         longest = longest.max(started.elapsed());
         trial.read_edits(&editor).await?;

@@ -69,6 +69,7 @@ impl Split {
     async fn heal(&mut self, node: u64) -> Result<()> {
         self.trial.crowd.node_is_in_touch(node);
         self.network.heal()?;
+        self.trial.mended();
         let healed = Instant::now();
         self.trial.caught_up(node).await?;
         println!("node {node} caught up {} ms after the heal", ms(healed));

@@ -19,6 +19,7 @@ pub(super) struct Resumption<'a> {
 /// What was said of a session that was lost.
 #[derive(Debug)]
 pub(super) struct Loss {
+    pub(super) at: u64,
     pub(super) session: u32,
     pub(super) h: Option<u32>,
     pub(super) acked: u32,
@@ -180,6 +181,7 @@ impl<'a> Facts<'a> {
                 acked,
                 sent,
             } => self.losses.push(Loss {
+                at,
                 session: *session,
                 h: *h,
                 acked: *acked,

@@ -133,12 +133,22 @@ pub(super) struct Index<'a> {
     troubles: Vec<Trouble>,
     /// When faults were caused.
     pub(super) faults: Vec<u64>,
-    /// When all was healed.
-    pub(super) heals: Vec<u64>,
+    /// When faults were taken back.
+    pub(super) mends: Vec<Mend>,
+    /// The last trouble is mended, and not healed.
+    is_mended: bool,
     /// When sessions ended.
     pub(super) left: BTreeMap<u32, u64>,
     /// All else.
     pub(super) facts: Facts<'a>,
+}
+
+/// Faults were taken back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mend {
+    pub(super) at: u64,
+    /// No quorum ran.
+    pub(super) from_nothing: bool,
 }
 
 /// A time with at least one fault that is not healed.
@@ -188,7 +198,8 @@ impl<'a> Index<'a> {
             in_flight: InFlight::default(),
             troubles: Vec::new(),
             faults: Vec::new(),
-            heals: Vec::new(),
+            mends: Vec::new(),
+            is_mended: false,
             left: BTreeMap::new(),
             facts: Facts::default(),
         };
@@ -250,8 +261,13 @@ impl<'a> Index<'a> {
             }
             What::Received { .. } => self.received(at, &event.what),
             What::Fault { .. } => self.fault(at),
+            What::Mended { from_nothing } => self.mended(at, *from_nothing),
             What::Healed => {
-                self.heals.push(at);
+                // Who says only that all is healed has mended nothing before that.
+                if !self.is_mended {
+                    self.mended(at, false);
+                }
+                self.is_mended = false;
                 if let Some(trouble) = self.troubles.last_mut() {
                     trouble.to.get_or_insert(at);
                 }
@@ -358,8 +374,14 @@ impl<'a> Index<'a> {
         }
     }
 
+    fn mended(&mut self, at: u64, from_nothing: bool) {
+        self.mends.push(Mend { at, from_nothing });
+        self.is_mended = true;
+    }
+
     fn fault(&mut self, at: u64) {
         self.faults.push(at);
+        self.is_mended = false;
         if self.troubles.last().is_none_or(|last| last.to.is_some()) {
             self.troubles.push(Trouble { from: at, to: None });
         }
@@ -441,6 +463,13 @@ impl<'a> Index<'a> {
             .values()
             .filter(|attempt| accept(attempt.outcome))
             .count()
+    }
+
+    /// Whether there was no trouble from one time to another.
+    pub(super) fn is_calm(&self, from: u64, to: u64) -> bool {
+        let overlaps =
+            |trouble: &Trouble| trouble.from <= to && trouble.to.is_none_or(|end| from <= end);
+        !self.troubles.iter().any(overlaps)
     }
 
     /// Whether there was trouble at that time.

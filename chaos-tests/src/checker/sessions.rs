@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::facts::Loss;
 use super::index::{Index, Stay};
 use super::rules::broken;
 use super::{Promise, Violation};
 
 /// P7. `h` is neither below what was acknowledged nor beyond what was sent, and no message beyond it had been done: then
 /// exactly the unacknowledged ones are sent again, and come once. What the server sends goes on where it was. After a crash
-/// `h`, if there is one, covers all that was acknowledged and no more than was sent.
+/// `h` covers all that was acknowledged and no more than was sent; only who had been there too shortly for a first count, and
+/// had been acknowledged nothing, may be told none.
 pub(super) fn resumption_is_exact(index: &Index<'_>, out: &mut Vec<Violation>) -> usize {
     let facts = &index.facts;
     let mut say = |what: String| out.push(broken(Promise::ResumptionIsExact, what));
@@ -44,11 +46,35 @@ pub(super) fn resumption_is_exact(index: &Index<'_>, out: &mut Vec<Violation>) -
                 loss.session, loss.h, loss.acked, loss.sent
             ));
         }
+        if loss.h.is_none() && (loss.acked > 0 || had_its_count(index, loss)) {
+            say(format!(
+                "session {} was lost without h, after {} acknowledged and {} sent",
+                loss.session, loss.acked, loss.sent
+            ));
+        }
     }
     for stay in &index.stays {
         goes_on(index, stay, &mut say);
     }
-    facts.resumptions.len()
+    facts.resumptions.len() + facts.losses.len()
+}
+
+/// How long after it has sent something a session has a count in the log at the latest, where nothing is wrong
+/// (docs/adr/0028): then its client is told an `h` even if its node dies.
+const COUNTED: u64 = 5_000_000_000;
+
+/// Whether a session had the time for it before its first connection ended.
+fn had_its_count(index: &Index<'_>, loss: &Loss) -> bool {
+    let stay = index.stays.iter().find(|stay| stay.session == loss.session);
+    let dropped = index.facts.dropped.get(&loss.session);
+    let first = dropped.and_then(|all| all.first()).copied();
+    stay.is_some_and(|stay| {
+        let until = stay.joined + COUNTED;
+        loss.sent > 0
+            && first.is_none_or(|first| first >= until)
+            && until <= loss.at
+            && index.is_calm(stay.joined, until)
+    })
 }
 
 /// When each message was first received by anybody.

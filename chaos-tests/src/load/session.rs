@@ -312,6 +312,9 @@ impl<'a> Session<'a> {
             Err(_) => ControlFlow::Continue(()),
             Ok(Incoming::Closed(why)) => {
                 if self.stage.is_alive(self.node) {
+                    self.stage
+                        .recorder
+                        .record(What::Disturbed { session: self.id });
                     self.stage.disturb(format!(
                         "{}'s stream on node {}, which lives, ended: {why}",
                         self.seat.user, self.node

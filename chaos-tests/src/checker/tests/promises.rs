@@ -186,10 +186,46 @@ fn resumptions() {
         })
     };
     let end = |story: Story| story.left(1).left(2).archive("a");
-    end(lost(None)).breaks(&[]);
+    // Something was acknowledged, so there was a count.
+    end(lost(None)).breaks(fails);
     end(lost(Some(2))).breaks(&[]);
     end(lost(Some(0))).breaks(fails);
     end(lost(Some(4))).breaks(fails);
+}
+
+/// P7. A session whose node dies before anything of it was acknowledged.
+#[test]
+fn sessions_without_a_count() {
+    let fault = || What::Fault {
+        what: "kill".into(),
+    };
+    let lost = |story: Story, h| {
+        let lost = story.then(What::Lost {
+            session: 1,
+            h,
+            acked: 0,
+            sent: 2,
+        });
+        lost.left(1).archive("")
+    };
+    let dropped = |seconds| {
+        let story = story().joined(1).invoke(1, "a");
+        story.after(seconds, What::Dropped { session: 1 })
+    };
+    let fails = &[(Promise::ResumptionIsExact, 1)];
+    // It had seconds for a first count, or had not.
+    lost(dropped(6).now(fault()).info("a"), None).breaks(fails);
+    lost(dropped(6).now(fault()).info("a"), Some(0)).breaks(&[]);
+    lost(dropped(2).now(fault()).info("a"), None).breaks(&[]);
+    lost(dropped(2).after(6, fault()).info("a"), None).breaks(&[]);
+    // There was trouble from the beginning.
+    let trouble = story().then(fault()).joined(1).invoke(1, "a").info("a");
+    let trouble = trouble.after(6, What::Dropped { session: 1 });
+    lost(trouble.clone(), None).breaks(&[]);
+    assert_eq!(
+        judgement(&lost(trouble, None), Promise::ResumptionIsExact),
+        Judgement::Pass(1)
+    );
 }
 
 /// P9. a and b are acknowledged at the times 5 and 9.
@@ -388,7 +424,8 @@ fn blocks() {
     };
     let register = block("juliet", "paris");
     let begin = story().named(1, "paris").named(2, "juliet").then(joined(2));
-    let before = came(invoke(begin, "p"), "p").sets(1, &register, "blocked");
+    let before = came(invoke(begin, "p"), "p").ok("p");
+    let before = before.sets(1, &register, "blocked");
     let refused = archive(invoke(before.clone(), "q").fail("q"), "p");
     refused.breaks(&[]);
     assert_eq!(
@@ -396,6 +433,10 @@ fn blocks() {
         Judgement::Pass(1)
     );
     archive(came(invoke(before.clone(), "q"), "q"), "p q").breaks(&[(Promise::BansAreFences, 1)]);
+    // That nothing of it is acknowledged does not mean that the pool does not serve (P18).
+    let shut = before.clone().after(1, What::Mended { from_nothing: true });
+    let shut = invoke(shut, "q").fail("q").after(40, What::Healed);
+    archive(shut, "p").breaks(&[]);
     let open = before.sets(2, &register, "open");
     archive(came(invoke(open, "q"), "q"), "p q").breaks(&[]);
 }
@@ -595,6 +636,54 @@ fn healing() {
         judgement(&again, Promise::HealsByItself),
         Judgement::Pass(1)
     );
+}
+
+/// P18 and P14 count from the mend: that everybody is in at last does not begin the time anew.
+#[test]
+fn a_heal_counts_from_where_the_fault_is_taken_back() {
+    let mended = |from_nothing| What::Mended { from_nothing };
+    let fault = || What::Fault {
+        what: "split".into(),
+    };
+    let begin = |from_nothing| story().then(fault()).after(1, mended(from_nothing));
+    let sent = || What::Invoke {
+        session: 1,
+        log: ROOM.into(),
+        token: "a".into(),
+    };
+    let ok = || What::Ok { token: "a".into() };
+    let acked = |seconds: u64| {
+        let story = begin(true).after(seconds - 1, sent()).after(1, ok());
+        story.archive("a").after(1, What::Healed)
+    };
+    let good = acked(29);
+    good.breaks(&[]);
+    assert_eq!(judgement(&good, Promise::HealsByItself), Judgement::Pass(1));
+    acked(40).breaks(&[(Promise::HealsByItself, 1)]);
+    // Everybody is in before that: no new time either.
+    let late = begin(false).after(38, What::Healed).after(1, sent());
+    let late = late.after(1, ok()).archive("a");
+    late.breaks(&[(Promise::HealsByItself, 1)]);
+
+    let shown = |online| What::Presence {
+        observer: "romeo".into(),
+        user: "juliet".into(),
+        online,
+    };
+    let seen = |from_nothing, seconds| {
+        let there = What::Online {
+            user: "juliet".into(),
+            online: true,
+        };
+        let begin = story().then(there).then(shown(true)).then(shown(false));
+        let begin = begin.then(fault()).after(1, mended(from_nothing));
+        begin.after(seconds, shown(true)).after(30, What::Healed)
+    };
+    seen(false, 9).breaks(&[]);
+    seen(false, 14).breaks(&[(Promise::PresenceConverges, 1)]);
+    // Where nothing ran, nodes have to start before that.
+    seen(true, 14).breaks(&[]);
+    seen(true, 26).breaks(&[(Promise::PresenceConverges, 1)]);
 }
 
 #[test]
