@@ -1,4 +1,7 @@
-//! A room in which somebody is banned and admitted again, and a register that many hands set: what P11 and P12 are about.
+//! A room in which somebody is banned and admitted again, registers that many hands set, and a lady who shuts her door: what
+//! P11 and P12 are about.
+
+mod door;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -10,7 +13,7 @@ use xmpp::ns;
 use xmpp::scan::Document;
 
 use crate::client::{Client, Incoming, Login};
-use crate::history::{Recorder, What, affiliation};
+use crate::history::{Recorder, What, affiliation, configuration};
 use crate::load::{create_room_as, join, login_of};
 use crate::pool::{DOMAIN, Pool, ROOMS};
 
@@ -28,10 +31,13 @@ const VILLAINS: [&str; 6] = [
     "balthasar",
 ];
 
+/// The names that they give the room.
+const NAMES: [&str; 3] = ["Verona", "Mantua", "Padua"];
+
 /// Whose affiliation many hands set.
 const MERCUTIO: &str = "mercutio";
 
-/// Those who set and read it.
+/// Those who set and read it, and the room's name.
 const HANDS: [&str; 3] = ["hand-1", "hand-2", "hand-3"];
 
 /// Longer than the server may take for an answer (P17).
@@ -53,6 +59,24 @@ pub struct Court {
     calls: AtomicU64,
     sessions: AtomicU32,
     closes: AtomicBool,
+}
+
+/// An iq.
+struct Request<'a> {
+    kind: &'static str,
+    /// `None`: the own account.
+    to: Option<String>,
+    query: &'a str,
+}
+
+impl Request<'_> {
+    fn to_the_room<'a>(kind: &'static str, query: &'a str) -> Request<'a> {
+        Request {
+            kind,
+            to: Some(room()),
+            query,
+        }
+    }
 }
 
 /// How a call or a message ended.
@@ -83,7 +107,8 @@ impl Court {
     /// The accounts that a court needs.
     pub fn accounts() -> impl Iterator<Item = &'static str> {
         let all = VILLAINS.into_iter().chain(HANDS);
-        all.chain([PRINCE, MERCUTIO])
+        let at_the_door = Court::SUITORS.into_iter().chain([Court::LADY]);
+        all.chain([PRINCE, MERCUTIO]).chain(at_the_door)
     }
 
     /// The same for a pool that is no [`Pool`], whose accounts are there: `logins` says how to come to each node.
@@ -99,28 +124,35 @@ impl Court {
         create_room_as(&login, &room()).await?;
         let mut prince = Client::connect(&login).await?;
         for hand in HANDS {
-            let query = set_affiliation(hand, "admin");
+            let query = set_affiliation(hand, "owner");
             prince.iq_ok("set", Some(&room()), &query).await?;
         }
-        // Who reads it must know what it is before anybody else has set it: nothing is something else than no outcast.
-        let register = affiliation(&room(), MERCUTIO);
-        recorder.record(What::Call {
-            call: 0,
-            node: *node,
-            register,
-            set: Some("member".into()),
-        });
-        let query = set_affiliation(MERCUTIO, "member");
-        prince.iq_ok("set", Some(&room()), &query).await?;
-        recorder.record(What::Answered {
-            call: 0,
-            value: None,
-        });
+        // Who reads must know what there is before anybody else has set it: nothing is something else than no outcast.
+        let first = [
+            (
+                affiliation(&room(), MERCUTIO),
+                "member",
+                set_affiliation(MERCUTIO, "member"),
+            ),
+            (configuration(&room()), NAMES[0], set_name(NAMES[0])),
+        ];
+        let mut call = 0;
+        for (register, value, query) in first {
+            recorder.record(What::Call {
+                call,
+                node: *node,
+                register,
+                set: Some(value.into()),
+            });
+            prince.iq_ok("set", Some(&room()), &query).await?;
+            recorder.record(What::Answered { call, value: None });
+            call += 1;
+        }
         prince.close().await?;
         Ok(Court {
             recorder,
             logins,
-            calls: AtomicU64::new(1),
+            calls: AtomicU64::new(call),
             sessions: AtomicU32::new(sessions),
             closes: AtomicBool::new(false),
         })
@@ -166,7 +198,7 @@ impl Court {
         }
     }
 
-    /// Sets and reads one register, until the court closes.
+    /// Sets and reads registers that others set, too, until the court closes.
     pub async fn hand(self: Arc<Court>, at: usize) {
         let Some(user) = HANDS.get(at).copied() else {
             return;
@@ -177,10 +209,12 @@ impl Court {
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.is_open() {
             pace.tick().await;
-            let called = match rand::random_range(0..4_u8) {
+            let called = match rand::random_range(0..8_u8) {
                 0 => hand.sets(&register, MERCUTIO, "outcast").await,
                 1 => hand.sets(&register, MERCUTIO, "member").await,
-                _ => hand.reads(&register, MERCUTIO).await,
+                2 | 3 => hand.reads(&register, MERCUTIO).await,
+                4 | 5 => hand.names(NAMES[rand::random_range(0..NAMES.len())]).await,
+                _ => hand.reads_name().await,
             };
             if called.is_err() || rand::random_range(0..8_u8) == 0 {
                 hand.client = None;
@@ -198,6 +232,26 @@ impl Court {
         let all = VILLAINS.into_iter().chain([PRINCE]);
         all.map(str::to_owned).collect()
     }
+}
+
+fn set_name(name: &str) -> String {
+    format!(
+        "<query xmlns='{}'><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>{}</value></field>\
+         <field var='muc#roomconfig_roomname'><value>{name}</value></field></x></query>",
+        ns::MUC_OWNER,
+        ns::MUC_ROOM_CONFIG
+    )
+}
+
+/// The room's name in its configuration form.
+fn name_in(answer: &Document) -> Option<String> {
+    let query = answer.root().children().next()?;
+    let form = query.children().next()?;
+    let mut fields = form.children();
+    let name =
+        fields.find(|field| field.attr("var").as_deref() == Some("muc#roomconfig_roomname"))?;
+    let value = name.children().next()?;
+    Some(value.text().into_owned())
 }
 
 fn set_affiliation(user: &str, value: &str) -> String {
@@ -311,8 +365,8 @@ impl Courtier<'_> {
     /// Sets an affiliation.
     async fn sets(&mut self, register: &str, user: &str, value: &str) -> Result<()> {
         let query = set_affiliation(user, value);
-        self.calls(register, Some(value), "set", &query, |_| None)
-            .await
+        let set = Request::to_the_room("set", &query);
+        self.calls(register, Some(value), set, |_| None).await
     }
 
     /// Reads it: banned or not is what the list tells.
@@ -327,15 +381,31 @@ impl Courtier<'_> {
             let is_banned = source.contains(&jid);
             Some(if is_banned { "outcast" } else { "member" }.to_owned())
         };
-        self.calls(register, None, "get", &query, read).await
+        let get = Request::to_the_room("get", &query);
+        self.calls(register, None, get, read).await
+    }
+
+    /// Gives the room a name.
+    async fn names(&mut self, name: &str) -> Result<()> {
+        let query = set_name(name);
+        let set = Request::to_the_room("set", &query);
+        self.calls(&configuration(&room()), Some(name), set, |_| None)
+            .await
+    }
+
+    /// Reads it.
+    async fn reads_name(&mut self) -> Result<()> {
+        let query = format!("<query xmlns='{}'/>", ns::MUC_OWNER);
+        let get = Request::to_the_room("get", &query);
+        self.calls(&configuration(&room()), None, get, name_in)
+            .await
     }
 
     async fn calls(
         &mut self,
         register: &str,
         set: Option<&str>,
-        kind: &str,
-        query: &str,
+        request: Request<'_>,
         read: impl Fn(&Document) -> Option<String>,
     ) -> Result<()> {
         let (node, client) = self.connected().await?;
@@ -348,7 +418,9 @@ impl Courtier<'_> {
             register: register.to_owned(),
             set: set.map(str::to_owned),
         });
-        let iq = format!("<iq type='{kind}' id='{id}' to='{}'>{query}</iq>", room());
+        let Request { kind, to, query } = request;
+        let to = to.map(|to| format!(" to='{to}'")).unwrap_or_default();
+        let iq = format!("<iq type='{kind}' id='{id}'{to}>{query}</iq>");
         match self.exchange(&iq, &id).await {
             Ended::Done(answer) => {
                 let value = read(&answer);
@@ -368,7 +440,8 @@ impl Courtier<'_> {
 
     /// Sends a stanza and waits for what has its id: an answer, a reflection or an error.
     async fn exchange(&mut self, stanza: &str, id: &str) -> Ended {
-        let (session, recorder) = (self.inside, Arc::clone(&self.court.recorder));
+        let (user, session) = (self.user, self.inside);
+        let recorder = Arc::clone(&self.court.recorder);
         let Some((_, client)) = &mut self.client else {
             return Ended::Unknown;
         };
@@ -382,7 +455,7 @@ impl Courtier<'_> {
                 // Nothing came in time, or the stream ended; without stream management nothing else can come.
                 return Ended::Unknown;
             };
-            received(&recorder, session, &came);
+            received(&recorder, user, session, &came);
             let root = came.root();
             if root.attr("id").as_deref() == Some(id) {
                 let is_error = root.attr("type").as_deref() == Some("error");
@@ -396,33 +469,46 @@ impl Courtier<'_> {
 
     /// Takes what has come.
     async fn listens(&mut self) {
-        let (session, recorder) = (self.inside, Arc::clone(&self.court.recorder));
+        let (user, session) = (self.user, self.inside);
+        let recorder = Arc::clone(&self.court.recorder);
         if let Some((_, client)) = &mut self.client {
             for came in client.hang_up().await {
                 if let Incoming::Element(came) = came {
-                    received(&recorder, session, &came);
+                    received(&recorder, user, session, &came);
                 }
             }
         }
     }
 }
 
-/// Writes down what was said in the room.
-fn received(recorder: &Recorder, session: Option<u32>, came: &Document) {
+/// Writes down what was said in the room, or to the user; gives which message it was.
+fn received(
+    recorder: &Recorder,
+    user: &str,
+    session: Option<u32>,
+    came: &Document,
+) -> Option<String> {
     let root = came.root();
-    let is_said = root.name() == "message" && root.attr("type").as_deref() == Some("groupchat");
-    let body = root.child("body", ns::CLIENT).filter(|_| is_said);
-    let (Some(session), Some(body)) = (session, body) else {
-        return;
+    let kind = root.attr("type");
+    let log = match (root.name(), kind.as_deref()) {
+        ("message", Some("groupchat")) => room(),
+        ("message", Some("chat")) => {
+            let from = root.attr("from").unwrap_or_default();
+            door::log(from.split('@').next().unwrap_or_default(), user)
+        }
+        _ => return None,
     };
+    let (session, body) = (session?, root.child("body", ns::CLIENT)?);
+    let token = body.text().into_owned();
     let id = root
         .children()
         .find(|child| child.is("stanza-id", ns::STANZA_ID))
         .and_then(|child| child.attr("id"));
     recorder.record(What::Received {
         session,
-        log: room(),
-        token: body.text().into_owned(),
+        log,
+        token: token.clone(),
         id: id.unwrap_or_default().into_owned(),
     });
+    Some(token)
 }

@@ -1,23 +1,27 @@
 //! Where faults are caused and healed: three nodes in namespaces, each with a port on a switch, a disk whose power can be
 //! cut, and a clock of its own.
 
+mod disks;
+mod roads;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
+use self::roads::THIN;
+use super::bounds::{Measure, Measured};
+use super::measures::milliseconds;
 use super::plan::Fault;
-use super::watchers;
+use super::{probe, watchers};
 use crate::disk::PowerDisk;
-use crate::history::What;
 use crate::load::{Seat, ring};
 use crate::network::Network;
 use crate::pool::{Pool, PoolSettings};
-use crate::switch::{Dice, Road, Switch};
-use crate::syncs::Trace;
+use crate::switch::{Dice, Switch};
 use crate::trial::Trial;
 use crate::wait::until;
 
@@ -44,8 +48,8 @@ const SNAPSHOTS: [(&str, &str); 3] = [
 /// When something happened to some nodes whose effect on the others is measured.
 #[derive(Debug)]
 pub(super) struct Blow {
-    /// What happened.
-    pub(super) what: &'static str,
+    /// As what it is measured.
+    pub(super) measure: Measure,
     /// On the history's clock.
     pub(super) at: u64,
     /// To whom.
@@ -63,6 +67,10 @@ pub(super) struct Ground {
     pub(super) notes: Vec<String>,
     /// What is measured.
     pub(super) blows: Vec<Blow>,
+    /// What was measured.
+    pub(super) measured: Measured,
+    /// When the fault was taken back, on the history's clock; `None` while there is one.
+    mended_at: Option<u64>,
     _images: TempDir,
 }
 
@@ -100,6 +108,7 @@ impl Ground {
         pool.start_all()?;
         pool.all_ready().await?;
         watchers::introduce(&pool).await?;
+        probe::prepare(&pool).await?;
         let seats = seats(&pool.ids());
         Ok(Ground {
             disks,
@@ -108,6 +117,8 @@ impl Ground {
             switch,
             notes: Vec::new(),
             blows: Vec::new(),
+            measured: Measured::default(),
+            mended_at: None,
             _images: images,
         })
     }
@@ -118,9 +129,10 @@ impl Ground {
         let others: Vec<u64> = self.ids().into_iter().filter(|id| *id != owner).collect();
         let at = usize::try_from(dice.roll(others.len() as u64))?;
         let other = *others.get(at).context("another node")?;
+        self.mended_at = None;
         match fault {
-            Fault::KillOwner => self.kill(owner, "kill -9 of the owner").await,
-            Fault::KillFollower => self.kill(other, "kill -9 of another node").await,
+            Fault::KillOwner => self.kill(owner, Measure::OwnerKilled).await,
+            Fault::KillFollower => self.kill(other, Measure::FollowerKilled).await,
             Fault::KillAll => self.kill_all().await,
             Fault::Away => {
                 self.away(if dice.roll(2) == 0 { owner } else { other }, false)
@@ -132,6 +144,10 @@ impl Ground {
                 1 => self.power_cut(&[owner]).await,
                 _ => self.power_cut(&[other]).await,
             },
+            Fault::Damage => {
+                let node = if dice.roll(2) == 0 { owner } else { other };
+                self.damage(node, dice).await
+            }
             Fault::Pause => self.pause(owner, span(dice, 3, 6)).await,
             Fault::OwnerAlone => self.split(&[owner], owner, span(dice, 4, 7)).await,
             Fault::OwnerAmongTwo => self.split(&[other], owner, span(dice, 4, 7)).await,
@@ -148,8 +164,8 @@ impl Ground {
                 let ways = [(owner, other), (other, owner)];
                 self.cut(&ways, span(dice, 4, 7)).await
             }
-            Fault::Loss => self.weather("loss", LOSSY, span(dice, 5, 8)).await,
-            Fault::Delay => self.weather("delay", FAR, span(dice, 5, 8)).await,
+            Fault::Loss => self.loss(span(dice, 5, 8)).await,
+            Fault::Delay => self.delay(span(dice, 5, 8)).await,
             Fault::SlowDisk => self.slow_disk(owner, span(dice, 4, 7)).await,
             Fault::FailedSync => self.failed_sync(owner).await,
             Fault::FullDisk => self.full_disk(owner, dice.roll(2) == 0).await,
@@ -199,14 +215,38 @@ impl Ground {
     }
 
     /// What is done now is measured.
-    fn blow(&mut self, what: &'static str, nodes: &[u64]) {
+    fn blow(&mut self, measure: Measure, nodes: &[u64]) {
         let at = self.trial.recorder().now();
         let nodes = nodes.to_vec();
-        self.blows.push(Blow { what, at, nodes });
+        self.blows.push(Blow { measure, at, nodes });
     }
 
-    /// All nodes serve, have caught up and have their members: healed.
-    async fn recovered(&mut self) -> Result<()> {
+    /// The fault is taken back, and a quorum runs: what is promised of a healed pool counts from here.
+    fn mend(&mut self) {
+        self.mended_at = Some(self.trial.recorder().now());
+        self.trial.mended();
+        self.say("mended");
+    }
+
+    /// The same where nothing ran: processes were just started.
+    fn start_anew(&mut self) {
+        self.mended_at = Some(self.trial.recorder().now());
+        self.trial.started_anew();
+        self.say("all are started");
+    }
+
+    /// How long it is since then, in milliseconds.
+    fn since_mended(&self) -> Result<u64> {
+        let at = self
+            .mended_at
+            .context("a fault is mended before it heals")?;
+        Ok(milliseconds(self.trial.recorder().now() - at))
+    }
+
+    /// All nodes serve, have caught up and have their members: healed. Gives how long after the mend they had caught up, in
+    /// milliseconds.
+    async fn recovered(&mut self) -> Result<u64> {
+        self.since_mended()?;
         for node in self.ids() {
             self.trial.pool.ready(node).await?;
         }
@@ -214,23 +254,42 @@ impl Ground {
             self.trial.caught_up(node).await?;
             self.trial.crowd.node_lives(node);
         }
+        let caught_up = self.since_mended()?;
         self.say("all nodes serve and have caught up");
         self.trial.crowd.all_in(LIMIT).await?;
         self.trial.healed();
         self.say("healed");
+        Ok(caught_up)
+    }
+
+    /// Nodes that are dead are started, while a quorum runs.
+    async fn started(&mut self) -> Result<()> {
+        self.trial.pool.start_all()?;
+        self.mend();
+        self.recovered().await.map(drop)
+    }
+
+    /// All are started, and asked until they serve.
+    async fn all_started(&mut self) -> Result<()> {
+        self.trial.pool.start_all()?;
+        self.start_anew();
+        self.serves_again(Measure::AllKilled).await?;
+        self.recovered().await.map(drop)
+    }
+
+    /// Waits until a write over each node is answered.
+    async fn serves_again(&mut self, measure: Measure) -> Result<()> {
+        self.measured.owes(measure);
+        let took = probe::writes(&self.trial.pool).await?;
+        self.say(&format!("writes are answered after {took:?} ms"));
+        self.measured.add(measure, took);
         Ok(())
     }
 
-    /// Nodes that are dead are started.
-    async fn started(&mut self) -> Result<()> {
-        self.trial.pool.start_all()?;
-        self.recovered().await
-    }
-
-    async fn kill(&mut self, node: u64, what: &'static str) -> Result<()> {
+    async fn kill(&mut self, node: u64, measure: Measure) -> Result<()> {
         self.trial.crowd.node_dies(node);
         self.fault(format!("node {node} is killed"));
-        self.blow(what, &[node]);
+        self.blow(measure, &[node]);
         self.trial.pool.kill(node)?;
         self.trial.acks_at_target(40, LIMIT).await?;
         self.started().await
@@ -242,7 +301,7 @@ impl Ground {
             self.trial.crowd.node_dies(node);
             self.trial.pool.kill(node)?;
         }
-        self.started().await
+        self.all_started().await
     }
 
     /// How often the leaders that run have given a member up.
@@ -270,165 +329,38 @@ impl Ground {
                 self.switch.set(node, other, THIN);
             }
         }
+        let (terms, began) = (self.terms().await?, self.trial.recorder().now());
         self.trial.pool.start_all()?;
+        if !thin {
+            self.mend();
+            return self.recovered().await.map(drop);
+        }
         self.trial.pool.ready(node).await?;
         self.trial.caught_up(node).await?;
+        self.elected(Measure::ThinElections, &terms, began).await?;
         self.switch.heal();
-        self.recovered().await
-    }
-
-    async fn power_cut(&mut self, nodes: &[u64]) -> Result<()> {
-        self.fault(format!("the power of {nodes:?} goes"));
-        for node in nodes {
-            self.trial.crowd.node_dies(*node);
-            self.disk(*node)?.cut()?;
-        }
-        for node in nodes {
-            // One that has noticed has ended by itself.
-            if self.trial.pool.ended(*node).is_none() {
-                self.trial.pool.kill(*node)?;
-            }
-            self.disk(*node)?.again()?;
-        }
-        if nodes.len() == 1 {
-            self.trial.acks_at_target(40, LIMIT).await?;
-        }
-        self.started().await
+        self.mend();
+        self.recovered().await.map(drop)
     }
 
     async fn pause(&mut self, node: u64, span: Duration) -> Result<()> {
         self.trial.crowd.node_dies(node);
         self.fault(format!("node {node} stands still for {span:?}"));
-        self.blow("SIGSTOP of the owner", &[node]);
+        self.blow(Measure::Stopped, &[node]);
+        self.measured.owes(Measure::SteppedDown);
         self.trial.freezes(node)?;
         sleep(span).await;
         self.trial.acks_at_target(20, LIMIT).await?;
         self.trial.wakes(node)?;
-        self.recovered().await
-    }
-
-    async fn split(&mut self, alone: &[u64], owner: u64, span: Duration) -> Result<()> {
-        let others: Vec<u64> = self
-            .ids()
-            .into_iter()
-            .filter(|id| !alone.contains(id))
-            .collect();
-        self.fault(format!(
-            "{alone:?} and {others:?} don't meet for {span:?}, {owner} owns"
-        ));
-        self.trial.recorder().record(What::Split {
-            minority: alone.to_vec(),
-            leader: owner,
-        });
-        let what = match alone.contains(&owner) {
-            true => "split, the owner alone",
-            false => "split, the owner among two",
-        };
-        self.blow(what, alone);
-        self.network.part(alone, &others)?;
-        self.network.part(&others, alone)?;
-        for node in alone {
-            self.trial.crowd.node_is_cut_off(*node);
-        }
-        self.trial.acks_at_target(40, LIMIT).await?;
-        sleep(span).await;
-        self.mended().await
-    }
-
-    async fn shatter(&mut self, span: Duration) -> Result<()> {
-        self.fault(format!("nobody meets anybody for {span:?}"));
-        let all = self.ids();
-        self.network.part(&all, &all)?;
-        for node in &all {
-            self.trial.crowd.node_is_cut_off(*node);
-        }
-        sleep(span).await;
-        self.mended().await
-    }
-
-    async fn mended(&mut self) -> Result<()> {
-        for node in self.ids() {
-            self.trial.crowd.node_is_in_touch(node);
-        }
-        self.network.heal()?;
-        self.switch.heal();
-        self.recovered().await
-    }
-
-    async fn cut(&mut self, ways: &[(u64, u64)], span: Duration) -> Result<()> {
-        self.fault(format!("nothing passes {ways:?} for {span:?}"));
-        for (from, to) in ways {
-            let cut = Road {
-                cut: true,
-                ..Road::default()
-            };
-            self.switch.set(*from, *to, cut);
-        }
-        sleep(span).await;
-        self.mended().await
-    }
-
-    async fn weather(&mut self, name: &str, road: Road, span: Duration) -> Result<()> {
-        self.fault(format!("{name} for {span:?}"));
-        let (elections, from) = (self.terms().await?, self.trial.recorder().now());
-        self.switch.set_all(road);
-        sleep(span).await;
-        let (elected, to) = (self.terms().await? - elections, self.trial.recorder().now());
-        let acked = latencies(&self.trial.recorder().events(), from, to);
-        self.notes.push(format!(
-            "{name}: {elected} elections in {span:?}; {} messages acknowledged, p50 {} ms, p99 {} ms",
-            acked.len(),
-            percentile(&acked, 50),
-            percentile(&acked, 99)
-        ));
-        self.mended().await
-    }
-
-    /// The sum of all groups' terms.
-    async fn terms(&self) -> Result<u64> {
-        let via = *self.trial.pool.running().first().context("a node runs")?;
-        let status = self.trial.pool.status(via).await?;
-        let rows = status["partitions"].as_array().context("partitions")?;
-        Ok(rows.iter().filter_map(|row| row["term"].as_u64()).sum())
-    }
-
-    async fn slow_disk(&mut self, node: u64, span: Duration) -> Result<()> {
-        self.fault(format!("the disk of node {node} is slow for {span:?}"));
-        let trace = Trace::slow(&self.trial.pool, node, SLOW).await?;
-        sleep(span).await;
-        trace.release().await?;
-        self.recovered().await
-    }
-
-    async fn failed_sync(&mut self, node: u64) -> Result<()> {
-        self.trial.crowd.node_dies(node);
-        self.fault(format!("a sync of node {node} fails"));
-        let folder = self.trial.pool.data_dir(node).join("log");
-        let trace = Trace::fail_next(&self.trial.pool, node, &folder).await?;
-        let pool = &mut self.trial.pool;
-        until("the node ends itself", LIMIT, async || pool.ended(node)).await?;
-        let later = trace.after_the_failure().await?;
-        ensure!(
-            later.is_empty(),
-            "syncs after the one that failed: {later:#?}"
-        );
-        self.started().await
-    }
-
-    /// Less than the reserve is left, or nothing at all; then its node may end, and is started when there is space.
-    async fn full_disk(&mut self, node: u64, nothing: bool) -> Result<()> {
-        self.trial.crowd.node_dies(node);
-        self.fault(format!(
-            "the disk of node {node} is full, wholly: {nothing}"
-        ));
-        let left = if nothing { 0 } else { RESERVE - (4 << 20) };
-        self.disk(node)?.fill_to(left)?;
-        self.trial.acks_at_target(60, LIMIT).await?;
-        if nothing && self.trial.pool.ended(node).is_none() {
-            self.trial.pool.kill(node)?;
-        }
-        self.disk(node)?.empty()?;
-        self.started().await
+        self.mend();
+        until("the woken node names another owner", LIMIT, async || {
+            let owner = self.trial.owner_at_target(node).await.ok()?;
+            (owner != Some(node)).then_some(())
+        })
+        .await?;
+        let stepped_down = self.since_mended()?;
+        self.measured.add(Measure::SteppedDown, [stepped_down]);
+        self.recovered().await.map(drop)
     }
 
     async fn clocks(&mut self, dice: &mut Dice) -> Result<()> {
@@ -444,21 +376,23 @@ impl Ground {
         for node in self.ids() {
             self.trial.pool.set_clock(node, "+0")?;
         }
+        self.mend();
         self.trial.acks_at_target(40, LIMIT).await?;
-        self.recovered().await
+        self.recovered().await.map(drop)
     }
 
     async fn restarts(&mut self) -> Result<()> {
-        self.fault("each node is stopped and started".into());
         for node in self.ids() {
             self.trial.crowd.node_dies(node);
+            self.fault(format!("node {node} is stopped and started"));
             self.trial.pool.stop(node).await?;
             self.trial.pool.spawn(node)?;
+            self.mend();
             self.trial.pool.ready(node).await?;
             self.trial.caught_up(node).await?;
             self.trial.crowd.node_lives(node);
         }
-        self.recovered().await
+        self.recovered().await.map(drop)
     }
 
     async fn drain(&mut self, node: u64) -> Result<()> {
@@ -471,73 +405,13 @@ impl Ground {
         pool.member_is(node, "drained", via).await?;
         self.trial.acks_at_target(20, LIMIT).await?;
         pool.operate(via, node, "undrain", &json!({})).await?;
-        pool.member_is(node, "member", via).await?;
-        self.recovered().await
+        self.mend();
+        self.trial.pool.member_is(node, "member", via).await?;
+        self.recovered().await.map(drop)
     }
 }
-
-/// Each fifth packet is lost, one in fifty comes twice.
-const LOSSY: Road = Road {
-    delay: Duration::ZERO,
-    jitter: Duration::ZERO,
-    loss: 200,
-    doubled: 20,
-    cut: false,
-    bytes_per_second: None,
-};
-
-/// Far away, by roads on which packets overtake each other.
-const FAR: Road = Road {
-    delay: Duration::from_millis(75),
-    jitter: Duration::from_millis(50),
-    loss: 0,
-    doubled: 0,
-    cut: false,
-    bytes_per_second: None,
-};
-
-/// 1 Mbit/s.
-const THIN: Road = Road {
-    delay: Duration::ZERO,
-    jitter: Duration::ZERO,
-    loss: 0,
-    doubled: 0,
-    cut: false,
-    bytes_per_second: Some(125_000),
-};
-
-/// How much longer a sync takes on a slow disk.
-const SLOW: Duration = Duration::from_millis(300);
 
 /// A time between so many seconds.
 fn span(dice: &mut Dice, least: u64, most: u64) -> Duration {
     Duration::from_millis(least * 1000 + dice.roll((most - least) * 1000))
-}
-
-/// How long messages that were sent in a time waited for their acknowledgement, in milliseconds, shortest first.
-fn latencies(events: &[crate::history::Event], from: u64, to: u64) -> Vec<u64> {
-    let mut sent: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut waited = Vec::new();
-    for event in events
-        .iter()
-        .filter(|event| (from..=to).contains(&event.at))
-    {
-        match &event.what {
-            What::Invoke { token, .. } => {
-                sent.insert(token, event.at);
-            }
-            What::Ok { token } => {
-                let began = sent.remove(token.as_str());
-                waited.extend(began.map(|began| (event.at - began) / 1_000_000));
-            }
-            _ => {}
-        }
-    }
-    waited.sort_unstable();
-    waited
-}
-
-fn percentile(sorted: &[u64], percent: usize) -> u64 {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or_default()
 }

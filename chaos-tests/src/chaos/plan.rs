@@ -17,6 +17,8 @@ pub enum Fault {
     Away,
     /// The power of a node's disk goes, with all that was not synced.
     PowerCut,
+    /// A node is killed, and its log is hurt until it is started: a flipped bit, a file cut short, a torn write.
+    Damage,
     /// SIGSTOP of the owner.
     Pause,
     /// The owner is cut off from both others.
@@ -51,12 +53,13 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 20] = [
+    pub const ALL: [Fault; 21] = [
         Fault::KillOwner,
         Fault::KillFollower,
         Fault::KillAll,
         Fault::Away,
         Fault::PowerCut,
+        Fault::Damage,
         Fault::Pause,
         Fault::OwnerAlone,
         Fault::OwnerAmongTwo,
@@ -105,7 +108,7 @@ impl Configuration {
             "kill",
             &[Fault::KillFollower, Fault::KillOwner, Fault::KillAll],
         ),
-        of("power", &[Fault::PowerCut]),
+        of("power", &[Fault::PowerCut, Fault::Damage]),
         of("pause", &[Fault::Pause]),
         of("split", &[Fault::OwnerAlone, Fault::OwnerAmongTwo]),
         of("shatter", &[Fault::Shatter]),

@@ -12,16 +12,18 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use xmpp::jid::BareJid;
 
+use super::bounds::{Judged, Measure, Measured};
 use super::court::{self, Court};
 use super::ground::{Blow, Ground, LIMIT};
 use super::lookers::{Overheard, bystander, poller, reader, tokens_in};
+use super::measures::disturbed;
 use super::plan::Plan;
 use super::watchers;
 use crate::checker::{Coverage, Judgement, Promise, Verdict, check};
 use crate::client::Login;
 use crate::edits::Editor;
 use crate::history::{Event, Recorder, What};
-use crate::load::{Gaps, gaps, silences};
+use crate::load::{gaps, silences};
 use crate::pool::Pool;
 use crate::trial::Trial;
 use crate::wait::{until, within};
@@ -145,6 +147,7 @@ impl Cast {
         let court = Arc::new(court);
         let mut courtiers = JoinSet::new();
         courtiers.spawn(Arc::clone(&court).sits());
+        courtiers.spawn(Arc::clone(&court).receives());
         for hand in 0..Court::hands() {
             courtiers.spawn(Arc::clone(&court).hand(hand));
         }
@@ -227,6 +230,7 @@ async fn read_all(trial: &Trial, cast: &Cast) -> Result<()> {
     rooms.push(court::room());
     trial.read_archives(&rooms).await?;
     trial.read_users_archives().await?;
+    trial.read_letters(Court::LADY, &Court::SUITORS).await?;
     trial.read_edits(&cast.editor).await?;
     replicas(trial).await?;
     secrets(trial, cast)
@@ -234,7 +238,6 @@ async fn read_all(trial: &Trial, cast: &Cast) -> Result<()> {
 
 /// Waits for the last deliveries, and judges.
 async fn judge(plan: &Plan, ground: Ground, played: &Played) -> Result<Report> {
-    let Played { faults, lasted } = played;
     let recorder = ground.trial.recorder();
     let settled = until("nothing is owed to anybody", SETTLED, async || {
         (check(&recorder.events()).count(Promise::NoHoles) == 0).then_some(())
@@ -247,29 +250,15 @@ async fn judge(plan: &Plan, ground: Ground, played: &Played) -> Result<Report> {
         trial,
         notes,
         blows,
+        measured,
         ..
     } = ground;
     let Trial { pool, crowd, .. } = trial;
     let (betrayed, disturbed) = crowd.end().await;
     let events = recorder.events();
-    let verdict = check(&events);
-    let kept = verdict.require_kept(&Promise::ALL);
-    let lacks = verdict.coverage.lacks(&Coverage::FULL);
-    let passed = kept.is_ok() && lacks.is_empty() && betrayed.is_empty();
-    let waits = gaps(&events, &Trial::rooms()[0]);
-    let mut text = table(&verdict);
-    text.push_str(&format!(
-        "{verdict}faults: {}\nlasted {lasted:?}; {waits}; streams of living nodes that ended: {}\n",
-        faults.join(", "),
-        disturbed.len()
-    ));
-    let figures = figures(&verdict, &events, &blows);
-    for line in notes.iter().chain(&betrayed).chain(&figures) {
-        text.push_str(&format!("{line}\n"));
-    }
-    if !lacks.is_empty() {
-        text.push_str(&format!("too little happened: {}\n", lacks.join(", ")));
-    }
+    let found = Found::of(&events, betrayed, &blows, measured);
+    let passed = found.passed();
+    let mut text = found.text(&events, played, disturbed.len(), &notes);
     if !passed || std::env::var_os("MUSTER_KEEP").is_some() {
         let folder = keep(plan, &pool, &recorder)?;
         text.push_str(&format!("{}\n", kept_in(&folder)));
@@ -280,16 +269,91 @@ async fn judge(plan: &Plan, ground: Ground, played: &Played) -> Result<Report> {
     Ok(Report {
         command: plan.command(),
         passed,
-        json: numbers(
-            plan,
-            &verdict,
-            passed,
-            (&lacks, &betrayed),
-            faults,
-            &figures,
-        ),
+        json: numbers(plan, &found, &played.faults),
         text,
     })
+}
+
+/// What a run showed.
+struct Found {
+    verdict: Verdict,
+    /// Of what too little happened.
+    lacks: Vec<&'static str>,
+    /// What happened to members that must not.
+    betrayed: Vec<String>,
+    /// The fault table.
+    bounds: Vec<Judged>,
+    figures: Vec<String>,
+}
+
+impl Found {
+    fn of(
+        events: &[Event],
+        betrayed: Vec<String>,
+        blows: &[Blow],
+        mut measured: Measured,
+    ) -> Found {
+        let verdict = check(events);
+        let target = &Trial::rooms()[0];
+        for blow in blows {
+            let heard = silences(events, target, blow.at, &blow.nodes).into_iter();
+            let heard = heard.map(|gap| u64::try_from(gap.as_millis()).unwrap_or(u64::MAX));
+            measured.add(blow.measure, heard);
+            if matches!(blow.measure, Measure::OwnerKilled | Measure::FollowerKilled) {
+                measured.add(Measure::Disturbed, [disturbed(events, blow.at)]);
+            }
+        }
+        let mut figures = measured.figures();
+        figures.push(format!(
+            "FIGURES of {} acknowledged messages {} lost, {} doubled",
+            verdict.acked,
+            verdict.count(Promise::AckedIsArchived),
+            verdict.count(Promise::NoDoubles)
+        ));
+        Found {
+            lacks: verdict.coverage.lacks(&Coverage::FULL),
+            verdict,
+            betrayed,
+            bounds: measured.judge(),
+            figures,
+        }
+    }
+
+    /// Everything was kept, enough happened, and no bound is missed by more than the machine explains.
+    fn passed(&self) -> bool {
+        self.verdict.require_kept(&Promise::ALL).is_ok()
+            && self.lacks.is_empty()
+            && self.betrayed.is_empty()
+            && self.bounds.iter().all(Judged::passes)
+    }
+
+    fn text(
+        &self,
+        events: &[Event],
+        played: &Played,
+        disturbed: usize,
+        notes: &[String],
+    ) -> String {
+        let Played { faults, lasted } = played;
+        let waits = gaps(events, &Trial::rooms()[0]);
+        let mut text = table(&self.verdict);
+        for bound in &self.bounds {
+            text.push_str(&format!("{bound}\n"));
+        }
+        text.push_str(&format!(
+            "{}faults: {}\nlasted {lasted:?}; {waits}; streams of living nodes that ended: {disturbed}\n",
+            self.verdict,
+            faults.join(", ")
+        ));
+        for line in notes.iter().chain(&self.betrayed).chain(&self.figures) {
+            text.push_str(&format!("{line}\n"));
+        }
+        if !self.lacks.is_empty() {
+            let lacks = self.lacks.join(", ");
+            text.push_str(&format!("too little happened: {lacks}\n"));
+        }
+        text
+    }
 }
 
 /// What each replica holds, by its hash.
@@ -318,6 +382,9 @@ fn secrets(trial: &Trial, cast: &Cast) -> Result<()> {
         audience.insert(to.to_owned());
     }
     audiences.insert(court::room(), Court::audience().into_iter().collect());
+    for (log, users) in Court::letters() {
+        audiences.insert(log, users.into());
+    }
     for (log, users) in audiences {
         let users = users.into_iter().collect();
         recorder.record(What::Audience { log, users });
@@ -345,32 +412,6 @@ fn secrets(trial: &Trial, cast: &Cast) -> Result<()> {
     Ok(())
 }
 
-/// What operators want to know: for how long the others hear nothing, and what is lost or doubled.
-fn figures(verdict: &Verdict, events: &[Event], blows: &[Blow]) -> Vec<String> {
-    let target = &Trial::rooms()[0];
-    let mut by_kind: BTreeMap<&str, (usize, Vec<Duration>)> = BTreeMap::new();
-    for blow in blows {
-        let (times, heard) = by_kind.entry(blow.what).or_default();
-        *times += 1;
-        heard.extend(silences(events, target, blow.at, &blow.nodes));
-    }
-    let line = |(what, (times, heard)): (&str, (usize, Vec<Duration>))| {
-        let heard = Gaps::from(heard);
-        let [p50, p99, max] = [50, 99, 100].map(|percent| heard.percentile(percent).as_millis());
-        format!(
-            "FIGURES {what}, {times} times: {} others heard nothing new for p50 {p50} ms, p99 {p99} ms, max {max} ms",
-            heard.count()
-        )
-    };
-    let lost = format!(
-        "FIGURES of {} acknowledged messages {} lost, {} doubled",
-        verdict.acked,
-        verdict.count(Promise::AckedIsArchived),
-        verdict.count(Promise::NoDoubles)
-    );
-    by_kind.into_iter().map(line).chain([lost]).collect()
-}
-
 /// A line for each promise.
 fn table(verdict: &Verdict) -> String {
     let line = |promise: &Promise| {
@@ -384,14 +425,8 @@ fn table(verdict: &Verdict) -> String {
     Promise::ALL.iter().map(line).collect()
 }
 
-fn numbers(
-    plan: &Plan,
-    verdict: &Verdict,
-    passed: bool,
-    (lacks, betrayed): (&[&str], &[String]),
-    faults: &[String],
-    figures: &[String],
-) -> Value {
+fn numbers(plan: &Plan, found: &Found, faults: &[String]) -> Value {
+    let verdict = &found.verdict;
     let word = |promise: &Promise| match verdict.of(*promise) {
         Judgement::Pass(judged) => json!({ "verdict": "pass", "judged": judged }),
         Judgement::Fail(broken) => json!({ "verdict": "fail", "broken": broken }),
@@ -414,12 +449,13 @@ fn numbers(
         "config": plan.configuration.name,
         "seed": plan.seed,
         "command": plan.command(),
-        "passed": passed,
+        "passed": found.passed(),
         "promises": promises,
-        "lacks": lacks,
-        "betrayed": betrayed,
+        "bounds": found.bounds.iter().map(Judged::json).collect::<Vec<_>>(),
+        "lacks": found.lacks,
+        "betrayed": found.betrayed,
         "faults": faults,
-        "figures": figures,
+        "figures": found.figures,
         "acked": verdict.acked,
         "unknown": verdict.unknown,
         "refused": verdict.failed,
