@@ -262,16 +262,7 @@ impl<'a> Index<'a> {
             What::Received { .. } => self.received(at, &event.what),
             What::Fault { .. } => self.fault(at),
             What::Mended { from_nothing } => self.mended(at, *from_nothing),
-            What::Healed => {
-                // Who says only that all is healed has mended nothing before that.
-                if !self.is_mended {
-                    self.mended(at, false);
-                }
-                self.is_mended = false;
-                if let Some(trouble) = self.troubles.last_mut() {
-                    trouble.to.get_or_insert(at);
-                }
-            }
+            What::Healed => self.healed(at),
             What::Archive { reading, log, rows } => {
                 let name = reading;
                 let reading = Reading { name, rows };
@@ -377,6 +368,17 @@ impl<'a> Index<'a> {
     fn mended(&mut self, at: u64, from_nothing: bool) {
         self.mends.push(Mend { at, from_nothing });
         self.is_mended = true;
+    }
+
+    fn healed(&mut self, at: u64) {
+        // Who says only that all is healed has mended nothing before that.
+        if !self.is_mended {
+            self.mended(at, false);
+        }
+        self.is_mended = false;
+        if let Some(trouble) = self.troubles.last_mut() {
+            trouble.to.get_or_insert(at);
+        }
     }
 
     fn fault(&mut self, at: u64) {
