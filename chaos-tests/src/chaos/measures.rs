@@ -65,6 +65,70 @@ pub(super) fn disturbed(events: &[Event], fault: u64) -> u64 {
         .count() as u64
 }
 
+/// How long after each mend that is followed by ten seconds without a fault each watcher was shown another one wrongly, in
+/// milliseconds. Of users who did not come or go meanwhile; where nothing ran the time begins when the pool must serve.
+pub(super) fn shown_after_mends(events: &[Event]) -> Vec<u64> {
+    let mut found = Vec::new();
+    for (number, mend) in events.iter().enumerate() {
+        let What::Mended { from_nothing } = mend.what else {
+            continue;
+        };
+        let from = mend.at + if from_nothing { STARTED } else { 0 };
+        let (due, behind) = (from + CONVERGES, number + 1);
+        let rest = events.get(behind..).unwrap_or_default();
+        let is_over =
+            |event: &&Event| matches!(event.what, What::Fault { .. } | What::Mended { .. });
+        let over = rest.iter().find(is_over).or(events.last());
+        if over.is_some_and(|over| over.at >= due) {
+            found.extend(shown_within(events, from, due));
+        }
+    }
+    found
+}
+
+/// A start of all nodes, and P14's bound.
+const STARTED: u64 = 15_000_000_000;
+const CONVERGES: u64 = 10_000_000_000;
+
+fn shown_within(events: &[Event], from: u64, due: u64) -> Vec<u64> {
+    let mut truth: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut changed: BTreeSet<&str> = BTreeSet::new();
+    let mut views: BTreeMap<(&str, &str), Vec<(u64, bool)>> = BTreeMap::new();
+    for event in events.iter().take_while(|event| event.at <= due) {
+        match &event.what {
+            What::Online { user, online } => {
+                truth.insert(user, *online);
+                if event.at >= from {
+                    changed.insert(user);
+                }
+            }
+            What::Presence {
+                observer,
+                user,
+                online,
+            } => views
+                .entry((observer, user))
+                .or_default()
+                .push((event.at, *online)),
+            _ => {}
+        }
+    }
+    let steady = views
+        .iter()
+        .filter(|((_, user), _)| !changed.contains(user));
+    steady
+        .map(|((_, user), views)| {
+            let is = truth.get(user).copied().unwrap_or(false);
+            // Nothing is shown before the first; each view lasts until the next.
+            let begins = std::iter::once((0, false)).chain(views.iter().copied());
+            let ends = views.iter().map(|(at, _)| *at).chain([due]);
+            let wrong = begins.zip(ends).filter(|((_, online), _)| *online != is);
+            let last = wrong.map(|(_, end)| end).max().unwrap_or(0);
+            milliseconds(last.saturating_sub(from))
+        })
+        .collect()
+}
+
 /// Of the nanoseconds of a history.
 pub(super) fn milliseconds(nanoseconds: u64) -> u64 {
     nanoseconds / 1_000_000
@@ -157,6 +221,53 @@ mod tests {
         ]);
         assert_eq!(disturbed(&events, 2 * MS), 2);
         assert_eq!(disturbed(&events, 7 * MS), 0);
+    }
+
+    #[test]
+    fn watchers_are_shown_the_truth_some_time_after_a_mend() {
+        let shown = |online| What::Presence {
+            observer: "romeo".into(),
+            user: "juliet".into(),
+            online,
+        };
+        let there = |online| What::Online {
+            user: "juliet".into(),
+            online,
+        };
+        let mended = |from_nothing| What::Mended { from_nothing };
+        let fault = || What::Fault {
+            what: "kill".into(),
+        };
+        let check = |story: Vec<(u64, What)>, expect: &[u64]| {
+            let begin = vec![(1, there(true)), (2, shown(true)), (3, shown(false))];
+            let events = history([begin, story].concat());
+            assert_eq!(shown_after_mends(&events), expect, "{events:?}");
+        };
+        let end = |at| (at, fault());
+        check(
+            vec![(10, mended(false)), (4_010, shown(true)), end(20_000)],
+            &[4_000],
+        );
+        check(vec![(10, mended(false)), end(20_000)], &[10_000]);
+        // It was wrong once more.
+        let again = vec![
+            (10, mended(false)),
+            (1_000, shown(true)),
+            (2_000, shown(false)),
+            (3_010, shown(true)),
+            end(20_000),
+        ];
+        check(again, &[3_000]);
+        // Right before it began to count; too short to tell; and a user who goes.
+        check(
+            vec![(10, mended(true)), (9_000, shown(true)), end(30_000)],
+            &[0],
+        );
+        check(vec![(10, mended(false)), end(9_000)], &[]);
+        check(
+            vec![(10, mended(false)), (50, there(false)), end(20_000)],
+            &[],
+        );
     }
 
     #[test]

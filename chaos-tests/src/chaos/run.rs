@@ -16,7 +16,7 @@ use super::bounds::{Judged, Measure, Measured};
 use super::court::{self, Court};
 use super::ground::{Blow, Ground, LIMIT};
 use super::lookers::{Overheard, bystander, poller, reader, tokens_in};
-use super::measures::disturbed;
+use super::measures::{disturbed, shown_after_mends};
 use super::plan::Plan;
 use super::watchers;
 use crate::checker::{Coverage, Judgement, Promise, Verdict, check};
@@ -302,6 +302,11 @@ impl Found {
             if matches!(blow.measure, Measure::OwnerKilled | Measure::FollowerKilled) {
                 measured.add(Measure::Disturbed, [disturbed(events, blow.at)]);
             }
+        }
+        // That something of it is seen is the checker's to ask for (P14).
+        let shown = shown_after_mends(events);
+        if !shown.is_empty() {
+            measured.add(Measure::Shown, shown);
         }
         let mut figures = measured.figures();
         figures.push(format!(
