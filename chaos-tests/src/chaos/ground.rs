@@ -329,7 +329,7 @@ impl Ground {
                 self.switch.set(node, other, THIN);
             }
         }
-        let (terms, began) = (self.terms().await?, self.trial.recorder().now());
+        let (before, began) = (self.reigns().await?, self.trial.recorder().now());
         self.trial.pool.start_all()?;
         if !thin {
             self.mend();
@@ -337,7 +337,7 @@ impl Ground {
         }
         self.trial.pool.ready(node).await?;
         self.trial.caught_up(node).await?;
-        self.elected(Measure::ThinElections, &terms, began).await?;
+        self.elected(Measure::ThinElections, &before, began).await?;
         self.switch.heal();
         self.mend();
         self.recovered().await.map(drop)

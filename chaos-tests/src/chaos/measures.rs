@@ -134,17 +134,45 @@ pub(super) fn milliseconds(nanoseconds: u64) -> u64 {
     nanoseconds / 1_000_000
 }
 
-/// By how much the term of one of the groups has grown at most, in ten seconds; a time that is shorter counts as ten.
-pub(super) fn elections(
-    before: &BTreeMap<u64, u64>,
-    after: &BTreeMap<u64, u64>,
-    span: Duration,
-) -> u64 {
-    let grown = after
-        .iter()
-        .map(|(group, term)| term.saturating_sub(before.get(group).copied().unwrap_or(*term)));
-    let seconds = span.as_secs().max(10);
-    (grown.max().unwrap_or(0) * 10).div_ceil(seconds)
+/// How far groups have come: their terms, and how often leaders have handed them over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Reigns {
+    /// The newest term of each group.
+    pub(super) terms: BTreeMap<u64, u64>,
+    /// Handovers of each group, which begin a term without an election of need.
+    pub(super) handovers: BTreeMap<u64, u64>,
+}
+
+impl Reigns {
+    /// Adds the handovers that a node's log tells of.
+    pub(super) fn read(&mut self, log: &str) {
+        let lines = log.lines().filter(|line| line.contains("handing over"));
+        for line in lines {
+            let group = line.split_once("group=group of partition ");
+            let group = group.and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+            if let Some(group) = group {
+                *self.handovers.entry(group).or_default() += 1;
+            }
+        }
+    }
+
+    /// How many elections there were since then in the group that had most, in ten seconds; a time that is shorter counts as
+    /// ten.
+    pub(super) fn elections_since(&self, before: &Reigns, span: Duration) -> u64 {
+        let grown = |of: fn(&Reigns) -> &BTreeMap<u64, u64>, group: &u64| {
+            let [now, then] = [self, before].map(|reigns| of(reigns).get(group).copied());
+            now.unwrap_or(0).saturating_sub(then.unwrap_or(0))
+        };
+        let known = self
+            .terms
+            .keys()
+            .filter(|group| before.terms.contains_key(group));
+        let elections = known.map(|group| {
+            let handovers = grown(|reigns| &reigns.handovers, group);
+            grown(|reigns| &reigns.terms, group).saturating_sub(handovers)
+        });
+        (elections.max().unwrap_or(0) * 10).div_ceil(span.as_secs().max(10))
+    }
 }
 
 #[cfg(test)]
@@ -272,10 +300,27 @@ mod tests {
 
     #[test]
     fn elections_are_those_of_the_group_that_had_most() {
-        let before = [(1, 4), (2, 9)].into();
-        let after = [(1, 7), (2, 10), (3, 50)].into();
-        let of = |seconds| elections(&before, &after, Duration::from_secs(seconds));
-        assert_eq!([of(5), of(10), of(15), of(30)], [3, 3, 2, 1]);
-        assert_eq!(elections(&before, &before, Duration::from_secs(5)), 0);
+        let before = Reigns {
+            terms: [(1, 4), (2, 9)].into(),
+            handovers: [(1, 2)].into(),
+        };
+        let mut after = Reigns {
+            terms: [(1, 8), (2, 10), (3, 50)].into(),
+            handovers: before.handovers.clone(),
+        };
+        let of =
+            |after: &Reigns, seconds| after.elections_since(&before, Duration::from_secs(seconds));
+        assert_eq!(
+            [5, 10, 15, 40].map(|seconds| of(&after, seconds)),
+            [4, 4, 3, 1]
+        );
+        assert_eq!(of(&before, 5), 0);
+        // One of four was a handover.
+        after.read(
+            "… INFO cluster::raft::upkeep: handing over to the preferred leader group=group of partition 1 to=node 3\n\
+             … INFO cluster::raft::upkeep: something else group=group of partition 1 to=node 3\n",
+        );
+        assert_eq!(after.handovers, [(1, 3)].into());
+        assert_eq!(of(&after, 5), 3);
     }
 }

@@ -128,6 +128,7 @@ impl Courtier<'_> {
             early.push(came);
         }
         let session = self.begins();
+        // A user's session, not a room's: what was sent to one before it that died may come once more, and late.
         for suitor in SUITORS {
             self.court.recorder.record(What::Joined {
                 session,
@@ -135,7 +136,7 @@ impl Courtier<'_> {
                 node,
                 home: node,
                 stream_management: false,
-                reads_archive: false,
+                reads_archive: true,
             });
         }
         // What waited for her.

@@ -103,12 +103,11 @@ impl Ground {
     }
 
     pub(super) async fn slow_disk(&mut self, node: u64, span: Duration) -> Result<()> {
-        self.settled().await;
         self.fault(format!("the disk of node {node} is slow for {span:?}"));
-        let (terms, began) = (self.terms().await?, self.trial.recorder().now());
+        let (before, began) = (self.reigns().await?, self.trial.recorder().now());
         let trace = Trace::slow(&self.trial.pool, node, SLOW).await?;
         sleep(span).await;
-        self.elected(Measure::SlowDiskElections, &terms, began)
+        self.elected(Measure::SlowDiskElections, &before, began)
             .await?;
         trace.release().await?;
         self.mend();

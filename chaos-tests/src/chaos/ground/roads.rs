@@ -1,22 +1,18 @@
 //! Faults of the network between nodes: splits, cuts of some directions, loss, delay.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{Ground, LIMIT};
 use crate::chaos::bounds::{Measure, percentile};
-use crate::chaos::measures::{acked_within, elections, milliseconds, reflections};
+use crate::chaos::measures::{Reigns, acked_within, milliseconds, reflections};
 use crate::history::What;
 use crate::switch::Road;
 
 /// How long everything is left alone before something is measured that must be compared with that.
 const CLEAN: Duration = Duration::from_secs(3);
-
-/// How long owners may take to come back to their places before a time in which none may change.
-const SETTLES: Duration = Duration::from_secs(20);
 
 /// Each fifth packet is lost, one in fifty comes twice.
 const LOSSY: Road = Road {
@@ -105,9 +101,8 @@ impl Ground {
     }
 
     pub(super) async fn cut(&mut self, ways: &[(u64, u64)], span: Duration) -> Result<()> {
-        self.settled().await;
         self.fault(format!("nothing passes {ways:?} for {span:?}"));
-        let (terms, began) = (self.terms().await?, self.trial.recorder().now());
+        let (before, began) = (self.reigns().await?, self.trial.recorder().now());
         self.blow(Measure::HalfCut, &[]);
         for (from, to) in ways {
             let cut = Road {
@@ -117,20 +112,10 @@ impl Ground {
             self.switch.set(*from, *to, cut);
         }
         sleep(span).await;
-        self.elected(Measure::HalfCutElections, &terms, began)
+        self.elected(Measure::HalfCutElections, &before, began)
             .await?;
         self.mend_network()?;
         self.recovered().await.map(drop)
-    }
-
-    /// Waits until owners are at their places: as long as nothing fails none changes from then on.
-    pub(super) async fn settled(&mut self) {
-        let settled = timeout(SETTLES, self.trial.pool.owners_settled()).await;
-        if !matches!(settled, Ok(Ok(()))) {
-            let note = format!("owners had not come to their places within {SETTLES:?}");
-            self.say(&note);
-            self.notes.push(note);
-        }
     }
 
     /// Packets get lost: what is acknowledged meanwhile is compared with what was before.
@@ -165,13 +150,12 @@ impl Ground {
 
     /// Long roads on which packets overtake each other: nobody is elected, and a commit takes its round trips.
     pub(super) async fn delay(&mut self, span: Duration) -> Result<()> {
-        self.settled().await;
         self.fault(format!("delay for {span:?}"));
-        let (terms, recorder) = (self.terms().await?, self.trial.recorder());
+        let (before, recorder) = (self.reigns().await?, self.trial.recorder());
         self.switch.set_all(FAR);
         let from = recorder.now();
         sleep(span).await;
-        self.elected(Measure::DelayElections, &terms, from).await?;
+        self.elected(Measure::DelayElections, &before, from).await?;
         // What is sent last has its time, too.
         let to = recorder.now();
         sleep(FAR.delay * 8).await;
@@ -188,32 +172,35 @@ impl Ground {
         self.recovered().await.map(drop)
     }
 
-    /// The term of each group: what the node says that knows the newest.
-    pub(super) async fn terms(&self) -> Result<BTreeMap<u64, u64>> {
-        let mut terms = BTreeMap::new();
+    /// The term of each group, which the node says that knows the newest, and the handovers so far.
+    pub(super) async fn reigns(&self) -> Result<Reigns> {
+        let mut reigns = Reigns::default();
+        for node in self.ids() {
+            reigns.read(&self.trial.pool.node(node).log()?);
+        }
         for node in self.trial.pool.running() {
             let status = self.trial.pool.status(node).await?;
             for row in status["partitions"].as_array().context("partitions")? {
                 let word = |key: &str| row[key].as_u64();
                 if let (Some(group), Some(term)) = (word("id"), word("term")) {
-                    let newest = terms.entry(group).or_default();
+                    let newest = reigns.terms.entry(group).or_default();
                     *newest = term.max(*newest);
                 }
             }
         }
-        Ok(terms)
+        Ok(reigns)
     }
 
     /// Measures how many elections there were in a group since then.
     pub(super) async fn elected(
         &mut self,
         measure: Measure,
-        before: &BTreeMap<u64, u64>,
+        before: &Reigns,
         since: u64,
     ) -> Result<()> {
         self.measured.owes(measure);
         let span = Duration::from_nanos(self.trial.recorder().now() - since);
-        let most = elections(before, &self.terms().await?, span);
+        let most = self.reigns().await?.elections_since(before, span);
         self.measured.add(measure, [most]);
         Ok(())
     }
