@@ -295,6 +295,11 @@ pub enum What {
         /// The node.
         node: u64,
     },
+    /// A node's process ended without a word.
+    Died {
+        /// The node.
+        node: u64,
+    },
     /// It has gone on.
     Thawed {
         /// The node.

@@ -121,6 +121,18 @@ impl Trial {
         self.pool.pause(node)
     }
 
+    /// Kills a node, and says so: what it alone knew is gone.
+    pub fn kills(&mut self, node: u64) -> Result<()> {
+        self.pool.kill(node)?;
+        self.died(node);
+        Ok(())
+    }
+
+    /// A node has ended by itself, and without a word.
+    pub fn died(&self, node: u64) {
+        self.recorder.record(What::Died { node });
+    }
+
     /// Lets it run again.
     pub fn wakes(&self, node: u64) -> Result<()> {
         self.pool.resume(node)?;

@@ -52,6 +52,8 @@ pub(super) struct Blow {
     pub(super) measure: Measure,
     /// On the history's clock.
     pub(super) at: u64,
+    /// When all of it had happened.
+    pub(super) struck: u64,
     /// To whom.
     pub(super) nodes: Vec<u64>,
 }
@@ -218,7 +220,20 @@ impl Ground {
     fn blow(&mut self, measure: Measure, nodes: &[u64]) {
         let at = self.trial.recorder().now();
         let nodes = nodes.to_vec();
-        self.blows.push(Blow { measure, at, nodes });
+        self.blows.push(Blow {
+            measure,
+            at,
+            struck: at,
+            nodes,
+        });
+    }
+
+    /// All of that has happened.
+    fn struck(&mut self) {
+        let now = self.trial.recorder().now();
+        if let Some(last) = self.blows.last_mut() {
+            last.struck = now;
+        }
     }
 
     /// The fault is taken back, and a quorum runs: what is promised of a healed pool counts from here.
@@ -290,7 +305,8 @@ impl Ground {
         self.trial.crowd.node_dies(node);
         self.fault(format!("node {node} is killed"));
         self.blow(measure, &[node]);
-        self.trial.pool.kill(node)?;
+        self.trial.kills(node)?;
+        self.struck();
         self.trial.acks_at_target(40, LIMIT).await?;
         self.started().await
     }
@@ -299,7 +315,7 @@ impl Ground {
         self.fault("all nodes are killed".into());
         for node in self.ids() {
             self.trial.crowd.node_dies(node);
-            self.trial.pool.kill(node)?;
+            self.trial.kills(node)?;
         }
         self.all_started().await
     }
@@ -317,7 +333,7 @@ impl Ground {
     async fn away(&mut self, node: u64, thin: bool) -> Result<()> {
         self.trial.crowd.node_dies(node);
         self.fault(format!("node {node} is away for long, thin: {thin}"));
-        self.trial.pool.kill(node)?;
+        self.trial.kills(node)?;
         let known = self.given_up();
         until("the others keep no log for it", LIMIT, async || {
             (self.given_up() > known).then_some(())
@@ -349,6 +365,7 @@ impl Ground {
         self.blow(Measure::Stopped, &[node]);
         self.measured.owes(Measure::SteppedDown);
         self.trial.freezes(node)?;
+        self.struck();
         sleep(span).await;
         self.trial.acks_at_target(20, LIMIT).await?;
         self.trial.wakes(node)?;

@@ -296,7 +296,7 @@ impl Found {
         let verdict = check(events);
         let target = &Trial::rooms()[0];
         for blow in blows {
-            let heard = silences(events, target, blow.at, &blow.nodes).into_iter();
+            let heard = silences(events, target, (blow.at, blow.struck), &blow.nodes).into_iter();
             let heard = heard.map(|gap| u64::try_from(gap.as_millis()).unwrap_or(u64::MAX));
             measured.add(blow.measure, heard);
             if matches!(blow.measure, Measure::OwnerKilled | Measure::FollowerKilled) {

@@ -116,6 +116,8 @@ pub(super) struct Facts<'a> {
     /// Who was there.
     pub(super) there: BTreeMap<&'a str, Vec<Change>>,
     pub(super) replicas: BTreeMap<(u64, u64), Vec<Replica<'a>>>,
+    /// When nodes died.
+    pub(super) died: BTreeMap<u64, Vec<u64>>,
     /// From when to when nodes could answer nobody.
     pub(super) frozen: BTreeMap<u64, Vec<(u64, Option<u64>)>>,
     /// The time of the last event.
@@ -145,6 +147,7 @@ impl<'a> Facts<'a> {
             What::Searched { place, found } => self.searches.push(Search { place, found }),
             What::Presence { .. } | What::Online { .. } => self.seen(at, &event.what),
             What::Owner { .. } | What::Replica { .. } => self.status(&event.what),
+            What::Died { node } => self.died.entry(*node).or_default().push(at),
             What::Frozen { node } => self.frozen.entry(*node).or_default().push((at, None)),
             What::Thawed { node } => {
                 if let Some(last) = self.frozen.entry(*node).or_default().last_mut() {

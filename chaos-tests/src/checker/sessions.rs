@@ -9,8 +9,9 @@ use super::{Promise, Violation};
 
 /// P7. `h` is neither below what was acknowledged nor beyond what was sent, and no message beyond it had been done: then
 /// exactly the unacknowledged ones are sent again, and come once. What the server sends goes on where it was. After a crash
-/// `h` covers all that was acknowledged and no more than was sent; only who had been there too shortly for a first count, and
-/// had been acknowledged nothing, may be told none.
+/// `h` covers all that was acknowledged and no more than was sent. Where it was the node that died, only who had been there
+/// too shortly for a first count, and had been acknowledged nothing, may be told none; a session that its node has ended takes
+/// its count with it.
 pub(super) fn resumption_is_exact(index: &Index<'_>, out: &mut Vec<Violation>) -> usize {
     let facts = &index.facts;
     let mut say = |what: String| out.push(broken(Promise::ResumptionIsExact, what));
@@ -46,7 +47,8 @@ pub(super) fn resumption_is_exact(index: &Index<'_>, out: &mut Vec<Violation>) -
                 loss.session, loss.h, loss.acked, loss.sent
             ));
         }
-        if loss.h.is_none() && (loss.acked > 0 || had_its_count(index, loss)) {
+        let is_owed = loss.acked > 0 || had_its_count(index, loss);
+        if loss.h.is_none() && is_owed && died_with_its_node(index, loss) {
             say(format!(
                 "session {} was lost without h, after {} acknowledged and {} sent",
                 loss.session, loss.acked, loss.sent
@@ -62,6 +64,18 @@ pub(super) fn resumption_is_exact(index: &Index<'_>, out: &mut Vec<Violation>) -
 /// How long after it has sent something a session has a count in the log at the latest, where nothing is wrong
 /// (docs/adr/0028): then its client is told an `h` even if its node dies.
 const COUNTED: u64 = 5_000_000_000;
+
+/// Whether the node that a session was on last died while it was.
+fn died_with_its_node(index: &Index<'_>, loss: &Loss) -> bool {
+    let moves = index.facts.moved.get(&loss.session).into_iter().flatten();
+    let stay = index.stays.iter().find(|stay| stay.session == loss.session);
+    let joined = stay.map(|stay| (stay.joined, stay.kind.0));
+    let Some((since, node)) = moves.last().copied().or(joined) else {
+        return false;
+    };
+    let died = index.facts.died.get(&node).into_iter().flatten();
+    died.copied().any(|at| (since..=loss.at).contains(&at))
+}
 
 /// Whether a session had the time for it before its first connection ended.
 fn had_its_count(index: &Index<'_>, loss: &Loss) -> bool {

@@ -37,9 +37,14 @@ pub fn gaps(events: &[Event], log: &str) -> Gaps {
 }
 
 /// How long those in a room heard nothing new after something happened to some nodes: of each user who was in over another
-/// node then, the time from the blow to the first message that was sent after it, over whatever session it came. Who was
-/// never sent one counts until the end of the history.
-pub fn silences(events: &[Event], log: &str, blow: u64, nodes: &[u64]) -> Vec<Duration> {
+/// node then, the time from the blow to the first message that was sent after it had `struck` (it takes a moment), over
+/// whatever session it came. Who was never sent one counts until the end of the history.
+pub fn silences(
+    events: &[Event],
+    log: &str,
+    (blow, struck): (u64, u64),
+    nodes: &[u64],
+) -> Vec<Duration> {
     let (mut users, mut inside) = (BTreeMap::new(), BTreeMap::new());
     let behind = events.partition_point(|event| event.at <= blow);
     let (before, after) = events.split_at(behind);
@@ -75,7 +80,7 @@ pub fn silences(events: &[Event], log: &str, blow: u64, nodes: &[u64]) -> Vec<Du
     let since_blow = |at: u64| Duration::from_nanos(at.saturating_sub(blow));
     for event in after {
         match &event.what {
-            What::Invoke { log: to, token, .. } if to == log => {
+            What::Invoke { log: to, token, .. } if to == log && event.at >= struck => {
                 sent.insert(token.as_str());
             }
             What::Received { session, token, .. } if sent.contains(token.as_str()) => {
@@ -208,10 +213,13 @@ mod tests {
         ];
         let events: Vec<Event> = story.map(|(at, what)| Event { at, what }).into();
         let heard = |nodes: &[u64]| {
-            let gaps = Gaps::from(silences(&events, "room", 10, nodes));
+            let gaps = Gaps::from(silences(&events, "room", (10, 10), nodes));
             let gaps = gaps.0.iter().map(Duration::as_nanos);
             gaps.collect::<Vec<_>>()
         };
+        // What was sent while it had not yet struck is no news.
+        let late = silences(&events, "room", (10, 95), &[1]);
+        assert!(late.iter().all(|gap| gap.as_nanos() == 90), "{late:?}");
         assert_eq!(heard(&[1]), [60, 90]);
         assert_eq!(heard(&[1, 3]), [60]);
         assert_eq!(heard(&[]), [60, 80, 90]);

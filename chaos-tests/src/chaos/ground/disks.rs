@@ -32,8 +32,9 @@ impl Ground {
         }
         for node in nodes {
             // One that has noticed has ended by itself.
-            if self.trial.pool.ended(*node).is_none() {
-                self.trial.pool.kill(*node)?;
+            match self.trial.pool.ended(*node) {
+                None => self.trial.kills(*node)?,
+                Some(_) => self.trial.died(*node),
             }
             self.disk(*node)?.again()?;
         }
@@ -53,7 +54,7 @@ impl Ground {
         self.trial.crowd.node_dies(node);
         self.fault(format!("node {node} is killed and its log hurt: {kind:?}"));
         let written = self.written();
-        self.trial.pool.kill(node)?;
+        self.trial.kills(node)?;
         let log = self.trial.pool.data_dir(node).join("log");
         let done = kind.to(&log, &written, dice)?;
         self.say(&done);
@@ -121,6 +122,7 @@ impl Ground {
         let trace = Trace::fail_next(&self.trial.pool, node, &folder).await?;
         let pool = &mut self.trial.pool;
         until("the node ends itself", LIMIT, async || pool.ended(node)).await?;
+        self.trial.died(node);
         let later = trace.after_the_failure().await?;
         ensure!(
             later.is_empty(),
@@ -138,8 +140,10 @@ impl Ground {
         let left = if nothing { 0 } else { RESERVE - (4 << 20) };
         self.disk(node)?.fill_to(left)?;
         self.trial.acks_at_target(60, LIMIT).await?;
-        if nothing && self.trial.pool.ended(node).is_none() {
-            self.trial.pool.kill(node)?;
+        match self.trial.pool.ended(node) {
+            None if nothing => self.trial.kills(node)?,
+            None => {}
+            Some(_) => self.trial.died(node),
         }
         self.disk(node)?.empty()?;
         self.started().await

@@ -66,6 +66,7 @@ impl Ground {
         self.measured.owes(Measure::CaughtUp);
         self.network.part(alone, &others)?;
         self.network.part(&others, alone)?;
+        self.struck();
         for node in alone {
             self.trial.crowd.node_is_cut_off(*node);
         }
@@ -111,6 +112,7 @@ impl Ground {
             };
             self.switch.set(*from, *to, cut);
         }
+        self.struck();
         sleep(span).await;
         self.elected(Measure::HalfCutElections, &before, began)
             .await?;
