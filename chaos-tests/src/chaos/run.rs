@@ -324,12 +324,14 @@ impl Found {
         }
     }
 
-    /// Everything was kept, enough happened, and no bound is missed by more than the machine explains.
+    /// Everything was kept, enough happened, and no bound is missed by more than the machine explains. The bounds count where
+    /// they are asked for: a test that runs beside others says nothing about time.
     fn passed(&self) -> bool {
+        let bounds_count = std::env::var_os("MUSTER_CHAOS_BOUNDS").is_some();
         self.verdict.require_kept(&Promise::ALL).is_ok()
             && self.lacks.is_empty()
             && self.betrayed.is_empty()
-            && self.bounds.iter().all(Judged::passes)
+            && (!bounds_count || self.bounds.iter().all(Judged::passes))
     }
 
     fn text(
