@@ -51,6 +51,9 @@ pub const SERVES_AGAIN: Duration = Duration::from_secs(30);
 /// P17: an outcome is there after 10 s, or the stream is over; then comes what was sent elsewhere.
 const ANSWERED: Duration = Duration::from_secs(25);
 
+/// What a story ends with: what was found, and the faults.
+type Told = (Findings, Vec<&'static str>);
+
 /// What one seed showed.
 pub struct Report {
     findings: Findings,
@@ -90,7 +93,7 @@ pub fn play(seed: u64, lies: bool, folder: &Path) -> Result<Report> {
     };
     let stage = Stage::new(folder, seed, (nodes, &FIRST), PARTITIONS, lies)?;
     crate::machine::drive_logs();
-    let told: Rc<RefCell<Option<(Findings, Vec<&'static str>)>>> = Rc::default();
+    let told: Rc<RefCell<Option<Told>>> = Rc::default();
     let story = Story {
         stage: Rc::clone(&stage),
         random: SmallRng::seed_from_u64(seed),
@@ -184,7 +187,7 @@ fn logins() -> Vec<(u64, Login)> {
 }
 
 impl Story {
-    async fn run(mut self) -> Result<(Findings, Vec<&'static str>)> {
+    async fn run(mut self) -> Result<Told> {
         for node in FIRST {
             self.stage.order(Order::Start(node));
         }
