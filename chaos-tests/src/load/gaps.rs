@@ -38,7 +38,8 @@ pub fn gaps(events: &[Event], log: &str) -> Gaps {
 
 /// How long those in a room heard nothing new after something happened to some nodes: of each user who was in over another
 /// node then, the time from the blow to the first message that was sent after it had `struck` (it takes a moment), over
-/// whatever session it came. Who was never sent one counts until the end of the history.
+/// whatever session it came. Who was never sent one counts until the end of the history; who went over to one of these nodes
+/// meanwhile does not count.
 pub fn silences(
     events: &[Event],
     log: &str,
@@ -82,6 +83,13 @@ pub fn silences(
         match &event.what {
             What::Invoke { log: to, token, .. } if to == log && event.at >= struck => {
                 sent.insert(token.as_str());
+            }
+            What::Resumed { session, node, .. } | What::Joined { session, node, .. }
+                if nodes.contains(node) =>
+            {
+                if let Some(user) = users.get(session) {
+                    waiting.remove(user);
+                }
             }
             What::Received { session, token, .. } if sent.contains(token.as_str()) => {
                 let user = users.get(session);
@@ -185,6 +193,14 @@ mod tests {
             log: "room".into(),
             token: token.into(),
         };
+        let resumed = |session, node| What::Resumed {
+            session,
+            node,
+            h: 0,
+            acked: 0,
+            sent: 0,
+            open: Vec::new(),
+        };
         let received = |session, token: &str| What::Received {
             session,
             log: "room".into(),
@@ -196,16 +212,19 @@ mod tests {
             (1, named(2, "another")),
             (2, named(3, "deaf")),
             (3, named(4, "gone")),
+            (3, named(6, "mover")),
             (4, joined(1, 1)),
             (5, joined(2, 2)),
             (6, joined(3, 3)),
             (7, joined(4, 3)),
+            (7, joined(6, 2)),
             (8, What::Left { session: 4 }),
             (9, invoke("before")),
             // The blow, to node 1.
             (20, received(2, "before")),
             (30, invoke("after")),
             (31, named(5, "another")),
+            (40, resumed(6, 1)),
             (70, received(5, "after")),
             (80, received(2, "after")),
             (90, received(1, "after")),
@@ -222,6 +241,6 @@ mod tests {
         assert!(late.iter().all(|gap| gap.as_nanos() == 90), "{late:?}");
         assert_eq!(heard(&[1]), [60, 90]);
         assert_eq!(heard(&[1, 3]), [60]);
-        assert_eq!(heard(&[]), [60, 80, 90]);
+        assert_eq!(heard(&[]), [60, 80, 90, 90]);
     }
 }
