@@ -456,7 +456,10 @@ impl Fabric {
     ) {
         let is_last_word = |told: &Told| {
             let reign = self.reign_over(&told.from);
-            told.is_last_word_of(self.node, reign)
+            // Whoever was cut off may have been followed without having heard of it.
+            let is_own = reign.is_some_and(|(owner, _)| owner == self.node);
+            let surely = || self.is_led_by(self.partition_of(&told.from.bare()), self.node);
+            told.is_last_word_of(self.node, reign) && (!is_own || surely())
         };
         let holds = |told: &Told| is_last_word(told) || ended.contains(&told.from);
         for body in recent.again(Instant::now(), holds) {
@@ -466,13 +469,27 @@ impl Fabric {
         }
     }
 
+    /// Whether a node leads a partition's group, and nobody else can have been elected meanwhile.
+    fn is_led_by(&self, partition: PartitionId, node: NodeId) -> bool {
+        let place = self.partitions.get(usize::from(partition.0));
+        place.is_some_and(|place| place.group.living_leader() == Some(node))
+    }
+
+    /// Whether the replica here is as of now: its leader is alive and known as the owner, and what it has committed is applied.
+    fn is_up_to_date(&self, partition: PartitionId) -> bool {
+        let place = self.partitions.get(usize::from(partition.0));
+        let owner = self.owner(partition);
+        owner.is_some_and(|(owner, _)| self.is_led_by(partition, owner))
+            && place.is_some_and(|place| place.group.has_applied_all())
+    }
+
     /// Who is known to own a user, and to tell its presence.
     fn reign_over(&self, jid: &Jid) -> Option<Reign> {
         self.owner(self.partition_of(&jid.bare()))
     }
 
     /// Sessions whose end this node has lately told the owner of a partition, and which are not in the log, so that no later
-    /// owner of theirs can have told otherwise. Looked up before any lock is taken: the apply task may wait for a reader.
+    /// owner of theirs can have told otherwise. A log that lags, as that of a node that was cut off, tells nothing. Looked up before any lock is taken: the apply task may wait for a reader.
     fn ended_for_good(&self, partition: PartitionId) -> HashSet<Jid> {
         let told = self.recent_words(partition).map(|recent| recent.ends());
         let told = told.unwrap_or_default().into_iter();
@@ -482,7 +499,9 @@ impl Fabric {
                 .get(usize::from(self.partition_of(&jid.bare()).0));
             let session = FullJid::parse(jid.as_str());
             match (place, session) {
-                (Some(place), Ok(session)) => !place.replica.state().online.contains(&session),
+                (Some(place), Ok(session)) => {
+                    self.is_up_to_date(place.id) && !place.replica.state().online.contains(&session)
+                }
                 _ => false,
             }
         })

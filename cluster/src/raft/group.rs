@@ -15,7 +15,7 @@ use openraft::errors::{
     ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError,
 };
 use openraft::raft::responder::Responder;
-use openraft::{EntryPayload, LinearizerOption, Raft, RaftMetrics, ServerState};
+use openraft::{EntryPayload, Instant as _, LinearizerOption, Raft, RaftMetrics, ServerState};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -94,6 +94,19 @@ impl GroupNode {
 
     pub(crate) fn metrics(&self) -> RaftMetrics<TypeConfig> {
         self.raft().metrics().borrow_watched().clone()
+    }
+
+    /// See [`super::Groups::living_leader`].
+    pub(crate) fn living_leader(&self) -> Option<NodeId> {
+        let within = self.shared.settings.election_min;
+        let metrics = self.metrics();
+        let acked = metrics.last_quorum_acked.map(|at| at.elapsed());
+        match metrics.state == ServerState::Leader {
+            true => acked
+                .is_some_and(|ago| ago <= within)
+                .then_some(self.shared.node),
+            false => self.shared.leader_heard(within),
+        }
     }
 
     /// The vote this node has given or taken.
@@ -212,6 +225,17 @@ impl GroupHandle {
         membership
             .voter_ids()
             .any(|voter| voter == self.node.shared.node)
+    }
+
+    /// The leader, as [`Groups::living_leader`](super::Groups::living_leader) has it.
+    pub fn living_leader(&self) -> Option<NodeId> {
+        self.node.living_leader()
+    }
+
+    /// Whether this node has applied all of which it knows that it is committed.
+    pub fn has_applied_all(&self) -> bool {
+        let metrics = self.node.metrics();
+        metrics.last_applied >= metrics.cluster_committed
     }
 
     /// Who leads, now and whenever that changes.

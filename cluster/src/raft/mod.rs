@@ -50,7 +50,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
-use openraft::{ChangeMembers, Config, EmptyNode, Instant as _, Raft, ServerState};
+use openraft::{ChangeMembers, Config, EmptyNode, Raft};
 use storage::log::{Log, LogMetrics};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
@@ -437,16 +437,7 @@ impl Groups {
     /// The leader that this node follows and has heard of lately; itself, if it leads and a quorum has answered lately.
     /// `None`: there is none, or it is gone, and somebody else may have been elected.
     pub fn living_leader(&self, group: Group) -> Option<NodeId> {
-        let node = self.group(group).ok()?;
-        let within = self.inner.settings.election_min;
-        let metrics = node.metrics();
-        let acked = metrics.last_quorum_acked.map(|at| at.elapsed());
-        match metrics.state == ServerState::Leader {
-            true => acked
-                .is_some_and(|ago| ago <= within)
-                .then_some(self.inner.node),
-            false => node.shared.leader_heard(within),
-        }
+        self.group(group).ok()?.living_leader()
     }
 
     /// Hands one group to another voter that [can take over](Groups::can_take_over), or to another one if it does not. Returns
