@@ -274,19 +274,19 @@ pub(crate) async fn filled_by_snapshots(bug: Option<Bug>) -> Trial {
     .await?;
     for round in 1.. {
         // What is purged behind a snapshot of the time after that can only come with it. It is purged a moment after the
-        // snapshot is written: a node that was back before that has to go once more.
-        let known = [one, other].map(|node| snapshots(&pool, node));
-        alice
-            .say(&tokens(&format!("more{round}"), 4), 2_048)
+        // snapshot is written, and surely before the next one is.
+        for part in [2 * round, 2 * round + 1] {
+            let known = [one, other].map(|node| snapshots(&pool, node));
+            alice.say(&tokens(&format!("more{part}"), 4), 2_048).await?;
+            alice.acknowledged().await?;
+            until("snapshots of both others", RECOVERY, async || {
+                let now = [one, other].map(|node| snapshots(&pool, node));
+                let has_new =
+                    |(now, known): (&BTreeSet<String>, &BTreeSet<String>)| !now.is_subset(known);
+                now.iter().zip(&known).all(has_new).then_some(())
+            })
             .await?;
-        alice.acknowledged().await?;
-        until("snapshots of both others", RECOVERY, async || {
-            let now = [one, other].map(|node| snapshots(&pool, node));
-            let has_new =
-                |(now, known): (&BTreeSet<String>, &BTreeSet<String>)| !now.is_subset(known);
-            now.iter().zip(&known).all(has_new).then_some(())
-        })
-        .await?;
+        }
         pool.spawn(filled)?;
         pool.ready(filled).await?;
         if times(&pool, filled, "a snapshot was received and installed") > 0 {
