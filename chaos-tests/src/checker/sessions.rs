@@ -10,8 +10,8 @@ use super::{Promise, Violation};
 /// P7. `h` is neither below what was acknowledged nor beyond what was sent, and no message beyond it had been done: then
 /// exactly the unacknowledged ones are sent again, and come once. What the server sends goes on where it was. After a crash
 /// `h` covers all that was acknowledged and no more than was sent. Where it was the node that died, only who had been there
-/// too shortly for a first count, and had been acknowledged nothing, may be told none; a session that its node has ended takes
-/// its count with it.
+/// too shortly for a first count, and had been acknowledged nothing, may be told none. Whether a session that its node has
+/// ended is told one is not judged: most of them take their count with them.
 pub(super) fn resumption_is_exact(index: &Index<'_>, out: &mut Vec<Violation>) -> usize {
     let facts = &index.facts;
     let mut say = |what: String| out.push(broken(Promise::ResumptionIsExact, what));
