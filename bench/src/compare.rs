@@ -15,6 +15,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::TargetArgs;
+use crate::disk::Disk;
 use crate::machine::{Machine, utc_now};
 use crate::report::Row;
 use crate::server::{Certificates, Kind, Site, description};
@@ -119,7 +120,7 @@ pub(crate) struct Comparison {
 pub(crate) async fn run(
     args: &CompareArgs,
     target: &TargetArgs,
-    machine: Machine,
+    mut machine: Machine,
     command: String,
 ) -> anyhow::Result<Comparison> {
     args.output.check()?;
@@ -153,6 +154,7 @@ pub(crate) async fn run(
         });
     }
     let (began, start) = (utc_now(), std::time::Instant::now());
+    machine.disk = Some(Disk::measure(&site.dir)?);
     for contender in &mut contenders {
         let mut measured = Vec::new();
         let done = suite::run(contender.kind, &site, &plan, target, &mut measured);

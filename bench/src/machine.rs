@@ -5,6 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::Disk;
+
 /// Facts about this machine.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Machine {
@@ -20,6 +22,9 @@ pub(crate) struct Machine {
     pub(crate) system: String,
     /// The load of the last minute when the run began: other work on the machine makes latencies worthless.
     pub(crate) load_before: f64,
+    /// What its disk takes, where servers' folders are on one.
+    #[serde(default)]
+    pub(crate) disk: Option<Disk>,
 }
 
 impl Machine {
@@ -44,14 +49,22 @@ impl Machine {
                 .next()
                 .and_then(|load| load.parse().ok())
                 .unwrap_or(0.0),
+            disk: None,
         }
     }
 
     /// All of it on one line.
     pub(crate) fn line(&self) -> String {
+        let disk = self.disk.map(|disk| format!("; {}", disk.line()));
         format!(
-            "{} cores of {}, {} MiB, {}, Linux {}, load before {:.2}",
-            self.cores, self.processor, self.memory_mib, self.system, self.kernel, self.load_before
+            "{} cores of {}, {} MiB, {}, Linux {}, load before {:.2}{}",
+            self.cores,
+            self.processor,
+            self.memory_mib,
+            self.system,
+            self.kernel,
+            self.load_before,
+            disk.unwrap_or_default()
         )
     }
 }

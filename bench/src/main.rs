@@ -11,7 +11,7 @@
 //! - [`scenario`]: what they do; [`pace`]: when; [`ledger`]: what of it came.
 //! - [`lync`], [`growth`]: a whole pool's load, and what becomes of costs where there is more of something; [`found`]: the many
 //!   accounts for that; [`kernel`]: what the machine must allow.
-//! - [`histogram`], [`processes`], [`machine`], [`report`]: what it took, where, and how that is told.
+//! - [`histogram`], [`processes`], [`machine`], [`disk`], [`report`]: what it took, where, and how that is told.
 //!
 //! Results are printed and never asserted. It knows nothing of any server but the protocol, so that the same load can
 //! be put on others.
@@ -40,6 +40,7 @@ mod server;
 mod suite;
 
 mod compare;
+mod disk;
 mod kernel;
 mod machine;
 mod report;

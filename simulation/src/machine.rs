@@ -261,6 +261,11 @@ pub fn drive_logs() {
             loop {
                 steps.wanted().await;
                 while steps.has_work() {
+                    // What nobody waits for waits for company, and is lost with the process.
+                    let wait = steps.may_wait().unwrap_or_default();
+                    if tokio::time::timeout(wait, steps.wanted()).await.is_ok() {
+                        continue;
+                    }
                     tokio::time::sleep(machine.disk.latency()).await;
                     if !steps.step() {
                         return;

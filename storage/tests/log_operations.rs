@@ -233,6 +233,84 @@ fn entries_are_readable_before_they_are_on_disk_and_callbacks_keep_order() {
 }
 
 #[test]
+fn what_nobody_waits_for_shares_an_fdatasync() {
+    let dir = tempfile::tempdir().unwrap();
+    let patient = LogOptions {
+        share_within: Duration::from_secs(3600),
+        ..options(1 << 20)
+    };
+    let log = open(dir.path(), patient.clone());
+    append(&log, 0, entries(0..1, 1, 8)).unwrap();
+    let before = log.metrics().syncs;
+    let shared = |group, range| {
+        let (done, answer) = ticket();
+        log.append_shared(GroupId(group), entries(range, 1, 8), done);
+        answer
+    };
+    let (first, second) = (shared(1, 0..3), shared(2, 0..1));
+    // They can be read, and are not on disk.
+    let read = log.read(GroupId(1), 0..3, usize::MAX).unwrap();
+    assert_eq!(read, entries(0..3, 1, 8));
+    assert!(first.try_recv().is_err() && second.try_recv().is_err());
+    assert_eq!(log.metrics().syncs, before);
+    // Somebody else's fdatasync takes them along, in their order.
+    append(&log, 0, entries(1..2, 1, 8)).unwrap();
+    first.recv().unwrap().unwrap();
+    second.recv().unwrap().unwrap();
+    assert_eq!(log.metrics().syncs, before + 1);
+    // A vote does not overtake them.
+    let third = shared(1, 3..4);
+    vote(&log, 1, "2");
+    third.recv().unwrap().unwrap();
+    // Neither does the end.
+    let last = shared(1, 4..5);
+    log.close();
+    last.recv().unwrap().unwrap();
+    let log = open(dir.path(), patient);
+    let state = log.state(GroupId(1));
+    assert_eq!((state.last, state.vote), (Some((4, 1)), Some("2".into())));
+}
+
+#[test]
+fn what_nobody_waits_for_is_written_in_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(
+        dir.path(),
+        LogOptions {
+            queue_bytes_max: 4 << 10,
+            batch_bytes_max: 64 << 10,
+            share_within: Duration::from_millis(1),
+            ..options(1 << 20)
+        },
+    );
+    let (done, answer) = ticket();
+    log.append_shared(GroupId(1), entries(0..1, 1, 8), done);
+    answer.recv().unwrap().unwrap();
+    drop(log);
+    // Whoever finds the queue full does not wait for that time.
+    let log = open(
+        dir.path(),
+        LogOptions {
+            queue_bytes_max: 4 << 10,
+            share_within: Duration::from_secs(3600),
+            ..options(1 << 20)
+        },
+    );
+    let answers: Vec<_> = (1..20)
+        .map(|index| {
+            let (done, answer) = ticket();
+            log.append_shared(GroupId(1), vec![entry(index, 1, 1 << 10)], done);
+            answer
+        })
+        .collect();
+    answers[0].recv().unwrap().unwrap();
+    log.close();
+    for answer in &answers[1..] {
+        answer.recv().unwrap().unwrap();
+    }
+}
+
+#[test]
 fn many_groups_at_once_share_syncs() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(

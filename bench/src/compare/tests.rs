@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use expect_test::expect_file;
 
 use super::*;
+use crate::disk::Disk;
 use crate::report::{Faults, Figure, Percentile};
 
 fn row(scenario: &'static str, figures: &[(&'static str, f64)], latencies: &[f64]) -> Row {
@@ -71,6 +72,10 @@ fn comparison() -> Comparison {
             kernel: "6.0".to_owned(),
             system: "Debian".to_owned(),
             load_before: 0.1,
+            disk: Some(Disk {
+                cpu_micros: 140.0,
+                p50_micros: 170.0,
+            }),
         },
         command: "muster-bench compare".to_owned(),
         began: "2026-11-30 12:00 UTC".to_owned(),

@@ -122,7 +122,8 @@ async fn reopen(
     };
     let purged = shared.log.last_purged().map_err(unreadable)?;
     let replica = Replica::new(group, machine, purged, shared.settings.on_failure.clone());
-    let replica = replica.map_err(|source| GroupsError::Machine { group, source })?;
+    let mut replica = replica.map_err(|source| GroupsError::Machine { group, source })?;
+    replica.cover(shared.log.last()).map_err(unreadable)?;
     let alive = replica.alive();
     let clients = Clients {
         group: shared.clone(),

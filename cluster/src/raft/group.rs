@@ -6,6 +6,7 @@
 //!  openraft's metrics ──► leadership task ──► watch::Receiver<Leadership>
 //! ```
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Weak};
 
@@ -20,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::{ReadError, SubmitError};
+use super::lock;
 use super::machine::{CommittedEntry, Replica};
 use super::shared::GroupShared;
 use super::slot::RaftSlot;
@@ -73,7 +75,7 @@ impl GroupNode {
         let slot = Arc::new(RaftSlot::new(raft, machine));
         runtime.spawn(propose(slot.clone(), proposals));
         runtime.spawn(answer_reads(slot.clone(), shared.clone(), waiting_reads));
-        runtime.spawn(tell_leadership(slot.clone(), told));
+        runtime.spawn(tell_leadership(slot.clone(), shared.clone(), told));
         Arc::new(GroupNode {
             shared,
             slot,
@@ -329,10 +331,14 @@ async fn read_index(
 }
 
 /// Follows openraft's metrics.
-async fn tell_leadership(slot: Arc<RaftSlot>, told: watch::Sender<Leadership>) {
+async fn tell_leadership(
+    slot: Arc<RaftSlot>,
+    shared: Arc<GroupShared>,
+    told: watch::Sender<Leadership>,
+) {
     loop {
         let generation = slot.generation();
-        follow_leadership(&slot.raft(), &told).await;
+        follow_leadership(&slot.raft(), &shared, &told).await;
         told.send_if_modified(|last| {
             let stopped = Leadership {
                 leader: None,
@@ -348,11 +354,25 @@ async fn tell_leadership(slot: Arc<RaftSlot>, told: watch::Sender<Leadership>) {
     }
 }
 
-async fn follow_leadership(raft: &Raft<TypeConfig, Replica>, told: &watch::Sender<Leadership>) {
+async fn follow_leadership(
+    raft: &Raft<TypeConfig, Replica>,
+    shared: &GroupShared,
+    told: &watch::Sender<Leadership>,
+) {
     let mut metrics = raft.server_metrics();
     loop {
         let now = {
             let seen = metrics.borrow_and_update();
+            let voters = match seen
+                .membership_config
+                .membership()
+                .get_joint_config()
+                .as_slice()
+            {
+                [voters] => voters.clone(),
+                _ => BTreeSet::new(),
+            };
+            lock(&shared.counted_on).learn_voters(voters);
             Leadership {
                 leader: seen.current_leader,
                 term: seen.vote.leader_id.term,

@@ -50,7 +50,7 @@ impl From<RaftError<TypeConfig>> for Refusal {
 /// Answers one request.
 pub(crate) async fn serve(node: Arc<GroupNode>, from: NodeId, frame: Frame, reply: Reply) {
     let answer = match frame.kind {
-        kind::APPEND => append(&node, from, &frame).await,
+        kind::APPEND | kind::APPEND_SHARED => append(&node, from, &frame).await,
         kind::VOTE => vote(&node, from, &frame, false).await,
         kind::PRE_VOTE => vote(&node, from, &frame, true).await,
         kind::TRANSFER => transfer(&node, from, &frame).await,
@@ -104,6 +104,10 @@ async fn append(node: &GroupNode, from: NodeId, frame: &Frame) -> Result<Vec<u8>
             .has_room(request.entries.iter().map(payload).sum())
     {
         return Err(Refusal::NoRoom);
+    }
+    if let Some(last) = request.entries.last() {
+        let shares = frame.kind == kind::APPEND_SHARED;
+        node.shared.log.shares(shares.then_some(last.id));
     }
     let rpc = AppendEntriesRequest {
         vote: Vote::from(request.vote),

@@ -7,8 +7,8 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -18,6 +18,7 @@ use storage::codec::{decode_frame, encode_frame};
 use storage::log::{GroupId, Log, LogEntry, LogError, LogMetrics};
 use tokio::sync::oneshot;
 
+use super::lock;
 use super::machine::away;
 use super::record::{EntryRecord, LogIdRecord, VoteRecord};
 use super::type_config::{Entry, LogId, TypeConfig, Vote, entry};
@@ -38,6 +39,8 @@ pub(crate) struct GroupLog {
     read_bytes_max: usize,
     entry_bytes_max: u64,
     appended_bytes: Arc<AtomicU64>,
+    /// The append that ends with this entry may share another one's fdatasync.
+    shares: Arc<Mutex<Option<LogIdRecord>>>,
 }
 
 impl GroupLog {
@@ -55,7 +58,13 @@ impl GroupLog {
             read_bytes_max,
             entry_bytes_max,
             appended_bytes: Arc::default(),
+            shares: Arc::default(),
         }
+    }
+
+    /// The append that ends with this entry, if it comes next, is one that nobody waits for.
+    pub(super) fn shares(&self, last: Option<LogIdRecord>) {
+        *lock(&self.shares) = last;
     }
 
     /// The log that all groups share.
@@ -100,6 +109,12 @@ impl GroupLog {
             .vote
             .map(|bytes| decode_frame(&bytes, SMALL_BYTES_MAX).map_err(damaged))
             .transpose()
+    }
+
+    /// The last entry.
+    pub(super) fn last(&self) -> Option<LogId> {
+        let last = self.log.state(self.group).last;
+        last.map(|(index, term)| LogId::from(LogIdRecord { term, index }))
     }
 
     /// Up to where the log is purged.
@@ -325,9 +340,18 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             .collect::<io::Result<Vec<_>>>()?;
         let bytes = entries.iter().map(|entry| entry.payload.len() as u64).sum();
         self.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.log.append(self.group, entries, move |result| {
-            callback.io_completed(result.map_err(io::Error::other))
+        let last = entries.last().map(|last| LogIdRecord {
+            term: last.term,
+            index: last.index,
         });
+        let shares = lock(&self.shares).take();
+        let done = move |result: Result<(), LogError>| {
+            callback.io_completed(result.map_err(io::Error::other));
+        };
+        match shares.is_some() && shares == last {
+            true => self.log.append_shared(self.group, entries, done),
+            false => self.log.append(self.group, entries, done),
+        }
         Ok(())
     }
 

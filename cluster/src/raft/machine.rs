@@ -198,6 +198,24 @@ impl Replica {
         })
     }
 
+    /// Makes good that the state may be ahead of the log, whose last entry is `last`: what is on the disks of a quorum is applied here
+    /// before it is on this one, and a process that is killed takes along what waited for its fdatasync. openraft then begins the log
+    /// behind the state; so that the state can be rebuilt all the same, a snapshot must stand there first.
+    pub(crate) fn cover(&mut self, last: Option<LogId>) -> io::Result<()> {
+        if self.applied <= last {
+            return Ok(());
+        }
+        let snapshot = self.machine().snapshot();
+        let read = |(mark, _): (Bytes, PathBuf)| read_mark(&mark);
+        let record = snapshot.map(read).transpose().map_err(io::Error::other)?;
+        let stands = record.map(|record| type_config::unmark(&record).0);
+        if stands < self.applied {
+            tracing::info!(group = %self.group, "the state is ahead of the log: a snapshot of it is made");
+            self.write_snapshot()?;
+        }
+        Ok(())
+    }
+
     /// Alive as long as the machine is.
     pub(crate) fn alive(&self) -> Weak<()> {
         Arc::downgrade(&self.alive)
@@ -407,9 +425,11 @@ mod tests {
     use super::*;
 
     /// A machine that stands somewhere and has a snapshot, or not.
+    #[derive(Default)]
     struct Standing {
         applied: Option<u64>,
         snapshot: Option<u64>,
+        written: Arc<Mutex<Vec<Bytes>>>,
     }
 
     impl Machine for Standing {
@@ -422,14 +442,43 @@ mod tests {
             Err(MachineError::caused("nothing is applied here", cause))
         }
 
-        fn write_snapshot(&mut self, _: Bytes) -> Result<SnapshotFile, MachineError> {
-            Err(MachineError::new("nothing is written here"))
+        fn write_snapshot(&mut self, mark: Bytes) -> Result<SnapshotFile, MachineError> {
+            self.written.lock().unwrap().push(mark);
+            Ok(SnapshotFile {
+                path: PathBuf::from("snapshot"),
+                id: "written".to_owned(),
+            })
         }
 
         fn snapshot(&self) -> Option<(Bytes, PathBuf)> {
             self.snapshot
                 .map(|index| (mark_of(1, index), PathBuf::from("snapshot")))
         }
+    }
+
+    /// Without the snapshot the state could not be rebuilt: the log begins behind it.
+    #[test]
+    fn a_state_ahead_of_the_log_gets_a_snapshot() {
+        let check = |applied, snapshot, last: Option<u64>, expect: Option<u64>| {
+            let written = Arc::default();
+            let machine = Box::new(Standing {
+                applied,
+                snapshot,
+                written: Arc::clone(&written),
+            });
+            let mut replica = Replica::new(Group(3), machine, None, OnFailure::default()).unwrap();
+            let last = last.map(|index| LogId::from(LogIdRecord { term: 1, index }));
+            replica.cover(last).unwrap();
+            let expect: Vec<_> = expect.map(|index| mark_of(1, index)).into_iter().collect();
+            assert_eq!(*written.lock().unwrap(), expect, "{applied:?} {snapshot:?}");
+        };
+        check(None, None, None, None);
+        check(Some(7), None, Some(7), None);
+        check(Some(7), Some(3), Some(9), None);
+        check(Some(7), Some(3), Some(6), Some(7));
+        check(Some(7), None, Some(6), Some(7));
+        check(Some(7), None, None, Some(7));
+        check(Some(7), Some(7), Some(6), None);
     }
 
     /// It used to leave a dead group behind in a process that lived on.
@@ -442,7 +491,7 @@ mod tests {
         });
         let machine = Box::new(Standing {
             applied: None,
-            snapshot: None,
+            ..Standing::default()
         });
         let mut replica = Replica::new(Group(3), machine, None, on_failure).unwrap();
         let mut chunk = Chunk {
@@ -463,7 +512,11 @@ mod tests {
     fn the_log_must_go_on_behind_the_state() {
         let check = |applied, snapshot, purged: Option<u64>, expect: Option<&str>| {
             let purged = purged.map(|index| LogId::from(LogIdRecord { term: 1, index }));
-            let machine = Box::new(Standing { applied, snapshot });
+            let machine = Box::new(Standing {
+                applied,
+                snapshot,
+                ..Standing::default()
+            });
             let replica = Replica::new(Group(1), machine, purged, OnFailure::default());
             let refused = replica.err().map(|error| error.what);
             let said = refused.as_deref().unwrap_or_default();

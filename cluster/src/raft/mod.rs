@@ -22,6 +22,7 @@
 //! A node runs all groups; those that it is no member of stay empty and wait, for they have no voters and so never campaign.
 
 mod check;
+mod counted_on;
 mod crash;
 mod emptied;
 mod error;
@@ -33,6 +34,7 @@ mod inbound;
 mod log_store;
 mod machine;
 mod network;
+mod notices;
 mod quarantine;
 mod record;
 mod runtime;
@@ -652,8 +654,9 @@ impl Opener {
         let shared = Arc::new(shared.map_err(unreadable)?);
         let purged = log.last_purged().map_err(unreadable)?;
         let on_failure = shared.settings.on_failure.clone();
-        let replica = Replica::new(group, machine, purged, on_failure)
+        let mut replica = Replica::new(group, machine, purged, on_failure)
             .map_err(|source| GroupsError::Machine { group, source })?;
+        replica.cover(log.last()).map_err(unreadable)?;
         let clients = Clients {
             group: shared.clone(),
             transport: transport.clone(),

@@ -8,18 +8,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
 use openraft::alias::{SnapshotOf, VoteOf};
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
-use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{
+    RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential,
+};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderError,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EmptyNode, OptionalSend};
 use storage::codec::{CodecError, Record, decode_frame, encode_frame};
+use tokio::time::Instant;
 
+use super::notices::notices_wait;
 use super::record::{
     AppendReply, AppendRequest, LogIdRecord, SentEntry, TransferQuery, TransferReply, VoteQuery,
     VoteRecord, VoteReply,
@@ -27,7 +33,8 @@ use super::record::{
 use super::shared::GroupShared;
 use super::transfer;
 use super::type_config::{Entry, LogId, TypeConfig, Vote};
-use crate::node_id::{NodeId, PartitionId};
+use super::{lock, runtime};
+use crate::node_id::{Group, NodeId, PartitionId};
 use crate::transport::{CallError, Frame, Lane, SendError, Transport};
 
 /// What a frame of the RAFT lane asks.
@@ -37,10 +44,15 @@ pub(crate) mod kind {
     pub(crate) const PRE_VOTE: u8 = 3;
     pub(crate) const TRANSFER: u8 = 4;
     pub(crate) const REELECT: u8 = 5;
+    /// As [`APPEND`], of entries whose fdatasync may wait for company: a quorum without this follower is well.
+    pub(crate) const APPEND_SHARED: u8 = 6;
 }
 
 /// Replies and all requests but appends are small.
 pub(crate) const SMALL_MESSAGE_MAX: u64 = 4096;
+
+/// The answers to a stream of requests.
+type Answers<'s> = BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
 
 /// A request was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +151,43 @@ impl Client {
         })
     }
 
+    /// Notes that entries are on their way; gives the kind of the request, by whether their fdatasync may wait.
+    fn asks(&self, first: Option<&SentEntry>) -> u8 {
+        let Some(first) = first else {
+            return kind::APPEND;
+        };
+        // What the meta group decides is acted upon by those who hear of it.
+        if self.group.group == Group::META {
+            return kind::APPEND;
+        }
+        let (now, mut counted_on) = (Instant::now(), lock(&self.group.counted_on));
+        counted_on.asks(self.target, now);
+        match counted_on.may_share(self.target, first.id.index, now) {
+            true => kind::APPEND_SHARED,
+            false => kind::APPEND,
+        }
+    }
+
+    /// Notes what became of a request.
+    fn answers(
+        &self,
+        kind: u8,
+        last: Option<&SentEntry>,
+        reply: &Result<AppendReply, RPCError<TypeConfig>>,
+    ) {
+        let is_taken = matches!(reply, Ok(AppendReply::Success { .. }));
+        let mut counted_on = lock(&self.group.counted_on);
+        match last {
+            Some(last) => {
+                let has = is_taken.then_some(last.id.index);
+                let shared = kind == kind::APPEND_SHARED;
+                counted_on.answers(self.target, has, shared, Instant::now());
+            }
+            None if !is_taken => counted_on.fails(self.target),
+            None => {}
+        }
+    }
+
     async fn ask_vote(
         &self,
         kind: u8,
@@ -185,10 +234,12 @@ impl RaftNetworkV2<TypeConfig> for Client {
         } else {
             self.group.settings.append_timeout
         };
-        let reply: AppendReply = self
-            .request(kind::APPEND, RPCTypes::AppendEntries, &query, timeout)
-            .await?;
-        Ok(match reply {
+        let kind = self.asks(query.entries.first());
+        let reply: Result<AppendReply, _> = self
+            .request(kind, RPCTypes::AppendEntries, &query, timeout)
+            .await;
+        self.answers(kind, query.entries.last(), &reply);
+        Ok(match reply? {
             AppendReply::Success { quarantined } => {
                 self.group.learn_quarantined(self.target, quarantined);
                 AppendEntriesResponse::Success
@@ -205,6 +256,23 @@ impl RaftNetworkV2<TypeConfig> for Client {
             }
             AppendReply::Conflict => AppendEntriesResponse::Conflict,
         })
+    }
+
+    /// One request after the other, as by default; but what only tells followers how far the leader has committed waits for
+    /// the next entries, or for the next common tick. The meta group's members act on what they hear, so there it goes at once.
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<Answers<'s>, RPCError<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        if self.is_heartbeat || self.group.group == Group::META {
+            stream_append_sequential(self, input, option)
+        } else {
+            stream_append_sequential(self, notices_wait(input, runtime::next_tick), option)
+        }
     }
 
     async fn vote(

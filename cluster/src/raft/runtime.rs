@@ -25,9 +25,9 @@ mod tokio_runtime {
 }
 use tokio_runtime::Tokio;
 
-/// From one common tick to the next. Less than openraft's own interval, which is 13/64 of a heartbeat, 50 ms by default: each of
-/// its ticks then comes before the next one is due, so that none is left out, also where it is due right behind a line.
-const GRID: Duration = Duration::from_millis(40);
+/// From one common tick to the next. More than half a heartbeat of 250 ms, with some time to spare: so a leader's heartbeat is due at the
+/// second tick, also where that is late, and not at the third.
+const GRID: Duration = Duration::from_millis(140);
 
 /// Waits up to here are none.
 const SHORT: Duration = Duration::from_micros(10);
@@ -54,6 +54,11 @@ fn wait(asked: Duration, since: Duration) -> Option<Duration> {
         Ok(behind) if behind > 0 => Some(asked + GRID - Duration::from_nanos(behind)),
         _ => Some(asked),
     }
+}
+
+/// The time to the next common tick.
+pub(super) fn next_tick() -> Duration {
+    wait(TICK_LEAST, START.elapsed()).unwrap_or_default()
 }
 
 impl AsyncRuntime for Runtime {
@@ -146,13 +151,13 @@ mod tests {
             ms(7),
             Some(Duration::from_micros(11)),
         );
-        check(ms(1), ms(39), Some(ms(1)));
-        // To 80, to 80, to 160, and exactly there.
-        check(ms(2), ms(45), Some(ms(35)));
-        check(ms(50), ms(7), Some(ms(73)));
-        check(ms(50), ms(101), Some(ms(59)));
-        check(ms(50), ms(110), Some(ms(50)));
-        let years = Duration::from_secs(1 << 34);
-        check(ms(50), years + ms(39), Some(ms(81)));
+        check(ms(1), ms(139), Some(ms(1)));
+        // To 140, to 280, to 280, and exactly there.
+        check(ms(2), ms(45), Some(ms(95)));
+        check(ms(50), ms(101), Some(ms(179)));
+        check(ms(141), ms(7), Some(ms(273)));
+        check(ms(50), ms(230), Some(ms(50)));
+        let years = Duration::from_millis(140 << 40);
+        check(ms(50), years + ms(139), Some(ms(141)));
     }
 }

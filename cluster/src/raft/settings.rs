@@ -28,9 +28,9 @@ pub enum GroupThreads {
 pub struct RaftSettings {
     /// How often a leader tells its followers that it lives. Default 250 ms.
     pub heartbeat: Duration,
-    /// Shortest wait for a sign of the leader before an election. Default 1 s.
+    /// Shortest wait for a sign of the leader before an election, behind `election_max` in which its lease ends. Default 900 ms.
     pub election_min: Duration,
-    /// Longest wait for a sign of the leader before an election. Default 1.5 s.
+    /// Longest wait for a sign of the leader before an election; as long is its lease. Default 1.3 s.
     pub election_max: Duration,
     /// How long the answer to entries may take. Default 5 s: a slow disk must not make a leader send them again.
     pub append_timeout: Duration,
@@ -85,8 +85,8 @@ impl Default for RaftSettings {
     fn default() -> RaftSettings {
         RaftSettings {
             heartbeat: Duration::from_millis(250),
-            election_min: Duration::from_millis(1000),
-            election_max: Duration::from_millis(1500),
+            election_min: Duration::from_millis(900),
+            election_max: Duration::from_millis(1300),
             append_timeout: Duration::from_secs(5),
             vote_timeout: Duration::from_secs(1),
             // A full batch of the owner's with what stands around its commands.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::counted_on::CountedOn;
 use super::lock;
 use super::log_store::GroupLog;
 use super::machine::SnapshotHome;
@@ -42,6 +43,8 @@ pub(crate) struct GroupShared {
     quarantined_members: Mutex<BTreeSet<NodeId>>,
     /// Whose entries or heartbeats were taken last, and when.
     leader_heard: Mutex<Option<(NodeId, Instant)>>,
+    /// Whose disk a commit waits for, if this node leads.
+    pub(super) counted_on: Mutex<CountedOn>,
 }
 
 impl GroupShared {
@@ -73,6 +76,7 @@ impl GroupShared {
             learnt_commit: AtomicU64::new(NONE),
             quarantined_members: Mutex::default(),
             leader_heard: Mutex::default(),
+            counted_on: Mutex::new(CountedOn::new(group, node)),
         })
     }
 

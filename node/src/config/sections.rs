@@ -283,6 +283,9 @@ section! {
         /// Least time from the start of one fdatasync of the log to that of the next; what comes in between shares the next.
         /// What comes after a time of rest is never held up. At most 100 ms; 0: as fast as the disk is.
         log_sync_interval: Span = ms(1),
+        /// Longest that entries which no commit waits for wait for others to share their fdatasync. At most 100 ms; 0: they don't
+        /// wait.
+        log_share_within: Span = ms(25),
         /// What of the log is kept in memory.
         log_cache_bytes_max: Size = mib(64),
         /// What the log leaves free on its disk for the other stores. With less than that free, nothing new is taken.
@@ -296,9 +299,9 @@ section! {
         /// How often a leader tells its followers that it lives.
         heartbeat: Span = ms(250),
         /// Shortest wait for a sign of the leader before an election; at least three heartbeats.
-        election_min: Span = ms(1000),
+        election_min: Span = ms(900),
         /// Longest wait.
-        election_max: Span = ms(1500),
+        election_max: Span = ms(1300),
         /// How long the answer to entries may take.
         append_timeout: Span = s(5),
         /// How long the answer to a vote or a handover may take.

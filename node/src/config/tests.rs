@@ -279,6 +279,11 @@ fn values_must_go_together() {
     );
     check_config(
         "[clients]",
+        "[storage]\nlog_share_within = \"101 ms\"\n[clients]",
+        "muster.toml: [storage] log_share_within: must be at most 100 ms",
+    );
+    check_config(
+        "[clients]",
         "[storage]\nlog_segment_bytes = \"1 KiB\"\n[clients]",
         "muster.toml: [storage] log_segment_bytes: must be 8 KiB to 1 GiB",
     );

@@ -508,6 +508,9 @@ fn log_options(file: &ConfigFile) -> Result<LogOptions, ConfigError> {
     if section.log_sync_interval.0 > SYNC_INTERVAL_MAX {
         return Err(file.invalid("storage", "log_sync_interval", "must be at most 100 ms"));
     }
+    if section.log_share_within.0 > SYNC_INTERVAL_MAX {
+        return Err(file.invalid("storage", "log_share_within", "must be at most 100 ms"));
+    }
     Ok(LogOptions {
         segment_bytes: segment,
         queue_bytes_max: positive("log_queue_bytes_max", section.log_queue_bytes_max)?,
@@ -515,6 +518,7 @@ fn log_options(file: &ConfigFile) -> Result<LogOptions, ConfigError> {
         cache_bytes_max: positive("log_cache_bytes_max", section.log_cache_bytes_max)?,
         disk_free_bytes_min: section.disk_free_bytes_min.0,
         sync_interval: section.log_sync_interval.0,
+        share_within: section.log_share_within.0,
         ..LogOptions::default()
     })
 }

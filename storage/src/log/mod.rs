@@ -45,7 +45,7 @@ use bytes::Bytes;
 
 use self::frame::{ENTRY_OVERHEAD, NODE};
 pub use self::inspect::InspectedLog;
-use self::queue::{OpKind, Shared};
+use self::queue::{Haste, OpKind, Shared};
 pub use self::recovery::Recovered;
 pub use self::replay::Damage;
 use self::segment::HEADER_BYTES;
@@ -102,6 +102,9 @@ pub struct LogOptions {
     /// Least time from the start of one fdatasync to that of the next: what is submitted in between shares the next. A
     /// submission after a time of rest is never held up. Default 1 ms; zero: as fast as the disk is.
     pub sync_interval: Duration,
+    /// Longest that entries which nobody waits for ([`Log::append_shared`]) wait for others to share their fdatasync. Default
+    /// 25 ms; zero: they don't wait.
+    pub share_within: Duration,
     /// Payloads kept in memory for reading, all groups together. Default 64 MiB.
     pub cache_bytes_max: usize,
     /// Most segment files, spare and reserve included; then the log is full. Default: as many as the disk holds. At least 3.
@@ -123,6 +126,7 @@ impl Default for LogOptions {
             queue_bytes_max: 32 << 20,
             batch_bytes_max: 4 << 20,
             sync_interval: Duration::from_millis(1),
+            share_within: Duration::from_millis(25),
             cache_bytes_max: 64 << 20,
             segments_max: None,
             disk_free_bytes_min: 128 << 20,
@@ -373,7 +377,20 @@ impl Log {
         entries: Vec<LogEntry>,
         done: impl FnOnce(Result<(), LogError>) + Send + 'static,
     ) {
-        self.shared.append(group, entries, Box::new(done));
+        self.shared
+            .append(group, entries, Haste::Now, Box::new(done));
+    }
+
+    /// As [`append`](Self::append), for entries that nobody waits for: they wait up to [`LogOptions::share_within`] for
+    /// something to share its fdatasync with.
+    pub fn append_shared(
+        &self,
+        group: GroupId,
+        entries: Vec<LogEntry>,
+        done: impl FnOnce(Result<(), LogError>) + Send + 'static,
+    ) {
+        self.shared
+            .append(group, entries, Haste::Shares, Box::new(done));
     }
 
     /// Saves a group's vote. Written in the order of submission with the group's appends.

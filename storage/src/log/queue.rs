@@ -9,6 +9,7 @@ use std::ops::Range;
 #[cfg(not(feature = "simulation"))]
 use std::sync::Condvar;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -72,6 +73,15 @@ impl OpKind {
     }
 }
 
+/// How long a submission may wait for others to share its fdatasync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Haste {
+    /// Not at all.
+    Now,
+    /// For [`LogOptions::share_within`].
+    Shares,
+}
+
 /// A segment in use, and how much of it is wanted.
 pub(super) struct LiveSegment {
     pub(super) segment: Arc<Segment>,
@@ -86,6 +96,10 @@ pub(super) struct Inner {
     pub(super) queue: VecDeque<Op>,
     /// Queued and being written.
     pub(super) queued_bytes: usize,
+    /// Since when there is something in the queue, all of which may wait for company.
+    pub(super) waits_since: Option<Instant>,
+    /// There is something in the queue that may not wait.
+    pub(super) hurry: bool,
     pub(super) segments: BTreeMap<u32, LiveSegment>,
     /// Bytes left in the active segment.
     pub(super) active_free: u64,
@@ -138,6 +152,42 @@ impl Inner {
             live.entries += 1;
             live.bytes += u64::from(location.bytes);
         }
+    }
+
+    /// Something was queued; `true`: the writer has to hear of it.
+    fn received(&mut self, haste: Haste) -> bool {
+        match haste {
+            Haste::Now => !std::mem::replace(&mut self.hurry, true),
+            Haste::Shares if self.hurry || self.waits_since.is_some() => false,
+            Haste::Shares => {
+                self.waits_since = Some(Instant::now());
+                true
+            }
+        }
+    }
+
+    /// The queue is being written.
+    pub(super) fn taken(&mut self) {
+        self.hurry = !self.queue.is_empty();
+        self.waits_since = None;
+    }
+
+    /// How long the queue may still wait; `None`: there is nothing in it.
+    pub(super) fn may_wait(&self, options: &LogOptions) -> Option<Duration> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        let company = self.queued_bytes >= options.batch_bytes_max;
+        let since = self.waits_since.filter(|_| !self.hurry && !self.closing);
+        let waited = |since: Instant| match cfg!(feature = "simulation") {
+            // Whoever drives the steps of a simulated log has another clock, and waits.
+            true => Duration::ZERO,
+            false => since.elapsed(),
+        };
+        let left = since
+            .filter(|_| !company)
+            .and_then(|since| options.share_within.checked_sub(waited(since)));
+        Some(left.unwrap_or_default())
     }
 
     fn cache_bytes(&self) -> usize {
@@ -209,7 +259,7 @@ impl Shared {
             && (!inner.stalled || self.admits(&inner, bytes + ENTRY_OVERHEAD).is_ok())
     }
 
-    pub(super) fn append(&self, group: GroupId, entries: Vec<LogEntry>, done: Done) {
+    pub(super) fn append(&self, group: GroupId, entries: Vec<LogEntry>, haste: Haste, done: Done) {
         if entries.is_empty() {
             return self.submit(group, OpKind::Barrier, done);
         }
@@ -220,10 +270,14 @@ impl Shared {
                 limit,
             }));
         }
-        self.submit(group, OpKind::Append(entries), done);
+        self.queue(group, OpKind::Append(entries), haste, done);
     }
 
-    pub(super) fn submit(&self, group: GroupId, mut kind: OpKind, done: Done) {
+    pub(super) fn submit(&self, group: GroupId, kind: OpKind, done: Done) {
+        self.queue(group, kind, Haste::Now, done);
+    }
+
+    fn queue(&self, group: GroupId, mut kind: OpKind, haste: Haste, done: Done) {
         if let Err(error) = check_opaque(&kind) {
             return done(Err(error));
         }
@@ -249,8 +303,11 @@ impl Shared {
             kind,
             done,
         });
+        let is_news = inner.received(haste) || inner.queued_bytes >= self.options.batch_bytes_max;
         drop(inner);
-        self.work.notify_one();
+        if is_news {
+            self.work.notify_one();
+        }
     }
 
     /// Waits until the submission fits into the queue and, if it brings entries, onto the disk.
@@ -278,6 +335,10 @@ impl Shared {
             }
             if !queue_full && !spares_short {
                 return Ok(inner);
+            }
+            // Whoever stands here waits for what is queued.
+            if !inner.queue.is_empty() && inner.received(Haste::Now) {
+                self.work.notify_one();
             }
             inner = self.wait_for_room(inner);
         }
@@ -501,6 +562,7 @@ impl Shared {
                 kind,
                 done: Box::new(|_| ()),
             });
+            inner.received(Haste::Now);
             self.work.notify_one();
         }
         LogError::Corrupt { group, index }

@@ -296,6 +296,8 @@ fn assemble(
         groups: BTreeMap::new(),
         queue: VecDeque::new(),
         queued_bytes: 0,
+        waits_since: None,
+        hurry: false,
         segments: live.collect(),
         active_free: 0,
         spares,

@@ -174,7 +174,11 @@ impl Writer {
             }
             let committed =
                 inner.closing && inner.groups.values().any(|group| group.committed_dirty);
-            if !inner.queue.is_empty() || committed || !self.copying.is_empty() {
+            let may_wait = inner.may_wait(&shared.options);
+            // Driven step by step, it was waited for.
+            let is_due =
+                may_wait.is_some_and(|wait| wait.is_zero() || cfg!(feature = "simulation"));
+            if is_due || committed || !self.copying.is_empty() {
                 break;
             }
             if inner.closing {
@@ -183,10 +187,16 @@ impl Writer {
                     ..Work::default()
                 };
             }
-            inner = shared
-                .work
-                .wait(inner)
-                .unwrap_or_else(PoisonError::into_inner);
+            inner = match may_wait {
+                None => shared
+                    .work
+                    .wait(inner)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(wait) => {
+                    let woken = shared.work.wait_timeout(inner, wait);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
         if let Some(pause) = self.pause(&inner) {
             // Not woken by what comes: that is what the pause is for.
@@ -202,6 +212,7 @@ impl Writer {
             bytes += op.bytes;
             work.ops.push(op);
         }
+        inner.taken();
         // A commit point may name an entry that is still queued, and must not be on disk before it.
         if inner.queue.is_empty() {
             for (group, index) in inner

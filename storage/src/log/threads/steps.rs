@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use super::super::queue::Shared;
 use super::super::writer::Writer;
@@ -57,6 +58,15 @@ impl Condvar {
 
     /// Never called: a step is taken only where there is something to do.
     pub(in crate::log) fn wait<T>(&self, _guard: T) -> Result<T, PoisonError<T>> {
+        panic!("a log's step has nothing to do");
+    }
+
+    /// Never called, either.
+    pub(in crate::log) fn wait_timeout<T>(
+        &self,
+        _guard: T,
+        _timeout: Duration,
+    ) -> Result<(T, bool), PoisonError<(T, bool)>> {
         panic!("a log's step has nothing to do");
     }
 
@@ -138,6 +148,12 @@ impl LogSteps {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         writer.as_mut().is_some_and(Writer::has_work)
+    }
+
+    /// How long what there is to write may wait for company; `None`: there is nothing.
+    pub fn may_wait(&self) -> Option<Duration> {
+        let inner = self.inner.shared.lock();
+        inner.may_wait(&self.inner.shared.options)
     }
 
     /// One write and one fdatasync of all that waits; then the callbacks. `false`: the log has ended.
