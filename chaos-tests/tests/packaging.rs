@@ -181,6 +181,11 @@ fn the_container_is_made_of_what_there_is() {
         let source = line.split(' ').next().unwrap_or_default();
         assert!(project().join(source).exists(), "{line}");
     }
+    // Builds take gigabytes, and pools that were made here have keys.
+    let left_out = std::fs::read_to_string(project().join(".dockerignore")).expect("it is there");
+    for folder in [".git", "run", "run-*", "**/target", "**/node_modules"] {
+        assert!(left_out.lines().any(|line| line == folder), "{folder}");
+    }
     let workspace = std::fs::read_to_string(project().join("Cargo.toml")).expect("a manifest");
     let workspace: Table = workspace.parse().expect("TOML");
     let rust = workspace["workspace"]["package"]["rust-version"].as_str();
