@@ -241,10 +241,24 @@ fn the_package_is_made_of_what_there_is() {
             "{source}"
         );
     }
+    // Whose programs the scripts and the unit run, where Debian need not have them.
+    let depends = deb["depends"].as_str().expect("text");
+    let depends: Vec<&str> = depends.split(", ").collect();
+    for (program, package) in [("useradd", "passwd"), ("/bin/kill", "procps")] {
+        assert!(depends.contains(&package), "{program}: {depends:?}");
+    }
     for file in deb["conf-files"].as_array().expect("files") {
         assert!(placed.contains(file.as_str().expect("text")), "{file}");
     }
     assert!(placed.contains("/usr/bin/"), "{placed:?}");
+    // Where the unit says that the manual is.
+    let service = packaging("muster.service").expect("it is there");
+    let manual = "/usr/share/doc/muster/";
+    assert_eq!(
+        unit_values(&service, "Documentation"),
+        [format!("file://{manual}operations.md")]
+    );
+    assert!(placed.contains(manual), "{placed:?}");
     let unit = &deb["systemd-units"];
     let path = node.join(unit["unit-scripts"].as_str().expect("text"));
     assert!(
