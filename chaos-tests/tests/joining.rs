@@ -385,3 +385,100 @@ async fn operators() -> Result<()> {
 async fn operators_have_roles_and_leave_traces() {
     operators().await.expect("the story ends well");
 }
+
+/// What became of the newest change by the word of the audit log.
+fn newest_in_audit(pool: &Pool) -> Result<(String, String)> {
+    let log = ctl_json(pool, 1, &["audit"])?;
+    let newest = log["records"].as_array().and_then(|records| records.last());
+    let newest = newest.context("a record")?;
+    let word = |key: &str| newest[key].as_str().map(str::to_owned);
+    let found = word("action").zip(word("outcome"));
+    found.with_context(|| newest.to_string())
+}
+
+/// A node whose issuer is no good lets nobody in, says why, and spends nothing for it. With a good one in its place it does.
+async fn bad_issuers() -> Result<()> {
+    let pool = Pool::start(&PoolSettings::nodes(1)).await?;
+    let stranger = Pool::prepare(&PoolSettings::nodes(1))?;
+    let token = pool.join_token(1).await?;
+    let (folder, other) = (pool.root().join("node-1"), stranger.root().join("node-1"));
+    let dir = pool.root().join("new");
+    let (dir, at) = (
+        dir.to_str().context("a plain name")?,
+        beside(&pool, 2)?.to_string(),
+    );
+    let join = || muster(&["join", "--token", &token, "--dir", dir, "--bind", &at]);
+    let files = ["issuer.pem", "issuer-key.pem"];
+    let good = files.map(|file| std::fs::read(folder.join(file)));
+    let replace = |from: &Path, file: &str| std::fs::copy(from.join(file), folder.join(file));
+    // No certificate, another's key, and another pool's issuer as a whole.
+    let steps: [(&dyn Fn() -> std::io::Result<()>, &str); 3] = [
+        (
+            &|| std::fs::write(folder.join("issuer.pem"), "none"),
+            "no certificate in PEM form",
+        ),
+        (
+            &|| replace(&other, "issuer.pem").map(drop),
+            "does not belong to this certificate",
+        ),
+        (
+            &|| replace(&other, "issuer-key.pem").map(drop),
+            "none of the CA certificates in",
+        ),
+    ];
+    for (spoil, words) in steps {
+        spoil()?;
+        let (code, said) = ctl(&pool, 1, &["node", "token", "--json"])?;
+        ensure!(code == 7 && said.contains(words), "{words}: {said}");
+        let report: Value = serde_json::from_str(&said)?;
+        ensure!(report["code"] == "issuer-unusable", "{report}");
+        let (action, outcome) = newest_in_audit(&pool)?;
+        ensure!(
+            (action.as_str(), outcome.as_str()) == ("token.add", "issuer-unusable"),
+            "{action} {outcome}"
+        );
+        let (code, said) = join()?;
+        ensure!(code == 7 && said.contains(words), "{words}: {said}");
+    }
+    for (file, bytes) in files.iter().zip(good) {
+        std::fs::write(folder.join(file), bytes?)?;
+    }
+    let (code, said) = join()?;
+    ensure!(code == 0, "the token is still good: {said}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_a_bad_issuer_lets_nobody_in() {
+    bad_issuers().await.expect("the story ends well");
+}
+
+/// Nobody is left to take over what the only node does: it is neither drained nor removed, and its operator is told.
+async fn the_last_stays() -> Result<()> {
+    let pool = Pool::start(&PoolSettings::nodes(1)).await?;
+    pool.add_users(["nurse"]).await?;
+    for (what, action) in [("drain", "node.drain"), ("remove", "node.remove")] {
+        let (code, said) = ctl(&pool, 1, &["node", what, "1", "--yes", "--json"])?;
+        let report: Value = serde_json::from_str(&said)?;
+        ensure!(code == 7 && report["code"] == "last-node", "{what}: {said}");
+        let words = "no other member could take over what node 1 does";
+        ensure!(report["message"] == words, "{what}: {said}");
+        let (found, outcome) = newest_in_audit(&pool)?;
+        ensure!(
+            (found.as_str(), outcome.as_str()) == (action, "last-node"),
+            "{what}: {found} {outcome}"
+        );
+        let planned = format!("{what}?dry_run=true");
+        let word = pool.refused(1, 1, &planned, &json!({})).await?;
+        ensure!(word == "last-node", "{planned}: {word}");
+    }
+    let seen = pool.operations(1).await?;
+    ensure!(seen["members"][0]["state"] == "member", "{seen}");
+    let nurse = Client::connect(&pool.login(1, "nurse")).await?;
+    nurse.close().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_node_is_neither_drained_nor_removed() {
+    the_last_stays().await.expect("the operator is told why");
+}
