@@ -2,16 +2,23 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use chaos_tests::client::{Client, Login, Security};
-use chaos_tests::pool::{DOMAIN, Pool, PoolSettings, run_ok};
+use chaos_tests::pool::{DOMAIN, Pool, PoolSettings, ROOMS, run_ok};
 use chaos_tests::wait::until;
+use rcgen::{CertificateParams, Issuer, KeyPair, date_time_ymd};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// How long before its end operators are warned of a certificate.
+const WARNED: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// A node looks at its files every ten seconds.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -49,6 +56,15 @@ async fn takes_its_files(pool: &Pool, node: u64) -> Result<()> {
         .await?;
     }
     Ok(())
+}
+
+/// When a certificate of node 1 ends, as its metrics have it.
+async fn end_in_metrics(pool: &Pool, what: &str) -> Result<u64> {
+    let metrics = pool.node(1).control.ok("GET", "/metrics", None).await?.body;
+    let line = format!("muster_certificate_not_after_timestamp_seconds{{certificate=\"{what}\"}} ");
+    let value = metrics.lines().find_map(|found| found.strip_prefix(&line));
+    let value = value.with_context(|| format!("{what}: {metrics}"))?;
+    Ok(value.parse()?)
 }
 
 async fn says(from: &mut Client, to: &mut Client, id: &str) -> Result<()> {
@@ -121,14 +137,8 @@ async fn rotation() -> Result<()> {
     std::fs::write(&file, good)?;
     takes_its_files(&pool, 1).await?;
 
-    let metrics = pool.node(1).control.ok("GET", "/metrics", None).await?.body;
-    for what in ["clients", "control", "cluster", "ca"] {
-        let line =
-            format!("muster_certificate_not_after_timestamp_seconds{{certificate=\"{what}\"}} ");
-        let value = metrics.lines().find_map(|found| found.strip_prefix(&line));
-        let value: i64 = value
-            .with_context(|| format!("{what}: {metrics}"))?
-            .parse()?;
+    for what in ["clients", "control", "cluster", "issuer", "ca"] {
+        let value = end_in_metrics(&pool, what).await?;
         ensure!(value > 1_700_000_000, "{what}: {value}");
     }
     alice.close().await?;
@@ -138,4 +148,70 @@ async fn rotation() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_change_and_nobody_is_disconnected() {
     rotation().await.expect("the story ends well");
+}
+
+/// Gives node 1 another certificate of the pool's CA towards clients, which ends after this time. Gives the second of its end.
+fn gets_one_that_ends(pool: &Pool, after: Duration) -> Result<u64> {
+    let (ca, folder) = (pool.root().join("ca"), pool.root().join("node-1"));
+    let ca_key = KeyPair::from_pem(&std::fs::read_to_string(ca.join("ca-key.pem"))?)?;
+    let ca = std::fs::read_to_string(ca.join("ca.pem"))?;
+    let ca = Issuer::from_ca_cert_pem(&ca, ca_key)?;
+    let ends = SystemTime::now().duration_since(UNIX_EPOCH)? + after;
+    let mut params = CertificateParams::new([DOMAIN.to_owned(), ROOMS.to_owned()])?;
+    params.not_after = date_time_ymd(1970, 1, 1) + ends;
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, &ca)?;
+    std::fs::write(folder.join("clients-key.pem"), key.serialize_pem())?;
+    std::fs::write(folder.join("clients.pem"), certificate.pem())?;
+    Ok(ends.as_secs())
+}
+
+/// A node tells from its metrics when each certificate ends, and warns in its log of one that ends within two weeks, of no other.
+async fn warned() -> Result<()> {
+    let pool = Pool::start(&PoolSettings::nodes(1)).await?;
+    for left in [WARNED + HOUR, WARNED - HOUR] {
+        let end = gets_one_that_ends(&pool, left)?;
+        pool.hangup(1)?;
+        until("the metrics have its end", LIMIT, async || {
+            let told = end_in_metrics(&pool, "clients").await.ok()?;
+            (told == end).then_some(())
+        })
+        .await?;
+    }
+    let said = |words: &str| -> Option<Vec<String>> {
+        let log = pool.node(1).log().ok()?;
+        let lines = log.lines().filter(|line| line.contains(words));
+        Some(lines.map(str::to_owned).collect())
+    };
+    let warnings = until("a warning in the log", LIMIT, async || {
+        said("a certificate ends on").filter(|lines| !lines.is_empty())
+    })
+    .await?;
+    // 13 days and 23 hours are left, and the rest of the files is good for long.
+    let [warning] = &warnings[..] else {
+        anyhow::bail!("one warning is due: {warnings:#?}");
+    };
+    for part in ["WARN", "node-1/clients.pem", "days=13", "replace it"] {
+        ensure!(warning.contains(part), "no {part} in {warning}");
+    }
+
+    // A new one is good for long again.
+    let (config, ca) = (pool.node(1).config.clone(), pool.root().join("ca"));
+    let (config, ca) = (config.display().to_string(), ca.display().to_string());
+    run_ok(&["renew", "--config", &config, "--ca", &ca])?;
+    pool.hangup(1)?;
+    let soon = SystemTime::now().duration_since(UNIX_EPOCH)? + 365 * DAY;
+    until("the metrics have a late end", LIMIT, async || {
+        let told = end_in_metrics(&pool, "clients").await.ok()?;
+        (told > soon.as_secs()).then_some(())
+    })
+    .await?;
+    let after = said("a certificate ends on").context("a log")?;
+    ensure!(after == warnings, "warned again: {after:#?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_warns_two_weeks_before_a_certificate_ends() {
+    warned().await.expect("the story ends well");
 }
