@@ -207,6 +207,117 @@ async fn nodes_are_drained_and_replaced() {
     story.await.expect("the operator gets what was asked for");
 }
 
+const SESSIONS: u64 = 12;
+
+/// A drain of node 3 that has begun and takes its time: its sessions go at two a second.
+async fn is_being_drained(pool: &Pool) -> Result<Vec<Client>> {
+    let mut sessions = Vec::new();
+    for at in 0..SESSIONS {
+        let user = ["alice", "bob"][usize::from(at % 2 == 0)];
+        sessions.push(online(&pool.login(3, user)).await?);
+    }
+    let pace = json!({ "sessions_per_second": 2 });
+    until("the drain is granted", LIMIT, async || {
+        pool.operate(2, 3, "drain", &pace).await.ok()
+    })
+    .await?;
+    until("its sessions go", LIMIT, async || {
+        let seen = pool.operations(3).await.ok()?;
+        let left = seen["progress"]["sessions_left"].as_u64()?;
+        (left < SESSIONS).then_some(())
+    })
+    .await?;
+    Ok(sessions)
+}
+
+/// The drain of node 3 has come to its end: it leads nothing, takes no logins and keeps its replicas.
+async fn has_been_drained(pool: &Pool, via: u64) -> Result<()> {
+    pool.member_is(3, "drained", via).await?;
+    until("it leads nothing", LIMIT, async || {
+        let seen = pool.operations(via).await.ok()?;
+        (seen["members"][2]["owns"] == json!(0)).then_some(())
+    })
+    .await?;
+    ensure!(
+        Client::connect(&pool.login(3, "alice")).await.is_err(),
+        "a drained node takes logins"
+    );
+    ensure!(pool.placed(3, via).await? == [(1, 17), (2, 17), (3, 17)]);
+    Ok(())
+}
+
+async fn is_taken_back(pool: &mut Pool) -> Result<()> {
+    pool.operate(2, 3, "undrain", &json!({})).await?;
+    pool.ready(3).await?;
+    online(&pool.login(3, "alice")).await?.close().await
+}
+
+/// The node that is drained dies in the middle of it: the drain waits for it, and goes on when it is back.
+async fn dies_in_its_own_drain(pool: &mut Pool) -> Result<()> {
+    let sessions = is_being_drained(pool).await?;
+    pool.kill(3)?;
+    drop(sessions);
+    until("it is known that it is dead", LIMIT, async || {
+        let seen = pool.operations(2).await.ok()?;
+        (seen["members"][2]["alive"] == json!(false)).then_some(())
+    })
+    .await?;
+    pool.member_is(3, "draining", 2).await?;
+    pool.spawn(3)?;
+    has_been_drained(pool, 2).await?;
+    is_taken_back(pool).await
+}
+
+/// Node 1 dies while node 3 is drained, which comes to its end without it. Whether node 1 led the meta group then: the others
+/// elect another leader of it.
+async fn dies_in_the_drain_of_another(pool: &mut Pool) -> Result<bool> {
+    let _sessions = is_being_drained(pool).await?;
+    pool.kill(1)?;
+    pool.member_is(3, "draining", 2).await?;
+    pool.member_is(3, "drained", 2).await?;
+    let is_elected = |line: &str| {
+        let parts = ["answered a leader's crash", "group meta", "dead=node 1"];
+        parts.iter().all(|part| line.contains(part))
+    };
+    let log = pool.node(2).log()?;
+    pool.spawn(1)?;
+    pool.ready(1).await?;
+    has_been_drained(pool, 2).await?;
+    Ok(log.lines().any(is_elected))
+}
+
+async fn drains_survive_crashes() -> Result<()> {
+    /// The meta group prefers the first node, and is led by it again some seconds after it has come back.
+    const TRIES: usize = 3;
+    let mut pool = Pool::start(&PoolSettings::nodes(3)).await?;
+    pool.add_users(["alice", "bob"]).await?;
+    dies_in_its_own_drain(&mut pool).await?;
+    let mut tries = 0;
+    while !dies_in_the_drain_of_another(&mut pool).await? {
+        tries += 1;
+        ensure!(tries < TRIES, "node 1 never led the meta group");
+        is_taken_back(&mut pool).await?;
+    }
+    // Two are drained, and the last that serves stays.
+    until("the drain is granted", LIMIT, async || {
+        pool.operate(1, 2, "drain", &json!({})).await.ok()
+    })
+    .await?;
+    pool.member_is(2, "drained", 1).await?;
+    for what in ["drain?dry_run=true", "drain", "remove"] {
+        let word = pool.refused(1, 1, what, &json!({})).await?;
+        ensure!(word == "last-node", "{what} is refused for {word}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_goes_on_whoever_crashes() {
+    drains_survive_crashes()
+        .await
+        .expect("every drain comes to its end");
+}
+
 /// Kills a node other than the first in the middle of a move, and starts it again. It serves again, or is told that it was
 /// removed meanwhile.
 async fn dies_in_a_move(trial: &mut Trial, victim: u64) -> Result<()> {
