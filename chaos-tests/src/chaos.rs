@@ -19,7 +19,7 @@ mod measures;
 mod plan;
 mod probe;
 mod run;
-mod watchers;
+pub mod watchers;
 
 pub use plan::{Configuration, Fault, Plan};
 pub use run::{Report, run};

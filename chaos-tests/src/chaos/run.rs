@@ -183,7 +183,8 @@ impl Cast {
                 .take(ids.len())
                 .map(|id| pool.login(*id, &watchers::name(node)))
                 .collect();
-            lookers.spawn(watchers::watch(Arc::clone(&recorder), logins));
+            let watch = watchers::watch(Arc::clone(&recorder), logins, watchers::PATIENCE);
+            lookers.spawn(watch);
         }
         let editor = Editor::start(pool).await?;
         Ok(Cast {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::{MissedTickBehavior, interval};
+use xmpp::ns;
 use xmpp::scan::Document;
 
 use crate::client::{Client, Incoming, Login};
@@ -16,8 +17,20 @@ use crate::pool::{DOMAIN, Pool};
 /// How often a watcher tries to come back.
 const TRY_EVERY: Duration = Duration::from_millis(200);
 
-/// Nothing but a ping of the own server in so long means nothing.
-const QUIET: Duration = Duration::from_secs(60);
+/// How long a watcher puts up with silence.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// A node that says nothing for so long is asked whether it is there.
+    pub quiet: Duration,
+    /// After so many times without an answer the connection counts as gone.
+    pub quiets_max: u32,
+}
+
+/// Where processes run, a connection ends with its node, or with a node that stands still for long.
+pub(super) const PATIENCE: Patience = Patience {
+    quiet: Duration::from_secs(60),
+    quiets_max: 10,
+};
 
 /// The watcher that prefers a node.
 pub(super) fn name(node: u64) -> String {
@@ -28,9 +41,16 @@ pub(super) fn name(node: u64) -> String {
 pub(super) async fn introduce(pool: &Pool) -> Result<()> {
     let names: Vec<String> = pool.ids().into_iter().map(name).collect();
     pool.add_users(names.iter().map(String::as_str)).await?;
+    let logins = pool.ids().into_iter().zip(&names);
+    let logins: Vec<Login> = logins.map(|(node, name)| pool.login(node, name)).collect();
+    meet(&logins).await
+}
+
+/// Has each of them see all others.
+pub async fn meet(logins: &[Login]) -> Result<()> {
     let mut clients = Vec::new();
-    for (node, name) in pool.ids().into_iter().zip(&names) {
-        clients.push(online(&pool.login(node, name)).await?);
+    for login in logins {
+        clients.push(online(login).await?);
     }
     for at in 1..clients.len() {
         let (before, rest) = clients.split_at_mut(at);
@@ -54,6 +74,12 @@ struct Views {
 }
 
 impl Views {
+    /// Whether the watcher itself is there, in truth.
+    fn tell(&self, online: bool) {
+        let user = self.observer.clone();
+        self.recorder.record(What::Online { user, online });
+    }
+
     fn record(&self, user: &str, online: bool) {
         self.recorder.record(What::Presence {
             observer: self.observer.clone(),
@@ -100,18 +126,14 @@ impl Views {
 }
 
 /// Is online, on the first of these nodes that lets it in, until it is ended.
-pub(super) async fn watch(recorder: Arc<Recorder>, logins: Vec<Login>) {
+pub async fn watch(recorder: Arc<Recorder>, logins: Vec<Login>, patience: Patience) {
     let Some(observer) = logins.first().map(|login| login.user.clone()) else {
         return;
     };
     let mut views = Views {
-        recorder: Arc::clone(&recorder),
-        observer: observer.clone(),
+        recorder,
+        observer,
         shown: BTreeMap::new(),
-    };
-    let told = |online| {
-        let user = observer.clone();
-        recorder.record(What::Online { user, online });
     };
     let mut tries = interval(TRY_EVERY);
     tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -123,17 +145,34 @@ pub(super) async fn watch(recorder: Arc<Recorder>, logins: Vec<Login>) {
         if client.send("<presence/>").await.is_err() {
             continue;
         }
-        told(true);
-        loop {
-            match client.next(QUIET).await {
-                Ok(Incoming::Element(document)) => views.take(&document),
-                Ok(Incoming::Acked(_)) => {}
-                Ok(Incoming::Closed(_)) => break,
-                Err(_) if client.send("<presence/>").await.is_ok() => {}
-                Err(_) => break,
+        views.tell(true);
+        stay(&mut client, &mut views, patience).await;
+        views.tell(false);
+        views.forget();
+    }
+}
+
+/// Takes what comes until the connection ends, or nothing more comes over it.
+async fn stay(client: &mut Client, views: &mut Views, patience: Patience) {
+    let ping = format!(
+        "<iq type='get' id='there'><ping xmlns='{}'/></iq>",
+        ns::PING
+    );
+    let mut quiets = 0;
+    while quiets < patience.quiets_max {
+        match client.next(patience.quiet).await {
+            Ok(Incoming::Element(document)) => {
+                quiets = 0;
+                views.take(&document);
+            }
+            Ok(Incoming::Acked(_)) => {}
+            Ok(Incoming::Closed(_)) => return,
+            Err(_) => {
+                quiets += 1;
+                if client.send(&ping).await.is_err() {
+                    return;
+                }
             }
         }
-        told(false);
-        views.forget();
     }
 }
