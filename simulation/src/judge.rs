@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use chaos_tests::chaos::court;
+use chaos_tests::chaos::court::{self, Court};
 use chaos_tests::checker::{Promise, Verdict, check};
 use chaos_tests::client::Client;
 use chaos_tests::history::{Recorder, What};
@@ -95,6 +95,7 @@ pub async fn judge(
     {
         read_user(&nodes, seat, recorder).await?;
     }
+    read_letters(&nodes, recorder).await?;
     // What the archive has must still reach those who are in.
     nothing_is_owed(recorder).await;
     let rows = replicas(stage, recorder).await?;
@@ -190,6 +191,28 @@ async fn read_user(nodes: &[u64], seat: &Seat, recorder: &Recorder) -> Result<()
                 });
             }
         }
+    }
+    Ok(())
+}
+
+/// What was written to the lady of the court, in her archive on every node and in both directions.
+async fn read_letters(nodes: &[u64], recorder: &Recorder) -> Result<()> {
+    let archive = format!("{}@{DOMAIN}", Court::LADY);
+    for node in nodes {
+        let mut client = Client::connect(&login(*node, Court::LADY)).await?;
+        for forward in [true, false] {
+            let rows = read_archive(&mut client, &archive, forward).await?;
+            for suitor in Court::SUITORS {
+                let by = format!("{suitor}-");
+                let rows = rows.iter().filter(|(token, _)| token.starts_with(&by));
+                recorder.record(What::Archive {
+                    reading: format!("archive of {}, {}", Court::LADY, reading(*node, forward)),
+                    log: format!("{suitor} to {archive}"),
+                    rows: rows.cloned().collect(),
+                });
+            }
+        }
+        client.close().await?;
     }
     Ok(())
 }

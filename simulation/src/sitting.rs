@@ -1,4 +1,4 @@
-//! The court of `chaos-tests` in session: bans by turns, and a register that many hands set and read (P11, P12).
+//! The court of `chaos-tests` in session: bans and blocks by turns, and a register that many hands set and read (P11, P12).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,7 @@ impl Sitting {
         let court = Arc::new(court);
         let mut courtiers = JoinSet::new();
         courtiers.spawn_local(Arc::clone(&court).sits());
+        courtiers.spawn_local(Arc::clone(&court).receives());
         for hand in 0..Court::hands() {
             courtiers.spawn_local(Arc::clone(&court).hand(hand));
         }

@@ -31,15 +31,15 @@ pub(super) fn log(from: &str, to: &str) -> String {
 
 impl Court {
     /// Who shuts her door.
-    pub(in crate::chaos) const LADY: &str = "portia";
+    pub const LADY: &str = "portia";
 
     /// Who knocks. Once nobody knows whether the door is open for one of them, it is somebody else's turn.
-    pub(in crate::chaos) const SUITORS: [&str; 6] = [
+    pub const SUITORS: [&str; 6] = [
         "shylock", "morocco", "arragon", "bassanio", "gratiano", "lorenzo",
     ];
 
     /// Opens and shuts the door, until the court closes.
-    pub(in crate::chaos) async fn receives(self: Arc<Court>) {
+    pub async fn receives(self: Arc<Court>) {
         let mut lady = self.courtier(LADY);
         let mut pace = interval(PAUSE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
