@@ -1,6 +1,6 @@
 //! What all actors of a node share: who it is, where partitions live, how frames leave.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
@@ -454,11 +454,18 @@ impl Fabric {
         (owner, epoch): (NodeId, Epoch),
         ended: &HashSet<Jid>,
     ) {
-        let is_last_word = |told: &Told| {
+        // Asked once a partition, not once a word: Raft answers with a copy of its metrics, and whoever has something to say to an
+        // owner waits meanwhile.
+        let mut led = HashMap::new();
+        let mut is_led = |partition| {
+            let asked = || self.is_led_by(partition, self.node);
+            *led.entry(partition).or_insert_with(asked)
+        };
+        let mut is_last_word = |told: &Told| {
             let reign = self.reign_over(&told.from);
             // Whoever was cut off may have been followed without having heard of it.
             let is_own = reign.is_some_and(|(owner, _)| owner == self.node);
-            let surely = || self.is_led_by(self.partition_of(&told.from.bare()), self.node);
+            let mut surely = || is_led(self.partition_of(&told.from.bare()));
             told.is_last_word_of(self.node, reign) && (!is_own || surely())
         };
         let holds = |told: &Told| is_last_word(told) || ended.contains(&told.from);
@@ -494,13 +501,17 @@ impl Fabric {
         let told = self.recent_words(partition).map(|recent| recent.ends());
         let told = told.unwrap_or_default().into_iter();
         told.filter(|jid| {
-            let place = self
-                .partitions
-                .get(usize::from(self.partition_of(&jid.bare()).0));
+            let partition = self.partition_of(&jid.bare());
+            let place = self.partitions.get(usize::from(partition.0));
             let session = FullJid::parse(jid.as_str());
             match (place, session) {
                 (Some(place), Ok(session)) => {
-                    self.is_up_to_date(place.id) && !place.replica.state().online.contains(&session)
+                    *as_of_now
+                        .entry(partition)
+                        .or_insert_with(|| self.is_up_to_date(partition))
+                        && !place.replica.state().online.contains(&session)
+        // Raft is asked once a partition.
+        let mut as_of_now = HashMap::new();
                 }
                 _ => false,
             }

@@ -142,12 +142,16 @@ impl RecentWords {
     }
 
     /// What a new owner is told, in order: of each subject the newest word, as far as it `holds`.
-    pub(crate) fn again(&mut self, now: Instant, holds: impl Fn(&Told) -> bool) -> Vec<Bytes> {
+    pub(crate) fn again(
+        &mut self,
+        now: Instant,
+        mut holds: impl FnMut(&Told) -> bool,
+    ) -> Vec<Bytes> {
         self.forget(now);
         let mut told = HashSet::new();
         let words = self.words.iter().rev();
         let newest = words.filter(|word| word.subject.is_none_or(|subject| told.insert(subject)));
-        let newest = newest.filter(|word| word.told.as_ref().is_none_or(&holds));
+        let newest = newest.filter(|word| word.told.as_ref().is_none_or(&mut holds));
         let mut bodies: Vec<Bytes> = newest.map(|word| word.body.clone()).collect();
         bodies.reverse();
         // Said once now, and not again to the owner after this one.
