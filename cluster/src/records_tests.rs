@@ -580,11 +580,11 @@ fn with_users(state: &mut State) {
         (juliet(), romeo()),
         RosterItem {
             name: Some("Romeo".into()),
-            groups: vec!["Montagues".into()],
+            groups: ["Montagues".into()].into(),
             to: true,
             from: false,
             pending_out: false,
-            pending_in: Some(request),
+            pending_in: Some(Box::new(request)),
             approved: true,
             listed: true,
             version: 4_097,

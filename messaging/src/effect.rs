@@ -188,7 +188,7 @@ impl UserEffect {
             UserEffect::RosterPush { item, .. } => {
                 let item = item.iter();
                 item.map(|item| {
-                    let name = item.name.as_ref().map_or(0, String::len);
+                    let name = item.name.as_deref().map_or(0, str::len);
                     let groups: usize = item.groups.iter().map(|group| group.len() + 24).sum();
                     let request = item.pending_in.as_ref();
                     name + groups + request.map_or(0, |request| request.payload.len())

@@ -175,21 +175,23 @@ pub(crate) fn contacts(
     }
     for contact in contacts {
         let key = contact.contact.clone();
-        let item = RosterItem {
-            name: contact.name.filter(|name| !name.is_empty()),
-            groups: contact.groups,
-            to: contact.to,
-            from: contact.from,
-            pending_out: contact.pending_out,
-            pending_in: contact.pending_in.map(|request| SubscriptionRequest {
+        let request = |request: ImportedRequest| {
+            Box::new(SubscriptionRequest {
                 id: request.id,
                 lang: request.lang,
                 payload: request.payload,
-            }),
+            })
+        };
+        let mut item = RosterItem {
+            to: contact.to,
+            from: contact.from,
+            pending_out: contact.pending_out,
+            pending_in: contact.pending_in.map(request),
             approved: contact.approved,
             listed: contact.listed,
-            version: 0,
+            ..RosterItem::default()
         };
+        item.set_label(contact.name, contact.groups);
         roster::store(state, ctx, &user, &key, item);
     }
     Answer::Done { seq: 0 }

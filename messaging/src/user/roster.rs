@@ -32,17 +32,17 @@ pub(crate) const FULL: &str = "The roster holds as many contacts as it may.";
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RosterItem {
     /// The name the user gave.
-    pub name: Option<String>,
+    pub name: Option<Box<str>>,
     /// The groups the user put it in.
-    pub groups: Vec<String>,
+    pub groups: Box<[Box<str>]>,
     /// The user sees the contact's presence.
     pub to: bool,
     /// The contact sees the user's presence.
     pub from: bool,
     /// The user asked to see the contact and waits (`ask='subscribe'`).
     pub pending_out: bool,
-    /// The contact asked to see the user and waits; shown again at each log-in.
-    pub pending_in: Option<SubscriptionRequest>,
+    /// The contact asked to see the user and waits; shown again at each log-in. Almost no contact does, and there are millions.
+    pub pending_in: Option<Box<SubscriptionRequest>>,
     /// RFC 6121 §3.4: approved before it was asked.
     pub approved: bool,
     /// Whether the item is shown in the roster; an item with only `pending_in` isn't.
@@ -107,6 +107,13 @@ impl RosterItem {
             && self.subscription() == other.subscription()
             && self.pending_out == other.pending_out
             && self.approved == other.approved
+    }
+
+    /// How the user names and sorts it; no room is kept for more.
+    pub(crate) fn set_label(&mut self, name: Option<String>, groups: Vec<String>) {
+        let name = name.filter(|name| !name.is_empty());
+        self.name = name.map(String::into_boxed_str);
+        self.groups = groups.into_iter().map(String::into_boxed_str).collect();
     }
 
     /// Whether nothing is left to remember.
@@ -178,8 +185,7 @@ pub(crate) fn set(
         return refuse_because(Condition::ResourceConstraint, FULL);
     }
     item.listed = true;
-    item.name = name.filter(|name| !name.is_empty());
-    item.groups = groups;
+    item.set_label(name, groups);
     store(state, ctx, &user, &contact, item);
     Answer::Done { seq: 0 }
 }

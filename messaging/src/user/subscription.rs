@@ -222,7 +222,7 @@ pub fn inbound(
             next.presence = Some(PresenceChange::Shown);
         }
         SubscriptionType::Subscribe if item.pending_in.is_none() => {
-            next.item.pending_in = Some(request.clone());
+            next.item.pending_in = Some(Box::new(request.clone()));
             next.passed_on = true;
         }
         SubscriptionType::Subscribe => {}

@@ -104,11 +104,12 @@ mod tests {
         let user = bare("romeo@montague.lit");
         let mut state = State::default();
         let mut contact = |name: &str, to, from, asks: bool| {
-            let pending_in = asks.then(|| SubscriptionRequest {
+            let request = SubscriptionRequest {
                 id: Some("r1".into()),
                 lang: Some("it".into()),
                 payload: Bytes::from_static(b"<status>hi</status>"),
-            });
+            };
+            let pending_in = asks.then(|| Box::new(request));
             let item = RosterItem {
                 to,
                 from,

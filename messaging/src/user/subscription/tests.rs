@@ -23,7 +23,7 @@ fn item(state: &str) -> RosterItem {
         to,
         from,
         pending_out,
-        pending_in: asked.then(SubscriptionRequest::default),
+        pending_in: asked.then(Box::default),
         listed: true,
         ..RosterItem::default()
     }
@@ -275,7 +275,7 @@ fn only_what_the_user_wants_is_listed() {
     let large = inbound(&stranger, SubscriptionType::Subscribe, &request(5_000));
     assert_eq!(
         large.item.pending_in,
-        Some(SubscriptionRequest::default()),
+        Some(Box::default()),
         "the fact is kept"
     );
 }
