@@ -38,6 +38,7 @@ use crate::fabric::{Fabric, FabricError};
 use crate::mailbox::{SessionGone, SessionMailbox};
 use crate::session::{ToSession, unavailable};
 use crate::supervision::{RestartBudget, survive};
+pub(crate) use notes::SESSIONS_WOKEN_EVERY;
 use notes::{Note, Notes};
 use picture::{Picture, largest};
 
@@ -656,6 +657,7 @@ impl Actor for LinkActor {
                     actor.core.owner_is(owner, epoch, Instant::now());
                     actor.run(ctx);
                 }
+                actor.wake_sessions();
             });
         });
         self.survive(ctx, Self::run);

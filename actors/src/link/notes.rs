@@ -27,6 +27,10 @@ const AT_ONCE: usize = 256;
 /// Notes of sessions that have ended which may wait; beyond that their counts go in their time.
 const ENDED_MAX: usize = 16_384;
 
+/// How often the link wakes its sessions, for those that have to say their counts again though nothing has changed
+/// ([`SAID_EVERY`](messaging::user::streams::SAID_EVERY)): idle sessions are many, and have no timer.
+pub(crate) const SESSIONS_WOKEN_EVERY: Duration = Duration::from_secs(300);
+
 /// A session's count, and who is told when it is in the log.
 pub struct Note {
     pub(super) session: Option<Arc<SessionMailbox>>,
@@ -42,6 +46,8 @@ pub(super) struct Notes {
     under_way: bool,
     /// When the next one is due, were all of them in time.
     next_at: Option<Instant>,
+    /// When sessions are woken next.
+    woken_at: Option<Instant>,
 }
 
 impl Notes {
@@ -145,6 +151,27 @@ impl LinkActor {
         {
             // There is no room for them in the link.
             self.notes.again(notes, now);
+        }
+    }
+
+    /// Wakes the sessions, if it is time: each says its count if that is due. Links of a node do so in turn.
+    pub(super) fn wake_sessions(&mut self) {
+        let (now, links) = (Instant::now(), self.fabric.partitions.len().max(1));
+        let turn = u32::from(self.partition().0) + 1;
+        let first = now + SESSIONS_WOKEN_EVERY * turn / u32::try_from(links).unwrap_or(u32::MAX);
+        let woken_at = self.notes.woken_at.get_or_insert(first);
+        if now < *woken_at {
+            return;
+        }
+        *woken_at = now + SESSIONS_WOKEN_EVERY;
+        for key in self.picture.sessions() {
+            let entry = self.fabric.directory.find(&key.jid, key.number);
+            if entry.is_some_and(|entry| entry.session.wake().is_err()) {
+                tracing::debug!(
+                    session = key.number,
+                    "a session was gone before it was woken"
+                );
+            }
         }
     }
 

@@ -249,6 +249,12 @@ impl Picture {
         (users.collect(), rooms.collect())
     }
 
+    /// The sessions.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = &SessionKey> {
+        let sessions = self.users.values().flatten();
+        sessions.map(|session| &session.key)
+    }
+
     /// Forgets a user or room; gives the sessions that it had.
     pub(super) fn leave_out(&mut self, key: &BareJid) -> Vec<FullJid> {
         let occupants = self.rooms.remove(key).into_iter().flatten();

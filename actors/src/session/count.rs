@@ -20,7 +20,7 @@ use messaging::user::streams::{Counted, Course, SAID_EVERY, StreamId, StreamNote
 use super::SessionActor;
 use super::pending::Unsettled;
 use super::resumption::Resumption;
-use crate::link::{ToLink, tell};
+use crate::link::{SESSIONS_WOKEN_EVERY, ToLink, tell};
 
 /// What a session has said of its count.
 pub(super) struct Said {
@@ -30,7 +30,8 @@ pub(super) struct Said {
     awaits: Option<Instant>,
     /// Since when nothing but its cover has held back an acknowledgement.
     wanted: Option<Instant>,
-    /// When it is to be said again, whether or not it has changed.
+    /// When it is to be said again, whether or not it has changed: at the next of the link's ticks, so that an idle session needs
+    /// no timer.
     again_at: Instant,
     /// Its client will ask for the session though it has ended here.
     outlasts: bool,
@@ -43,7 +44,7 @@ impl Said {
             begun: false,
             awaits: None,
             wanted: None,
-            again_at: Instant::now() + SAID_EVERY,
+            again_at: Instant::now() + SAID_EVERY.saturating_sub(SESSIONS_WOKEN_EVERY),
             outlasts: false,
         }
     }
@@ -94,15 +95,22 @@ impl SessionActor {
         }
     }
 
-    /// When the count is to be said, or said again, at the latest.
+    /// When something that was said of the count, or waits for it, is to be looked at.
     pub(super) fn count_due(&self) -> Option<Instant> {
         let resumption = self.resumption.as_ref()?;
         let goes = self.leaves_by.is_some() || resumption.departure_is_released();
         let said = (!goes).then_some(&resumption.said)?;
         let settle_within = self.fabric.settings.client.sm_inbound.settle_within;
-        let again = said.awaits.unwrap_or(said.again_at);
-        let given_up = said.wanted.map_or(again, |since| since + settle_within);
-        Some(again.min(given_up))
+        let given_up = said.wanted.map(|since| since + settle_within);
+        [said.awaits, given_up].into_iter().flatten().min()
+    }
+
+    /// Says the count again if that is due; whenever the session is woken.
+    pub(super) fn say_count_in_time(&mut self) {
+        let said = self.resumption.as_ref().map(|resumption| &resumption.said);
+        if said.is_some_and(|said| said.again_at <= Instant::now()) {
+            self.say_count();
+        }
     }
 
     /// Says the count where something waits for it to be covered.

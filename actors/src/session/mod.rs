@@ -672,6 +672,7 @@ impl SessionActor {
             key,
             stanza: presence,
         });
+        self.say_count_in_time();
     }
 }
 
