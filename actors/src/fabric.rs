@@ -17,6 +17,7 @@ use cluster::transport::{Frame, Lane, SendError, Transport};
 use cluster::version::FIRST;
 use messaging::archive::ArchiveIds;
 use messaging::slot::PartitionTable;
+use messaging::user::publication::PublicationSettings;
 use xmpp::jid::{BareJid, FullJid, Jid};
 use xmpp::stream::StreamConfig;
 use xmpp::stream_management::ResumptionIds;
@@ -83,6 +84,8 @@ pub struct Fabric {
     pub allowances: Allowances,
     /// What operators set.
     pub settings: Settings,
+    /// Limits of each user's sessions.
+    pub publications: Arc<PublicationSettings>,
     /// How streams are negotiated.
     pub streams: Arc<StreamConfig>,
     /// Counters.
@@ -156,6 +159,10 @@ impl Fabric {
         let recent = partitions.iter().map(|_| Mutex::default()).collect();
         let ids = ArchiveIds::new(&settings.constants.id_key);
         let resumption_ids = ResumptionIds::new(&settings.secret);
+        let publications = Arc::new(PublicationSettings {
+            resources_max: settings.client.resources_max,
+            ..PublicationSettings::default()
+        });
         Arc::new(Fabric {
             node,
             incarnation,
@@ -170,6 +177,7 @@ impl Fabric {
             door: Door::new(&settings.client),
             allowances: Allowances::new(settings.client.user_paces),
             settings,
+            publications,
             streams,
             metrics,
             standing: StandingCell::default(),
@@ -500,6 +508,8 @@ impl Fabric {
     fn ended_for_good(&self, partition: PartitionId) -> HashSet<Jid> {
         let told = self.recent_words(partition).map(|recent| recent.ends());
         let told = told.unwrap_or_default().into_iter();
+        // Raft is asked once a partition.
+        let mut as_of_now = HashMap::new();
         told.filter(|jid| {
             let partition = self.partition_of(&jid.bare());
             let place = self.partitions.get(usize::from(partition.0));
@@ -510,8 +520,6 @@ impl Fabric {
                         .entry(partition)
                         .or_insert_with(|| self.is_up_to_date(partition))
                         && !place.replica.state().online.contains(&session)
-        // Raft is asked once a partition.
-        let mut as_of_now = HashMap::new();
                 }
                 _ => false,
             }

@@ -6,7 +6,7 @@
 //! client that reads is never ended for what came in one burst: only one whose socket does not take what is due.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use actix::{Addr, Message};
@@ -69,6 +69,8 @@ struct Waiting {
     bytes: usize,
     /// The session knows that something waits.
     awake: bool,
+    /// It is to go on at another node: said once, ahead of all that waits.
+    departs: bool,
 }
 
 /// A session's mailbox, shared by all who deliver to it.
@@ -77,7 +79,8 @@ pub struct SessionMailbox {
     account: Option<BareJid>,
     addr: Addr<SessionActor>,
     waiting: Mutex<Waiting>,
-    bytes_max: usize,
+    /// As bytes due to a client are counted; below 4 GiB.
+    bytes_max: u32,
     /// Bytes that the session has written and the socket has not been offered.
     unwritten: AtomicUsize,
     /// Bytes that were offered to the socket and not taken.
@@ -85,11 +88,9 @@ pub struct SessionMailbox {
     /// Bytes that the socket has taken, ever.
     taken: AtomicU64,
     /// How often links have waited for it since nothing was due.
-    held: AtomicUsize,
+    held: AtomicU32,
     /// Why the session has to end: it looks here whatever wakes it.
     doomed: OnceLock<StreamErrorCondition>,
-    /// It is to go on at another node: said once, ahead of all that waits.
-    departs: AtomicBool,
 }
 
 impl SessionMailbox {
@@ -99,13 +100,12 @@ impl SessionMailbox {
             account: None,
             addr,
             waiting: Mutex::default(),
-            bytes_max,
+            bytes_max: u32::try_from(bytes_max).unwrap_or(u32::MAX),
             unwritten: AtomicUsize::new(0),
             offered: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
-            held: AtomicUsize::new(0),
+            held: AtomicU32::new(0),
             doomed: OnceLock::new(),
-            departs: AtomicBool::new(false),
         }
     }
 
@@ -140,7 +140,7 @@ impl SessionMailbox {
             return Err(SessionGone);
         }
         if matches!(message, ToSession::Depart) {
-            self.departs.store(true, Ordering::Relaxed);
+            self.waiting().departs = true;
             return self.wake();
         }
         let asleep = {
@@ -180,7 +180,7 @@ impl SessionMailbox {
 
     /// Whether it was told to go on at another node since it was asked last.
     pub(crate) fn is_to_depart(&self) -> bool {
-        self.departs.swap(false, Ordering::Relaxed)
+        std::mem::take(&mut self.waiting().departs)
     }
 
     /// So many bytes are ready for the socket.
@@ -220,17 +220,17 @@ impl SessionMailbox {
 
     /// Whether more is due than may be.
     pub fn is_crowded(&self) -> bool {
-        self.due() > self.bytes_max
+        self.due() > self.bytes_max as usize
     }
 
     /// Whether enough has left for a link to go on.
     pub fn has_room(&self) -> bool {
-        self.due() <= self.bytes_max / 2
+        self.due() <= self.bytes_max as usize / 2
     }
 
     /// A link waits for it once more; gives how often that was since nothing was due.
     pub fn hold(&self) -> usize {
-        self.held.fetch_add(1, Ordering::Relaxed) + 1
+        self.held.fetch_add(1, Ordering::Relaxed) as usize + 1
     }
 }
 

@@ -16,8 +16,7 @@ use cluster::machine::Replica;
 use cluster::node_id::{Epoch, NodeId, PartitionId};
 use messaging::effect::{EffectMark, UserEffect};
 use messaging::user::publication::{
-    MoveRequest, Publication, PublicationAction, PublicationSettings, SessionEvent, SessionKey,
-    SessionState,
+    MoveRequest, Publication, PublicationAction, SessionEvent, SessionKey, SessionState,
 };
 use storage::archive::{Order, Rows};
 use xmpp::jid::{BareJid, FullJid};
@@ -138,7 +137,8 @@ fn state_bytes(state: &SessionState) -> usize {
     presence + state.directed.len() * 64 + state.unacknowledged.len() * 8
 }
 
-/// Something that needs the publication but not a session may keep it so long.
+/// Something that needs the publication but not a session may keep it so long. Nobody asks while there are sessions, which is
+/// nearly always: no timer for each user who is online.
 const IDLE_CHECK: Duration = Duration::from_secs(15);
 
 /// How long after rows could not be read, or the owner had no room, it is tried again.
@@ -157,6 +157,8 @@ pub struct PublicationActor {
     unsaid: VecDeque<FromKey>,
     /// Either is due to be tried again.
     tries_again: bool,
+    /// Whether there is something left to do is due to be looked at.
+    looks_whether_idle: bool,
     /// Messages of the owner handled so far.
     handled: u64,
     backlog: Arc<Backlog>,
@@ -185,6 +187,7 @@ impl PublicationActor {
             unread: false,
             unsaid: VecDeque::new(),
             tries_again: false,
+            looks_whether_idle: false,
             handled: 0,
             backlog,
         }
@@ -196,13 +199,9 @@ impl PublicationActor {
 
     /// The core; one that begins now stands at `head`.
     fn core(&mut self, head: u64) -> &mut Publication {
-        let settings = PublicationSettings {
-            resources_max: self.fabric.settings.client.resources_max,
-            ..PublicationSettings::default()
-        };
-        let user = &self.user;
+        let (user, settings) = (&self.user, &self.fabric.publications);
         self.core
-            .get_or_insert_with(|| Publication::new(user.clone(), head, settings))
+            .get_or_insert_with(|| Publication::new(user.clone(), head, Arc::clone(settings)))
     }
 
     /// Where the log stands by the state; only for work that no row depends on.
@@ -635,9 +634,11 @@ impl PublicationActor {
             if let Err(SendError::Full(ToOwner::FromKey(request))) = sent {
                 self.fabric.metrics.mailboxes_full.inc();
                 self.unsaid.push_front(request);
-                break;
+                return;
             }
         }
+        // There are as many of these as users who are online.
+        self.unsaid = VecDeque::new();
     }
 
     /// After a failure, once.
@@ -654,6 +655,20 @@ impl PublicationActor {
                 actor.plan_to_try_again(ctx);
             });
         }
+    }
+
+    /// Without sessions it ends before long; what a session that has ended leaves behind may take a moment to be in the log.
+    fn plan_to_end(&mut self, ctx: &mut Context<Self>) {
+        let core = self.core.as_ref();
+        let has_sessions = core.is_some_and(|core| core.sessions().next().is_some());
+        if has_sessions || std::mem::replace(&mut self.looks_whether_idle, true) {
+            return;
+        }
+        ctx.run_later(IDLE_CHECK, |actor, ctx| {
+            actor.looks_whether_idle = false;
+            actor.end_if_idle(ctx);
+            actor.plan_to_end(ctx);
+        });
     }
 
     fn end_if_idle(&mut self, ctx: &mut Context<Self>) {
@@ -720,7 +735,7 @@ impl Actor for PublicationActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(Self::MAILBOX);
-        ctx.run_interval(IDLE_CHECK, |actor, ctx| actor.end_if_idle(ctx));
+        self.plan_to_end(ctx);
     }
 }
 
@@ -735,6 +750,7 @@ impl Handler<ToPublication> for PublicationActor {
             message => {
                 self.handle_message(message);
                 self.plan_to_try_again(ctx);
+                self.plan_to_end(ctx);
             }
         }
     }

@@ -87,9 +87,9 @@ pub struct ClientSettings {
     /// Bytes that may wait for a client's socket.
     pub outgoing_bytes_max: usize,
     /// Acknowledgements to clients.
-    pub sm_inbound: InboundLimits,
+    pub sm_inbound: Arc<InboundLimits>,
     /// Acknowledgements of clients.
-    pub sm_outbound: OutboundLimits,
+    pub sm_outbound: Arc<OutboundLimits>,
     /// How long a session waits for its client without a connection; zero: resumption is not offered.
     pub resume_within: Duration,
     /// Bytes that may wait on this node for all sessions without a connection.

@@ -81,11 +81,15 @@ impl<T> Turns<T> {
     }
 
     /// Something was answered; perhaps one of these.
-    pub(super) fn closed(&mut self, ticket: u64) {
+    fn closed(&mut self, ticket: u64) {
         self.open.retain(|open| *open != ticket);
         if self.open.is_empty() {
             self.open = Vec::new();
         }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.waiting.is_empty()
     }
 
     /// When [`SessionActor::refuse_overdue_archives`] wants to be called.
@@ -120,7 +124,8 @@ impl SessionActor {
         };
         let settle_within = self.fabric.settings.client.sm_inbound.settle_within;
         let until = Instant::now() + WAIT_MAX.min(settle_within / 2);
-        match self.archives.enter(bytes, waiting, until) {
+        let archives = self.archives.get_or_insert_default();
+        match archives.enter(bytes, waiting, until) {
             Ok(()) => self.advance_archives(ctx),
             Err(waiting) => self.refuse(waiting.handling, &unavailable_now(), ctx),
         }
@@ -129,21 +134,38 @@ impl SessionActor {
     /// Asks what may be asked now.
     pub(super) fn advance_archives(&mut self, ctx: &mut Context<Self>) {
         let at_once_max = self.fabric.settings.client.archive_queries_max;
-        while let Some(WaitingQuery {
-            key,
-            handling,
-            query,
-        }) = self.archives.next(at_once_max)
+        while let Some(archives) = &mut self.archives
+            && let Some(waiting) = archives.next(at_once_max)
         {
+            let WaitingQuery {
+                key,
+                handling,
+                query,
+            } = waiting;
             if let Some(ticket) = self.ask(&key, handling, *query, ctx) {
-                self.archives.opened(ticket);
+                self.archives.get_or_insert_default().opened(ticket);
             }
         }
+        self.forget_idle_archives();
+    }
+
+    /// Something was answered; perhaps a query.
+    pub(super) fn archive_answered(&mut self, ticket: u64) {
+        if let Some(archives) = &mut self.archives {
+            archives.closed(ticket);
+        }
+        self.forget_idle_archives();
+    }
+
+    fn forget_idle_archives(&mut self) {
+        self.archives.take_if(|archives| archives.is_idle());
     }
 
     /// Refuses what has waited too long.
     pub(super) fn refuse_overdue_archives(&mut self, now: Instant, ctx: &mut Context<Self>) {
-        while let Some(waiting) = self.archives.overdue(now) {
+        while let Some(archives) = &mut self.archives
+            && let Some(waiting) = archives.overdue(now)
+        {
             self.refuse(waiting.handling, &unavailable_now(), ctx);
         }
     }

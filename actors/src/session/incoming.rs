@@ -1,5 +1,6 @@
 //! What the stream's core wants done, and stanzas on their way in.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix::Context;
@@ -115,8 +116,8 @@ impl SessionActor {
             Nonza::Enable { resume, max } => {
                 let client = &self.fabric.settings.client;
                 self.management = Some(Box::new(Management {
-                    inbound: Inbound::new(client.sm_inbound.clone()),
-                    outbound: Outbound::new(client.sm_outbound.clone()),
+                    inbound: Inbound::new(Arc::clone(&client.sm_inbound)),
+                    outbound: Outbound::new(Arc::clone(&client.sm_outbound)),
                 }));
                 let offer = if resume {
                     self.offer_resumption(max)

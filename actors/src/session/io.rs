@@ -13,7 +13,6 @@ use actix::{ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 
-use super::archives::Turns;
 use super::{Ending, FLUSH_MAX, LEAVE_MAX, SessionActor};
 use crate::listener::Wire;
 use crate::mailbox::SessionMailbox;
@@ -172,7 +171,7 @@ impl SessionActor {
             let detached = self.is_detached();
             self.ending = Ending::Flushing(Instant::now() + FLUSH_MAX);
             self.lanes.clear();
-            self.archives = Turns::default();
+            self.archives = None;
             self.say_goodbye();
             // What the client has not acknowledged waits in the log, and what it asked has nobody to be told.
             self.management = None;

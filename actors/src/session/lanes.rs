@@ -90,8 +90,8 @@ impl<T> Queue<T> {
     }
 }
 
-/// The lanes of one stream. See the module docs.
-pub(super) struct Lanes<T> {
+/// What is under way or waits.
+struct Traffic<T> {
     own: Queue<T>,
     rooms: HashMap<BareJid, Queue<T>>,
     /// Something that concerns all lanes, and all that came after it.
@@ -104,9 +104,9 @@ pub(super) struct Lanes<T> {
     bytes: usize,
 }
 
-impl<T> Default for Lanes<T> {
-    fn default() -> Lanes<T> {
-        Lanes {
+impl<T> Default for Traffic<T> {
+    fn default() -> Traffic<T> {
+        Traffic {
             own: Queue::default(),
             rooms: HashMap::new(),
             later: VecDeque::new(),
@@ -117,9 +117,74 @@ impl<T> Default for Lanes<T> {
     }
 }
 
+/// The lanes of one stream. See the module docs. Nothing is kept while they are idle, which is nearly always.
+pub(super) struct Lanes<T>(Option<Box<Traffic<T>>>);
+
+impl<T> Default for Lanes<T> {
+    fn default() -> Lanes<T> {
+        Lanes(None)
+    }
+}
+
 impl<T> Lanes<T> {
+    fn traffic(&mut self) -> &mut Traffic<T> {
+        self.0.get_or_insert_default()
+    }
+
     /// A stanza came in; it is given back if it may go at once, and otherwise by [`Lanes::poll`] in its turn.
     pub(super) fn enter(&mut self, turn: Turn, bytes: usize, stanza: T) -> Option<T> {
+        self.traffic().enter(turn, bytes, stanza)
+    }
+
+    /// Keeps a stanza that may go, as far as its lane is concerned, for [`Lanes::poll`].
+    pub(super) fn hold(&mut self, bytes: usize, stanza: T) {
+        self.traffic().hold(bytes, stanza);
+    }
+
+    /// The outcome of a stanza of this lane is final.
+    pub(super) fn settled(&mut self, lane: &Lane) {
+        if let Some(traffic) = &mut self.0 {
+            traffic.settled(lane);
+        }
+        self.forget_if_idle();
+    }
+
+    /// The next stanza that may go.
+    pub(super) fn poll(&mut self) -> Option<T> {
+        let next = self.0.as_mut()?.poll();
+        self.forget_if_idle();
+        next
+    }
+
+    /// How many stanzas wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.as_ref().map_or(0, |traffic| traffic.waiting())
+    }
+
+    /// Their bytes.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |traffic| traffic.bytes)
+    }
+
+    /// Whether everything that came is settled.
+    pub(super) fn is_idle(&self) -> bool {
+        self.0.as_ref().is_none_or(|traffic| traffic.is_idle())
+    }
+
+    /// Forgets everything: the stream is over.
+    pub(super) fn clear(&mut self) {
+        self.0 = None;
+    }
+
+    fn forget_if_idle(&mut self) {
+        if self.is_idle() {
+            self.0 = None;
+        }
+    }
+}
+
+impl<T> Traffic<T> {
+    fn enter(&mut self, turn: Turn, bytes: usize, stanza: T) -> Option<T> {
         if self.later.is_empty() && self.may_go(&turn) {
             self.go(&turn);
             if self.ready.is_empty() {
@@ -143,14 +208,12 @@ impl<T> Lanes<T> {
         None
     }
 
-    /// Keeps a stanza that may go, as far as its lane is concerned, for [`Lanes::poll`].
-    pub(super) fn hold(&mut self, bytes: usize, stanza: T) {
+    fn hold(&mut self, bytes: usize, stanza: T) {
         self.bytes += bytes;
         self.ready.push_back((bytes, stanza));
     }
 
-    /// The outcome of a stanza of this lane is final.
-    pub(super) fn settled(&mut self, lane: &Lane) {
+    fn settled(&mut self, lane: &Lane) {
         let queue = self.queue(lane);
         queue.unsettled = queue.unsettled.saturating_sub(1);
         self.advance(lane);
@@ -158,36 +221,19 @@ impl<T> Lanes<T> {
         self.forget_if_idle(lane);
     }
 
-    /// The next stanza that may go.
-    pub(super) fn poll(&mut self) -> Option<T> {
+    fn poll(&mut self) -> Option<T> {
         let next = self.ready.pop_front();
-        if self.ready.is_empty() {
-            // An idle session holds no memory for this.
-            self.ready = VecDeque::new();
-        }
         let (bytes, stanza) = next?;
         self.bytes -= bytes;
         Some(stanza)
     }
 
-    /// How many stanzas wait.
-    pub(super) fn waiting(&self) -> usize {
+    fn waiting(&self) -> usize {
         self.waiting + self.ready.len()
     }
 
-    /// Their bytes.
-    pub(super) fn waiting_bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Whether everything that came is settled.
-    pub(super) fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         self.waiting() == 0 && self.own.is_idle() && self.rooms.is_empty()
-    }
-
-    /// Forgets everything: the stream is over.
-    pub(super) fn clear(&mut self) {
-        *self = Lanes::default();
     }
 
     fn queue(&mut self, lane: &Lane) -> &mut Queue<T> {

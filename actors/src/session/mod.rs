@@ -23,6 +23,7 @@ mod resumption;
 mod sanitise;
 mod shaping;
 mod turn;
+mod unmanaged;
 mod waiting;
 
 use std::collections::HashMap;
@@ -57,9 +58,10 @@ use crate::listener::Wire;
 use crate::mailbox::{SessionMailbox, Wake};
 use archives::{Turns, WaitingQuery};
 use lanes::Lanes;
-use pending::{Handling, OpenRequests, Pending};
+use pending::{Handling, OpenRequests, PendingByTicket};
 use resumption::{Resumption, Sent};
 use shaping::Shaping;
+use unmanaged::Unmanaged;
 
 /// Everything but its socket that can come to a session.
 pub enum ToSession {
@@ -145,11 +147,11 @@ pub struct SessionActor {
     management: Option<Box<Management>>,
     /// Whether it outlives its connection.
     resumption: Option<Box<Resumption>>,
-    pending: HashMap<u64, Pending>,
+    pending: PendingByTicket,
     open: OpenRequests,
     /// The order of what it asks.
     lanes: Lanes<Handling>,
-    archives: Turns<WaitingQuery>,
+    archives: Option<Box<Turns<WaitingQuery>>>,
     /// `None`: it comes from a trusted network, and is read as fast as it sends.
     shaping: Option<Shaping>,
     next_ticket: u64,
@@ -161,7 +163,7 @@ pub struct SessionActor {
     /// Rooms the session is in, or has asked to enter.
     rooms: HashMap<BareJid, Stay>,
     /// Rows delivered to a client without stream management, waiting for the answer to a ping.
-    unmanaged: Unmanaged,
+    unmanaged: Option<Box<Unmanaged>>,
     timer: Option<(Instant, SpawnHandle)>,
     /// As the directory has it.
     mailbox: Arc<SessionMailbox>,
@@ -192,16 +194,6 @@ struct Management {
     outbound: Outbound<Sent>,
 }
 
-/// Deliveries to a client without stream management: a ping behind them tells that they arrived.
-#[derive(Default)]
-struct Unmanaged {
-    /// The row sent last.
-    newest: u64,
-    asked: Option<(u64, u64)>,
-    asked_at: Option<Instant>,
-    pings: u64,
-}
-
 /// How far a session's end has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
@@ -220,6 +212,9 @@ enum Ending {
 
 /// Bytes of answers to what a session had asked before it stopped being read, beyond what may be due to it.
 const ANSWERS_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// How long a timer may be kept for which there is no reason any more.
+const STALE_TIMER_MAX: Duration = Duration::from_secs(2);
 
 /// Pieces taken before other sessions of the thread get their turn.
 const PIECES_AT_ONCE: usize = 64;
@@ -287,17 +282,17 @@ impl SessionActor {
             writing: 0,
             management: None,
             resumption: None,
-            pending: HashMap::new(),
+            pending: PendingByTicket::default(),
             open: OpenRequests::default(),
             lanes: Lanes::default(),
-            archives: Turns::default(),
+            archives: None,
             shaping: None,
             next_ticket: 1,
             quiet: None,
             flags: SessionFlags::default(),
             available: false,
             rooms: HashMap::new(),
-            unmanaged: Unmanaged::default(),
+            unmanaged: None,
             timer: None,
             mailbox,
             ending: Ending::No,
@@ -362,7 +357,7 @@ impl SessionActor {
             }
             None => {
                 if let Some(row) = row {
-                    self.unmanaged.newest = row;
+                    self.unmanaged.get_or_insert_default().newest = row;
                     self.ping_unmanaged(ctx);
                 }
             }
@@ -409,53 +404,6 @@ impl SessionActor {
         } else {
             self.quiet.get_or_insert_default();
         }
-    }
-
-    /// A ping behind what was delivered; its answer says that all before it has arrived.
-    fn ping_unmanaged(&mut self, ctx: &mut Context<Self>) {
-        if self.unmanaged.asked.is_some() {
-            return;
-        }
-        self.unmanaged.pings += 1;
-        self.unmanaged.asked = Some((self.unmanaged.pings, self.unmanaged.newest));
-        self.unmanaged.asked_at = Some(Instant::now());
-        let mut ping = Stanza::new(StanzaKind::Iq);
-        ping.type_ = Some("get".into());
-        ping.id = Some(format!("delivered-{}", self.unmanaged.pings).into());
-        ping.from = Some(Jid::from(self.bare.to_domain()));
-        ping.to = Some(Jid::from(self.key.jid.clone()));
-        ping.payload = Bytes::from_static(b"<ping xmlns='urn:xmpp:ping'/>");
-        self.send(&ping, ctx);
-    }
-
-    /// When a client that answers no ping counts as gone.
-    fn pong_due(&self) -> Option<Instant> {
-        let within = self.fabric.settings.client.sm_outbound.answer_within;
-        self.unmanaged.asked_at.map(|asked| asked + within)
-    }
-
-    /// The answer to such a ping; `true` if it was one.
-    fn pong_unmanaged(&mut self, stanza: &Stanza, ctx: &mut Context<Self>) -> bool {
-        let Some((number, upto)) = self.unmanaged.asked else {
-            return false;
-        };
-        // The ping came from the server; whoever answers somebody else must be let through.
-        if stanza.to.as_ref().is_some_and(|to| !to.is_domain()) {
-            return false;
-        }
-        let Some(id) = stanza.id.as_deref() else {
-            return false;
-        };
-        if id.strip_prefix("delivered-").and_then(|n| n.parse().ok()) != Some(number) {
-            return false;
-        }
-        self.unmanaged.asked = None;
-        self.unmanaged.asked_at = None;
-        self.acknowledged(upto);
-        if self.unmanaged.newest != upto {
-            self.ping_unmanaged(ctx);
-        }
-        true
     }
 
     fn acknowledged(&mut self, seq: u64) {
@@ -527,7 +475,7 @@ impl SessionActor {
             pending,
             self.leaves_by,
             self.pause(),
-            self.archives.due(),
+            self.archives.as_ref().and_then(|archives| archives.due()),
             self.pong_due(),
             self.count_due(),
             self.resumption
@@ -550,6 +498,11 @@ impl SessionActor {
                     actor.timeout(ctx);
                 });
                 self.timer = Some((due, handle));
+            }
+            // Soon it goes by itself, and may be wanted again before; one for much later is no idle session's.
+            (None, Some((set, handle))) if *set > Instant::now() + STALE_TIMER_MAX => {
+                ctx.cancel_future(*handle);
+                self.timer = None;
             }
             (None, _) => {}
         }
@@ -672,7 +625,6 @@ impl SessionActor {
             key,
             stanza: presence,
         });
-        self.say_count_in_time();
     }
 }
 
@@ -720,6 +672,7 @@ impl Handler<Wake> for SessionActor {
         if self.mailbox.is_to_depart() {
             self.depart(ctx);
         }
+        self.say_count_in_time();
         for _ in 0..PIECES_AT_ONCE {
             if self.waits_for_acknowledgements() {
                 // The next acknowledgement wakes it.

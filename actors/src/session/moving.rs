@@ -121,8 +121,8 @@ impl SessionActor {
         };
         let unacked = parked.unacked.into_iter().map(sent).collect();
         let management = Management {
-            inbound: Inbound::resumed(client.sm_inbound.clone(), parked.handled),
-            outbound: Outbound::resumed(client.sm_outbound.clone(), parked.acked, unacked),
+            inbound: Inbound::resumed(Arc::clone(&client.sm_inbound), parked.handled),
+            outbound: Outbound::resumed(Arc::clone(&client.sm_outbound), parked.acked, unacked),
         };
         let within = Duration::from_secs(parked.within_s);
         let until = Instant::now() + within.min(TAKEN_IN_FOR);

@@ -1,6 +1,7 @@
 //! Stanzas that wait for their outcome, and what is said when it comes.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,9 @@ pub(super) struct Pending {
     /// Over which link it was asked.
     partition: PartitionId,
 }
+
+/// What is awaited, by ticket. Tickets are the session's own: no seed is needed to keep them apart.
+pub(super) type PendingByTicket = HashMap<u64, Pending, BuildHasherDefault<DefaultHasher>>;
 
 /// Requests of one session that may wait on one link. A link's window is shared by all sessions of the node: whoever has
 /// so much of it asks no more until some of it is decided.
@@ -214,7 +218,7 @@ impl SessionActor {
 
     fn forget(&mut self, ticket: u64) -> Option<Pending> {
         let pending = self.pending.remove(&ticket)?;
-        self.archives.closed(ticket);
+        self.archive_answered(ticket);
         self.open.closed(pending.partition);
         Some(pending)
     }
@@ -320,7 +324,7 @@ impl SessionActor {
         };
         if self.pending.is_empty() {
             // A session is idle nearly all its life: the login's requests should not take room for ever.
-            self.pending = HashMap::new();
+            self.pending = PendingByTicket::default();
         }
         match outcome {
             Outcome::Answered(Answer::Done { .. }) => {

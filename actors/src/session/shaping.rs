@@ -62,7 +62,8 @@ impl SessionActor {
             if let Some(management) = &mut self.management {
                 management.outbound.postpone(longer);
             }
-            if let Some(asked_at) = &mut self.unmanaged.asked_at {
+            let unmanaged = self.unmanaged.as_mut();
+            if let Some(asked_at) = unmanaged.and_then(|unmanaged| unmanaged.asked_at.as_mut()) {
                 *asked_at += longer;
             }
         }

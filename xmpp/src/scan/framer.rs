@@ -76,13 +76,14 @@ pub struct Framer {
     cut_char: Vec<u8>,
     /// No byte of the stream has come yet, or only so many: an encoding shows in the first two.
     received: usize,
-    scanner: Option<Scanner>,
+    /// In the middle of an element.
+    scanner: Option<Box<Scanner>>,
     scope: Arc<Scope>,
     /// The name of the stream's element as it was written, to compare the end tag with.
     root_name: Box<str>,
     /// What is wrong with the bytes behind `text`.
     fault: Option<Condition>,
-    failed: Option<StreamError>,
+    failed: Option<Box<StreamError>>,
 }
 
 impl Framer {
@@ -179,7 +180,7 @@ impl Framer {
     )]
     pub fn next(&mut self) -> Result<Option<Frame>, StreamError> {
         if let Some(error) = &self.failed {
-            return Err(error.clone());
+            return Err(StreamError::clone(error));
         }
         let outcome = match self.phase {
             Phase::Prolog { declared } => self.next_header(declared),
@@ -196,7 +197,7 @@ impl Framer {
         };
         outcome.map_err(|condition| {
             let error = StreamError::new(condition);
-            self.failed = Some(error.clone());
+            self.failed = Some(Box::new(error.clone()));
             self.scanner = None;
             self.text = String::new();
             self.start = 0;
@@ -262,12 +263,12 @@ impl Framer {
 
     /// Runs the scanner on what it may see of the current item. True beside the document: the header's tag was empty.
     fn scan(&mut self, new: fn() -> Scanner) -> Result<Option<(Document, bool)>, Condition> {
-        let mut scanner = self.scanner.take().unwrap_or_else(new);
+        let mut scanner = self.scanner.take().map_or_else(new, |kept| *kept);
         let (window, cut) = self.window();
         match scanner.run(window, &self.scope, &self.limits)? {
             Step::NeedMore if cut => Err(Condition::PolicyViolation),
             Step::NeedMore => {
-                self.scanner = Some(scanner);
+                self.scanner = Some(Box::new(scanner));
                 Ok(None)
             }
             Step::Done => {

@@ -76,6 +76,8 @@ impl Scope {
     }
 
     pub(super) fn bind(&mut self, prefix: &str, ns: &str) {
+        // Each stream has one for as long as it lives: no room is kept for more.
+        self.bindings.reserve_exact(1);
         self.bindings.push((prefix.into(), ns.into()));
     }
 

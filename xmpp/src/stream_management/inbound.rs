@@ -12,6 +12,7 @@
 //! settled prefix that is *covered* there, so that whoever reads it there never finds less than was acknowledged.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The place of a stanza in what a peer sent since stream management was enabled; the first is 1.
@@ -78,7 +79,7 @@ struct Request {
 /// Counts stanzas in, and decides when `<a/>` goes out (XEP-0198 §4).
 #[derive(Clone, Debug)]
 pub struct Inbound {
-    limits: InboundLimits,
+    limits: Arc<InboundLimits>,
     /// Everything up to here is settled.
     settled: u64,
     /// Where the count is kept elsewhere: so much of it is known there.
@@ -97,9 +98,9 @@ pub struct Inbound {
 
 impl Inbound {
     /// Starts counting: `<enable/>` has just come (XEP-0198 §4, "set to zero and started").
-    pub fn new(limits: InboundLimits) -> Inbound {
+    pub fn new(limits: impl Into<Arc<InboundLimits>>) -> Inbound {
         Inbound {
-            limits,
+            limits: limits.into(),
             settled: 0,
             covered: None,
             unsettled: VecDeque::new(),
@@ -111,7 +112,7 @@ impl Inbound {
     }
 
     /// Goes on where another `Inbound` was when everything was settled, and covered: the session has moved.
-    pub fn resumed(limits: InboundLimits, handled: u64) -> Inbound {
+    pub fn resumed(limits: impl Into<Arc<InboundLimits>>, handled: u64) -> Inbound {
         Inbound {
             settled: handled,
             covered: Some(handled),
@@ -215,9 +216,9 @@ impl Inbound {
             self.unsettled.pop_front();
             self.settled += 1;
         }
-        if self.unsettled.is_empty() && self.unsettled.capacity() > 64 {
-            // A burst is over; an idle session should not keep its memory.
-            self.unsettled.shrink_to(16);
+        if self.unsettled.is_empty() {
+            // An idle session holds nothing.
+            self.unsettled = VecDeque::new();
         }
     }
 
@@ -252,6 +253,9 @@ impl Inbound {
         } else {
             false
         };
+        if self.requests.is_empty() {
+            self.requests = VecDeque::new();
+        }
         let rose_as_promised = self.told < h && self.told < self.owed;
         (answers || rose_as_promised).then(|| {
             self.told = h;

@@ -1,6 +1,7 @@
 //! The sending half: remembers what was sent until the peer says that it has it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The knobs of [`Outbound`].
@@ -76,7 +77,7 @@ enum Asking {
 /// be sent again: bytes, an archive position, both.
 #[derive(Clone, Debug)]
 pub struct Outbound<T> {
-    limits: OutboundLimits,
+    limits: Arc<OutboundLimits>,
     /// The count of stanzas acknowledged.
     acked: u64,
     queue: VecDeque<(T, usize)>,
@@ -90,9 +91,9 @@ pub struct Outbound<T> {
 
 impl<T> Outbound<T> {
     /// Starts counting: `<enabled/>` has just been sent.
-    pub fn new(limits: OutboundLimits) -> Outbound<T> {
+    pub fn new(limits: impl Into<Arc<OutboundLimits>>) -> Outbound<T> {
         Outbound {
-            limits,
+            limits: limits.into(),
             acked: 0,
             queue: VecDeque::new(),
             bytes: 0,
@@ -104,7 +105,11 @@ impl<T> Outbound<T> {
 
     /// Goes on where another `Outbound` was: the session has moved. `unacked`: what was sent after the `acked` first, with
     /// its bytes.
-    pub fn resumed(limits: OutboundLimits, acked: u64, unacked: Vec<(T, usize)>) -> Outbound<T> {
+    pub fn resumed(
+        limits: impl Into<Arc<OutboundLimits>>,
+        acked: u64,
+        unacked: Vec<(T, usize)>,
+    ) -> Outbound<T> {
         Outbound {
             acked,
             bytes: unacked
@@ -169,7 +174,7 @@ impl<T> Outbound<T> {
         &mut self,
         h: u32,
         now: Instant,
-    ) -> Result<impl ExactSizeIterator<Item = T> + '_, HandledCountTooHigh> {
+    ) -> Result<impl ExactSizeIterator<Item = T> + use<T>, HandledCountTooHigh> {
         let sent = self.sent_count();
         let send_count = sent as u32;
         let too_high = HandledCountTooHigh { h, send_count };
@@ -200,7 +205,12 @@ impl<T> Outbound<T> {
         } else {
             Asking::Soon(now + self.limits.request_within)
         };
-        Ok(self.queue.drain(..newly).map(|(item, _)| item))
+        let gone: VecDeque<_> = match self.queue.len() == newly {
+            // An idle session holds nothing.
+            true => std::mem::take(&mut self.queue),
+            false => self.queue.drain(..newly).collect(),
+        };
+        Ok(gone.into_iter().map(|(item, _)| item))
     }
 
     /// What is not acknowledged, oldest first: to be sent again after resumption, or routed elsewhere.

@@ -81,7 +81,7 @@ impl Default for PublicationSettings {
 #[derive(Debug)]
 pub struct Publication {
     user: BareJid,
-    settings: PublicationSettings,
+    settings: Arc<PublicationSettings>,
     /// In the order in which they were bound or attached.
     sessions: Vec<Session>,
     session_ids: u64,
@@ -108,10 +108,14 @@ type Actions = Vec<PublicationAction>;
 
 impl Publication {
     /// A user without sessions. `position`: the head of the user's log as of which effects will follow.
-    pub fn new(user: BareJid, position: u64, settings: PublicationSettings) -> Publication {
+    pub fn new(
+        user: BareJid,
+        position: u64,
+        settings: impl Into<Arc<PublicationSettings>>,
+    ) -> Publication {
         Publication {
             user,
-            settings,
+            settings: settings.into(),
             sessions: Vec::new(),
             session_ids: 0,
             unsettled: Unsettled::new(position),

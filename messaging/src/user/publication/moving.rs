@@ -188,11 +188,11 @@ impl Publication {
         let session = &mut self.sessions[index];
         let mover = session.movers.remove(0);
         session.key = mover.request.key;
-        session.moved_from = Some(MovedFrom {
+        session.moved_from = Some(Box::new(MovedFrom {
             key: key.clone(),
             offered: session.reader.offered,
             last_sent: session.reader.sent.back().copied(),
-        });
+        }));
         // A read under way is the old key's: it is asked for anew.
         session.reader.give_up_reading();
         out.push(release(key, to));

@@ -101,7 +101,7 @@ impl Publication {
         let max = self.settings.held_rows_max;
         for session in &mut self.sessions {
             let reader = &mut session.reader;
-            let Some(reading) = reader.reading else {
+            let Some(reading) = reader.reading.as_deref() else {
                 continue;
             };
             let last = reader.held.back().map_or(reading.upto, |row| row.seq);
@@ -331,7 +331,7 @@ impl Publication {
         let held = std::mem::take(&mut reader.held);
         let next = match reading.again_from {
             Some(from) => from.min(after),
-            None => self.read_all(index, reading, rows, &held, ids, &mut out),
+            None => self.read_all(index, *reading, rows, &held, ids, &mut out),
         };
         let reader = &mut self.sessions[index].reader;
         reader.fresh_after = reader.fresh_after.max(next);
@@ -525,11 +525,11 @@ impl Publication {
             let room = reader.sent.len() + page as usize <= max && !reader.is_paused();
             if reader.reading.is_none() && reader.next < position && room {
                 let (after, upto) = (reader.next, position.min(reader.next + page));
-                reader.reading = Some(Reading {
+                reader.reading = Some(Box::new(Reading {
                     after,
                     upto,
                     again_from: None,
-                });
+                }));
                 let session = session.key.clone();
                 out.push(PublicationAction::ReadRows {
                     session,

@@ -179,7 +179,7 @@ pub(super) struct Session {
     /// Who wants it, in their order.
     pub(super) movers: Vec<Mover>,
     /// Where it was, if it has moved.
-    pub(super) moved_from: Option<MovedFrom>,
+    pub(super) moved_from: Option<Box<MovedFrom>>,
 }
 
 /// How far a session has come in reading the user's log.
@@ -199,8 +199,8 @@ pub(super) struct Reader {
     pub(super) newest_row: u64,
     /// The newest row it was ever sent.
     pub(super) offered: u64,
-    /// The read under way.
-    pub(super) reading: Option<Reading>,
+    /// The read under way; most of the time there is none.
+    pub(super) reading: Option<Box<Reading>>,
     /// New rows that follow the read under way without a gap.
     pub(super) held: VecDeque<Row>,
     /// Rows it was sent and has not acknowledged, in the order of sending.

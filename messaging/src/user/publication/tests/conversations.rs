@@ -518,7 +518,7 @@ fn a_session_misses_nothing_of_what_came_before_it_was_bound() {
 #[test]
 fn large_rows_that_waited_come_as_fast_as_they_are_acknowledged() {
     let mut stage = Stage::new();
-    stage.user.settings.read_bytes_max = 30;
+    Arc::make_mut(&mut stage.user.settings).read_bytes_max = 30;
     for _ in 0..5 {
         stage.log(JULIET, USER);
     }

@@ -8,7 +8,7 @@ use super::*;
 #[test]
 fn who_does_not_acknowledge_reads_later() {
     let mut stage = Stage::new();
-    stage.user.settings.unacknowledged_max = 4;
+    Arc::make_mut(&mut stage.user.settings).unacknowledged_max = 4;
     let home = stage.available(1, "home", "");
     for _ in 0..4 {
         stage.log(JULIET, USER);
@@ -52,7 +52,7 @@ fn wide_gaps_are_read_over_at_once() {
     stage.log(JULIET, USER);
     stage.log(JULIET, USER);
     stage.contacts.head = HEAD;
-    stage.user = Publication::new(bare(USER), HEAD, stage.user.settings);
+    stage.user = Publication::new(bare(USER), HEAD, stage.user.settings.clone());
     let key = key(1, 1, "home");
     stage.bind(&key);
     let mut actions = stage.presence(&key, "", "");
