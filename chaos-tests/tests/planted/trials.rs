@@ -398,6 +398,8 @@ pub(crate) async fn wiped(bug: Option<Bug>) -> Trial {
         bail!("three nodes");
     };
     let mut alice = alice(&recorder, &pool, owner, Proof::Reflected).await?;
+    // That there is the room is known by all; two disks are enough to say so.
+    pool.replicas_agree().await?;
     recorder.record(What::Fault {
         what: format!("node {misses} is away, then node {loses} loses its disk"),
     });
