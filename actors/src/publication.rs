@@ -154,7 +154,7 @@ pub struct PublicationActor {
     /// Rows could not be read: they are asked for again.
     unread: bool,
     /// What the owner had no room for: who is up or down. Others are shown a session only once that is in the log.
-    unsaid: VecDeque<FromKey>,
+    unsaid: Option<Box<Unsaid>>,
     /// Either is due to be tried again.
     tries_again: bool,
     /// Whether there is something left to do is due to be looked at.
@@ -162,6 +162,12 @@ pub struct PublicationActor {
     /// Messages of the owner handled so far.
     handled: u64,
     backlog: Arc<Backlog>,
+}
+
+/// What is to be said to the owner, in order.
+#[derive(Default)]
+struct Unsaid {
+    words: VecDeque<FromKey>,
 }
 
 impl PublicationActor {
@@ -185,7 +191,7 @@ impl PublicationActor {
             user,
             core: None,
             unread: false,
-            unsaid: VecDeque::new(),
+            unsaid: None,
             tries_again: false,
             looks_whether_idle: false,
             handled: 0,
@@ -420,7 +426,8 @@ impl PublicationActor {
                     self.tell_moving(session.node, Moving::Release { session, to });
                 }
                 PublicationAction::NoteSessions { up, down } => {
-                    self.unsaid.push_back(FromKey::NoteSessions { up, down });
+                    let unsaid = self.unsaid.get_or_insert_default();
+                    unsaid.words.push_back(FromKey::NoteSessions { up, down });
                     self.say();
                 }
                 other => self.act_elsewhere(other),
@@ -629,21 +636,23 @@ impl PublicationActor {
         let Some(actors) = self.fabric.actors(self.partition) else {
             return;
         };
-        while let Some(request) = self.unsaid.pop_front() {
+        while let Some(unsaid) = &mut self.unsaid
+            && let Some(request) = unsaid.words.pop_front()
+        {
             let sent = actors.owner.try_send(ToOwner::FromKey(request));
             if let Err(SendError::Full(ToOwner::FromKey(request))) = sent {
                 self.fabric.metrics.mailboxes_full.inc();
-                self.unsaid.push_front(request);
+                unsaid.words.push_front(request);
                 return;
             }
         }
         // There are as many of these as users who are online.
-        self.unsaid = VecDeque::new();
+        self.unsaid = None;
     }
 
     /// After a failure, once.
     fn plan_to_try_again(&mut self, ctx: &mut Context<Self>) {
-        let due = std::mem::take(&mut self.unread) || !self.unsaid.is_empty();
+        let due = std::mem::take(&mut self.unread) || self.unsaid.is_some();
         if due && !std::mem::replace(&mut self.tries_again, true) {
             ctx.run_later(TRY_AGAIN, |actor, ctx| {
                 actor.tries_again = false;

@@ -1,5 +1,7 @@
 //! Sessions come and go: bound, attached by their node after a change of owner, ended, gone with their node.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use xmpp::jid::{FullJid, Jid};
 use xmpp::stanza::{Stanza, StanzaKind};
 use xmpp::stanza_error::{Condition, StanzaError};
@@ -178,10 +180,10 @@ impl Publication {
         for &row in &unacknowledged {
             self.unsettled.offer(row, self.sessions[index].id);
         }
-        reader.sent = unacknowledged.into();
+        reader.sent = VecDeque::from(unacknowledged).into();
         let session = &mut self.sessions[index];
         session.flags = flags;
-        session.directed = directed.into_iter().collect();
+        session.directed = BTreeSet::from_iter(directed).into();
         session.reader = reader;
         match known {
             Some(_) => self.correct_presence(index, presence, contacts, out),
@@ -237,7 +239,7 @@ impl Publication {
         newest_row: u64,
     ) -> Option<u64> {
         let session = &self.sessions[index];
-        let (id, sent) = (session.id, session.reader.sent.clone());
+        let (id, sent) = (session.id, VecDeque::clone(&session.reader.sent));
         let arrived = sent.iter().position(|row| *row == newest_row);
         let mut again_from: Option<u64> = None;
         for (place, row) in sent.into_iter().enumerate() {
@@ -288,10 +290,12 @@ impl Publication {
         contacts: &dyn Contacts,
         out: &mut Actions,
     ) {
-        let (gone, still): (Vec<_>, Vec<_>) = std::mem::take(&mut self.expected)
+        let (gone, still): (Vec<_>, Vec<_>) = self
+            .expected
+            .take()
             .into_iter()
             .partition(|expected| over(expected));
-        self.expected = still;
+        self.expected = still.into();
         if gone.is_empty() {
             return;
         }
@@ -323,11 +327,11 @@ impl Publication {
         out: &mut Actions,
     ) {
         let mut session = self.sessions.remove(index);
-        for mover in std::mem::take(&mut session.movers) {
+        for mover in session.movers.take() {
             refuse(mover, out);
         }
         self.end_presence(&session, stanza, contacts, out);
-        for row in &session.reader.sent {
+        for row in session.reader.sent.iter() {
             self.unsettled.release(*row, session.id);
         }
         self.note_down(&session, out);

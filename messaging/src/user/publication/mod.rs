@@ -14,6 +14,7 @@
 //! - [`rows`]: rows of the log to sessions, offline delivery, carbons; [`unsettled`]: what isn't acknowledged.
 //! - [`routing`]: everything that is in no log.
 //! - [`once`]: what was committed and no row shows, told and told again.
+//! - [`seldom`]: collections that take no room while they are empty.
 
 mod action;
 mod contacts;
@@ -23,6 +24,7 @@ mod once;
 mod presence;
 mod routing;
 mod rows;
+mod seldom;
 mod session;
 mod unsettled;
 
@@ -41,6 +43,7 @@ pub use moving::{MoveRequest, ResumptionToken};
 pub use session::{SessionEvent, SessionFlags, SessionKey, SessionState, directed_has_room};
 
 use moving::Mover;
+use seldom::Seldom;
 use session::Session;
 use unsettled::Unsettled;
 
@@ -84,16 +87,16 @@ pub struct Publication {
     settings: Arc<PublicationSettings>,
     /// In the order in which they were bound or attached.
     sessions: Vec<Session>,
-    session_ids: u64,
+    session_ids: u32,
     unsettled: Unsettled,
     /// Sessions that the log says were up and whose node has neither attached nor died.
-    expected: Vec<Expected>,
+    expected: Seldom<Vec<Expected>>,
     /// Who wants sessions that are expected.
-    early_movers: Vec<Mover>,
+    early_movers: Seldom<Vec<Mover>>,
     /// Pushes sent so far.
-    pushes: u64,
+    pushes: u32,
     /// Who asked for the user's presence meanwhile.
-    held_probes: BTreeSet<BareJid>,
+    held_probes: Seldom<BTreeSet<BareJid>>,
 }
 
 /// A session that an earlier owner said was up.
@@ -119,10 +122,10 @@ impl Publication {
             sessions: Vec::new(),
             session_ids: 0,
             unsettled: Unsettled::new(position),
-            expected: Vec::new(),
-            early_movers: Vec::new(),
+            expected: Seldom::default(),
+            early_movers: Seldom::default(),
             pushes: 0,
-            held_probes: BTreeSet::new(),
+            held_probes: Seldom::default(),
         }
     }
 
@@ -219,7 +222,7 @@ impl Publication {
         // Nearly all users have one session, and a vector's first growth is to four.
         self.sessions.reserve_exact(1);
         self.sessions
-            .push(Session::new(self.session_ids, key, reader));
+            .push(Session::new(u64::from(self.session_ids), key, reader));
         self.sessions.len() - 1
     }
 

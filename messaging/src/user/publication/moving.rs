@@ -187,6 +187,7 @@ impl Publication {
         }
         let session = &mut self.sessions[index];
         let mover = session.movers.remove(0);
+        session.movers.trim();
         session.key = mover.request.key;
         session.moved_from = Some(Box::new(MovedFrom {
             key: key.clone(),
@@ -217,6 +218,7 @@ impl Publication {
     /// Whoever wanted a session under this key does not any more; `false`: nobody did.
     pub(super) fn is_given_up(&mut self, key: &SessionKey, out: &mut Actions) -> bool {
         self.early_movers.retain(|mover| mover.request.key != *key);
+        self.early_movers.trim();
         let wants = |mover: &Mover| mover.request.key == *key;
         let wanted = |session: &super::Session| session.movers.iter().any(wants);
         let Some(index) = self.sessions.iter().position(wanted) else {
@@ -232,6 +234,7 @@ impl Publication {
             return;
         };
         refuse(movers.remove(at), out);
+        movers.trim();
         if at == 0 {
             self.ask_to_yield(index, out);
         }
@@ -241,10 +244,12 @@ impl Publication {
     pub(super) fn mover_gone(&mut self, node: u64, out: &mut Actions) {
         let gone = |mover: &Mover| mover.request.key.node == node;
         self.early_movers.retain(|mover| !gone(mover));
+        self.early_movers.trim();
         for index in 0..self.sessions.len() {
             let movers = &mut self.sessions[index].movers;
             let first_goes = movers.first().is_some_and(gone);
             movers.retain(|mover| !gone(mover));
+            movers.trim();
             if first_goes {
                 // Whoever comes after it has not been named to the session's node yet.
                 self.ask_to_yield(index, out);
@@ -254,7 +259,7 @@ impl Publication {
 
     /// A session has come of which early ones may have asked; or none that is expected is left.
     pub(super) fn settle_early_movers(&mut self, out: &mut Actions) {
-        for mover in std::mem::take(&mut self.early_movers) {
+        for mover in self.early_movers.take() {
             let MoveRequest { key, .. } = &mover.request;
             match self.find_jid(key.jid.as_str()) {
                 Some(index) => self.want(index, mover, out),

@@ -30,7 +30,7 @@ impl Publication {
                 let before = session.clone();
                 let session = &mut self.sessions[index];
                 session.set_presence(None);
-                session.directed.clear();
+                session.directed.take();
                 session.noted = false;
                 if before.is_available() {
                     // §4.5.2: also to the session that became unavailable.
@@ -160,7 +160,7 @@ impl Publication {
         // Contacts and the user's own sessions have heard it.
         let told =
             |to: &Jid| session.is_available() && (self.is_own(to) || watchers.contains(&to.bare()));
-        for to in &session.directed {
+        for to in session.directed.iter() {
             if !told(to) && !contacts.blocks(&self.user, to) {
                 let to = Some(to.clone());
                 out.push(PublicationAction::Route(Stanza {
@@ -219,6 +219,7 @@ impl Publication {
             }
             PresenceType::Unavailable => {
                 session.directed.remove(&to);
+                session.directed.trim();
             }
             // Not directed presence: it changes nothing here.
             _ => {}
@@ -313,7 +314,7 @@ impl Publication {
     }
 
     pub(super) fn answer_held_probes(&mut self, contacts: &dyn Contacts, out: &mut Actions) {
-        for asker in std::mem::take(&mut self.held_probes) {
+        for asker in self.held_probes.take() {
             let answer = self.probe(&asker, contacts);
             out.extend(answer);
         }
@@ -356,6 +357,7 @@ impl Publication {
     ) -> Vec<PublicationAction> {
         let mut out = Vec::new();
         self.held_probes.remove(contact);
+        self.held_probes.trim();
         if contacts.blocks(&self.user, &Jid::from(contact)) {
             return out;
         }

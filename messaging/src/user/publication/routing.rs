@@ -1,5 +1,6 @@
 //! Stanzas that are in no log: they go to the sessions that are there, or come back as an error.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -199,6 +200,7 @@ impl Publication {
             .cloned()
             .collect();
         self.held_probes.retain(|asker| !covers(jid, asker));
+        self.held_probes.trim();
         for expected in self.expected.iter().filter(|_| jid.resource().is_none()) {
             let stanza = Arc::new(unavailable(&expected.jid));
             broadcast(hidden.clone(), &stanza, out);
@@ -215,13 +217,13 @@ impl Publication {
             } else if session.is_available() {
                 broadcast(hidden.clone(), &Arc::new(stanza.clone()), out);
             }
-            let directed = std::mem::take(&mut session.directed);
-            let (gone, left) = directed
+            let directed = session.directed.take();
+            let (gone, left): (BTreeSet<Jid>, BTreeSet<Jid>) = directed
                 .into_iter()
                 .partition(|to| to == jid || (jid.resource().is_none() && covers(jid, &to.bare())));
-            session.directed = left;
+            session.directed = left.into();
             let told = |to: &Jid| session.presence.is_some() && hidden.contains(&to.bare());
-            for to in std::collections::BTreeSet::<Jid>::into_iter(gone).filter(|to| !told(to)) {
+            for to in gone.into_iter().filter(|to| !told(to)) {
                 let to = Some(to);
                 out.push(PublicationAction::Route(Stanza {
                     to,
@@ -248,7 +250,7 @@ impl Publication {
     /// Pushes need ids that differ within a stream.
     fn next_push(&mut self) -> u64 {
         self.pushes += 1;
-        self.pushes
+        u64::from(self.pushes)
     }
 }
 

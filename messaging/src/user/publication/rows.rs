@@ -328,7 +328,7 @@ impl Publication {
             .reading
             .take_if(|reading| (reading.after, reading.upto) == (after, upto));
         let Some(reading) = asked else { return out };
-        let held = std::mem::take(&mut reader.held);
+        let held = reader.held.take();
         let next = match reading.again_from {
             Some(from) => from.min(after),
             None => self.read_all(index, *reading, rows, &held, ids, &mut out),
@@ -513,6 +513,7 @@ impl Publication {
                 break;
             }
         }
+        sent.trim();
     }
 
     /// What every change may bring: rows to be read, the cursor.

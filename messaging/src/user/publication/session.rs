@@ -9,6 +9,7 @@ use xmpp::stanza::Stanza;
 
 use super::contacts::Row;
 use super::moving::{MovedFrom, Mover, ResumptionToken};
+use super::seldom::Seldom;
 
 /// A session, unmistakably: a resource may be bound again by another stream.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -169,7 +170,7 @@ pub(super) struct Session {
     /// The priority in that presence; 0 where it says none.
     priority: i8,
     /// Whom it sent directed presence.
-    pub(super) directed: BTreeSet<Jid>,
+    pub(super) directed: Seldom<BTreeSet<Jid>>,
     /// Whether the log says it is up, or is about to.
     pub(super) noted: bool,
     /// How often that is under way. Until it is in the log nobody else is shown the session: an owner that died meanwhile
@@ -177,7 +178,7 @@ pub(super) struct Session {
     pub(super) notes_under_way: u32,
     pub(super) reader: Reader,
     /// Who wants it, in their order.
-    pub(super) movers: Vec<Mover>,
+    pub(super) movers: Seldom<Vec<Mover>>,
     /// Where it was, if it has moved.
     pub(super) moved_from: Option<Box<MovedFrom>>,
 }
@@ -202,9 +203,9 @@ pub(super) struct Reader {
     /// The read under way; most of the time there is none.
     pub(super) reading: Option<Box<Reading>>,
     /// New rows that follow the read under way without a gap.
-    pub(super) held: VecDeque<Row>,
+    pub(super) held: Seldom<VecDeque<Row>>,
     /// Rows it was sent and has not acknowledged, in the order of sending.
-    pub(super) sent: VecDeque<u64>,
+    pub(super) sent: Seldom<VecDeque<u64>>,
     /// The row with which a read had brought enough bytes: the next one waits until it is acknowledged.
     pub(super) pause: Option<u64>,
 }
@@ -228,8 +229,8 @@ impl Reader {
             newest_row: 0,
             offered: 0,
             reading: None,
-            held: VecDeque::new(),
-            sent: VecDeque::new(),
+            held: Seldom::default(),
+            sent: Seldom::default(),
             pause: None,
         }
     }
@@ -247,7 +248,7 @@ impl Reader {
     /// A read under way brings nothing: what it was to bring is still to be read.
     pub(super) fn give_up_reading(&mut self) {
         if let Some(reading) = self.reading.take() {
-            self.held.clear();
+            self.held.take();
             let from = reading.again_from.unwrap_or(reading.after);
             self.next = from.min(reading.after);
         }
@@ -275,11 +276,11 @@ impl Session {
             flags: SessionFlags::default(),
             presence: None,
             priority: 0,
-            directed: BTreeSet::new(),
+            directed: Seldom::default(),
             noted: false,
             notes_under_way: 0,
             reader,
-            movers: Vec::new(),
+            movers: Seldom::default(),
             moved_from: None,
         }
     }
@@ -309,9 +310,19 @@ impl Session {
         self.directed.contains(jid) || self.directed.contains(&Jid::from(jid.bare()))
     }
 
+    /// A presence that is kept as long as the session shares the text of its address.
+    fn with_own_address(&self, mut presence: Stanza) -> Stanza {
+        let own = Jid::from(self.key.jid.clone());
+        if presence.from.as_ref() == Some(&own) {
+            presence.from = Some(own);
+        }
+        presence
+    }
+
     /// Replaces its presence; `None`: no longer available.
     pub(super) fn set_presence(&mut self, presence: Option<Stanza>) -> Option<Stanza> {
         self.priority = presence.as_ref().map_or(0, priority_in);
+        let presence = presence.map(|presence| self.with_own_address(presence));
         std::mem::replace(&mut self.presence, presence)
     }
 }

@@ -4,6 +4,9 @@
 //! it and none has acknowledged it) or done. The delivery cursor lies before the first row that isn't done.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
+
+use super::seldom::Seldom;
 
 /// Ranges of rows that wait, kept apart from each other.
 const RANGES_MAX: usize = 4_096;
@@ -13,15 +16,15 @@ const RANGES_MAX: usize = 4_096;
 pub(super) struct Unsettled {
     /// The newest row.
     position: u64,
-    /// The cursor as it was last told; `None`: not read from the state yet.
-    cursor: Option<u64>,
+    /// One more than the cursor as it was last told; `None`: not read from the state yet.
+    behind_cursor: Option<NonZeroU64>,
     /// The position when the cursor was read: of rows up to here it isn't known whether they were acknowledged.
     unknown_upto: u64,
     /// Rows that were sent, with the ids of the sessions that have not acknowledged them.
-    outstanding: BTreeMap<u64, Vec<u64>>,
+    outstanding: Seldom<BTreeMap<u64, Vec<u64>>>,
     /// First and last rows of ranges that wait, in order, apart from each other. Rows that the user sent, or that don't
     /// exist, may lie within: they go when they are read.
-    waiting: Vec<(u64, u64)>,
+    waiting: Seldom<Vec<(u64, u64)>>,
 }
 
 impl Unsettled {
@@ -37,7 +40,11 @@ impl Unsettled {
     }
 
     pub(super) fn cursor(&self) -> Option<u64> {
-        self.cursor
+        self.behind_cursor.map(|behind| behind.get() - 1)
+    }
+
+    fn set_cursor(&mut self, cursor: u64) {
+        self.behind_cursor = NonZeroU64::new(cursor.saturating_add(1));
     }
 
     /// Whether an earlier owner may have seen this row acknowledged.
@@ -47,10 +54,10 @@ impl Unsettled {
 
     /// The cursor as committed, read once.
     pub(super) fn begin(&mut self, delivered: u64) {
-        if self.cursor.is_some() {
+        if self.behind_cursor.is_some() {
             return;
         }
-        self.cursor = Some(delivered);
+        self.set_cursor(delivered);
         self.unknown_upto = self.position;
         if delivered < self.position {
             self.wait_range(delivered.saturating_add(1), self.position);
@@ -60,7 +67,7 @@ impl Unsettled {
     /// Rows up to here were added without being told.
     pub(super) fn missed(&mut self, upto: u64) {
         if upto > self.position {
-            if self.cursor.is_some() {
+            if self.behind_cursor.is_some() {
                 self.wait_range(self.position + 1, upto);
             }
             self.position = upto;
@@ -70,7 +77,7 @@ impl Unsettled {
     /// A received row was added to the log: it waits until a session is offered it.
     pub(super) fn received(&mut self, seq: u64) {
         self.position = seq;
-        if self.cursor.is_some() {
+        if self.behind_cursor.is_some() {
             self.wait_range(seq, seq);
         }
     }
@@ -78,8 +85,9 @@ impl Unsettled {
     /// A row that the user sent was added: nothing is to be delivered.
     pub(super) fn sent(&mut self, seq: u64) {
         // Within a run of rows that wait it does no harm, and the run stays one range.
-        if let Some((_, last)) = self.waiting.last_mut()
-            && *last == self.position
+        let ends_there = |(_, last): &(u64, u64)| *last == self.position;
+        if self.waiting.last().is_some_and(ends_there)
+            && let Some((_, last)) = self.waiting.last_mut()
         {
             *last = seq;
         }
@@ -117,6 +125,7 @@ impl Unsettled {
             }
         }
         self.waiting.splice(begin..begin, left);
+        self.waiting.trim();
     }
 
     /// A session was sent this row. A row that is done stays done.
@@ -124,7 +133,8 @@ impl Unsettled {
         if self.is_waiting(seq) {
             self.settle_range(seq, seq);
             self.outstanding.insert(seq, vec![session]);
-        } else if let Some(holders) = self.outstanding.get_mut(&seq)
+        } else if self.outstanding.contains_key(&seq)
+            && let Some(holders) = self.outstanding.get_mut(&seq)
             && !holders.contains(&session)
         {
             holders.push(session);
@@ -134,10 +144,14 @@ impl Unsettled {
     /// A session acknowledged this row: it is done.
     pub(super) fn acknowledged(&mut self, seq: u64) {
         self.outstanding.remove(&seq);
+        self.outstanding.trim();
     }
 
     /// A session that was sent this row will not acknowledge it; a row without any other session waits.
     pub(super) fn release(&mut self, seq: u64, session: u64) {
+        if !self.outstanding.contains_key(&seq) {
+            return;
+        }
         let Some(holders) = self.outstanding.get_mut(&seq) else {
             return;
         };
@@ -146,11 +160,12 @@ impl Unsettled {
             self.outstanding.remove(&seq);
             self.wait_range(seq, seq);
         }
+        self.outstanding.trim();
     }
 
     /// The cursor, if it has risen since the last call.
     pub(super) fn advance(&mut self) -> Option<u64> {
-        let known = self.cursor?;
+        let known = self.cursor()?;
         let first = self.outstanding.keys().next().copied();
         let first = match (first, self.first_waiting()) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -160,7 +175,7 @@ impl Unsettled {
         if cursor <= known {
             return None;
         }
-        self.cursor = Some(cursor);
+        self.set_cursor(cursor);
         Some(cursor)
     }
 
