@@ -126,6 +126,19 @@ async fn one_two_three() -> Result<()> {
         .close()
         .await?;
 
+    // What a third one would move is known beforehand, and that another member has an address.
+    let three = format!("{}:7400", beside(&pool, 3)?);
+    let plan = ctl_json(&pool, 1, &["node", "add", &three, "--dry-run"])?;
+    let steps = plan["steps"].as_array().context("steps")?;
+    ensure!(plan["node"] == 3 && plan["begun"] == false, "{plan}");
+    ensure!(
+        steps.len() == 18 && steps[0] == json!({ "step": "join", "node": 3 }),
+        "{plan}"
+    );
+    let taken = pool.cluster_address(2)?.to_string();
+    let (code, said) = ctl(&pool, 1, &["node", "add", &taken, "--dry-run"])?;
+    ensure!(code == 7 && said.contains("is the address of"), "{said}");
+
     // A node that joined lets others join; an earlier folder of a machine that was refused is no obstacle.
     let id = pool.join(2, beside(&pool, 3)?).await?;
     let with = json!({ "with": id });

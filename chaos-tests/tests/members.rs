@@ -25,6 +25,7 @@ fn seats(home: u64) -> Vec<Seat> {
         stream_management: true,
         forgetful: false,
         lasting: false,
+        secured: false,
     };
     let mut seats = Trial::seats_on(&[home]);
     seats.extend([pair("ring-a", "ring-b"), pair("ring-b", "ring-a")]);
@@ -155,6 +156,10 @@ async fn is_replaced(pool: &mut Pool) -> Result<()> {
     ensure!(pool.refused(1, 2, "remove", &forced).await? == "is-alive");
     pool.let_in(4, 2).await?;
     pool.placed(3, 1).await?;
+    for what in ["replace?dry_run=true", "replace"] {
+        let word = pool.refused(1, 2, what, &json!({ "with": 2 })).await?;
+        ensure!(word == "same-node", "{what} is refused for {word}");
+    }
     pool.kill(2)?;
     let (replace, nothing) = (json!({ "with": 4 }), json!({}));
     until("the others know that it is dead", LIMIT, async || {
@@ -169,6 +174,10 @@ async fn is_replaced(pool: &mut Pool) -> Result<()> {
             word == "quorum-would-be-lost",
             "{what} is refused for {word}"
         );
+    }
+    for what in ["replace?dry_run=true", "replace"] {
+        let word = pool.refused(1, 3, what, &json!({ "with": 2 })).await?;
+        ensure!(word == "not-alive", "{what} is refused for {word}");
     }
     let plan = pool.operate(1, 2, "replace?dry_run=true", &replace).await?;
     let steps = plan["steps"].as_array().map(Vec::len).unwrap_or_default();
@@ -190,6 +199,43 @@ async fn is_replaced(pool: &mut Pool) -> Result<()> {
         "a removed node ended with {ended}"
     );
     online(&pool.login(4, "alice")).await?.close().await
+}
+
+/// A drained node can't leave while another one is away without which groups could not do: nothing is begun that would not end.
+async fn leaves_later() -> Result<()> {
+    let mut pool = Pool::start(&PoolSettings::nodes(3)).await?;
+    let nothing = json!({});
+    until("the drain is granted", LIMIT, async || {
+        pool.operate(1, 3, "drain", &nothing).await.ok()
+    })
+    .await?;
+    pool.member_is(3, "drained", 1).await?;
+    pool.kill(2)?;
+    until("the others know that it is dead", LIMIT, async || {
+        let seen = pool.operations(1).await.ok()?;
+        (seen["members"][1]["alive"] == json!(false)).then_some(())
+    })
+    .await?;
+    for what in ["remove?dry_run=true", "remove"] {
+        let word = pool.refused(1, 3, what, &nothing).await?;
+        ensure!(
+            word == "quorum-would-be-lost",
+            "{what} is refused for {word}"
+        );
+    }
+    pool.member_is(3, "drained", 1).await?;
+    pool.spawn(2)?;
+    pool.ready(2).await?;
+    until("it leaves", LIMIT, async || {
+        pool.operate(1, 3, "remove", &nothing).await.ok()
+    })
+    .await?;
+    pool.member_is(3, "removed", 1).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_leaves_when_the_others_can_do_without() {
+    leaves_later().await.expect("it leaves when it can");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -227,6 +273,11 @@ async fn is_being_drained(pool: &Pool, via: u64) -> Result<Vec<Client>> {
         (left < SESSIONS).then_some(())
     })
     .await?;
+    let other = if via == 1 { 2 } else { 1 };
+    let word = pool
+        .refused(via, other, "drain?dry_run=true", &pace)
+        .await?;
+    ensure!(word == "another-drain", "a plan is refused for {word}");
     Ok(sessions)
 }
 

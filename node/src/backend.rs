@@ -137,6 +137,10 @@ impl ControlBackend for Backend {
         nodes::plan(&self.node, node, operation)
     }
 
+    fn plan_addition(&self, address: &str) -> Result<(u64, Vec<PlanStep>), BackendError> {
+        nodes::plan_addition(&self.node, address)
+    }
+
     async fn operate(&self, node: u64, operation: NodeOperation) -> Result<(), BackendError> {
         nodes::operate(&self.node, node, operation).await
     }

@@ -305,6 +305,8 @@ pub(crate) enum CtlCommand {
 pub(crate) enum NodeCommand {
     /// Lists the members of the pool
     List,
+    /// Lets a new machine join: shows what that moves, makes a token for it, and how far it has come
+    Add(AddArgs),
     /// Makes a token that lets one new machine join; it is shown this once
     Token {
         /// How long it lets a node in: 90s, 30m, 1h, 7d
@@ -361,6 +363,28 @@ pub(crate) enum NodeCommand {
     },
     /// Shows how far what is under way has come, until it is done
     Progress,
+}
+
+/// How a new machine is let in.
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    /// Where the other nodes will reach the new one, IP:PORT
+    pub(crate) at: String,
+    /// How long the new machine may take to join: 90s, 30m, 1h, 7d
+    #[arg(long, default_value = "1h", value_parser = time_to_live)]
+    pub(crate) ttl: u64,
+    /// Where the new machine reaches control ports of the pool, HOST:PORT with commas [default: this node's own]
+    #[arg(long, num_args = 1.., value_parser = listed::<String>)]
+    pub(crate) address: Vec<Listed<String>>,
+    /// Only show what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Wait until it has joined and everything has moved, also without a terminal
+    #[arg(long)]
+    pub(crate) wait: bool,
 }
 
 /// What an operator may do about versions.

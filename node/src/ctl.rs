@@ -1,6 +1,7 @@
 //! `muster ctl`: operators' commands to a running node.
 
 mod access;
+mod adding;
 pub(crate) mod backup;
 pub(crate) mod client;
 mod cluster;

@@ -86,6 +86,9 @@ fn make(args: &JoinArgs, token: &JoinToken) -> Result<String, Failure> {
     };
     build(&building, &pool, &plan, &reply)?;
     fs::rename(&building, dir).map_err(|error| at(dir, &error))?;
+    // Not before: whoever dies in between goes on with the same request.
+    let request = dir.join(REQUEST);
+    fs::remove_file(&request).map_err(|error| at(&request, &error))?;
     Ok(report(args, &pool, &plan))
 }
 
@@ -273,9 +276,7 @@ fn build(dir: &Path, pool: &PoolFile, plan: &NodePlan, reply: &JoinReply) -> Res
     let about = format!("control port of node {}", plan.id.0);
     let control = authority::self_signed(&about, &names).map_err(|error| uncertified(&error))?;
     write_issued(dir, "control", &control)?;
-    make_data(dir, pool, plan.id)?;
-    let request = dir.join(REQUEST);
-    fs::remove_file(&request).map_err(|error| at(&request, &error))
+    make_data(dir, pool, plan.id)
 }
 
 /// What was made, and how to go on.

@@ -14,7 +14,7 @@ function words(progress) {
   const add = (number, one, many) => {
     if (number) parts.push(`${count(number)} ${number === 1 ? one : many}`);
   };
-  add(progress.sessions_left, "session left here", "sessions left here");
+  add(progress.sessions_left, "session left", "sessions left");
   add(progress.leaders_left, "partition to hand over", "partitions to hand over");
   add(progress.groups_to_move, "group to move", "groups to move");
   add(progress.entries_behind, "log entry to catch up", "log entries to catch up");
@@ -22,7 +22,9 @@ function words(progress) {
   return text === "" ? "" : `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 }
 
-const left = (progress) => progress.groups_to_move + progress.leaders_left + (progress.sessions_left ?? 0);
+// Figures of other nodes are some seconds old; that it is done is not.
+const left = (progress) =>
+  progress.done ? 0 : progress.groups_to_move + progress.leaders_left + (progress.sessions_left ?? 0);
 
 /** The part of the page that shows it; hidden while there is nothing to show. */
 export class Progress {

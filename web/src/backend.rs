@@ -113,6 +113,13 @@ pub trait ControlBackend: Clone + Send + 'static {
     /// [`BackendError::Refused`] as the operation would be.
     fn plan(&self, node: u64, operation: NodeOperation) -> Result<Vec<PlanStep>, BackendError>;
 
+    /// What letting in a node would do that the others reach at this address (`host:port`), and that runs what this one does: the
+    /// id that it would have, and the steps.
+    ///
+    /// # Errors
+    /// [`BackendError::Invalid`], [`BackendError::Refused`] as joining would be.
+    fn plan_addition(&self, address: &str) -> Result<(u64, Vec<PlanStep>), BackendError>;
+
     /// Begins an operation; the nodes carry it out by themselves. What is under way already is begun.
     ///
     /// # Errors

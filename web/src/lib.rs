@@ -44,7 +44,7 @@ mod users;
 
 pub use access::ControlToken;
 pub use backend::{BackendError, ControlBackend};
-pub use path::{path_of, user_path};
+pub use path::{path_of, path_with, user_path};
 pub use server::{ControlServer, ControlServerError, ControlSettings, ReservedPort};
 
 #[cfg(test)]

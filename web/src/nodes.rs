@@ -15,8 +15,8 @@ use crate::error::ControlError;
 use crate::record::recorded;
 use crate::report::RefusalReport;
 use crate::report::nodes::{
-    DrainRequest, DryRun, NodeOperation, NodeReport, NodesReport, OperationReport, ProgressReport,
-    RemoveRequest, ReplaceRequest, TakeAway,
+    Addition, DrainRequest, DryRun, NodeOperation, NodeReport, NodesReport, OperationReport,
+    ProgressReport, RemoveRequest, ReplaceRequest, TakeAway,
 };
 
 /// How often progress is told to who follows it.
@@ -29,6 +29,12 @@ pub(crate) fn routes<B: ControlBackend>(config: &mut ServiceConfig) {
             resource("/v1/nodes")
                 .route(get().to(list::<B>))
                 .route(head().to(list::<B>))
+                .default_service(to(|| not_allowed("GET, HEAD"))),
+        )
+        .service(
+            resource("/v1/nodes/addition")
+                .route(get().to(addition::<B>))
+                .route(head().to(addition::<B>))
                 .default_service(to(|| not_allowed("GET, HEAD"))),
         )
         .service(
@@ -96,6 +102,25 @@ pub(crate) async fn one<B: ControlBackend>(
     let node = nodes.find(|node| node.id == *id);
     let node = node.ok_or(ControlError::Backend(BackendError::NoSuch("node")))?;
     Ok(HttpResponse::Ok().json(node))
+}
+
+/// What letting a node in would do. Nodes are let in by a token (`POST /v1/tokens`), with which the new machine asks itself.
+#[utoipa::path(
+    get, path = "/v1/nodes/addition", tag = "nodes",
+    params(Addition),
+    responses((status = 200, body = OperationReport), (status = "default", body = RefusalReport)),
+)]
+pub(crate) async fn addition<B: ControlBackend>(
+    _: May<See>,
+    wanted: Query<Addition>,
+    backend: Data<B>,
+) -> Result<HttpResponse, ControlError> {
+    let (node, steps) = backend.plan_addition(&wanted.address)?;
+    Ok(HttpResponse::Ok().json(OperationReport {
+        node,
+        begun: false,
+        steps,
+    }))
 }
 
 /// Empties a node of leaders and sessions; it keeps its replicas. Asked for again it is the same drain.

@@ -33,6 +33,7 @@ use crate::{
         users::remove,
         users::set_password,
         nodes::list,
+        nodes::addition,
         nodes::one,
         nodes::drain,
         nodes::undrain,

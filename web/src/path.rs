@@ -44,15 +44,25 @@ pub fn user_path(user: &str) -> String {
 
 /// The path of something in a list, in its one spelling.
 pub fn path_of(list: &str, name: &str) -> String {
-    let mut path = format!("{list}/");
-    for byte in name.bytes() {
+    format!("{list}/{}", quoted(name))
+}
+
+/// A path with one parameter behind it.
+pub fn path_with(path: &str, parameter: &str, value: &str) -> String {
+    format!("{path}?{parameter}={}", quoted(value))
+}
+
+/// What stands for itself, and the rest percent-encoded (RFC 3986 §2.1).
+fn quoted(text: &str) -> String {
+    let mut quoted = String::new();
+    for byte in text.bytes() {
         if is_plain(byte) {
-            path.push(char::from(byte));
+            quoted.push(char::from(byte));
         } else {
-            path.push_str(&format!("%{byte:02X}"));
+            quoted.push_str(&format!("%{byte:02X}"));
         }
     }
-    path
+    quoted
 }
 
 fn hex(byte: u8) -> Option<u8> {

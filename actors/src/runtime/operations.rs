@@ -10,7 +10,7 @@ use cluster::meta::MetaEntry;
 use cluster::meta::MetaState;
 use cluster::meta::capacity;
 use cluster::meta::members::{AdditionId, MemberChange, MemberEntry, MemberPhase};
-use cluster::meta::placement::{Move, View, all_moves, survives_without};
+use cluster::meta::placement::{Move, View, all_moves, stuck_on, survives_without};
 use cluster::node_id::{Group, NodeId};
 use cluster::version::Build;
 use serde::Serialize;
@@ -60,6 +60,16 @@ pub struct DrainOptions {
     pub sessions_per_second: Option<u32>,
     /// Though the others can't carry what it has, as far as is known.
     pub over_capacity: bool,
+}
+
+impl DrainOptions {
+    fn change(self) -> MemberChange {
+        MemberChange::Drain {
+            pace: self.sessions_per_second.unwrap_or(0),
+            leaves: false,
+            heir: None,
+        }
+    }
 }
 
 /// How a node is removed.
@@ -155,8 +165,8 @@ pub struct Progress {
     pub entries_behind: u64,
     /// Partitions owned by members that drain or leave.
     pub leaders_left: usize,
-    /// Sessions on this node, if it drains or leaves.
-    pub sessions_left: Option<usize>,
+    /// Sessions on members that drain or leave, as they were last told; `None`: there is no such member, or nobody has told.
+    pub sessions_left: Option<u64>,
 }
 
 impl Progress {
@@ -224,12 +234,7 @@ impl NodeHandle {
     pub async fn drain(&self, node: NodeId, options: DrainOptions) -> Result<(), OperationError> {
         self.check_without(node)?;
         self.check_capacity(node, options.over_capacity, &[])?;
-        let drain = MemberChange::Drain {
-            pace: options.sessions_per_second.unwrap_or(0),
-            leaves: false,
-            heir: None,
-        };
-        self.change(node, drain).await
+        self.change(node, options.change()).await
     }
 
     /// Takes a drain back, or a removal that is not done.
@@ -251,30 +256,14 @@ impl NodeHandle {
     /// Removes a node whose replicas go to another. A dead one is not waited for.
     ///
     /// # Errors
-    /// As [`NodeHandle::remove`]; `not-caught-up` while the new one has not joined.
+    /// As [`NodeHandle::remove`]; `same-node`, `not-caught-up` while the new one has not joined, `not-alive` if it is away.
     pub async fn replace(
         &self,
         old: NodeId,
         new: NodeId,
         over_capacity: bool,
     ) -> Result<(), OperationError> {
-        let phase = self.inner.fabric.meta.state().members.phase(new);
-        match phase {
-            Some(MemberPhase::Member) => {}
-            Some(MemberPhase::Joining) => {
-                return Err(OperationError::new(
-                    "not-caught-up",
-                    format!("{new} has not joined yet; start it, and wait until it is a member"),
-                ));
-            }
-            Some(phase) => {
-                return Err(OperationError::new(
-                    "wrong-state",
-                    format!("{new} is {}", phase.as_str()),
-                ));
-            }
-            None => return Err(unknown(new)),
-        }
+        self.check_heir(old, new)?;
         let options = RemoveOptions {
             force_dead: !alive(&self.inner.fabric).contains(&old),
             over_capacity,
@@ -301,25 +290,30 @@ impl NodeHandle {
             Operation::Drain(node, options) => {
                 self.check_without(*node)?;
                 self.check_capacity(*node, options.over_capacity, &[])?;
-                steps.extend(drained(&state, *node));
+                if state.try_change(*node, options.change())? {
+                    steps.extend(drained(&state, *node));
+                }
                 return Ok(Plan { steps });
             }
             Operation::Undrain(node) => {
-                state.try_phase(*node, MemberPhase::Member)?;
-                steps.push(PlanStep::Serve { node: node.0 });
+                if state.try_change(*node, MemberChange::Undrain)? {
+                    steps.push(PlanStep::Serve { node: node.0 });
+                }
             }
             Operation::Remove(node, options) => {
-                self.check_dead(*node, options.force_dead)?;
-                steps.extend(self.goes(*node, None, &mut state)?);
-                self.check_room(*node, options.over_capacity, &state)?;
+                steps.extend(self.goes(*node, *options, None, &mut state)?);
             }
             Operation::Replace {
                 old,
                 new,
                 over_capacity,
             } => {
-                steps.extend(self.goes(*old, Some(*new), &mut state)?);
-                self.check_room(*old, *over_capacity, &state)?;
+                self.check_heir(*old, *new)?;
+                let options = RemoveOptions {
+                    force_dead: !alive.contains(old),
+                    over_capacity: *over_capacity,
+                };
+                steps.extend(self.goes(*old, options, Some(*new), &mut state)?);
             }
         }
         let moves = all_moves(View {
@@ -342,12 +336,14 @@ impl NodeHandle {
     fn goes(
         &self,
         node: NodeId,
+        options: RemoveOptions,
         heir: Option<NodeId>,
         state: &mut MetaState,
     ) -> Result<Vec<PlanStep>, OperationError> {
-        self.check_without(node)?;
+        let change = self.check_leave(node, options, heir)?;
+        state.try_change(node, change)?;
         let mut steps = Vec::new();
-        if alive(&self.inner.fabric).contains(&node) {
+        if matches!(change, MemberChange::Drain { .. }) {
             steps.extend(drained(state, node));
         }
         state.try_leave(node, heir)?;
@@ -359,6 +355,7 @@ impl NodeHandle {
     pub fn progress(&self) -> Progress {
         let fabric = &self.inner.fabric;
         let owners = fabric.owners();
+        let sessions = self.sessions_by_node();
         let statuses = self.inner.groups.status();
         let state = fabric.meta.state().clone();
         // What waits for a member that is away is still to be done.
@@ -372,8 +369,8 @@ impl NodeHandle {
             }
             if !row.phase.serves() {
                 progress.leaders_left += owned_by(&owners, node);
-                if node == fabric.node {
-                    progress.sessions_left = Some(fabric.directory.len());
+                if let Some(told) = sessions.get(&node.0) {
+                    *progress.sessions_left.get_or_insert(0) += told;
                 }
             }
         }
@@ -411,25 +408,81 @@ impl NodeHandle {
         options: RemoveOptions,
         heir: Option<NodeId>,
     ) -> Result<(), OperationError> {
+        let change = self.check_leave(node, options, heir)?;
+        self.change(node, change).await
+    }
+
+    /// Whether a node may leave, as far as this node can tell, and with which change that begins.
+    fn check_leave(
+        &self,
+        node: NodeId,
+        options: RemoveOptions,
+        heir: Option<NodeId>,
+    ) -> Result<MemberChange, OperationError> {
         let is_dead = options.force_dead;
-        let phase = self.inner.fabric.meta.state().members.phase(node);
         self.check_dead(node, is_dead)?;
         self.check_without(node)?;
-        let mut after = self.inner.fabric.meta.state().clone();
-        // What would be refused is refused below, by who decides.
+        let state = self.inner.fabric.meta.state().clone();
+        let phase = state.members.phase(node);
+        let mut after = state;
+        // What would be refused is refused by who decides.
         if after.try_leave(node, heir).is_ok() {
+            self.check_settles(node, &after)?;
             self.check_room(node, options.over_capacity, &after)?;
         }
-        let change = if is_dead || phase == Some(MemberPhase::Joining) {
-            MemberChange::Leave { heir }
-        } else {
-            MemberChange::Drain {
+        Ok(match is_dead || phase == Some(MemberPhase::Joining) {
+            true => MemberChange::Leave { heir },
+            false => MemberChange::Drain {
                 pace: 0,
                 leaves: true,
                 heir,
-            }
-        };
-        self.change(node, change).await
+            },
+        })
+    }
+
+    /// Whether a node can take over what another has.
+    fn check_heir(&self, old: NodeId, new: NodeId) -> Result<(), OperationError> {
+        if old == new {
+            return Err(OperationError::new(
+                "same-node",
+                format!("{old} can't take over from itself"),
+            ));
+        }
+        let phase = self.inner.fabric.meta.state().members.phase(new);
+        match phase.ok_or_else(|| unknown(new))? {
+            MemberPhase::Member if alive(&self.inner.fabric).contains(&new) => Ok(()),
+            MemberPhase::Member => Err(OperationError::new(
+                "not-alive",
+                format!("{new} is away: it could take nothing over"),
+            )),
+            MemberPhase::Joining => Err(OperationError::new(
+                "not-caught-up",
+                format!("{new} has not joined yet; start it, and wait until it is a member"),
+            )),
+            phase => Err(OperationError::new(
+                "wrong-state",
+                format!("{new} is {}", phase.as_str()),
+            )),
+        }
+    }
+
+    /// Whether no group would count on a node any more, in the end; `after`: as if it left. What could not go on is not begun.
+    fn check_settles(&self, node: NodeId, after: &MetaState) -> Result<(), OperationError> {
+        let alive = alive(&self.inner.fabric);
+        let stuck = stuck_on(
+            View {
+                members: &after.members,
+                placements: &after.placements,
+                alive: &alive,
+            },
+            node,
+        );
+        stuck.map_or(Ok(()), |group| {
+            Err(OperationError::new(
+                "quorum-would-be-lost",
+                format!("{group} could not do without {node} now: too many of its voters are away"),
+            ))
+        })
     }
 
     /// Whether a node that is said to be dead may be. This comes before all else: where it is not so, it does not matter what
@@ -565,6 +618,8 @@ fn drained(state: &MetaState, node: NodeId) -> [PlanStep; 2] {
 trait Rehearsal {
     fn try_add(&mut self, address: &str, addition: AdditionId) -> Result<(), OperationError>;
     fn try_phase(&mut self, node: NodeId, phase: MemberPhase) -> Result<(), OperationError>;
+    /// Whether it changes anything.
+    fn try_change(&mut self, node: NodeId, change: MemberChange) -> Result<bool, OperationError>;
     fn try_leave(&mut self, node: NodeId, heir: Option<NodeId>) -> Result<(), OperationError>;
 }
 
@@ -586,14 +641,21 @@ impl Rehearsal for MetaState {
         Ok(())
     }
 
-    fn try_leave(&mut self, node: NodeId, heir: Option<NodeId>) -> Result<(), OperationError> {
+    fn try_change(&mut self, node: NodeId, change: MemberChange) -> Result<bool, OperationError> {
         let row = self.members.rows.get(&node).ok_or_else(|| unknown(node))?;
+        let expected = row.revision;
         let entry = MemberEntry::Changed {
             node,
-            expected: row.revision,
-            change: MemberChange::Leave { heir },
+            expected,
+            change,
         };
-        self.rehearse(MetaEntry::Members(entry)).map(drop)?;
-        Ok(())
+        self.rehearse(MetaEntry::Members(entry))?;
+        let row = self.members.rows.get(&node).ok_or_else(|| unknown(node))?;
+        Ok(row.revision != expected)
+    }
+
+    fn try_leave(&mut self, node: NodeId, heir: Option<NodeId>) -> Result<(), OperationError> {
+        self.try_change(node, MemberChange::Leave { heir })
+            .map(drop)
     }
 }

@@ -428,6 +428,9 @@ impl Drop for MetaMachine {
 }
 
 #[cfg(test)]
+mod any_bytes;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -114,6 +114,20 @@ pub fn all_moves(view: View<'_>) -> Vec<Move> {
     moves
 }
 
+/// A group that still counts on a node when all has moved that can: while it does, the node can't go.
+pub fn stuck_on(view: View<'_>, node: NodeId) -> Option<Group> {
+    let mut ends: BTreeMap<Group, Vec<NodeId>> = BTreeMap::new();
+    for (group, row) in &view.placements.rows {
+        ends.insert(*group, row.target.clone());
+    }
+    for next in all_moves(view) {
+        ends.insert(next.group, next.to);
+    }
+    let mut ends = ends.into_iter();
+    let stuck = ends.find(|(_, voters)| voters.contains(&node));
+    stuck.map(|(group, _)| group)
+}
+
 /// Whether a group could work on without a node: it keeps a quorum of live voters, and one that may lead.
 pub fn survives_without(view: View<'_>, group: Group, node: NodeId) -> bool {
     let Some(row) = view.placements.rows.get(&group) else {

@@ -1,11 +1,14 @@
 //! Members and operations, in the port's terms.
 
-use actors::runtime::{self, DrainOptions, NodeHandle, Operation, Progress, RemoveOptions};
+use actors::runtime::{
+    self, DrainOptions, NewMember, NodeHandle, Operation, Plan, Progress, RemoveOptions,
+};
 use cluster::node_id::NodeId;
+use cluster::version::Build;
 use web::backend::BackendError;
 use web::report::nodes::{NodeOperation, NodeReport, PlanStep, ProgressReport, UnderWay};
 
-use super::{not_done, versions};
+use super::{joining, not_done, versions};
 
 /// A count as it is told.
 fn count(count: usize) -> u64 {
@@ -70,6 +73,27 @@ pub(super) fn plan(
     wanted: NodeOperation,
 ) -> Result<Vec<PlanStep>, BackendError> {
     let plan = handle.plan(&operation(node, wanted)).map_err(not_done)?;
+    Ok(steps(plan))
+}
+
+pub(super) fn plan_addition(
+    handle: &NodeHandle,
+    address: &str,
+) -> Result<(u64, Vec<PlanStep>), BackendError> {
+    let new = NewMember {
+        address: joining::address(address)?.to_string(),
+        addition: rand::random(),
+        build: Build::own(),
+    };
+    let steps = steps(handle.plan(&Operation::Add(new)).map_err(not_done)?);
+    let joins = steps.iter().find_map(|step| match step {
+        PlanStep::Join { node } => Some(*node),
+        _ => None,
+    });
+    Ok((joins.unwrap_or_default(), steps))
+}
+
+fn steps(plan: Plan) -> Vec<PlanStep> {
     let step = |step| match step {
         runtime::PlanStep::Join { node } => PlanStep::Join { node },
         runtime::PlanStep::HandOver { node, groups } => PlanStep::HandOver {
@@ -83,7 +107,7 @@ pub(super) fn plan(
         }
         runtime::PlanStep::Remove { node } => PlanStep::Remove { node },
     };
-    Ok(plan.steps.into_iter().map(step).collect())
+    plan.steps.into_iter().map(step).collect()
 }
 
 pub(super) async fn operate(
@@ -119,6 +143,6 @@ pub(super) fn progress(handle: &NodeHandle) -> ProgressReport {
         groups_moving: count(progress.groups_moving),
         entries_behind: progress.entries_behind,
         leaders_left: count(progress.leaders_left),
-        sessions_left: progress.sessions_left.map(count),
+        sessions_left: progress.sessions_left,
     }
 }

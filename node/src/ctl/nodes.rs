@@ -9,6 +9,7 @@ use web::report::nodes::{
 };
 
 use super::access::moment;
+use super::adding::add;
 use super::client::Client;
 use super::progress::follow;
 use super::table::{table, yes};
@@ -20,6 +21,7 @@ use crate::exit::{Failure, print};
 pub(super) fn run(client: &Client, json: bool, command: &NodeCommand) -> Result<(), Failure> {
     match command {
         NodeCommand::List => list(client, json),
+        NodeCommand::Add(args) => add(client, json, args),
         NodeCommand::Token { ttl, address } => issue(client, json, *ttl, Listed::flat(address)),
         NodeCommand::Tokens => tokens(client, json),
         NodeCommand::Revoke { token } => {
@@ -122,7 +124,7 @@ fn issue(client: &Client, json: bool, ttl_s: u64, addresses: Vec<String>) -> Res
     print(&token_text(&issued))
 }
 
-fn token_text(issued: &IssuedToken) -> String {
+pub(super) fn token_text(issued: &IssuedToken) -> String {
     let mut out = format!(
         "Token {}, good for one node until {}. It is shown this once:\n\n{}\n\n\
          On the new machine, with the address at which the other nodes reach it:\n  \
@@ -219,7 +221,7 @@ impl Operation {
 }
 
 /// A plan in words; what many groups do alike takes no more lines than people read.
-fn plan_text(plan: &OperationReport) -> String {
+pub(super) fn plan_text(plan: &OperationReport) -> String {
     const LINES_MAX: usize = 40;
     if plan.steps.is_empty() {
         return format!("node {}: nothing to be done\n", plan.node);

@@ -25,10 +25,6 @@ const BAR: usize = 24;
 
 /// Shows progress until nothing is under way. `again` is the command that shows it once more.
 pub(super) fn follow(client: &Client, json: bool, again: &str) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
     let mut view = View::new(json);
     let mut silent = Duration::ZERO;
     loop {
@@ -45,21 +41,32 @@ pub(super) fn follow(client: &Client, json: bool, again: &str) -> Result<(), Fai
             }
             Err(failure) => return Err(failure),
         }
-        let interrupted = runtime.block_on(async {
-            tokio::select! {
-                interrupted = tokio::signal::ctrl_c() => interrupted.is_ok(),
-                () = tokio::time::sleep(ASKED_EVERY) => false,
-            }
-        });
-        if interrupted {
-            // The terminal's line of the bar ends here; where standard error is closed there is nobody to tell.
-            let _ = writeln!(
-                io::stderr(),
-                "\nThe pool goes on with it. To watch it again: {again}"
-            );
-            std::process::exit(INTERRUPTED);
-        }
+        // The terminal's line of the bar ends here.
+        pause(
+            ASKED_EVERY,
+            &format!("\nThe pool goes on with it. To watch it again: {again}"),
+        )?;
     }
+}
+
+/// Waits for a moment. Ctrl-C ends the program with a word on what goes on without it.
+pub(super) fn pause(time: Duration, goes_on: &str) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::from_error(Exit::Failed, &error))?;
+    let interrupted = runtime.block_on(async {
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted.is_ok(),
+            () = tokio::time::sleep(time) => false,
+        }
+    });
+    if interrupted {
+        // Where standard error is closed there is nobody to tell.
+        let _ = writeln!(io::stderr(), "{goes_on}");
+        std::process::exit(INTERRUPTED);
+    }
+    Ok(())
 }
 
 /// What is on the screen.
@@ -114,7 +121,13 @@ impl View {
 
 /// How much is left, in steps that people see go by.
 fn left(progress: &ProgressReport) -> u64 {
-    progress.groups_to_move + progress.leaders_left + progress.sessions_left.unwrap_or(0)
+    // Figures of other nodes are some seconds old; that it is done is not.
+    match progress.done {
+        true => 0,
+        false => {
+            progress.groups_to_move + progress.leaders_left + progress.sessions_left.unwrap_or(0)
+        }
+    }
 }
 
 /// A bar of what is done.
@@ -140,8 +153,8 @@ fn line(progress: &ProgressReport) -> String {
     };
     counted(
         progress.sessions_left.unwrap_or(0),
-        "session left here",
-        "sessions left here",
+        "session left",
+        "sessions left",
     );
     counted(
         progress.leaders_left,
@@ -174,7 +187,7 @@ mod tests {
         };
         assert_eq!(
             line(&progress),
-            "node 3 draining, 120 sessions left here, 5 partitions to hand over"
+            "node 3 draining, 120 sessions left, 5 partitions to hand over"
         );
         progress.leaders_left = 1;
         assert!(line(&progress).ends_with("1 partition to hand over"));

@@ -102,6 +102,15 @@ pub struct DryRun {
     pub dry_run: bool,
 }
 
+/// A node that might be let in.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Addition {
+    /// Where the other nodes would reach it, `host:port`.
+    pub address: String,
+}
+
 /// How a node is taken away.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -218,7 +227,7 @@ pub struct ProgressReport {
     pub entries_behind: u64,
     /// Partitions owned by members that drain or leave.
     pub leaders_left: u64,
-    /// Sessions on the node that was asked, if it drains or leaves.
+    /// Sessions on members that drain or leave, as they were last told; absent if there is no such member, or nobody has told.
     pub sessions_left: Option<u64>,
 }
 

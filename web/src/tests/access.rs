@@ -7,7 +7,7 @@ use super::*;
 use crate::report::access::OutcomeReport;
 
 /// Every route that needs an operator: what may be asked, and by whom: operator, support, auditor.
-pub(super) const ROUTES: [(&str, &str, [bool; 3]); 46] = [
+pub(super) const ROUTES: [(&str, &str, [bool; 3]); 47] = [
     ("GET /v1/status", "", [true, true, true]),
     ("GET /v1/partitions", "", [true, true, true]),
     ("GET /v1/partitions/0/hash", "", [true, true, true]),
@@ -30,6 +30,11 @@ pub(super) const ROUTES: [(&str, &str, [bool; 3]); 46] = [
     ("DELETE /v1/users/x@localhost", "", [true, true, false]),
     ("GET /v1/nodes", "", [true, true, true]),
     ("GET /v1/nodes/1", "", [true, true, true]),
+    (
+        "GET /v1/nodes/addition?address=10.0.0.4:7400",
+        "",
+        [true, true, true],
+    ),
     ("GET /v1/nodes/9", "", [true, true, true]),
     ("GET /v1/progress", "", [true, true, true]),
     ("GET /v1/progress/events", "", [true, true, true]),
@@ -311,6 +316,11 @@ async fn plans_and_refusals_of_nodes() {
     assert_eq!(plan.json(), expect);
     let begun = port.operate("POST /v1/nodes/2/drain", "{}").await;
     assert_eq!(begun.json()["begun"], true);
+    let addition = "GET /v1/nodes/addition?address=10.0.0.4%3A7400";
+    let expect = json!({
+        "node": 4, "begun": false, "steps": [{ "step": "join", "node": 4 }]
+    });
+    assert_eq!(port.operate(addition, "").await.json(), expect);
     for (request, body, status, code) in [
         (
             "POST /v1/nodes/1/drain?dry_run=true",
@@ -325,6 +335,14 @@ async fn plans_and_refusals_of_nodes() {
         ("POST /v1/nodes/two/drain", "{}", 404, "no-such-path"),
         ("GET /v1/nodes/2/drain", "", 405, "method-not-allowed"),
         ("GET /v1/nodes/9", "", 404, "not-found"),
+        (
+            "GET /v1/nodes/addition?address=10.0.0.1:7400",
+            "",
+            409,
+            "address-in-use",
+        ),
+        ("GET /v1/nodes/addition", "", 400, "malformed"),
+        ("POST /v1/nodes/addition", "", 405, "method-not-allowed"),
         (
             "POST /v1/cluster/finalize",
             r#"{"version":9}"#,

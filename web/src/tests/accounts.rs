@@ -213,6 +213,16 @@ impl ControlBackend for Accounts {
         }
     }
 
+    fn plan_addition(&self, address: &str) -> Result<(u64, Vec<PlanStep>), BackendError> {
+        match address {
+            "10.0.0.4:7400" => Ok((4, vec![PlanStep::Join { node: 4 }])),
+            taken => Err(BackendError::Refused {
+                code: "address-in-use".to_owned(),
+                message: format!("{taken} is taken"),
+            }),
+        }
+    }
+
     async fn operate(&self, node: u64, _: NodeOperation) -> Result<(), BackendError> {
         match node {
             2 => Ok(()),
