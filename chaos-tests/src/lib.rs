@@ -15,6 +15,7 @@ pub mod clock;
 pub mod disk;
 pub mod enclave;
 pub mod network;
+pub mod quota;
 pub mod switch;
 pub mod syncs;
 

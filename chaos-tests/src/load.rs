@@ -76,6 +76,8 @@ pub struct Seat {
     pub forgetful: bool,
     /// Whether its session outlives its connection: then it loses that now and then, goes on over any node, and has no home.
     pub lasting: bool,
+    /// Whether its connections use STARTTLS.
+    pub secured: bool,
 }
 
 /// What members share.
@@ -209,6 +211,7 @@ pub fn seats(rooms: &[&str], nodes: &[u64]) -> Vec<Seat> {
                     stream_management,
                     forgetful: stream_management && nodes.first() == Some(home),
                     lasting: false,
+                    secured: false,
                 });
             }
         }
@@ -230,6 +233,7 @@ pub fn ring(nodes: &[u64]) -> Vec<Seat> {
         stream_management: true,
         forgetful: false,
         lasting: false,
+        secured: false,
     };
     nodes.iter().zip(next).zip(last).map(seat).collect()
 }

@@ -3,6 +3,7 @@
 //! Every pool has loopback addresses of its own, so that tests may run beside each other. What a pool leaves behind
 //! when a test fails is the end of each node's log, on standard error.
 
+mod certificates;
 mod growth;
 mod process;
 mod program;
@@ -30,6 +31,7 @@ use crate::control::ControlPort;
 use crate::network::{Network, SUBNET};
 use crate::switch;
 use crate::wait::until;
+pub use certificates::Towards;
 use planted::Bug;
 use process::NodeProcess;
 pub use program::{Program, variant};

@@ -37,6 +37,7 @@ fn seats() -> Vec<Seat> {
         stream_management: true,
         forgetful: false,
         lasting: false,
+        secured: false,
     };
     let mut seats = Trial::seats_on(&[1, 2]);
     seats.extend([pair("ring-a", "ring-b", 3), pair("ring-b", "ring-a", 2)]);

@@ -6,9 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use chaos_tests::client::{Client, Login, Security};
-use chaos_tests::pool::{DOMAIN, Pool, PoolSettings, ROOMS, run_ok};
+use chaos_tests::pool::{DOMAIN, Pool, PoolSettings, Towards, run_ok};
 use chaos_tests::wait::until;
-use rcgen::{CertificateParams, Issuer, KeyPair, date_time_ymd};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
@@ -150,27 +149,11 @@ async fn certificates_change_and_nobody_is_disconnected() {
     rotation().await.expect("the story ends well");
 }
 
-/// Gives node 1 another certificate of the pool's CA towards clients, which ends after this time. Gives the second of its end.
-fn gets_one_that_ends(pool: &Pool, after: Duration) -> Result<u64> {
-    let (ca, folder) = (pool.root().join("ca"), pool.root().join("node-1"));
-    let ca_key = KeyPair::from_pem(&std::fs::read_to_string(ca.join("ca-key.pem"))?)?;
-    let ca = std::fs::read_to_string(ca.join("ca.pem"))?;
-    let ca = Issuer::from_ca_cert_pem(&ca, ca_key)?;
-    let ends = SystemTime::now().duration_since(UNIX_EPOCH)? + after;
-    let mut params = CertificateParams::new([DOMAIN.to_owned(), ROOMS.to_owned()])?;
-    params.not_after = date_time_ymd(1970, 1, 1) + ends;
-    let key = KeyPair::generate()?;
-    let certificate = params.signed_by(&key, &ca)?;
-    std::fs::write(folder.join("clients-key.pem"), key.serialize_pem())?;
-    std::fs::write(folder.join("clients.pem"), certificate.pem())?;
-    Ok(ends.as_secs())
-}
-
 /// A node tells from its metrics when each certificate ends, and warns in its log of one that ends within two weeks, of no other.
 async fn warned() -> Result<()> {
     let pool = Pool::start(&PoolSettings::nodes(1)).await?;
     for left in [WARNED + HOUR, WARNED - HOUR] {
-        let end = gets_one_that_ends(&pool, left)?;
+        let end = pool.certify(1, Towards::Clients, left)?;
         pool.hangup(1)?;
         until("the metrics have its end", LIMIT, async || {
             let told = end_in_metrics(&pool, "clients").await.ok()?;

@@ -159,6 +159,44 @@ async fn a_node_that_stops_sends_its_sessions_away() {
     stopped().await.expect("the session goes on elsewhere");
 }
 
+/// Where a session whose node was stopped waits for its client, it is shown to those who come, until its time is over.
+async fn moved_and_left() -> Result<()> {
+    let settings = PoolSettings::nodes(3).set("stream_management", "resume_within", "15s");
+    let mut pool = Pool::start(&settings).await?;
+    pool.owners_settled().await?;
+    let (mut romeo, juliet) = friends(&pool, 2, 1).await?;
+    pool.stop(1).await?;
+    let jid = juliet.jid.clone();
+    let mut second = Client::connect(&pool.login(3, "romeo")).await?;
+    second.send("<presence/>").await?;
+    second
+        .find("juliet, who is away", LIMIT, |stanza| {
+            shows(stanza, &jid, None).then_some(())
+        })
+        .await?;
+    for client in [&mut romeo, &mut second] {
+        client
+            .find("juliet's end", LIMIT, |stanza| {
+                shows(stanza, &jid, Some("unavailable")).then_some(())
+            })
+            .await?;
+    }
+    let mut juliet = juliet;
+    juliet.wire = None;
+    let answer = juliet.ask(&pool.login(3, "juliet")).await?;
+    let gone = answer.root().is("failed", ns::STREAM_MANAGEMENT)
+        && answer.source().contains("item-not-found");
+    ensure!(gone, "{}", answer.source());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_moved_session_is_shown_until_its_time_is_over() {
+    moved_and_left()
+        .await
+        .expect("it is shown, and then it is not");
+}
+
 /// With its node the session is gone; what it had not acknowledged comes to the next one.
 async fn killed() -> Result<()> {
     let mut pool = Pool::start(&PoolSettings::nodes(3)).await?;

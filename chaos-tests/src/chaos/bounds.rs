@@ -47,6 +47,22 @@ pub(super) enum Measure {
     ThinElections,
     /// Elections of one group in ten seconds of a slow disk.
     SlowDiskElections,
+    /// Elections of one group in ten seconds of a slow processor.
+    SlowNodeElections,
+    /// By how many MiB a node's memory has grown with clients that ask for much and read nothing.
+    SlowReadersMemory,
+    /// How long others heard nothing new when such clients began, in milliseconds.
+    SlowReaders,
+    /// Streams of others that ended meanwhile.
+    SlowReadersDisturbed,
+    /// How long a session was without a connection while nodes were stopped and started in turn, in milliseconds.
+    RestartResumed,
+    /// Sessions that were not to be had again then.
+    RestartLost,
+    /// Messages that were refused then.
+    RestartRefused,
+    /// Streams that ended while all certificates were renewed.
+    RenewalDisturbed,
     /// From a mend until a watcher is shown another one rightly, in milliseconds.
     Shown,
 }
@@ -94,7 +110,7 @@ const fn row(
 
 /// Reliability specification, §2, as far as it bounds times and counts. Times have a factor of three for the machine; what
 /// must not happen at all may happen once in a group.
-pub(super) const TABLE: [Row; 18] = [
+pub(super) const TABLE: [Row; 27] = [
     row(
         "kill of the owner",
         "others hear nothing new, p50",
@@ -129,6 +145,13 @@ pub(super) const TABLE: [Row; 18] = [
         Measure::AllKilled,
         Of::AtMost(99),
         (15_000, 45_000, "ms"),
+    ),
+    row(
+        "stop of the owner",
+        "others hear nothing new, p99",
+        Measure::Stopped,
+        Of::AtMost(99),
+        (3_000, 9_000, "ms"),
     ),
     row(
         "stop of the owner",
@@ -214,6 +237,62 @@ pub(super) const TABLE: [Row; 18] = [
         Of::AtMost(99),
         (1, 3, ""),
     ),
+    row(
+        "slow node, a fifth of a processor",
+        "elections of a group in 10 s",
+        Measure::SlowNodeElections,
+        Of::AtMost(99),
+        (1, 3, ""),
+    ),
+    row(
+        "slow readers",
+        "growth of the node's memory",
+        Measure::SlowReadersMemory,
+        Of::AtMost(100),
+        (64, 128, "MiB"),
+    ),
+    row(
+        "slow readers",
+        "others hear nothing new, p99",
+        Measure::SlowReaders,
+        Of::AtMost(99),
+        (1_000, 3_000, "ms"),
+    ),
+    row(
+        "slow readers",
+        "streams of others that end",
+        Measure::SlowReadersDisturbed,
+        Of::AtMost(100),
+        (0, 0, ""),
+    ),
+    row(
+        "rolling restart",
+        "until a session has a connection again, p99",
+        Measure::RestartResumed,
+        Of::AtMost(99),
+        (5_000, 15_000, "ms"),
+    ),
+    row(
+        "rolling restart",
+        "sessions that are lost",
+        Measure::RestartLost,
+        Of::AtMost(100),
+        (0, 0, ""),
+    ),
+    row(
+        "rolling restart",
+        "messages that are refused",
+        Measure::RestartRefused,
+        Of::AtMost(100),
+        (0, 0, ""),
+    ),
+    row(
+        "certificates renewed",
+        "streams that end",
+        Measure::RenewalDisturbed,
+        Of::AtMost(100),
+        (0, 0, ""),
+    ),
     // P14; that it is ten at most is the checker's to judge.
     row(
         "any, mended",
@@ -269,13 +348,14 @@ pub(super) struct Measured {
 }
 
 /// What is told besides the verdicts: for how long others heard nothing, and after what.
-const FIGURES: [(Measure, &str); 6] = [
+const FIGURES: [(Measure, &str); 7] = [
     (Measure::OwnerKilled, "kill -9 of the owner"),
     (Measure::FollowerKilled, "kill -9 of another node"),
     (Measure::Stopped, "SIGSTOP of the owner"),
     (Measure::SplitFromOwner, "split, the owner alone"),
     (Measure::SplitFromAnother, "split, the owner among two"),
     (Measure::HalfCut, "one direction or one link cut"),
+    (Measure::SlowReaders, "clients that read nothing"),
 ];
 
 impl Measured {

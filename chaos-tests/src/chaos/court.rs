@@ -17,6 +17,9 @@ use crate::history::{Recorder, What, affiliation, configuration};
 use crate::load::{create_room_as, join, login_of};
 use crate::pool::{DOMAIN, Pool, ROOMS};
 
+/// Sessions at court have numbers from here on; those of the crowd are lower.
+pub(super) const COURT_SESSIONS: u32 = 1_000_000;
+
 /// The owner, who bans and goes on talking.
 const PRINCE: &str = "prince";
 

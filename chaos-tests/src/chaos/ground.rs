@@ -1,8 +1,10 @@
 //! Where faults are caused and healed: three nodes in namespaces, each with a port on a switch, a disk whose power can be
 //! cut, and a clock of its own.
 
+mod certificates;
 mod disks;
 mod roads;
+mod slow;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +16,8 @@ use tokio::time::{sleep, timeout};
 
 use self::roads::THIN;
 use super::bounds::{Measure, Measured};
-use super::measures::milliseconds;
+use super::court::COURT_SESSIONS;
+use super::measures::{Returns, milliseconds, returns};
 use super::plan::Fault;
 use super::{probe, watchers};
 use crate::disk::PowerDisk;
@@ -76,12 +79,14 @@ pub(super) struct Ground {
     _images: TempDir,
 }
 
-/// Who talks: in rooms, with sessions that last and without stream management, one of them forgetful; and a ring of users.
+/// Who talks: in rooms, with sessions that last and without stream management, one of them forgetful; and a ring of users. Every
+/// other one over TLS.
 fn seats(nodes: &[u64]) -> Vec<Seat> {
     let mut seats = Trial::seats_on(nodes);
     seats.extend(ring(nodes));
-    for seat in &mut seats {
+    for (at, seat) in seats.iter_mut().enumerate() {
         seat.lasting = seat.stream_management && !seat.forgetful;
+        seat.secured = at.is_multiple_of(2);
     }
     seats
 }
@@ -151,6 +156,7 @@ impl Ground {
                 self.damage(node, dice).await
             }
             Fault::Pause => self.pause(owner, span(dice, 3, 6)).await,
+            Fault::LongPause => self.pause(owner, span(dice, 60, 120)).await,
             Fault::OwnerAlone => self.split(&[owner], owner, span(dice, 4, 7)).await,
             Fault::OwnerAmongTwo => self.split(&[other], owner, span(dice, 4, 7)).await,
             Fault::Shatter => self.shatter(span(dice, 3, 6)).await,
@@ -169,11 +175,17 @@ impl Ground {
             Fault::Loss => self.loss(span(dice, 5, 8)).await,
             Fault::Delay => self.delay(span(dice, 5, 8)).await,
             Fault::SlowDisk => self.slow_disk(owner, span(dice, 4, 7)).await,
+            Fault::SlowNode => {
+                let node = if dice.roll(2) == 0 { owner } else { other };
+                self.slow_node(node, span(dice, 4, 7)).await
+            }
+            Fault::SlowReaders => self.slow_readers(owner, span(dice, 5, 8)).await,
             Fault::FailedSync => self.failed_sync(owner).await,
             Fault::FullDisk => self.full_disk(owner, dice.roll(2) == 0).await,
             Fault::Clocks => self.clocks(dice).await,
             Fault::Restarts => self.restarts().await,
             Fault::Drain => self.drain(owner).await,
+            Fault::Certificates => self.certificates(other).await,
         }
         .with_context(|| format!("{fault:?}, owner {owner}, another {other}"))
     }
@@ -399,6 +411,8 @@ impl Ground {
     }
 
     async fn restarts(&mut self) -> Result<()> {
+        let recorder = self.trial.recorder();
+        let from = recorder.now();
         for node in self.ids() {
             self.trial.crowd.node_dies(node);
             self.fault(format!("node {node} is stopped and started"));
@@ -409,7 +423,17 @@ impl Ground {
             self.trial.caught_up(node).await?;
             self.trial.crowd.node_lives(node);
         }
-        self.recovered().await.map(drop)
+        let to = recorder.now();
+        self.recovered().await?;
+        let Returns {
+            resumed,
+            lost,
+            refused,
+        } = returns(&recorder.events(), (from, to), COURT_SESSIONS);
+        self.measured.add(Measure::RestartResumed, resumed);
+        self.measured.add(Measure::RestartLost, [lost]);
+        self.measured.add(Measure::RestartRefused, [refused]);
+        Ok(())
     }
 
     async fn drain(&mut self, node: u64) -> Result<()> {

@@ -65,6 +65,55 @@ pub(super) fn disturbed(events: &[Event], fault: u64) -> u64 {
         .count() as u64
 }
 
+/// What became of those who lost their connection in a time.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Returns {
+    /// How long sessions were without one, in milliseconds.
+    pub(super) resumed: Vec<u64>,
+    /// Sessions that were not to be had again.
+    pub(super) lost: u64,
+    /// Messages that were refused.
+    pub(super) refused: u64,
+}
+
+/// Of sessions that can be resumed, for whatever reason they lost the connection; one that gives up is lost, too. Refusals are
+/// those of sessions with numbers below `court`: others are refused on purpose.
+pub(super) fn returns(events: &[Event], (from, to): (u64, u64), court: u32) -> Returns {
+    let mut found = Returns::default();
+    let mut away: BTreeMap<u32, u64> = BTreeMap::new();
+    let ours: BTreeSet<&str> = events
+        .iter()
+        .filter_map(|event| match &event.what {
+            What::Invoke { session, token, .. } if *session < court => Some(token.as_str()),
+            _ => None,
+        })
+        .collect();
+    for event in events.iter().filter(|event| event.at >= from) {
+        let in_time = event.at <= to;
+        match &event.what {
+            What::Dropped { session } if in_time => {
+                away.insert(*session, event.at);
+            }
+            What::Resumed { session, .. } => {
+                let since = away.remove(session);
+                found
+                    .resumed
+                    .extend(since.map(|since| milliseconds(event.at - since)));
+            }
+            What::Lost { session, .. } | What::Left { session } => {
+                found.lost += u64::from(away.remove(session).is_some());
+            }
+            What::Fail { token } if in_time && ours.contains(token.as_str()) => found.refused += 1,
+            _ => {}
+        }
+    }
+    let end = events.last().map_or(0, |last| last.at);
+    found
+        .resumed
+        .extend(away.values().map(|since| milliseconds(end - since)));
+    found
+}
+
 /// How long after each mend that is followed by ten seconds without a fault each watcher was shown another one wrongly, in
 /// milliseconds. Of users who did not come or go meanwhile; where nothing ran the time begins when the pool must serve.
 pub(super) fn shown_after_mends(events: &[Event]) -> Vec<u64> {
@@ -235,6 +284,60 @@ mod tests {
         ]);
         assert_eq!(reflections(&events, 10 * MS, 65 * MS), [30, 40]);
         assert_eq!(acked_within(&events, 12 * MS, 40 * MS), 3);
+    }
+
+    #[test]
+    fn who_loses_a_connection_comes_back_or_does_not() {
+        let dropped = |session| What::Dropped { session };
+        let resumed = |session| What::Resumed {
+            session,
+            node: 2,
+            h: 0,
+            acked: 0,
+            sent: 0,
+            open: Vec::new(),
+        };
+        let lost = |session| What::Lost {
+            session,
+            h: None,
+            acked: 0,
+            sent: 0,
+        };
+        let refused = || What::Fail { token: "a".into() };
+        let events = history(vec![
+            (0, invoke(1, "a")),
+            (0, invoke(100, "at court")),
+            (1, dropped(9)),
+            (2, refused()),
+            (10, dropped(1)),
+            (11, dropped(2)),
+            (12, resumed(9)),
+            (15, refused()),
+            (20, dropped(3)),
+            (25, dropped(4)),
+            (40, resumed(1)),
+            (41, lost(2)),
+            // Seldom, both are told of one.
+            (42, What::Left { session: 2 }),
+            (45, What::Left { session: 4 }),
+            (50, refused()),
+            (
+                51,
+                What::Fail {
+                    token: "at court".into(),
+                },
+            ),
+            // Its time is over, those of before still count.
+            (60, dropped(5)),
+            (70, lost(5)),
+            (80, invoke(7, "end")),
+        ]);
+        let expect = Returns {
+            resumed: vec![30, 60],
+            lost: 2,
+            refused: 2,
+        };
+        assert_eq!(returns(&events, (10 * MS, 55 * MS), 100), expect);
     }
 
     #[test]

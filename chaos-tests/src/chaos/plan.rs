@@ -19,8 +19,10 @@ pub enum Fault {
     PowerCut,
     /// A node is killed, and its log is hurt until it is started: a flipped bit, a file cut short, a torn write.
     Damage,
-    /// SIGSTOP of the owner.
+    /// SIGSTOP of the owner, for seconds.
     Pause,
+    /// SIGSTOP of the owner, for one or two minutes; a part of long runs only.
+    LongPause,
     /// The owner is cut off from both others.
     OwnerAlone,
     /// A node is cut off from the owner and the third.
@@ -39,6 +41,10 @@ pub enum Fault {
     Thin,
     /// Each sync of the owner takes 300 ms longer.
     SlowDisk,
+    /// A node gets a fifth of a processor.
+    SlowNode,
+    /// Clients ask for much and read nothing.
+    SlowReaders,
     /// A sync of the owner's log fails.
     FailedSync,
     /// A node's disk is full.
@@ -49,11 +55,13 @@ pub enum Fault {
     Restarts,
     /// A node is drained, and taken back.
     Drain,
+    /// All certificates are renewed while everything runs; one node comes back with an expired one.
+    Certificates,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 21] = [
+    pub const ALL: [Fault; 25] = [
         Fault::KillOwner,
         Fault::KillFollower,
         Fault::KillAll,
@@ -61,6 +69,7 @@ impl Fault {
         Fault::PowerCut,
         Fault::Damage,
         Fault::Pause,
+        Fault::LongPause,
         Fault::OwnerAlone,
         Fault::OwnerAmongTwo,
         Fault::Shatter,
@@ -70,11 +79,14 @@ impl Fault {
         Fault::Delay,
         Fault::Thin,
         Fault::SlowDisk,
+        Fault::SlowNode,
+        Fault::SlowReaders,
         Fault::FailedSync,
         Fault::FullDisk,
         Fault::Clocks,
         Fault::Restarts,
         Fault::Drain,
+        Fault::Certificates,
     ];
 
     /// What every run has, whatever else it has: without these the guards against vacuous passes would reject it.
@@ -109,18 +121,24 @@ impl Configuration {
             &[Fault::KillFollower, Fault::KillOwner, Fault::KillAll],
         ),
         of("power", &[Fault::PowerCut, Fault::Damage]),
-        of("pause", &[Fault::Pause]),
+        of(
+            "pause",
+            &[Fault::Pause, Fault::Pause, Fault::Pause, Fault::LongPause],
+        ),
         of("split", &[Fault::OwnerAlone, Fault::OwnerAmongTwo]),
         of("shatter", &[Fault::Shatter]),
         of("one-way", &[Fault::OneWay, Fault::Line]),
         of("loss", &[Fault::Loss]),
         of("delay", &[Fault::Delay]),
-        of("thin", &[Fault::Thin]),
-        of("slow-disk", &[Fault::SlowDisk]),
+        of("thin", &[Fault::Thin, Fault::SlowReaders]),
+        of("slow-disk", &[Fault::SlowDisk, Fault::SlowNode]),
         of("failed-sync", &[Fault::FailedSync]),
         of("full-disk", &[Fault::FullDisk]),
         of("clock", &[Fault::Clocks]),
-        of("operate", &[Fault::Restarts, Fault::Drain]),
+        of(
+            "operate",
+            &[Fault::Restarts, Fault::Drain, Fault::Certificates],
+        ),
     ];
 
     /// The one with a name.
@@ -130,6 +148,9 @@ impl Configuration {
             .find(|configuration| configuration.name == name)
     }
 }
+
+/// A fault of minutes is a part of runs that last so long.
+const LONG: Duration = Duration::from_secs(150);
 
 const fn of(name: &'static str, faults: &'static [Fault]) -> Configuration {
     Configuration { name, faults }
@@ -176,7 +197,9 @@ impl Plan {
             return None;
         }
         if self.rest.is_empty() {
-            self.rest = self.configuration.faults.to_vec();
+            let has_room = |fault: &Fault| *fault != Fault::LongPause || self.lasts >= LONG;
+            let faults = self.configuration.faults.iter().copied();
+            self.rest = faults.filter(has_room).collect();
             self.dice.shuffle(&mut self.rest);
         }
         self.rest.pop()
@@ -228,11 +251,18 @@ mod tests {
             }
             let all = faults(seed, Configuration::MIXED, 600);
             assert!(Fault::ALL.iter().all(|fault| all.contains(fault)));
-            let pauses = Configuration::named("pause").expect("it is there");
-            let pauses = faults(seed, pauses, 180);
+            let pause = Configuration::named("pause").expect("it is there");
+            let pauses = faults(seed, pause, 180);
             let count = |fault| pauses.iter().filter(|other| **other == fault).count();
-            assert_eq!(count(Fault::Pause), pauses.len() - Fault::CORE.len());
+            let (brief, long) = (count(Fault::Pause), count(Fault::LongPause));
+            assert_eq!(brief + long, pauses.len() - Fault::CORE.len());
+            assert!(brief > long && long > 0, "{seed}: {brief} and {long}");
             assert!(Fault::CORE.iter().all(|fault| count(*fault) == 1));
+            // A minute has no room for one of minutes.
+            for configuration in [pause, Configuration::MIXED] {
+                let minute = faults(seed, configuration, 60);
+                assert!(!minute.contains(&Fault::LongPause), "{seed}: {minute:?}");
+            }
         }
         let pause = Configuration::named("pause").expect("it is there");
         let short = faults(1, pause, 20);

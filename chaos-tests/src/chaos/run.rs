@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use xmpp::jid::BareJid;
 
 use super::bounds::{Judged, Measure, Measured};
-use super::court::{self, Court};
+use super::court::{self, COURT_SESSIONS, Court};
 use super::ground::{Blow, Ground, LIMIT};
 use super::lookers::{Overheard, bystander, poller, reader, tokens_in};
 use super::measures::{disturbed, shown_after_mends};
@@ -27,9 +27,6 @@ use crate::load::{gaps, silences};
 use crate::pool::Pool;
 use crate::trial::Trial;
 use crate::wait::{until, within};
-
-/// Sessions at court have numbers from here on; those of the crowd are lower.
-const COURT_SESSIONS: u32 = 1_000_000;
 
 /// After the last heal: what presence may take to converge (P14), and a little.
 const CONVERGED: u64 = 10_500_000_000;
@@ -300,8 +297,13 @@ impl Found {
             let heard = silences(events, target, (blow.at, blow.struck), &blow.nodes).into_iter();
             let heard = heard.map(|gap| u64::try_from(gap.as_millis()).unwrap_or(u64::MAX));
             measured.add(blow.measure, heard);
-            if matches!(blow.measure, Measure::OwnerKilled | Measure::FollowerKilled) {
-                measured.add(Measure::Disturbed, [disturbed(events, blow.at)]);
+            let ends = match blow.measure {
+                Measure::OwnerKilled | Measure::FollowerKilled => Some(Measure::Disturbed),
+                Measure::SlowReaders => Some(Measure::SlowReadersDisturbed),
+                _ => None,
+            };
+            if let Some(ends) = ends {
+                measured.add(ends, [disturbed(events, blow.at)]);
             }
         }
         // That something of it is seen is the checker's to ask for (P14).

@@ -11,7 +11,7 @@ use xmpp::scan::{Document, Element};
 
 use super::session::{Memory, Session};
 use super::{Audience, Phase, Seat, Stage, locked};
-use crate::client::{Client, Lasting, Login};
+use crate::client::{Client, Lasting, Login, Security};
 use crate::history::What;
 use crate::people::presence_of;
 use crate::pool::{Pool, password};
@@ -169,6 +169,10 @@ pub(super) fn login(stage: &Stage, seat: &Seat, node: u64) -> Result<Login> {
     let (_, login) = found.context("a node of the pool")?;
     Ok(Login {
         stream_management: seat.stream_management,
+        security: match seat.secured {
+            true => Security::StartTls,
+            false => login.security,
+        },
         ..login_of(login, &seat.user)
     })
 }

@@ -98,7 +98,7 @@ impl Ground {
     }
 
     /// How often a sentence stands in a node's log.
-    fn times(&self, node: u64, sentence: &str) -> usize {
+    pub(super) fn times(&self, node: u64, sentence: &str) -> usize {
         let log = self.trial.pool.node(node).log().unwrap_or_default();
         log.matches(sentence).count()
     }
