@@ -29,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
     let mut choices = Choices(data);
     let kind = choices.byte();
     let bytes = choices.0;
-    match kind % 8 {
+    match kind % 9 {
         0 => {
             if let Some(front) = bytes.first_chunk::<HEADER_BYTES>()
                 && let Some((length, written)) = cluster::transport::header(front, BODY_MAX)
@@ -62,6 +62,13 @@ fuzz_target!(|data: &[u8]| {
             if let Some([once, again]) = cluster::raft::read_twice(number, choices.0) {
                 assert_eq!(once, again);
                 assert_eq!(once, choices.0, "Raft's records have one form");
+            }
+        }
+        8 => {
+            let mut choices = Choices(bytes);
+            let number = choices.byte();
+            if let Some([once, again]) = cluster::raft::transfer::read_twice(number, choices.0) {
+                assert_eq!(once, again);
             }
         }
         _ => {

@@ -104,6 +104,23 @@ fn frames() -> Outcome<()> {
         let number = raft.iter().position(|one| *one == name).unwrap_or_default();
         put(TARGET, &name, &[6, u8::try_from(number)?], &frame(&bytes))?;
     }
+    let transfer = [
+        "snapshot-offer",
+        "snapshot-offer-reply",
+        "snapshot-file-query",
+        "snapshot-file-reply",
+        "snapshot-keys-query",
+        "snapshot-keys-reply",
+        "snapshot-rows-query",
+        "snapshot-rows-reply",
+    ];
+    for (at, (name, bytes)) in lines("transfer.txt", &transfer)?.into_iter().enumerate() {
+        let number = transfer.iter().position(|one| *one == name);
+        let front = [8, u8::try_from(number.unwrap_or_default())?];
+        // Without version and checksum: the target puts them in front.
+        let body = bytes.get(5..).unwrap_or_default();
+        put(TARGET, &format!("{name}-{at}"), &front, body)?;
+    }
     let gossip = [
         "gossip-digest",
         "gossip-answer",

@@ -3,6 +3,7 @@
 use storage::codec::{Record, decode_frame, encode_frame};
 
 mod record;
+pub mod transfer;
 
 const BYTES_MAX: u64 = 16 << 20;
 

@@ -1,0 +1,1 @@
+../../../../../../cluster/src/raft/transfer/record.rs

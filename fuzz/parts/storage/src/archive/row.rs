@@ -1,0 +1,1 @@
+../../../../../storage/src/archive/row.rs
