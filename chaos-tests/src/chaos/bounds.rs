@@ -249,7 +249,7 @@ pub(super) const TABLE: [Row; 27] = [
         "growth of the node's memory",
         Measure::SlowReadersMemory,
         Of::AtMost(100),
-        (64, 128, "MiB"),
+        (96, 160, "MiB"),
     ),
     row(
         "slow readers",
