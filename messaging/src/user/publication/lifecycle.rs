@@ -9,7 +9,8 @@ use xmpp::stanza_error::{Condition, StanzaError};
 use super::moving::refuse;
 use super::session::{Reader, Session};
 use super::{
-    Actions, Contacts, Expected, Publication, PublicationAction, SessionKey, SessionState,
+    Actions, Contacts, Expected, GIVEN_UP_MAX, GivenUp, Publication, PublicationAction, SessionKey,
+    SessionState,
 };
 
 impl Publication {
@@ -175,7 +176,10 @@ impl Publication {
                 reader.next = again_from.map_or(seen, |from| from.min(seen));
                 index
             }
-            None => self.add(key, reader.clone()),
+            None => {
+                self.compare_with_given_up(&key, &unacknowledged, newest_row);
+                self.add(key, reader.clone())
+            }
         };
         for &row in &unacknowledged {
             self.unsettled.offer(row, self.sessions[index].id);
@@ -257,11 +261,48 @@ impl Publication {
         again_from
     }
 
+    /// A session comes back whose node was given up: what it got then and has acknowledged since, its node could tell nobody. It
+    /// must not come again because it was taken for lost.
+    fn compare_with_given_up(&mut self, key: &SessionKey, unacknowledged: &[u64], newest_row: u64) {
+        let Some(at) = self
+            .given_up
+            .iter()
+            .position(|given_up| given_up.key == *key)
+        else {
+            return;
+        };
+        let GivenUp { sent, .. } = self.given_up.swap_remove(at);
+        self.given_up.trim();
+        let arrived = sent.iter().position(|row| *row == newest_row);
+        let arrived = sent.iter().take(arrived.map_or(0, |last| last + 1));
+        for row in arrived.filter(|row| !unacknowledged.contains(row)) {
+            self.unsettled.acknowledged(*row);
+            self.unsettled.settle_range(*row, *row);
+        }
+    }
+
+    fn note_given_up(&mut self, index: usize) {
+        let session = &self.sessions[index];
+        if session.reader.sent.is_empty() {
+            return;
+        }
+        let (key, sent) = (session.key.clone(), session.reader.sent.iter().copied());
+        let given_up = GivenUp {
+            key,
+            sent: sent.collect(),
+        };
+        if self.given_up.len() >= GIVEN_UP_MAX {
+            self.given_up.remove(0);
+        }
+        self.given_up.push(given_up);
+    }
+
     /// A node is certainly dead, or has attached without naming the user: its sessions end.
     pub fn node_gone(&mut self, node: u64, contacts: &dyn Contacts) -> Vec<PublicationAction> {
         let mut out = Vec::new();
         for key in self.keys(|session| session.key.node == node) {
             if let Some(index) = self.find(&key) {
+                self.note_given_up(index);
                 self.remove(index, unavailable(&key.jid), contacts, &mut out);
             }
         }

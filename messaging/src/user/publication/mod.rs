@@ -91,6 +91,8 @@ pub struct Publication {
     unsettled: Unsettled,
     /// Sessions that the log says were up and whose node has neither attached nor died.
     expected: Seldom<Vec<Expected>>,
+    /// Sessions whose node was given up, and may come back with what they have.
+    given_up: Seldom<Vec<GivenUp>>,
     /// Who wants sessions that are expected.
     early_movers: Seldom<Vec<Mover>>,
     /// Pushes sent so far.
@@ -105,6 +107,17 @@ struct Expected {
     jid: FullJid,
     node: u64,
 }
+
+/// A session whose node this owner did not reach for long.
+#[derive(Clone, Debug)]
+struct GivenUp {
+    key: SessionKey,
+    /// The rows that it was sent and had not acknowledged, in the order of sending.
+    sent: Vec<u64>,
+}
+
+/// How many of them are remembered of a user: more than there may be sessions.
+const GIVEN_UP_MAX: usize = 16;
 
 /// What a method asks to be done, in order.
 type Actions = Vec<PublicationAction>;
@@ -123,6 +136,7 @@ impl Publication {
             session_ids: 0,
             unsettled: Unsettled::new(position),
             expected: Seldom::default(),
+            given_up: Seldom::default(),
             early_movers: Seldom::default(),
             pushes: 0,
             held_probes: Seldom::default(),

@@ -211,3 +211,48 @@ fn who_may_no_longer_look_sees_sessions_leave_that_nobody_brings_back() {
     );
     check(&stage.again(Some(1), hidden()), expect![""]);
 }
+
+/// Its node was given up by this owner, which it met again by another way: what the client had got and acknowledged meanwhile, the
+/// node could tell nobody.
+#[test]
+fn rows_that_a_given_up_session_had_do_not_come_again() {
+    let mut stage = Stage::new();
+    let home = stage.available(1, "home", "");
+    for _ in 0..3 {
+        stage.log(JULIET, USER);
+    }
+    stage.user.node_gone(1, &stage.contacts);
+    let state = SessionState {
+        presence: Some(Stanza {
+            from: Some(Jid::from(&home.jid)),
+            ..presence("", "")
+        }),
+        key: home.clone(),
+        flags: SessionFlags::default(),
+        directed: vec![],
+        // The first is acknowledged, the second was read, the third was lost on its way.
+        unacknowledged: vec![12],
+        newest_row: 12,
+        untold: false,
+    };
+    let attached = stage.user.attach(1, vec![state], 12, &stage.contacts);
+    let attached = stage.commit(attached);
+    check(
+        &stage.read(&attached),
+        expect![[r#"
+        home <- message chat from juliet/balcony id (row 13)
+    "#]],
+    );
+    check(
+        &stage.acknowledge(&home, 12),
+        expect![[r#"
+        cursor 12
+    "#]],
+    );
+    check(
+        &stage.acknowledge(&home, 13),
+        expect![[r#"
+        cursor 13
+    "#]],
+    );
+}
