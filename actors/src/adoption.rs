@@ -138,6 +138,7 @@ impl Berth {
         place.set_mailbox_capacity(SessionActor::MAILBOX);
         let bytes_max = fabric.settings.client.outgoing_bytes_max;
         let mailbox = SessionMailbox::new(place.address(), bytes_max).of(jid.bare());
+        mailbox.connected_after(fabric.standstill.times());
         let mailbox = Arc::new(mailbox);
         let entry = Entry {
             number: key.number,

@@ -38,6 +38,7 @@ impl Claim {
         place.set_mailbox_capacity(SessionActor::MAILBOX);
         let bytes_max = fabric.settings.client.outgoing_bytes_max;
         let mailbox = SessionMailbox::new(place.address(), bytes_max).of(key.jid.bare());
+        mailbox.connected_after(fabric.standstill.times());
         let mut claim = Claim {
             fabric: Arc::clone(fabric),
             key,

@@ -35,6 +35,7 @@ use crate::relay;
 use crate::runtime::{Backups, Member, MemberList, Settings};
 use crate::session::WaitingBytes;
 use crate::soft::{RecentWords, Reign, Told};
+use crate::standstill::Standstill;
 
 /// One partition as a node sees it.
 pub struct PartitionPlace {
@@ -92,6 +93,8 @@ pub struct Fabric {
     pub metrics: Metrics,
     /// How the node stands to the quorum.
     pub standing: StandingCell,
+    /// Whether the node has stood still.
+    pub standstill: Standstill,
     /// Opaque ids of archive rows.
     pub ids: ArchiveIds,
     /// Ids by which clients resume their streams.
@@ -181,6 +184,7 @@ impl Fabric {
             streams,
             metrics,
             standing: StandingCell::default(),
+            standstill: Standstill::default(),
             ids,
             resumption_ids,
             berths: Berths::default(),

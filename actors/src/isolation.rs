@@ -236,6 +236,7 @@ pub async fn watch(fabric: Arc<Fabric>, groups: Groups, gossip: Arc<Gossiper>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        fabric.standstill.times();
         let age = |node| gossip.age(node);
         let statuses = groups.status();
         // One group is enough: another's trouble may be its own. Of a group that the node has left it would hear nothing,

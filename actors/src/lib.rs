@@ -43,6 +43,7 @@ mod proxy_protocol;
 pub mod services;
 pub mod session;
 mod soft;
+pub mod standstill;
 
 pub mod link;
 pub mod owner;

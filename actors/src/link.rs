@@ -134,6 +134,16 @@ pub enum Caller {
     Notes(Vec<Note>),
 }
 
+impl Caller {
+    /// Who it is, if it asks the same elsewhere when told that an outcome is unknown. Different while both wait.
+    fn asks_anew(&self) -> Option<u64> {
+        match self {
+            Caller::Session { session, .. } => Some(Arc::as_ptr(session).addr() as u64),
+            Caller::Task(_) | Caller::Nobody | Caller::Notes(_) => None,
+        }
+    }
+}
+
 /// Tells a link something that must not be lost, waiting in the background while its mailbox is full. Bounded by the
 /// number of sessions, each of which says goodbye once.
 pub fn tell(link: &Addr<LinkActor>, message: ToLink) {
@@ -431,14 +441,27 @@ impl LinkActor {
         }
     }
 
+    /// Whether a session asks whose client may have asked the same elsewhere long ago: the node has stood still since.
+    fn is_late(&self, caller: &Caller) -> bool {
+        match caller {
+            Caller::Session { session, .. } => !session.is_as_of(self.fabric.standstill.times()),
+            Caller::Task(_) | Caller::Nobody | Caller::Notes(_) => false,
+        }
+    }
+
     fn receive(&mut self, message: ToLink, ctx: &mut Context<Self>) {
         let now = Instant::now();
         match message {
             ToLink::Propose { caller, command } => {
                 if matches!(caller, Caller::Nobody) {
-                    self.farewells.push_back(*command);
-                } else if let Err((token, _full)) = self.core.propose(caller.into(), *command, now)
-                {
+                    return self.farewells.push_back(*command);
+                }
+                if self.is_late(&caller) {
+                    return caller.tell(Outcome::Unknown);
+                }
+                let by = caller.asks_anew();
+                let proposed = self.core.propose_by(by, caller.into(), *command, now);
+                if let Err((token, _full)) = proposed {
                     token.caller.tell(Outcome::Full);
                 }
             }

@@ -89,6 +89,8 @@ pub struct SessionMailbox {
     taken: AtomicU64,
     /// How often links have waited for it since nothing was due.
     held: AtomicU32,
+    /// How often the node had stood still when the session's connection began.
+    standstills: AtomicU64,
     /// Why the session has to end: it looks here whatever wakes it.
     doomed: OnceLock<StreamErrorCondition>,
 }
@@ -105,6 +107,7 @@ impl SessionMailbox {
             offered: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
             held: AtomicU32::new(0),
+            standstills: AtomicU64::new(0),
             doomed: OnceLock::new(),
         }
     }
@@ -115,6 +118,16 @@ impl SessionMailbox {
             account: Some(account),
             ..self
         }
+    }
+
+    /// The session has a connection since the node had stood still so often.
+    pub fn connected_after(&self, standstills: u64) {
+        self.standstills.store(standstills, Ordering::Release);
+    }
+
+    /// Whether the node has not stood still since: what the client sends may take effect.
+    pub fn is_as_of(&self, standstills: u64) -> bool {
+        self.standstills.load(Ordering::Acquire) == standstills
     }
 
     /// Whose session it is, if that was said.

@@ -439,6 +439,8 @@ impl SessionActor {
         (self.reader, self.writer) = (Some(reader), Some(writer));
         (self.core, self.connection) = (line.core, Some(line.connection));
         self.address = line.address;
+        // All that came before is settled.
+        self.mailbox.connected_after(self.fabric.standstill.times());
         let trusted = self.fabric.settings.client.is_trusted(line.address);
         self.shaping = (!trusted).then(Shaping::default);
         management.inbound.reconnected();

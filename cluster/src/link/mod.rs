@@ -33,6 +33,8 @@ mod numbered;
 
 mod parts;
 
+mod settings;
+
 mod told;
 
 #[cfg(test)]

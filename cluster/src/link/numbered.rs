@@ -5,14 +5,18 @@
 //!     │ sent here, open   │ sent before, to go again  │ never sent │
 //! ```
 //!
-//! Invariant: a number that has left the node stays with its payload until it is settled. Entries behind the numbered
-//! ones have no number yet, so they can be withdrawn without leaving a hole.
+//! Invariant: a number that has left the node stays with its payload until it is settled, or somebody is told that its time is
+//! over: whoever asked then asks anew elsewhere, and nothing of it may take effect later. Its number goes on with a payload
+//! that does nothing; if it had taken effect before, that is what settles it. Entries behind the numbered ones have no number
+//! yet, so they can be withdrawn without leaving a hole.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 struct Entry<T, P> {
     token: Option<T>,
+    /// Who asks anew when its time is over; `None`: nobody does.
+    by: Option<u64>,
     payload: P,
     bytes: u64,
     deadline: Instant,
@@ -50,11 +54,24 @@ impl<T, P> Numbered<T, P> {
         }
     }
 
-    /// Adds a payload. Deadlines must not fall from call to call.
+    /// Adds a payload of nobody who asks anew. Deadlines must not fall from call to call.
     pub(super) fn push(&mut self, token: Option<T>, payload: P, bytes: u64, deadline: Instant) {
+        self.push_by(None, token, payload, bytes, deadline);
+    }
+
+    /// Adds a payload that is withdrawn when its time is over, with all that the same one has asked since.
+    pub(super) fn push_by(
+        &mut self,
+        by: Option<u64>,
+        token: Option<T>,
+        payload: P,
+        bytes: u64,
+        deadline: Instant,
+    ) {
         self.bytes += bytes;
         self.entries.push_back(Entry {
             token,
+            by,
             payload,
             bytes,
             deadline,
@@ -111,9 +128,10 @@ impl<T, P> Numbered<T, P> {
         self.entries.get(self.expired).map(|entry| entry.deadline)
     }
 
-    /// Ends the time of entries: those without a number go, the others wait on without a token.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<Expired<T>> {
-        let mut expired = Vec::new();
+    /// Ends the time of entries: those without a number go, the others wait on without a token, and are made `nothing` if
+    /// whoever asked asks anew.
+    pub(super) fn expire(&mut self, now: Instant, nothing: impl Fn(&mut P)) -> Vec<Expired<T>> {
+        let (mut expired, mut gone) = (Vec::new(), Vec::new());
         while self.expired < self.numbered
             && let Some(entry) = self.entries.get_mut(self.expired)
             && entry.deadline <= now
@@ -122,7 +140,14 @@ impl<T, P> Numbered<T, P> {
                 token: entry.token.take(),
                 sent: true,
             });
+            if let Some(by) = entry.by.take() {
+                nothing(&mut entry.payload);
+                gone.push(by);
+            }
             self.expired += 1;
+        }
+        if !gone.is_empty() {
+            self.withdraw(&gone, nothing, &mut expired);
         }
         if self.expired == self.numbered {
             let over = self
@@ -141,12 +166,42 @@ impl<T, P> Numbered<T, P> {
         }
         expired
     }
+
+    /// These ask for nothing any more: what comes behind what they ask anew would be out of order.
+    fn withdraw(&mut self, gone: &[u64], nothing: impl Fn(&mut P), told: &mut Vec<Expired<T>>) {
+        for entry in self.entries.iter_mut().take(self.numbered) {
+            if entry.by.take_if(|by| gone.contains(by)).is_some() {
+                nothing(&mut entry.payload);
+                told.push(Expired {
+                    token: entry.token.take(),
+                    sent: true,
+                });
+            }
+        }
+        let rest = self.entries.split_off(self.numbered);
+        for entry in rest {
+            if entry.by.is_some_and(|by| gone.contains(&by)) {
+                self.bytes -= entry.bytes;
+                // It has not left, but with the others of its own it is asked anew.
+                told.push(Expired {
+                    token: entry.token,
+                    sent: true,
+                });
+            } else {
+                self.entries.push_back(entry);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    fn clear(payload: &mut u8) {
+        *payload = 0;
+    }
 
     fn sent(queue: &mut Numbered<u8, u8>) -> Vec<u64> {
         std::iter::from_fn(|| {
@@ -173,9 +228,9 @@ mod tests {
             token: Some(token),
             sent: true,
         };
-        assert_eq!(queue.expire(at(1)), [unknown(1)]);
+        assert_eq!(queue.expire(at(1), clear), [unknown(1)]);
         assert_eq!(
-            queue.expire(at(3)),
+            queue.expire(at(3), clear),
             [
                 unknown(2),
                 Expired {
@@ -198,6 +253,38 @@ mod tests {
             (queue.first(), queue.len(), queue.bytes(), queue.is_open()),
             (4, 0, 0, false)
         );
+    }
+
+    #[test]
+    fn who_asks_anew_has_nothing_under_way_any_more() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut queue = Numbered::new();
+        for (number, by, deadline) in [(1, 7, 1), (2, 8, 2), (3, 7, 3), (4, 9, 4)] {
+            queue.push_by(Some(by), Some(number), number, 10, at(deadline));
+        }
+        assert_eq!(sent(&mut queue), [101, 202, 303, 404]);
+        for (number, by) in [(5, 8), (6, 7)] {
+            queue.push_by(Some(by), Some(number), number, 10, at(5));
+        }
+        let unknown = |token| Expired {
+            token: Some(token),
+            sent: true,
+        };
+        assert_eq!(
+            queue.expire(at(1), clear),
+            [unknown(1), unknown(3), unknown(6)]
+        );
+        queue.rewind();
+        // The numbers go on, and the others with what they asked.
+        assert_eq!(sent(&mut queue), [100, 202, 300, 404, 505]);
+        assert_eq!((queue.len(), queue.bytes()), (5, 50));
+        let told = queue.expire(at(2), clear);
+        let tokens: Vec<_> = told.iter().filter_map(|expired| expired.token).collect();
+        assert_eq!(tokens, [2, 5]);
+        queue.rewind();
+        assert_eq!(sent(&mut queue), [100, 200, 300, 404, 500]);
+        assert_eq!(queue.settle(), Some(None));
     }
 
     #[test]

@@ -8,11 +8,12 @@
 //! ```
 //!
 //! Invariants: a proposal that has left the node keeps its number and is sent again after every attachment until its
-//! answer has come; answers reach callers in the order of the proposals; a row of a key's log is delivered once and
+//! answer has come; once its caller was told that the outcome is unknown, it is sent as [`Command::Nothing`], for a caller
+//! that asks anew would have it twice; answers reach callers in the order of the proposals; a row of a key's log is delivered once and
 //! never after a hole. A higher epoch wins, a lower one is never listened to.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use messaging::command::{Answer, Command};
 use messaging::user::publication::{MoveRequest, SessionKey};
@@ -25,51 +26,10 @@ use super::parts::attach_parts;
 use super::protocol::{
     Ask, AskReply, AttachPart, AttachRoom, AttachUser, Delivery, Down, Moving, Place, Publish, Up,
 };
+pub use super::settings::LinkSettings;
 use super::size::{COMMAND_BYTES_MAX, measure};
 use super::told::Told;
 use crate::node_id::{Epoch, Incarnation, NodeId, PartitionId};
-
-/// The limits and times of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkSettings {
-    /// The most proposals without an answer. Default 1,024, which is also the maximum: as many answers are kept.
-    pub proposals_max: usize,
-    /// The most soft publications that are not taken. Default 4,096.
-    pub publishes_max: usize,
-    /// The most questions without an answer. Default 4,096.
-    pub asks_max: usize,
-    /// The most bytes of all that waits. Default 16 MiB.
-    pub bytes_max: u64,
-    /// How long a caller waits for an outcome. Default 10 s.
-    pub deadline: Duration,
-    /// How long an owner may take to answer an attachment before it is sent again. Default 3 s.
-    pub attach_wait: Duration,
-    /// How long to wait after a lost connection or a refusal before attaching without news. Default 250 ms.
-    pub retry_wait: Duration,
-    /// The shortest time between two attachments to the same owner. Default 100 ms.
-    pub attach_pause: Duration,
-    /// How long nothing may move while something is open before the node attaches again. Default 4 s.
-    pub stall_wait: Duration,
-    /// How long after an attachment missing rows may take to come. Default 1 s.
-    pub hole_wait: Duration,
-}
-
-impl Default for LinkSettings {
-    fn default() -> Self {
-        LinkSettings {
-            proposals_max: messaging::link_record::ANSWERS_MAX,
-            publishes_max: 4_096,
-            asks_max: 4_096,
-            bytes_max: 16 * 1024 * 1024,
-            deadline: Duration::from_secs(10),
-            attach_wait: Duration::from_secs(3),
-            retry_wait: Duration::from_millis(250),
-            attach_pause: Duration::from_millis(100),
-            stall_wait: Duration::from_secs(4),
-            hole_wait: Duration::from_secs(1),
-        }
-    }
-}
 
 /// The link takes nothing more now, or never something so large: surely not done. Callers push back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -241,12 +201,28 @@ impl<T> LinkOrigin<T> {
             .filter(|_| matches!(self.phase, Phase::Attached { .. }))
     }
 
-    /// Admits a durable command; its outcome is told by [`LinkAction::Answered`] or [`LinkAction::Failed`].
+    /// Admits a durable command of the node's own, which goes on however long it takes; its outcome is told by
+    /// [`LinkAction::Answered`] or [`LinkAction::Failed`].
     ///
     /// # Errors
     /// [`LinkFull`] with the token: it has no number and is surely not done.
     pub fn propose(
         &mut self,
+        token: T,
+        command: Command,
+        now: Instant,
+    ) -> Result<(), (T, LinkFull)> {
+        self.propose_by(None, token, command, now)
+    }
+
+    /// The same of somebody who asks anew elsewhere when told that an outcome is unknown: then this and all that the same
+    /// one has asked since is withdrawn, and takes effect no more unless it has already.
+    ///
+    /// # Errors
+    /// As [`LinkOrigin::propose`].
+    pub fn propose_by(
+        &mut self,
+        by: Option<u64>,
         token: T,
         command: Command,
         now: Instant,
@@ -268,8 +244,9 @@ impl<T> LinkOrigin<T> {
         if self.proposals.len() >= window || !self.has_room(bytes) {
             return Err((token, LinkFull));
         }
+        let deadline = now + self.settings.deadline;
         self.proposals
-            .push(Some(token), command, bytes, now + self.settings.deadline);
+            .push_by(by, Some(token), command, bytes, deadline);
         self.pump(now);
         Ok(())
     }
@@ -658,7 +635,7 @@ impl<T> LinkOrigin<T> {
     }
 
     fn expire(&mut self, now: Instant) {
-        for Expired { token, sent } in self.proposals.expire(now) {
+        for Expired { token, sent } in self.proposals.expire(now, withdraw) {
             self.fail(
                 token,
                 if sent {
@@ -668,7 +645,7 @@ impl<T> LinkOrigin<T> {
                 },
             );
         }
-        for Expired { token, sent } in self.publishes.expire(now) {
+        for Expired { token, sent } in self.publishes.expire(now, |_| {}) {
             self.fail(
                 token,
                 if sent {
@@ -736,6 +713,8 @@ impl<T> LinkOrigin<T> {
         if self.attached().is_none() {
             return;
         }
+        // A process that stood still sends nothing whose time is over.
+        self.expire(now);
         self.note_opening(now);
         while let Some((sequence, command)) = self.proposals.send_next() {
             let up = Up::Propose {
@@ -774,6 +753,10 @@ impl<T> LinkOrigin<T> {
         self.now = Some(now);
         now
     }
+}
+
+fn withdraw(command: &mut Command) {
+    *command = Command::Nothing;
 }
 
 #[cfg(test)]
