@@ -12,6 +12,7 @@ use crate::compare::{CompareArgs, ReportArgs};
 use crate::growth::GrowthArgs;
 use crate::kernel::KernelArgs;
 use crate::lync::LyncArgs;
+use crate::outage::OutageArgs;
 use crate::pool::PoolArgs;
 use crate::processes::Processes;
 use crate::sasl::{Mechanism, SaltedPasswords};
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Lync(LyncArgs),
     /// What becomes of costs where there is more of something: sessions, messages, occupants, nodes, partitions, time
     Growth(GrowthArgs),
+    /// Nodes that are killed or stand still, on Muster and on a cluster of ejabberd in turn
+    Outage(OutageArgs),
     /// Says what the kernel must allow for so many sessions, and fails where they could not be carried
     Kernel(KernelArgs),
     /// Runs the suite on ejabberd, Prosody and Muster in turn, and puts them side by side
@@ -200,6 +203,8 @@ mod tests {
         check("muster-bench lync --scale 0.05 --seconds 60", true);
         check("muster-bench lync --scale 0", false);
         check("muster-bench lync --scale x", false);
+        check("muster-bench outage --servers ejabberd --seconds 100", true);
+        check("muster-bench outage --servers prosody", false);
         check("muster-bench growth sessions archive --max 1000", true);
         check("muster-bench growth no-such-curve", false);
         check("muster-bench kernel --sessions 152000 --with-clients", true);

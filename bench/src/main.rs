@@ -10,7 +10,7 @@
 //! - [`wire`], [`sasl`], [`login`], [`session`], [`crowd`]: a client, and many of them.
 //! - [`scenario`]: what they do; [`pace`]: when; [`ledger`]: what of it came.
 //! - [`lync`], [`growth`]: a whole pool's load, and what becomes of costs where there is more of something; [`found`]: the many
-//!   accounts for that; [`kernel`]: what the machine must allow.
+//!   accounts for that; [`kernel`]: what the machine must allow; [`outage`]: nodes that die or stand still.
 //! - [`histogram`], [`processes`], [`machine`], [`disk`], [`report`]: what it took, where, and how that is told.
 //!
 //! Results are printed and never asserted. It knows nothing of any server but the protocol, so that the same load can
@@ -33,6 +33,7 @@ mod processes;
 mod found;
 mod growth;
 mod lync;
+mod outage;
 mod pool;
 mod progress;
 mod scenario;
@@ -148,6 +149,9 @@ async fn measure(cli: &Cli) -> anyhow::Result<(String, Vec<report::Row>)> {
     if let Command::Lync(args) = &cli.command {
         return Box::pin(lync::run(args, &cli.target)).await;
     }
+    if let Command::Outage(args) = &cli.command {
+        return Box::pin(outage::run(args, &cli.target)).await;
+    }
     let target = cli.target.target()?;
     let row = match &cli.command {
         Command::Idle(args) => Box::pin(scenario::idle::run(&target, args)).await?,
@@ -161,6 +165,7 @@ async fn measure(cli: &Cli) -> anyhow::Result<(String, Vec<report::Row>)> {
         Command::Pool(_)
         | Command::Lync(_)
         | Command::Growth(_)
+        | Command::Outage(_)
         | Command::Kernel(_)
         | Command::Compare(_)
         | Command::Report(_) => {

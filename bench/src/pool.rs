@@ -13,12 +13,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use rand::RngExt;
+use rustix::process::Signal;
 use toml::{Table, Value};
 
 use crate::cli::TargetArgs;
 use crate::processes::Processes;
 use crate::report::Row;
-use crate::server::{Certificates, DOMAIN, Kind, SCRAM_ITERATIONS, Site, description};
+use crate::server::{Certificates, DOMAIN, Kind, Nodes, SCRAM_ITERATIONS, Site, description};
 use crate::suite::{self, Part, Scale};
 use crate::target::Security;
 use node::Node;
@@ -185,19 +186,6 @@ impl Pool {
         self.dir.path()
     }
 
-    /// Kills a node's process, as a crash would (SIGKILL).
-    pub(crate) fn kill(&mut self, node: usize) -> anyhow::Result<()> {
-        self.nodes.get_mut(node).context("no such node")?.kill()
-    }
-
-    /// Starts a node that was killed, from its folder, and waits until it serves.
-    pub(crate) async fn bring_back(&mut self, node: usize) -> anyhow::Result<()> {
-        let place = self.nodes.get_mut(node).context("no such node")?;
-        let folder = place.folder.clone();
-        *place = Node::start(&self.binary, &folder)?;
-        place.ready().await
-    }
-
     /// Stops all nodes.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         for node in &self.nodes {
@@ -207,6 +195,29 @@ impl Pool {
             node.ended().await?;
         }
         Ok(())
+    }
+}
+
+impl Nodes for Pool {
+    fn kill(&mut self, node: usize) -> anyhow::Result<()> {
+        self.nodes.get_mut(node).context("no such node")?.kill()
+    }
+
+    fn freeze(&self, node: usize) -> anyhow::Result<()> {
+        let node = self.nodes.get(node).context("no such node")?;
+        node.signal(Signal::STOP)
+    }
+
+    fn thaw(&self, node: usize) -> anyhow::Result<()> {
+        let node = self.nodes.get(node).context("no such node")?;
+        node.signal(Signal::CONT)
+    }
+
+    async fn bring_back(&mut self, node: usize) -> anyhow::Result<()> {
+        let place = self.nodes.get_mut(node).context("no such node")?;
+        let folder = place.folder.clone();
+        *place = Node::start(&self.binary, &folder)?;
+        place.ready().await
     }
 }
 

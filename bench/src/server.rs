@@ -8,6 +8,7 @@
 //! management, carbons, archives for users and rooms, and no bounds on rates. All else is its default.
 
 mod certificates;
+mod cluster;
 mod ejabberd;
 mod peer;
 mod prosody;
@@ -27,6 +28,7 @@ use crate::target::{Security, Target, trust};
 use crate::wire::Wire;
 
 pub(crate) use certificates::Certificates;
+pub(crate) use cluster::Cluster;
 use peer::Peer;
 
 /// The domain that every server is given.
@@ -85,6 +87,21 @@ impl Kind {
     }
 }
 
+/// A server of several nodes, one of which may be in trouble.
+pub(crate) trait Nodes {
+    /// Kills a node's process, as a crash would (SIGKILL).
+    fn kill(&mut self, node: usize) -> anyhow::Result<()>;
+
+    /// Stops a node from running (SIGSTOP).
+    fn freeze(&self, node: usize) -> anyhow::Result<()>;
+
+    /// Lets it run again (SIGCONT).
+    fn thaw(&self, node: usize) -> anyhow::Result<()>;
+
+    /// Starts a node that was killed, from its folder, and waits until it serves.
+    fn bring_back(&mut self, node: usize) -> impl Future<Output = anyhow::Result<()>>;
+}
+
 /// Where servers come from and where they live.
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
@@ -128,28 +145,14 @@ impl Server {
         let folder = folder(site, kind)?;
         let ports = Ports::free()?;
         let command = match kind {
-            Kind::Ejabberd => ejabberd::prepare(folder.path(), ports, &site.certificates)?,
+            Kind::Ejabberd => ejabberd::prepare(folder.path(), ports, &site.certificates, None)?,
             _ => prosody::prepare(folder.path(), ports, &site.certificates)?,
         };
         let server = Server::Peer(Peer::start(command, folder, ports).await?);
         for security in [Security::Plain, Security::Tls] {
-            server
-                .until_it_serves(&*server.target(security, site, "", args)?)
-                .await?;
+            until_it_serves(&*server.target(security, site, "", args)?, 0).await?;
         }
         Ok(server)
-    }
-
-    /// Waits until streams open. A peer may listen before it can do anything with a connection.
-    async fn until_it_serves(&self, target: &Target) -> anyhow::Result<()> {
-        let end = Instant::now() + SERVES_WITHIN;
-        loop {
-            match Wire::connect(target, 0).await {
-                Ok((mut wire, _)) => return wire.send(b"</stream:stream>").await,
-                Err(error) if Instant::now() >= end => return Err(error),
-                Err(_) => tokio::time::sleep(SERVES_POLL).await,
-            }
-        }
     }
 
     /// As a target of load.
@@ -181,6 +184,19 @@ impl Server {
         match self {
             Server::Muster(pool) => pool.stop().await,
             Server::Peer(peer) => peer.stop().await,
+        }
+    }
+}
+
+/// Waits until streams open for a session, at the node where it connects. A peer may listen before it can do anything with a
+/// connection.
+pub(crate) async fn until_it_serves(target: &Target, session: usize) -> anyhow::Result<()> {
+    let end = Instant::now() + SERVES_WITHIN;
+    loop {
+        match Wire::connect(target, session).await {
+            Ok((mut wire, _)) => return wire.send(b"</stream:stream>").await,
+            Err(error) if Instant::now() >= end => return Err(error),
+            Err(_) => tokio::time::sleep(SERVES_POLL).await,
         }
     }
 }
@@ -235,6 +251,8 @@ fn folder(site: &Site, kind: Kind) -> anyhow::Result<tempfile::TempDir> {
 /// Where a peer listens.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ports {
+    /// An address of the loopback.
+    pub(crate) host: Ipv4Addr,
     /// Without TLS, or with STARTTLS.
     pub(crate) plain: u16,
     /// With TLS from the first byte.
@@ -244,10 +262,16 @@ pub(crate) struct Ports {
 impl Ports {
     /// Two that nobody has now, below those that the system gives to outgoing connections.
     fn free() -> anyhow::Result<Ports> {
+        Ports::free_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// The same, at another address of the loopback.
+    fn free_at(host: Ipv4Addr) -> anyhow::Result<Ports> {
         const TRIES: usize = 100;
         for _ in 0..TRIES {
             let plain: u16 = rand::rng().random_range(10_000..30_000);
             let ports = Ports {
+                host,
                 plain,
                 tls: plain + 1,
             };
@@ -265,6 +289,6 @@ impl Ports {
             Security::Tls => self.tls,
             Security::Plain | Security::Starttls => self.plain,
         };
-        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+        SocketAddr::from((self.host, port))
     }
 }

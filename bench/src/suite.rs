@@ -315,9 +315,11 @@ fn archive_args(scale: &Scale) -> archive::ArchiveArgs {
 
 fn failover_args(scale: &Scale) -> failover::FailoverArgs {
     failover::FailoverArgs {
+        trouble: failover::Trouble::Killed,
         rooms: 30,
         occupants: 6,
         rate: 600.0,
+        turns: 3,
         seconds: scale.seconds.max(4),
     }
 }

@@ -100,7 +100,12 @@ impl Node {
 
     /// Asks the node to stop.
     pub(crate) fn terminate(&self) -> anyhow::Result<()> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)
+        self.signal(Signal::TERM)
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), signal)
             .context("a node has ended before its time")
     }
 

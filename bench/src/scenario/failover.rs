@@ -1,10 +1,13 @@
-//! `failover`: rooms are written to while a node of the pool is killed: how long the others wait, and what they miss.
+//! `failover`: rooms are written to while a node of the pool is killed, or stands still: how long the others wait, and what they
+//! miss.
 //!
 //! ```text
 //!  each room has occupants on every node; those of the doomed node only listen and are not followed
 //!  load ──────────── kill -9 ─────────── load goes on ──────────► drain ─► the node comes back ─► the next node's turn
 //!                       │◄── gap ──►│ the room's first message that was due after the kill
 //! ```
+//!
+//! A room in which nothing comes any more until the load ends is *silent*; it has no gap.
 //!
 //! From outside nobody sees which node answered for which room. With three nodes it is a third of the rooms that lose
 //! theirs, so the gaps of the slowest third are shown apart; those of all rooms together would flatter.
@@ -20,26 +23,48 @@ use crate::crowd::Crowd;
 use crate::histogram::Histogram;
 use crate::login::LoginOptions;
 use crate::pace::Pace;
-use crate::pool::Pool;
 use crate::report::{Faults, Row};
 use crate::scenario::room::{Rooms, Seating};
 use crate::scenario::{drain, enter};
+use crate::server::{Nodes, until_it_serves};
 use crate::session::{Handle, Observer};
 use crate::target::Target;
 
 /// The load before the kill.
 const BEFORE: Duration = Duration::from_secs(1);
 
+/// What happens to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// `kill -9`.
+    Killed,
+    /// SIGSTOP, until the load has ended.
+    Frozen,
+}
+
+impl Trouble {
+    fn word(self) -> &'static str {
+        match self {
+            Trouble::Killed => "kills",
+            Trouble::Frozen => "nodes frozen",
+        }
+    }
+}
+
 /// What is done.
 #[derive(Clone, Debug)]
 pub(crate) struct FailoverArgs {
+    /// To a node.
+    pub(crate) trouble: Trouble,
     /// Rooms.
     pub(crate) rooms: usize,
     /// Occupants of each room, a multiple of the nodes.
     pub(crate) occupants: usize,
     /// Messages a second, over all rooms together.
     pub(crate) rate: f64,
-    /// Seconds of load for each kill.
+    /// How many of the nodes have their turn.
+    pub(crate) turns: usize,
+    /// Seconds of load for each.
     pub(crate) seconds: u64,
 }
 
@@ -150,59 +175,94 @@ impl Observer for Doomed {
 #[derive(Default)]
 struct Found {
     gaps: Vec<Duration>,
+    /// Rooms in which nothing came any more.
+    silent: u64,
     latencies: Histogram,
     faults: Faults,
     ready: Histogram,
     delivered: u64,
 }
 
-/// Runs it: each node of the pool is killed once.
+impl Found {
+    fn add(&mut self, load: &Doomed) {
+        let tally = &load.rooms.tally;
+        self.faults
+            .add(tally.faults(load.rooms.ledger.sum(), load.broken()));
+        for gap in &load.gaps {
+            match gap.load(Ordering::Relaxed) {
+                u64::MAX => self.silent += 1,
+                gap => self.gaps.push(Duration::from_micros(gap)),
+            }
+        }
+        self.latencies.merge(&tally.latencies());
+        self.delivered += load.delivered.load(Ordering::Relaxed);
+    }
+}
+
+/// Runs it: nodes have their trouble in turn, each once.
 pub(crate) async fn run(
     target: &Arc<Target>,
     args: &FailoverArgs,
-    pool: &mut Pool,
+    pool: &mut impl Nodes,
 ) -> anyhow::Result<Row> {
     let nodes = target.nodes.len();
     if nodes < 3 || args.rooms == 0 || args.occupants == 0 || !args.occupants.is_multiple_of(nodes)
     {
         bail!("three nodes at least, and as many occupants on each");
     }
+    // One in which nothing is due would pass for silent.
+    let behind = args.seconds.saturating_sub(BEFORE.as_secs() + 1) as f64;
+    if args.rate * behind < args.rooms as f64 {
+        bail!("too few messages a second: each room must have one when a node is in trouble");
+    }
     Crowd::register(target, args.rooms * args.occupants).await?;
     let mut found = Found::default();
-    for doomed in 0..nodes {
-        one_kill(target, args, pool, doomed, &mut found).await?;
+    for doomed in 0..args.turns.min(nodes) {
+        one_turn(target, args, pool, doomed, &mut found).await?;
     }
     let setup = format!(
-        "{} × {}, {} msg/s, {nodes} kills, {}",
+        "{} × {}, {} msg/s, {} s, {} {}, {}",
         args.rooms,
         args.occupants,
         args.rate,
+        args.seconds,
+        args.turns.min(nodes),
+        args.trouble.word(),
         target.security.name()
     );
     let mut row = Row::new("failover", setup);
     found.gaps.sort();
-    let slowest = found
-        .gaps
-        .split_off(found.gaps.len() - found.gaps.len() / nodes);
-    let ms = |gaps: &[Duration], share: f64| {
-        let at = (gaps.len() as f64 * share).ceil() as usize;
-        let gap = gaps.get(at.saturating_sub(1)).copied().unwrap_or_default();
-        gap.as_secs_f64() * 1e3
+    let all = found.gaps.len() + usize::try_from(found.silent)?;
+    // Those that are silent are the slowest of all.
+    let third = found.gaps.len().min(all - all / nodes);
+    let (others, slowest) = found.gaps.split_at(third);
+    let silent = usize::try_from(found.silent)?;
+    let mut gap = |name, gaps: &[Duration], all: usize, share: f64| {
+        let at = ((all as f64 * share).ceil() as usize).saturating_sub(1);
+        // None where the rank is that of a room that stays silent.
+        if let Some(gap) = gaps.get(at) {
+            row.figure(name, gap.as_secs_f64() * 1e3, "ms");
+        }
     };
-    row.figure("gap p50", ms(&slowest, 0.5), "ms");
-    row.figure("gap p99", ms(&slowest, 0.99), "ms");
-    row.figure("gap of the others p50", ms(&found.gaps, 0.5), "ms");
+    let slow = slowest.len() + silent;
+    gap("gap p50", slowest, slow, 0.5);
+    gap("gap p99", slowest, slow, 0.99);
+    gap("gap of the others p50", others, others.len(), 0.5);
+    row.figure("rooms that stay silent", found.silent as f64, "");
+    row.figure("of rooms", all as f64, "");
     row.latencies(&found.latencies);
     row.figure("deliveries", found.delivered as f64, "");
-    row.figure("back after", found.ready.max().as_secs_f64(), "s");
+    if args.trouble == Trouble::Killed {
+        row.figure("back after", found.ready.max().as_secs_f64(), "s");
+    }
     Ok(row.judged(found.faults))
 }
 
-/// One node's turn: users log in anew, write, the node dies, and comes back when all is told.
-async fn one_kill(
+/// One node's turn: users log in anew, write, the node dies or stands still, and comes back when all is told.
+async fn one_turn(
     target: &Arc<Target>,
     args: &FailoverArgs,
-    pool: &mut Pool,
+    pool: &mut impl Nodes,
     doomed: usize,
     found: &mut Found,
 ) -> anyhow::Result<()> {
@@ -238,7 +298,10 @@ async fn one_kill(
     };
     let killing = async {
         tokio::time::sleep(BEFORE).await;
-        let killed = pool.kill(doomed);
+        let killed = match args.trouble {
+            Trouble::Killed => pool.kill(doomed),
+            Trouble::Frozen => pool.freeze(doomed),
+        };
         // After the signal: what was answered before it is no part of the gap.
         let _ = load.killed.set(Instant::now());
         killed
@@ -247,20 +310,13 @@ async fn one_kill(
     killed?;
     let expected = (count as u64).saturating_mul(survivors.count() as u64);
     drain(|| load.delivered.load(Ordering::Relaxed) >= expected).await;
-    let faults = load
-        .rooms
-        .tally
-        .faults(load.rooms.ledger.sum(), load.broken());
-    found.faults.add(faults);
-    for gap in &load.gaps {
-        found
-            .gaps
-            .push(Duration::from_micros(gap.load(Ordering::Relaxed)));
-    }
-    found.latencies.merge(&load.rooms.tally.latencies());
-    found.delivered += load.delivered.load(Ordering::Relaxed);
+    found.add(&load);
     let back = Instant::now();
-    pool.bring_back(doomed).await?;
+    match args.trouble {
+        Trouble::Killed => pool.bring_back(doomed).await?,
+        Trouble::Frozen => pool.thaw(doomed)?,
+    }
+    until_it_serves(target, doomed).await?;
     found.ready.record(back.elapsed());
     crowd.log_out().await;
     Ok(())

@@ -1,21 +1,75 @@
-//! ejabberd as Debian packages it, run in the foreground as `ejabberdctl foreground` does, but without distribution, so
-//! that no `epmd` stays behind.
+//! ejabberd as Debian packages it, run in the foreground as `ejabberdctl foreground` does, but without `epmd`, which would
+//! stay behind: one node has no distribution, and those of a cluster know each other's port.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 
 use crate::server::{Certificates, DOMAIN, Ports, package};
+
+/// A node of a cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    /// The port of the distribution, the same on all nodes, each of which has an address of its own.
+    pub(super) port: u16,
+    /// What they know each other by.
+    pub(super) cookie: String,
+    /// The cluster's first node, if this is not it and has yet to join.
+    pub(super) joins: Option<Ipv4Addr>,
+}
+
+/// In the folder of a node that has joined.
+pub(super) const JOINED: &str = "joined";
+
+/// What a node of a cluster is called.
+fn name(host: Ipv4Addr) -> String {
+    format!("ejabberd@{host}")
+}
+
+impl Member {
+    fn arguments(&self, folder: &Path, host: Ipv4Addr) -> Vec<String> {
+        let interface = host.to_string().replace('.', ",");
+        let mut arguments: Vec<String> = [
+            "-name",
+            &name(host),
+            "-setcookie",
+            &self.cookie,
+            "-start_epmd",
+            "false",
+            "-erl_epmd_port",
+            &self.port.to_string(),
+            "-kernel",
+            "inet_dist_use_interface",
+            &format!("{{{interface}}}"),
+            "-s",
+            "ejabberd",
+        ]
+        .map(str::to_owned)
+        .into();
+        if let Some(first) = self.joins {
+            let (first, joined) = (name(first), folder.join(JOINED));
+            // As `ejabberdctl join_cluster` does. The application is stopped and started by it.
+            let joins = format!(
+                "ok = ejabberd_cluster:join('{first}'), ok = file:write_file(\"{}\", <<>>).",
+                joined.display()
+            );
+            arguments.extend(["-eval".to_owned(), joins]);
+        }
+        arguments
+    }
+}
 
 /// Writes its configuration, and gives the command that runs it.
 pub(super) fn prepare(
     folder: &Path,
     ports: Ports,
     certificates: &Certificates,
+    member: Option<&Member>,
 ) -> anyhow::Result<Command> {
     let file = folder.join("ejabberd.yml");
     std::fs::write(&file, configuration(folder, ports, certificates))?;
     let database = folder.join("mnesia");
-    std::fs::create_dir(&database)?;
+    std::fs::create_dir_all(&database)?;
     let mut command = Command::new("erl");
     // What /usr/sbin/ejabberdctl and /etc/ejabberd/ejabberdctl.cfg of the package pass on.
     command
@@ -24,7 +78,10 @@ pub(super) fn prepare(
         .arg("-mnesia")
         .arg("dir")
         .arg(format!("\"{}\"", database.display()))
-        .args(["-s", "ejabberd"])
+        .args(match member {
+            Some(member) => member.arguments(folder, ports.host),
+            None => ["-s", "ejabberd"].map(str::to_owned).into(),
+        })
         .env("EJABBERD_CONFIG_PATH", &file)
         .env("EJABBERD_LOG_PATH", folder.join("ejabberd.log"))
         .env("ERL_LIBS", libraries())
@@ -89,7 +146,7 @@ modules:
 
 /// `ejabberd.yml`: the modules of the package's own configuration that concern clients, archives on, shapers off.
 fn configuration(folder: &Path, ports: Ports, certificates: &Certificates) -> String {
-    let Ports { plain, tls } = ports;
+    let Ports { host, plain, tls } = ports;
     let archive = folder.join("archive.db");
     let (archive, certificate, ca) = (archive.display(), certificates.both(), certificates.ca());
     let (certificate, ca) = (certificate.display(), ca.display());
@@ -111,14 +168,14 @@ sql_database: "{archive}"
 registration_timeout: infinity
 listen:
   - port: {plain}
-    ip: "127.0.0.1"
+    ip: "{host}"
     module: ejabberd_c2s
     max_stanza_size: 262144
     access: c2s
     shaper: c2s_shaper
     starttls: true
   - port: {tls}
-    ip: "127.0.0.1"
+    ip: "{host}"
     module: ejabberd_c2s
     max_stanza_size: 262144
     access: c2s
@@ -146,10 +203,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let certificates = Certificates::make(dir.path()).unwrap();
         let ports = Ports {
+            host: std::net::Ipv4Addr::LOCALHOST,
             plain: 10_001,
             tls: 10_002,
         };
-        let command = prepare(dir.path(), ports, &certificates).unwrap();
+        let command = prepare(dir.path(), ports, &certificates, None).unwrap();
         assert_eq!(command.get_program(), "erl");
         let text = std::fs::read_to_string(dir.path().join("ejabberd.yml")).unwrap();
         for wanted in [
@@ -167,5 +225,23 @@ mod tests {
             assert!(text.contains(wanted), "{wanted} is not in\n{text}");
         }
         assert!(dir.path().join("mnesia").is_dir());
+    }
+
+    #[test]
+    fn a_member_joins_the_first_one_once() {
+        let host = Ipv4Addr::new(127, 0, 0, 2);
+        let member = |joins| Member {
+            port: 4370,
+            cookie: "c".to_owned(),
+            joins,
+        };
+        let arguments = |joins| member(joins).arguments(Path::new("/f"), host).join(" ");
+        let first = arguments(None);
+        assert!(first.contains("-name ejabberd@127.0.0.2"), "{first}");
+        assert!(first.contains("{127,0,0,2}"), "{first}");
+        assert!(!first.contains("-eval"), "{first}");
+        let second = arguments(Some(Ipv4Addr::LOCALHOST));
+        assert!(second.contains("join('ejabberd@127.0.0.1')"), "{second}");
+        assert!(second.contains("\"/f/joined\""), "{second}");
     }
 }

@@ -25,7 +25,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// Another server's process. It is killed if it still runs when this is dropped.
 pub(crate) struct Peer {
     child: Child,
-    folder: tempfile::TempDir,
+    /// Removed with this.
+    pub(super) folder: tempfile::TempDir,
     /// Where it listens.
     pub(crate) ports: Ports,
 }
@@ -37,30 +38,54 @@ impl Peer {
         folder: tempfile::TempDir,
         ports: Ports,
     ) -> anyhow::Result<Peer> {
-        let log = File::create(folder.path().join("log"))?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| {
-                let program = command.get_program().to_string_lossy().into_owned();
-                format!("{program}: cannot be run")
-            })?;
+        let child = spawn(&mut command, folder.path())?;
         let mut peer = Peer {
             child,
             folder,
             ports,
         };
-        tokio::time::timeout(READY_WITHIN, peer.until_ready())
-            .await
-            .with_context(|| {
-                format!(
-                    "not ready in {READY_WITHIN:?}; it said: {}",
-                    peer_words(peer.folder.path())
-                )
-            })??;
+        peer.ready().await?;
         Ok(peer)
+    }
+
+    /// Starts it once more in its folder, where it was killed.
+    pub(super) async fn again(&mut self, mut command: Command) -> anyhow::Result<()> {
+        let _ = self.child.wait();
+        self.child = spawn(&mut command, self.folder.path())?;
+        self.ready().await
+    }
+
+    /// Waits until both ports answer.
+    pub(super) async fn ready(&mut self) -> anyhow::Result<()> {
+        let answers = tokio::time::timeout(READY_WITHIN, self.until_ready()).await;
+        answers.with_context(|| {
+            format!(
+                "not ready in {READY_WITHIN:?}; it said: {}",
+                peer_words(self.folder.path())
+            )
+        })?
+    }
+
+    /// Waits until something has come of its start.
+    pub(super) async fn until(
+        &mut self,
+        within: Duration,
+        mut holds: impl FnMut() -> bool,
+    ) -> anyhow::Result<()> {
+        let child = &mut self.child;
+        let ended = |child: &mut Child| matches!(child.try_wait(), Ok(Some(_)));
+        wait_until(within, || holds() || ended(child)).await;
+        if holds() {
+            return Ok(());
+        }
+        let words = peer_words(self.folder.path());
+        bail!("a server ended, or was not ready in {within:?}; it said: {words}")
+    }
+
+    /// Sends it a signal.
+    pub(super) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), signal)
+            .context("a server has ended before its time")
     }
 
     async fn until_ready(&mut self) -> anyhow::Result<()> {
@@ -90,7 +115,7 @@ impl Peer {
             let words = peer_words(self.folder.path());
             bail!("the server ended before its time ({ended}); it said: {words}");
         }
-        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        self.signal(Signal::TERM)?;
         let child = &mut self.child;
         // One that does not stop is killed when this is dropped: nothing is measured any more.
         wait_until(STOP_WITHIN, || matches!(child.try_wait(), Ok(Some(_)))).await;
@@ -104,6 +129,22 @@ impl Drop for Peer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn(command: &mut Command, folder: &Path) -> anyhow::Result<Child> {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log"))?;
+    let spawned = command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn();
+    spawned.with_context(|| {
+        let program = command.get_program().to_string_lossy().into_owned();
+        format!("{program}: cannot be run")
+    })
 }
 
 /// The last lines of what it said.

@@ -35,7 +35,7 @@ pub(super) fn description() -> anyhow::Result<String> {
 
 /// `prosody.cfg.lua`: the modules that are on by default and concern clients, with archives; no limits.
 fn configuration(folder: &Path, ports: Ports, certificates: &Certificates) -> String {
-    let Ports { plain, tls } = ports;
+    let Ports { plain, tls, .. } = ports;
     let (certificate, key) = (certificates.certificate(), certificates.key());
     let (folder, certificate, key) = (folder.display(), certificate.display(), key.display());
     format!(
@@ -81,6 +81,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let certificates = Certificates::make(dir.path()).unwrap();
         let ports = Ports {
+            host: std::net::Ipv4Addr::LOCALHOST,
             plain: 10_001,
             tls: 10_002,
         };
