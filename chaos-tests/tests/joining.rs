@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
@@ -13,6 +13,7 @@ use chaos_tests::control::ControlPort;
 use chaos_tests::pool::{Pool, PoolSettings, READY_LIMIT, binary};
 use chaos_tests::wait::until;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 /// Runs the binary without a terminal; gives its code and what it said.
 fn muster(args: &[&str]) -> Result<(i32, String)> {
@@ -55,6 +56,56 @@ fn node_states(report: &Value) -> Vec<(u64, &str)> {
     nodes
         .filter_map(|node| Some((node["id"].as_u64()?, node["state"].as_str()?)))
         .collect()
+}
+
+/// `muster ctl node add`, which waits for the new machine and for what it gets.
+struct Adding {
+    process: Child,
+    said: Option<ChildStdout>,
+}
+
+impl Adding {
+    fn begin(pool: &Pool, via: u64, at: &str) -> Result<Adding> {
+        let mut process = Command::new(binary()?)
+            .args(["ctl", "--config"])
+            .arg(&pool.node(via).config)
+            .args(["node", "add", at, "--yes", "--wait", "--json"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let said = process.stdout.take();
+        Ok(Adding { process, said })
+    }
+
+    /// The next that it says.
+    async fn says(&mut self) -> Result<Value> {
+        let mut said = self.said.take().context("its output")?;
+        let read = tokio::task::spawn_blocking(move || {
+            let mut values = serde_json::Deserializer::from_reader(&mut said).into_iter();
+            let value: Option<serde_json::Result<Value>> = values.next();
+            (said, value)
+        });
+        let (said, value) = timeout(READY_LIMIT, read).await??;
+        self.said = Some(said);
+        Ok(value.context("it said no more")??)
+    }
+
+    async fn ends(mut self) -> Result<()> {
+        let ended = until("it ends", READY_LIMIT, async || {
+            self.process.try_wait().ok().flatten()
+        })
+        .await?;
+        ensure!(ended.success(), "{ended}");
+        Ok(())
+    }
+}
+
+impl Drop for Adding {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 async fn one_two_three() -> Result<()> {
@@ -140,7 +191,10 @@ async fn one_two_three() -> Result<()> {
     ensure!(code == 7 && said.contains("is the address of"), "{said}");
 
     // A node that joined lets others join; an earlier folder of a machine that was refused is no obstacle.
-    let id = pool.join(2, beside(&pool, 3)?).await?;
+    let mut adding = Adding::begin(&pool, 2, &three)?;
+    let token = adding.says().await?;
+    let token = token["token"].as_str().context("a token")?.to_owned();
+    let id = pool.join_by(&token, beside(&pool, 3)?)?;
     let with = json!({ "with": id });
     let word = pool.refused(1, 1, "replace", &with).await?;
     ensure!(word == "not-caught-up", "it has not begun: {word}");
@@ -148,6 +202,10 @@ async fn one_two_three() -> Result<()> {
     pool.spawn(3)?;
     pool.ready(3).await?;
     pool.member_is(3, "member", 2).await?;
+    // Who lets it in is told when all is done.
+    let told = adding.says().await?;
+    ensure!(told["done"] == true, "{told}");
+    adding.ends().await?;
     let placed = pool.placed(3, 1).await?;
     ensure!(placed == [(1, 17), (2, 17), (3, 17)], "{placed:?}");
     Client::connect(&pool.login(3, "doctor"))

@@ -5,10 +5,12 @@
 //! snapshots  name, head, end and hash; every row reads
 //! state      every row reads; the store or a snapshot reaches the log's beginning
 //! archive    the engine reads every row, and each is what its place says; no user's log ends before its head
+//! replicas   the hash of each partition's state and archive: those of several nodes at the same entry must be the same (P16)
 //! ```
 //!
 //! Invariant: nothing in the folder is changed. Engines write when they are opened, so they get a copy of what they change.
 
+mod replicas;
 mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +18,11 @@ use std::path::{Path, PathBuf};
 
 use storage::data_dir::HeldFolder;
 use storage::log::{GroupId, InspectedLog, LogError};
+use storage::state_store::StateHash;
 
 use crate::node_id::Group;
 use crate::raft::{LogReach, check_group};
+pub use replicas::{CheckedReplica, compare};
 
 /// What a node that begins again makes of a damaged log.
 const LOG_ADVICE: &str = "keep a copy of the folder, then start the node: what it has lost it gets from the other nodes, and until \
@@ -111,6 +115,18 @@ struct Check<'a> {
     logs: BTreeMap<Group, LogReach>,
     states: BTreeMap<Group, StateReach>,
     heads: BTreeMap<Group, Heads>,
+    /// Of each store: up to which entry it goes, and the hash of its rows.
+    hashes: BTreeMap<Group, (u64, StateHash)>,
+    replicas: Vec<CheckedReplica>,
+}
+
+/// What a check has come to, besides its findings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What was looked at.
+    pub checked: Checked,
+    /// The partitions of which all that the log has is in the state and the archive: what they hold.
+    pub replicas: Vec<CheckedReplica>,
 }
 
 /// What the newest state of a partition knows of its users' logs.
@@ -130,7 +146,7 @@ pub fn check_folder(
     folder: &HeldFolder,
     scratch: &Path,
     watcher: &mut dyn CheckWatcher,
-) -> Result<Checked, CheckError> {
+) -> Result<Outcome, CheckError> {
     let mut check = Check {
         folder,
         scratch,
@@ -139,6 +155,8 @@ pub fn check_folder(
         logs: BTreeMap::new(),
         states: BTreeMap::new(),
         heads: BTreeMap::new(),
+        hashes: BTreeMap::new(),
+        replicas: Vec::new(),
     };
     check.marks();
     check.log()?;
@@ -146,7 +164,10 @@ pub fn check_folder(
     check.stores()?;
     check.reach();
     check.archive()?;
-    Ok(check.checked)
+    Ok(Outcome {
+        checked: check.checked,
+        replicas: check.replicas,
+    })
 }
 
 impl Check<'_> {

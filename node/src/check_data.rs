@@ -1,12 +1,14 @@
-//! `muster check`: whether all that a stopped node has stored is there and reads. Changes nothing.
+//! `muster check`: whether all that a stopped node has stored is there and reads, and whether several hold the same. Changes nothing.
 
 use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use cluster::check::{CheckWatcher, Checked, Finding, Severity, check_folder};
+use cluster::check::{
+    CheckWatcher, Checked, CheckedReplica, Finding, Outcome, Severity, check_folder, compare,
+};
 use serde_json::{Value, json};
 use storage::data_dir::HeldFolder;
 
@@ -67,26 +69,83 @@ impl Drop for Scratch {
     }
 }
 
+/// What was found of a folder.
+struct Looked {
+    findings: Vec<Finding>,
+    outcome: Outcome,
+}
+
+fn is_damage(finding: &&Finding) -> bool {
+    finding.severity == Severity::Damage
+}
+
 /// Prints findings as they come; gives whether anything is damaged.
 fn look(args: &CheckArgs) -> Result<bool, Failure> {
-    let folder =
-        HeldFolder::hold(&args.data).map_err(|error| Failure::from_error(Exit::Data, &error))?;
+    let (mut damaged, mut reports, mut replicas) = (false, Vec::new(), Vec::new());
+    for data in &args.data {
+        let name = data.display().to_string();
+        if args.data.len() > 1 && !args.json {
+            print(&format!("{name}:\n"))?;
+        }
+        let Looked { findings, outcome } = look_at(data, args)?;
+        let damages = findings.iter().filter(is_damage).count();
+        damaged |= damages > 0;
+        if args.json {
+            reports.push(report(&name, &findings, &outcome));
+        } else {
+            print(&summary(&outcome.checked, damages))?;
+        }
+        replicas.push((name, outcome.replicas));
+    }
+    let (compared, differences) = compare(&replicas);
+    damaged |= !differences.is_empty();
+    let several = args.data.len() > 1;
+    match (reports.pop(), args.json) {
+        (Some(one), true) if !several => print(&format!("{one:#}\n"))?,
+        (last, true) => {
+            reports.extend(last);
+            let differences: Vec<Value> = differences.iter().map(finding_report).collect();
+            let all =
+                json!({ "folders": reports, "compared": compared, "differences": differences });
+            print(&format!("{all:#}\n"))?;
+        }
+        (_, false) if several => {
+            for difference in &differences {
+                print(&finding_text(difference))?;
+            }
+            print(&compared_text(compared, differences.len()))?;
+        }
+        (_, false) => {}
+    }
+    Ok(damaged)
+}
+
+/// How many partitions could be compared, and what came of it.
+fn compared_text(compared: usize, differences: usize) -> String {
+    match (compared, differences) {
+        (0, _) => "nothing to compare: no two folders have a partition at the same entry; stop the nodes one after the other \
+                   while nobody writes\n"
+            .to_owned(),
+        (compared, 0) => format!("{compared} partitions compared: the same\n"),
+        (compared, differences) => format!("{compared} partitions compared: {differences} differ\n"),
+    }
+}
+
+fn look_at(data: &Path, args: &CheckArgs) -> Result<Looked, Failure> {
+    let folder = HeldFolder::hold(data).map_err(|error| Failure::from_error(Exit::Data, &error))?;
     let scratch = Scratch::make(args.scratch.as_ref())?;
     let mut watcher = Watcher {
         json: args.json,
         view: View::new(),
         findings: Vec::new(),
     };
-    let checked = check_folder(&folder, &scratch.0, &mut watcher)
+    let outcome = check_folder(&folder, &scratch.0, &mut watcher)
         .map_err(|error| Failure::from_error(Exit::Data, &error))?;
     watcher.view.end();
-    let damages = |finding: &&Finding| finding.severity == Severity::Damage;
-    let damages = watcher.findings.iter().filter(damages).count();
-    match args.json {
-        true => print(&format!("{:#}\n", report(&watcher.findings, &checked)))?,
-        false => print(&summary(&checked, damages))?,
-    }
-    Ok(damages > 0)
+    Ok(Looked {
+        findings: watcher.findings,
+        outcome,
+    })
 }
 
 struct Watcher {
@@ -99,15 +158,8 @@ impl CheckWatcher for Watcher {
     fn found(&mut self, finding: Finding) {
         if !self.json {
             self.view.end();
-            let text = format!(
-                "{}: {}: {}\n    {}\n",
-                word(finding.severity),
-                finding.place,
-                finding.what,
-                finding.advice
-            );
             // Where nobody reads it the exit code says it.
-            let _ = print(&text);
+            let _ = print(&finding_text(&finding));
         }
         self.findings.push(finding);
     }
@@ -115,6 +167,16 @@ impl CheckWatcher for Watcher {
     fn seen(&mut self, checked: &Checked) {
         self.view.show(&counts(checked));
     }
+}
+
+fn finding_text(finding: &Finding) -> String {
+    format!(
+        "{}: {}: {}\n    {}\n",
+        word(finding.severity),
+        finding.place,
+        finding.what,
+        finding.advice
+    )
 }
 
 fn word(severity: Severity) -> &'static str {
@@ -144,21 +206,39 @@ fn summary(checked: &Checked, damages: usize) -> String {
     format!("{verdict}: {}\n", counts(checked))
 }
 
-fn report(findings: &[Finding], checked: &Checked) -> Value {
-    let findings = findings.iter().map(|finding| {
-        json!({
-            "severity": word(finding.severity),
-            "place": finding.place,
-            "what": finding.what,
-            "advice": finding.advice,
-        })
-    });
+fn finding_report(finding: &Finding) -> Value {
     json!({
-        "findings": findings.collect::<Vec<_>>(),
+        "severity": word(finding.severity),
+        "place": finding.place,
+        "what": finding.what,
+        "advice": finding.advice,
+    })
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn replica_report(replica: &CheckedReplica) -> Value {
+    let hash = &replica.hash;
+    json!({
+        "partition": replica.partition.0,
+        "applied": hash.applied,
+        "state": { "rows": hash.state.rows, "hash": hex(&hash.state.digest) },
+        "archive": { "rows": hash.archive.rows, "hash": hex(&hash.archive.digest) },
+    })
+}
+
+fn report(data: &str, findings: &[Finding], outcome: &Outcome) -> Value {
+    let (checked, replicas) = (&outcome.checked, outcome.replicas.iter());
+    json!({
+        "data": data,
+        "findings": findings.iter().map(finding_report).collect::<Vec<_>>(),
         "segments": checked.segments,
         "entries": checked.entries,
         "snapshots": checked.snapshots,
         "state_rows": checked.state_rows,
         "archive_rows": checked.archive_rows,
+        "replicas": replicas.map(replica_report).collect::<Vec<_>>(),
     })
 }

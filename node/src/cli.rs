@@ -189,9 +189,9 @@ pub(crate) struct ExportArgs {
 /// `muster check`
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// The data folder of a node that does not run
-    #[arg(long)]
-    pub(crate) data: PathBuf,
+    /// The data folder of a node that does not run; several, of nodes of one pool, are compared as well
+    #[arg(long, required = true, num_args = 1..)]
+    pub(crate) data: Vec<PathBuf>,
     /// Where the state stores and the archive's newest rows are copied to for a while [default: the system's folder for that]
     #[arg(long)]
     pub(crate) scratch: Option<PathBuf>,

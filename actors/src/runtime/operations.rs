@@ -165,7 +165,8 @@ pub struct Progress {
     pub entries_behind: u64,
     /// Partitions owned by members that drain or leave.
     pub leaders_left: usize,
-    /// Sessions on members that drain or leave, as they were last told; `None`: there is no such member, or nobody has told.
+    /// Sessions on members that are being drained or leave, as they were last told; `None`: there is no such member, or nobody has
+    /// told.
     pub sessions_left: Option<u64>,
 }
 
@@ -178,6 +179,15 @@ impl Progress {
 
 fn ids(nodes: &[NodeId]) -> Vec<u64> {
     nodes.iter().map(|node| node.0).collect()
+}
+
+/// Whether a node is on its way out of the pool, with this heir if one is named.
+fn leaves_already(state: &MetaState, node: NodeId, heir: Option<NodeId>) -> bool {
+    let row = state.members.rows.get(&node);
+    row.is_some_and(|row| {
+        let leaves = row.leaves || row.phase == MemberPhase::Leaving;
+        leaves && (heir.is_none() || heir == row.heir)
+    })
 }
 
 fn unknown(node: NodeId) -> OperationError {
@@ -369,7 +379,8 @@ impl NodeHandle {
             }
             if !row.phase.serves() {
                 progress.leaders_left += owned_by(&owners, node);
-                if let Some(told) = sessions.get(&node.0) {
+                // Of one that is drained an old figure may be told still.
+                if let Some(told) = sessions.get(&node.0).filter(|_| !settled) {
                     *progress.sessions_left.get_or_insert(0) += told;
                 }
             }
@@ -424,9 +435,10 @@ impl NodeHandle {
         self.check_without(node)?;
         let state = self.inner.fabric.meta.state().clone();
         let phase = state.members.phase(node);
+        let goes = leaves_already(&state, node, heir);
         let mut after = state;
-        // What would be refused is refused by who decides.
-        if after.try_leave(node, heir).is_ok() {
+        // What would be refused is refused by who decides. What goes already is only asked for again.
+        if !goes && after.try_leave(node, heir).is_ok() {
             self.check_settles(node, &after)?;
             self.check_room(node, options.over_capacity, &after)?;
         }
@@ -448,8 +460,11 @@ impl NodeHandle {
                 format!("{old} can't take over from itself"),
             ));
         }
-        let phase = self.inner.fabric.meta.state().members.phase(new);
-        match phase.ok_or_else(|| unknown(new))? {
+        let state = self.inner.fabric.meta.state().clone();
+        if leaves_already(&state, old, Some(new)) {
+            return Ok(());
+        }
+        match state.members.phase(new).ok_or_else(|| unknown(new))? {
             MemberPhase::Member if alive(&self.inner.fabric).contains(&new) => Ok(()),
             MemberPhase::Member => Err(OperationError::new(
                 "not-alive",

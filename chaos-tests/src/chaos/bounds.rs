@@ -238,7 +238,7 @@ pub(super) const TABLE: [Row; 27] = [
         (1, 3, ""),
     ),
     row(
-        "slow node, a fifth of a processor",
+        "slow node, a tenth of a processor",
         "elections of a group in 10 s",
         Measure::SlowNodeElections,
         Of::AtMost(99),

@@ -41,7 +41,7 @@ pub enum Fault {
     Thin,
     /// Each sync of the owner takes 300 ms longer.
     SlowDisk,
-    /// A node gets a fifth of a processor.
+    /// A node gets a tenth of a processor.
     SlowNode,
     /// Clients ask for much and read nothing.
     SlowReaders,

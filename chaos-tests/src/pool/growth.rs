@@ -92,8 +92,13 @@ impl Pool {
     /// Lets a new machine join at an address, by a token of `via`, as its operator would. Gives its id; it does not run yet.
     pub async fn join(&mut self, via: u64, at: Ipv4Addr) -> Result<u64> {
         let token = self.join_token(via).await?;
+        self.join_by(&token, at)
+    }
+
+    /// The same, by a token that is there.
+    pub fn join_by(&mut self, token: &str, at: Ipv4Addr) -> Result<u64> {
         let folder = self.root().join("joined");
-        let id = join_into(&folder, &token, SocketAddr::from((at, CLUSTER_PORT)))?;
+        let id = join_into(&folder, token, SocketAddr::from((at, CLUSTER_PORT)))?;
         std::fs::rename(&folder, self.root().join(format!("node-{id}")))?;
         self.adopt(id)?;
         Ok(id)

@@ -5,20 +5,23 @@ use std::path::Path;
 
 use messaging::state::State;
 use storage::archive::{
-    Archive, ArchiveOptions, ArchiveRow, ArchiveView, PartitionId, Rows as ArchiveRows,
+    Archive, ArchiveError, ArchiveOptions, ArchiveRow, ArchiveView, PartitionId,
+    Rows as ArchiveRows,
 };
 use storage::snapshot::SnapshotReader;
 use storage::state_store::{
-    BootId, Opened, StateStore, StateStoreOptions, Table, engine_in, open_state_store,
+    BootId, Opened, StateHash, StateHasher, StateStore, StateStoreOptions, Table, engine_in,
+    open_state_store,
 };
 use storage::working_copy::copy_folder;
 
-use super::{Check, CheckError, Heads, sentence};
+use super::{Check, CheckError, CheckedReplica, Heads, sentence};
 use crate::meta::backup::MetaRows;
 use crate::node_id::Group;
 use crate::raft::mark_place;
 use crate::rebuild::group_of_store;
 use crate::records::{StateRows, decode_archive_row};
+use crate::replica_hash::ReplicaHash;
 
 /// A cache for stores that are read once.
 const CACHE_BYTES: u64 = 8 << 20;
@@ -143,6 +146,9 @@ impl Check<'_> {
         match (wrong, store.applied().map(|mark| mark_place(&mark))) {
             (Some(what), _) => self.damage(place, what, STORE_ADVICE),
             (None, Some(Ok((_, index)))) => {
+                if let Rows::Partition(state) = &rows {
+                    self.hashes.insert(group, (index, hash_of(state)));
+                }
                 self.heads_of(group, index, rows);
                 self.states.entry(group).or_default().store = Some(index);
             }
@@ -183,7 +189,33 @@ impl Check<'_> {
             if let Some(what) = wrong.or_else(|| self.missing(&view, partition)) {
                 let place = format!("archive, partition {partition}");
                 self.damage(place, what, ARCHIVE_ADVICE);
+                continue;
             }
+            if let Err(error) = self.replica(&view, partition) {
+                let place = format!("archive, partition {partition}");
+                self.damage(place, sentence(&error), ARCHIVE_ADVICE);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what a partition's replica holds, where state and archive are of the same entry: the last one of its log. After a
+    /// crash the archive may be ahead.
+    fn replica(&mut self, view: &ArchiveView, partition: u16) -> Result<(), ArchiveError> {
+        let partition = crate::PartitionId(partition);
+        let group = Group::of(partition);
+        let last = self.logs.get(&group).and_then(|log| log.last);
+        let Some((applied, state)) = self.hashes.remove(&group) else {
+            return Ok(());
+        };
+        if last == Some(applied) {
+            let archive = view.hash(PartitionId(partition.0), None)?;
+            let hash = ReplicaHash {
+                applied,
+                state,
+                archive,
+            };
+            self.replicas.push(CheckedReplica { partition, hash });
         }
         Ok(())
     }
@@ -250,6 +282,14 @@ impl Check<'_> {
             after = Some(last);
         }
     }
+}
+
+fn hash_of(state: &State) -> StateHash {
+    let mut hasher = StateHasher::default();
+    state.visit(&StateRows, &mut |table, key, value| {
+        hasher.row(Table(table), key, value);
+    });
+    hasher.finish()
 }
 
 /// Reads a snapshot to its end; gives what is in it, or what is wrong with it.

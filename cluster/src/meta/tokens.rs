@@ -230,8 +230,8 @@ impl Tokens {
                 at_ms,
                 ends_ms,
             } => {
+                self.judge_new(id, hash, at_ms)?;
                 self.forget(at_ms, changes);
-                self.judge_new(id, hash)?;
                 let token = Token {
                     hash,
                     by: bounded(&by, NAME_BYTES_MAX),
@@ -263,16 +263,18 @@ impl Tokens {
         Ok(MetaAnswer::Done)
     }
 
-    fn judge_new(&self, id: TokenId, hash: TokenHash) -> Result<(), MetaRefusal> {
+    fn judge_new(&self, id: TokenId, hash: TokenHash, at_ms: u64) -> Result<(), MetaRefusal> {
+        // Those that go now are none any more.
+        let kept = || self.iter().filter(|(_, token)| !is_old(token, at_ms));
         let same = |(other, token): (TokenId, &Token)| (other == id, token.hash == hash);
-        let mut known = self.iter().map(same).filter(|same| *same != (false, false));
+        let mut known = kept().map(same).filter(|same| *same != (false, false));
         match known.next() {
             Some((true, true)) => Ok(()),
             Some(_) => Err(MetaRefusal::new(
                 "conflict",
                 "there is such a token already; try again",
             )),
-            None if self.0.len() >= TOKENS_MAX => Err(MetaRefusal::new(
+            None if kept().count() >= TOKENS_MAX => Err(MetaRefusal::new(
                 "too-many-tokens",
                 format!("there are {TOKENS_MAX} tokens; they go a day after their end"),
             )),
@@ -282,9 +284,8 @@ impl Tokens {
 
     /// Forgets what ended long ago.
     fn forget(&mut self, at_ms: u64, changes: &mut Changes) {
-        let is_old = |token: &Token| token.ends_ms.saturating_add(TOKEN_KEPT_MS) < at_ms;
         self.0.retain(|id, token| {
-            let stays = !is_old(token);
+            let stays = !is_old(token, at_ms);
             if !stays {
                 changes.delete(TABLE, id);
             }
@@ -312,6 +313,11 @@ impl Tokens {
         self.0.insert(codec::body(key)?, codec::body(value)?);
         Ok(true)
     }
+}
+
+/// Whether nobody asks about it any more.
+fn is_old(token: &Token, now_ms: u64) -> bool {
+    token.ends_ms.saturating_add(TOKEN_KEPT_MS) < now_ms
 }
 
 #[cfg(test)]

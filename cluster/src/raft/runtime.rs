@@ -60,6 +60,11 @@ fn wait(asked: Duration, since: Duration) -> Option<Duration> {
     }
 }
 
+/// How far apart heartbeats are that are due so often: they leave at common ticks.
+pub(super) fn on_the_grid(asked: Duration) -> Duration {
+    wait(asked, Duration::ZERO).unwrap_or_default()
+}
+
 /// The time to the next common tick.
 pub(super) fn next_tick() -> Duration {
     wait(TICK_LEAST, START.elapsed()).unwrap_or_default()

@@ -9,6 +9,7 @@ use crate::link::batcher::BATCH_BYTES_MAX;
 
 use super::error::GroupsError;
 use super::failure::OnFailure;
+use super::runtime;
 
 /// What an entry must hold: a full batch of an owner, with what stands around its commands.
 pub const PAYLOAD_BYTES_LEAST: usize = BATCH_BYTES_MAX as usize + (64 << 10);
@@ -159,9 +160,14 @@ impl RaftSettings {
             .map_err(|error| GroupsError::Settings(error.to_string()))
     }
 
+    /// Three heartbeats, as far apart as they leave: a follower that has heard none for so long may doubt its leader, not before.
+    pub fn silence_least(&self) -> Duration {
+        runtime::on_the_grid(self.heartbeat) * 3
+    }
+
     fn check(&self) -> Result<(), &'static str> {
         if self.heartbeat.is_zero()
-            || self.election_min < self.heartbeat * 3
+            || self.election_min < self.silence_least()
             || self.election_max <= self.election_min
         {
             return Err(
@@ -210,6 +216,8 @@ mod tests {
             assert!(matches!(settings.openraft(), Err(GroupsError::Settings(_))));
         };
         check(|s| s.election_min = s.heartbeat);
+        // They leave every 420 ms.
+        check(|s| s.heartbeat = Duration::from_millis(290));
         check(|s| s.election_max = s.election_min);
         check(|s| s.submitted_bytes_max = 1);
         check(|s| s.threads = GroupThreads::Own(0));

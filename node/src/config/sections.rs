@@ -296,9 +296,9 @@ section! {
 section! {
     /// Replication. The defaults are measured; the times must be the same on all nodes.
     struct Raft["raft"] {
-        /// How often a leader tells its followers that it lives.
+        /// How often a leader tells its followers that it lives; it does so at multiples of 140 ms, at the next one.
         heartbeat: Span = ms(250),
-        /// Shortest wait for a sign of the leader before an election; at least three heartbeats.
+        /// Shortest wait for a sign of the leader before an election; at least three heartbeats, as they leave.
         election_min: Span = ms(900),
         /// Longest wait.
         election_max: Span = ms(1300),

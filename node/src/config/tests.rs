@@ -265,7 +265,7 @@ fn values_must_go_together() {
     check_config(
         "[clients]",
         "[raft]\nelection_min = \"700 ms\"\n[clients]",
-        "muster.toml: [raft] election_min: must be at least three heartbeats",
+        "muster.toml: [raft] election_min: must be at least three heartbeats, which leave every 280 ms: 840 ms",
     );
     check_config(
         "[clients]",

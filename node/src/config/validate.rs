@@ -525,8 +525,18 @@ fn log_options(file: &ConfigFile) -> Result<LogOptions, ConfigError> {
 
 fn check_raft(file: &ConfigFile) -> Result<(), ConfigError> {
     let section = &file.raft;
-    if section.heartbeat.0.is_zero() || section.election_min.0 < section.heartbeat.0 * 3 {
-        return Err(file.invalid("raft", "election_min", "must be at least three heartbeats"));
+    let times = RaftSettings {
+        heartbeat: section.heartbeat.0,
+        ..RaftSettings::default()
+    };
+    let least = times.silence_least();
+    if section.heartbeat.0.is_zero() || section.election_min.0 < least {
+        let reason = format!(
+            "must be at least three heartbeats, which leave every {} ms: {} ms",
+            least.as_millis() / 3,
+            least.as_millis()
+        );
+        return Err(file.invalid("raft", "election_min", reason));
     }
     if section.election_max.0 <= section.election_min.0 {
         return Err(file.invalid("raft", "election_max", "must be longer than election_min"));

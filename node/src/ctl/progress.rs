@@ -15,7 +15,7 @@ use crate::exit::{Exit, Failure, print};
 const ASKED_EVERY: Duration = Duration::from_millis(500);
 
 /// How long a node that can't be reached is asked again: it may be the one that is drained and restarted.
-const SILENT_MAX: Duration = Duration::from_secs(30);
+pub(super) const SILENT_MAX: Duration = Duration::from_secs(30);
 
 /// What a shell reports of a process that SIGINT ended.
 const INTERRUPTED: i32 = 130;
