@@ -8,6 +8,7 @@ mod growth;
 mod process;
 mod program;
 mod replicas;
+mod standing;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

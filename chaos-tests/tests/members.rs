@@ -183,6 +183,9 @@ async fn is_replaced(pool: &mut Pool) -> Result<()> {
     let steps = plan["steps"].as_array().map(Vec::len).unwrap_or_default();
     ensure!(steps > 10, "{plan}");
     pool.operate(1, 2, "replace", &replace).await?;
+    // Asked again it is the same.
+    pool.operate(3, 2, "replace?dry_run=true", &replace).await?;
+    pool.operate(3, 2, "replace", &replace).await?;
     let word = pool.refused(3, 3, "drain", &nothing).await?;
     ensure!(
         ["another-drain", "quorum-would-be-lost"].contains(&word.as_str()),

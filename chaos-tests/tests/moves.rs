@@ -33,21 +33,6 @@ async fn user_owned_elsewhere(pool: &Pool, than: u64) -> Result<String> {
     bail!("every user is owned by node {than}")
 }
 
-/// Waits until a node stands still: on a busy machine its threads may run on for a moment.
-async fn frozen(pool: &Pool, node: u64) -> Result<()> {
-    let tasks = format!("/proc/{}/task", pool.pid(node)?);
-    until("the node stands still", LIMIT, async || {
-        let stands = |task: std::io::Result<std::fs::DirEntry>| {
-            let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
-            let (_, state) = stat.rsplit_once(") ")?;
-            Some(state.starts_with('T'))
-        };
-        let mut tasks = std::fs::read_dir(&tasks).ok()?;
-        tasks.all(|task| stands(task) == Some(true)).then_some(())
-    })
-    .await
-}
-
 /// The node that has a session stands still: nobody can say whether it can be resumed. The client hears so in time, and not
 /// that there is none; when the node goes on, its next try has the session.
 async fn answered_in_time() -> Result<()> {
@@ -69,8 +54,7 @@ async fn answered_in_time() -> Result<()> {
     let login = pool.login(3, &user);
     let mut wire = authenticated(&login).await?;
 
-    pool.pause(1)?;
-    frozen(&pool, 1).await?;
+    pool.freeze(1).await?;
     let (id, h) = (&juliet.id, juliet.handled);
     let resume = format!(
         "<resume xmlns='{}' previd='{id}' h='{h}'/>",

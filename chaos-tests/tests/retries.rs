@@ -1,12 +1,15 @@
 //! A client that never heard what became of its messages sends them again under their origin-ids (XEP-0359), to a pool
 //! that has them: each has one row and one delivery, whoever owns the logs by then.
 
-use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
 use chaos_tests::client::{Client, Incoming, Login, authenticated};
 use chaos_tests::load::read_archive;
 use chaos_tests::people::online;
 use chaos_tests::pool::{DOMAIN, Pool, PoolSettings, ROOMS};
 use chaos_tests::trial::RECOVERY;
+use chaos_tests::wait::until;
 use xmpp::ns;
 use xmpp::scan::Document;
 
@@ -170,4 +173,81 @@ async fn story() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_sent_again_is_there_once() {
     story().await.expect("no doubles");
+}
+
+/// More than the messages of one sender that are remembered by their origin-ids.
+const MANY: usize = 1_100;
+
+/// A node that stands still for longer counts its clients' streams for over.
+const FOR_LONG: Duration = Duration::from_secs(12);
+
+/// What a node was sent right before it stood still has been sent again elsewhere when it goes on, and takes no effect any more,
+/// however much was said meanwhile.
+async fn said_to_a_frozen_node() -> Result<()> {
+    let pool = Pool::start(&PoolSettings::nodes(3)).await?;
+    pool.owners_settled().await?;
+    pool.add_users(["alice", "bob"]).await?;
+    let at = |node| Login {
+        stream_management: true,
+        ..pool.login(node, "alice")
+    };
+    let mut frozen = Client::connect(&at(3)).await?;
+    pool.freeze(3).await?;
+    let since = Instant::now();
+    frozen.send(&to_bob("once")).await?;
+    frozen
+        .send_raw(&format!("<r xmlns='{}'/>", ns::STREAM_MANAGEMENT))
+        .await?;
+    let mut alice = Client::connect(&at(1)).await?;
+    alice.send(&to_bob("once")).await?;
+    for number in 0..MANY {
+        alice.send(&to_bob(&format!("more-{number}"))).await?;
+    }
+    acknowledged(&mut alice).await?;
+    until("it has stood still for long", RECOVERY, async || {
+        (since.elapsed() > FOR_LONG).then_some(())
+    })
+    .await?;
+    pool.resume(3)?;
+    // Whatever it makes of that: it has read it then.
+    loop {
+        match frozen.next(RECOVERY).await? {
+            Incoming::Closed(_) => break,
+            Incoming::Acked(h) if h >= frozen.sent() => bail!("acknowledged up to {h}"),
+            Incoming::Acked(_) | Incoming::Element(_) => {}
+        }
+    }
+    alice.send(&to_bob("last")).await?;
+    acknowledged(&mut alice).await?;
+    for (user, node) in [("alice", 3), ("bob", 3)] {
+        let mut reader = Client::connect(&pool.login(node, user)).await?;
+        let rows = read_archive(&mut reader, &format!("{user}@{DOMAIN}"), true).await?;
+        let once = rows.iter().filter(|(body, _)| body == "once").count();
+        ensure!(
+            once == 1 && rows.len() == MANY + 2,
+            "{user} has {} rows, {once} of them the one",
+            rows.len()
+        );
+    }
+    Ok(())
+}
+
+/// Waits until all that a client has sent is acknowledged.
+async fn acknowledged(client: &mut Client) -> Result<()> {
+    let sent = client.sent();
+    client
+        .send_raw(&format!("<r xmlns='{}'/>", ns::STREAM_MANAGEMENT))
+        .await?;
+    loop {
+        match client.next(RECOVERY).await? {
+            Incoming::Acked(h) if h == sent => return Ok(()),
+            Incoming::Closed(why) => bail!("the stream ended: {why}"),
+            Incoming::Acked(_) | Incoming::Element(_) => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_was_sent_before_it_stood_still_takes_no_effect_later() {
+    said_to_a_frozen_node().await.expect("it is there once");
 }

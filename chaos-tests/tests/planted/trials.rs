@@ -167,6 +167,8 @@ pub(crate) async fn owner_alone(bug: Option<Bug>) -> Trial {
     let (mut pool, recorder) = start(&settings(bug)).await?;
     let (owner, others) = owner(&pool).await?;
     let mut alice = alice(&recorder, &pool, owner, Proof::Counted).await?;
+    // The room is on all disks: only what is said now may be missing.
+    pool.replicas_agree().await?;
     for node in &others {
         pool.kill(*node)?;
     }
