@@ -31,6 +31,7 @@ mod founding;
 mod group;
 mod hand_over;
 mod inbound;
+mod kept;
 mod log_store;
 mod machine;
 mod network;

@@ -54,7 +54,7 @@ pub struct RaftSettings {
     pub snapshot_bytes: u64,
     /// Age of the last snapshot that brings the next, if anything was applied since. Default 15 min.
     pub snapshot_interval: Duration,
-    /// What the log of one group keeps for members that lag: who lags by more is sent a snapshot. Default 256 MiB.
+    /// What the log of one group keeps for members that lag: who lags by more is sent a snapshot. Default 512 MiB.
     pub log_keep_bytes: u64,
     /// Bytes of snapshots and archives that the node sends to others in a second, all transfers together. Default 64 MiB.
     pub snapshot_bytes_per_second: u64,

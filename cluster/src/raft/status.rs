@@ -148,57 +148,6 @@ impl GroupStatus {
         preferred_leader(self.group, &self.voters)
     }
 
-    /// Up to where no member will need entries; `None` if this node doesn't lead or one may need all there are. A member that
-    /// lags by more than `keep_bytes` of the log counts no more, nor does one whose entries are purged already: it is sent a
-    /// snapshot, and needs what comes behind that. Alone, all of it.
-    pub(crate) fn floor_for(&self, keep_bytes: u64) -> Option<u64> {
-        if !self.is_leader {
-            return None;
-        }
-        let others = (self.voters.len() + self.learners.len()).saturating_sub(1);
-        let unshown = others.saturating_sub(self.followers.len());
-        // Of whom nothing is known we take for granted that it lacks all.
-        let shown = self
-            .followers
-            .iter()
-            .filter_map(|one| self.needs_behind(one));
-        let needed = shown.chain(std::iter::repeat_n(self.purged, unshown));
-        let served = needed.filter(|index| self.lag_bytes(*index) <= keep_bytes);
-        served.min().unwrap_or(self.applied)
-    }
-
-    /// The members that lag by more than so much of the log, as far as it is still there.
-    pub(crate) fn given_up(&self, keep_bytes: u64) -> impl Iterator<Item = NodeId> {
-        let lags = move |one: &&FollowerStatus| {
-            let needed = self.needs_behind(one);
-            needed.is_some_and(|index| self.lag_bytes(index) > keep_bytes)
-        };
-        self.followers.iter().filter(lags).map(|one| one.node)
-    }
-
-    /// Behind which entry a member needs the log; `None` if that is purged.
-    fn needs_behind(&self, follower: &FollowerStatus) -> Option<Option<u64>> {
-        let mut sending = self.sending.iter();
-        let snapshot = sending.find(|transfer| transfer.peer == follower.node);
-        let has = follower
-            .matched
-            .max(snapshot.map(|transfer| transfer.index));
-        match has {
-            None => Some(self.purged),
-            Some(_) if has < self.purged => None,
-            has => Some(has),
-        }
-    }
-
-    /// About how many bytes of the log come behind an entry.
-    fn lag_bytes(&self, index: Option<u64>) -> u64 {
-        let end = |index: Option<u64>| index.map_or(0, |index| index.saturating_add(1));
-        let all = end(self.last_log).saturating_sub(end(self.purged));
-        let lacking = end(self.last_log).saturating_sub(end(index)).min(all);
-        let bytes = u128::from(self.log_bytes) * u128::from(lacking) / u128::from(all.max(1));
-        u64::try_from(bytes).unwrap_or(u64::MAX)
-    }
-
     /// Whether `node` could take over now: a voter that answers and has nearly all of the log.
     pub(crate) fn can_take_over(&self, node: NodeId, heard_within: Duration) -> bool {
         self.followers
@@ -258,10 +207,10 @@ pub(crate) fn preferred_leader(group: Group, voters: &[NodeId]) -> Option<NodeId
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn status(matched: &[(u64, Option<u64>, Option<u64>)]) -> GroupStatus {
+    pub(crate) fn status(matched: &[(u64, Option<u64>, Option<u64>)]) -> GroupStatus {
         GroupStatus {
             group: Group(4),
             term: 1,
@@ -354,75 +303,5 @@ mod tests {
         check(2, None, true);
         check(3, Some(1), false);
         check(4, None, false);
-    }
-
-    #[test]
-    fn the_slowest_member_holds_purges_back_as_long_as_it_is_near() {
-        // The log is 5,000 entries of 10 bytes.
-        let log = |status: GroupStatus| GroupStatus {
-            last_log: Some(4999),
-            log_bytes: 50_000,
-            ..status
-        };
-        let check = |status: GroupStatus, keep_bytes, expect: Option<u64>, given_up: &[u64]| {
-            assert_eq!(status.floor_for(keep_bytes), expect, "{status:?}");
-            let lag: Vec<u64> = status.given_up(keep_bytes).map(|node| node.0).collect();
-            assert_eq!(lag, given_up, "{status:?}");
-        };
-        let two = |one, other| log(status(&[(2, one, None), (3, other, None)]));
-        check(two(Some(4000), Some(10)), 50_000, Some(10), &[]);
-        check(two(Some(4000), Some(10)), 49_000, Some(4000), &[3]);
-        check(two(Some(4000), Some(10)), 5_000, Some(5000), &[2, 3]);
-        check(two(Some(4000), None), 50_000, None, &[]);
-        check(two(Some(4000), None), 49_000, Some(4000), &[3]);
-        check(log(status(&[])), 50_000, Some(5000), &[]);
-        let learner = GroupStatus {
-            learners: vec![NodeId(9)],
-            ..log(status(&[(2, Some(4000), None)]))
-        };
-        check(learner, 50_000, None, &[]);
-        let follower = GroupStatus {
-            is_leader: false,
-            ..log(status(&[(2, Some(4000), None)]))
-        };
-        check(follower, 50_000, None, &[]);
-    }
-
-    #[test]
-    fn who_needs_a_snapshot_holds_back_what_comes_behind_it() {
-        let purged = |matched, snapshot: Option<u64>| {
-            let transfer = |index| TransferStatus {
-                peer: NodeId(3),
-                index,
-                bytes: 0,
-                bytes_total: 0,
-                keys: 0,
-                keys_total: 0,
-                rows: 0,
-            };
-            GroupStatus {
-                purged: Some(999),
-                last_log: Some(1999),
-                log_bytes: 10_000,
-                sending: snapshot.map(transfer).into_iter().collect(),
-                ..status(&[(2, Some(1900), None), (3, matched, None)])
-            }
-        };
-        let check = |matched, snapshot, keep_bytes, expect| {
-            let status = purged(matched, snapshot);
-            assert_eq!(
-                status.floor_for(keep_bytes),
-                expect,
-                "{matched:?} {snapshot:?}"
-            );
-        };
-        check(Some(10), None, 10_000, Some(1900));
-        check(Some(10), Some(1200), 10_000, Some(1200));
-        check(Some(10), Some(1200), 7_000, Some(1900));
-        check(None, Some(1200), 10_000, Some(1200));
-        // It may have just answered nobody yet: a leader that begins knows of nobody.
-        check(None, None, 10_000, Some(999));
-        check(None, None, 9_999, Some(1900));
-        check(Some(999), None, 10_000, Some(999));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The log is purged only up to what is in a snapshot here *and* is needed by no member, so that a member that was away for a
 //! while is sent entries. Who lags by more than [`RaftSettings::log_keep_bytes`] holds nothing back any more, and is sent a
-//! snapshot. The leader decides; followers learn the index from it, as they may have to send the entries next.
+//! snapshot; what comes behind that is kept until it has caught up ([`super::kept`]). The leader decides; followers learn the index from it, as they may have to send the entries next.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::group::GroupNode;
 use super::hand_over::Retire;
+use super::kept::Kept;
 use super::quarantine;
 use super::settings::RaftSettings;
 use super::status::GroupStatus;
@@ -32,12 +33,13 @@ struct Memory {
     /// What was committed at the last look, and at the one before.
     committed: [Option<u64>; 2],
     failure_told: bool,
+    kept: Kept,
     /// Members for which the log is kept no longer.
     given_up: BTreeSet<NodeId>,
 }
 
 impl Memory {
-    fn new(now: Instant) -> Memory {
+    fn new(now: Instant, keep_bytes: u64) -> Memory {
         Memory {
             snapshot_at: now,
             snapshot_bytes: 0,
@@ -46,6 +48,7 @@ impl Memory {
             handed_over_at: None,
             committed: [None; 2],
             failure_told: false,
+            kept: Kept::new(keep_bytes),
             given_up: BTreeSet::new(),
         }
     }
@@ -58,7 +61,8 @@ pub(crate) async fn run(
     (avoided, retire): (Avoided, Retire),
 ) {
     let now = Instant::now();
-    let mut memories: Vec<Memory> = groups.iter().map(|_| Memory::new(now)).collect();
+    let memory = |_| Memory::new(now, settings.log_keep_bytes);
+    let mut memories: Vec<Memory> = groups.iter().map(memory).collect();
     let mut ticks = interval(settings.upkeep_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut tick = 0_u64;
@@ -118,11 +122,11 @@ fn tell_failure(node: &GroupNode, memory: &mut Memory) {
 }
 
 fn note_progress(node: &GroupNode, status: &GroupStatus, memory: &mut Memory, now: Instant) {
-    let keep_bytes = node.shared.settings.log_keep_bytes;
-    if let Some(index) = status.floor_for(keep_bytes) {
+    memory.kept.note(status);
+    if let Some(index) = memory.kept.floor(status) {
         node.shared.learn_purge_floor(index);
     }
-    let given_up: BTreeSet<NodeId> = status.given_up(keep_bytes).collect();
+    let given_up: BTreeSet<NodeId> = memory.kept.given_up(status).collect();
     for lagging in given_up.difference(&memory.given_up) {
         tracing::warn!(group = %status.group, node = %lagging, log_bytes = status.log_bytes, "a member lags so far that the log is no longer kept for it: it will be sent a snapshot");
     }
