@@ -103,7 +103,7 @@ pub(super) fn already_sent(tx: &Transaction<'_, '_>, origin_id: &str, base: u64)
         .filter(|seq| *seq > base)
 }
 
-/// Remembers what was sent, for 24 hours.
+/// Remembers what was sent, for as long as [`SentIds`] does.
 pub(super) fn remember_sent(tx: &mut Transaction<'_, '_>, origin_id: String, seq: u64) {
     let (sender, time_ms): (BareJid, u64) = (tx.by.bare(), tx.ctx.time_ms);
     tx.state

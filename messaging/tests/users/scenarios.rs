@@ -311,9 +311,18 @@ fn a_retry_has_no_second_effect() {
         "alice",
     );
     pool.time_ms += 24 * 3_600_000;
+    assert_eq!(
+        pool.done(message("alice", "bob", "hi", Some("o1")), "alice"),
+        first,
+        "a day later, among the newest 256"
+    );
+    for other in 0..256 {
+        let id = format!("other {other}");
+        pool.done(message("alice", "carol", "hi", Some(&id)), "alice");
+    }
     assert!(
         pool.done(message("alice", "bob", "hi", Some("o1")), "alice") > first,
-        "a day later"
+        "a day later, and no longer among them"
     );
 }
 
