@@ -9,7 +9,6 @@ mod metric;
 pub(crate) mod plot;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -18,7 +17,8 @@ use crate::cli::TargetArgs;
 use crate::disk::Disk;
 use crate::machine::{Machine, utc_now};
 use crate::report::Row;
-use crate::server::{Certificates, Kind, Site, description};
+use crate::server::{Kind, description};
+use crate::site::SiteArgs;
 use crate::suite::{self, Measured, Part, Plan, Scale};
 use crate::target::Security;
 
@@ -35,15 +35,8 @@ pub(crate) struct CompareArgs {
     #[arg(long, conflicts_with_all = ["seconds", "idle_sessions", "idle_settle", "logins", "rooms", "occupants",
         "presence_users", "senders", "archived_messages"])]
     pub(crate) quick: bool,
-    /// Muster's binary
-    #[arg(long, default_value = "target/release/muster")]
-    pub(crate) binary: PathBuf,
-    /// Where the servers' folders are made, on the disk that is to be measured [default: beside the binary]
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
-    /// Keep the servers' folders with their logs
-    #[arg(long)]
-    pub(crate) keep: bool,
+    #[command(flatten)]
+    pub(crate) site: SiteArgs,
     #[command(flatten)]
     pub(crate) scale: Scale,
     #[command(flatten)]
@@ -124,14 +117,7 @@ pub(crate) async fn run(
     command: String,
 ) -> anyhow::Result<Comparison> {
     args.output.check()?;
-    let beside = || args.binary.parent().unwrap_or(Path::new(".")).to_owned();
-    let dir = args.dir.clone().unwrap_or_else(beside).canonicalize()?;
-    let site = Site {
-        binary: args.binary.clone(),
-        certificates: Arc::new(Certificates::make(&dir)?),
-        dir,
-        keep: args.keep,
-    };
+    let site = args.site.site()?;
     let security = target.security.unwrap_or(Security::Tls);
     let plan = Plan {
         parts: Part::chosen(&args.only),

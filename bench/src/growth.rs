@@ -9,7 +9,6 @@
 mod plot;
 mod told;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,8 +27,9 @@ use crate::progress::Progress;
 use crate::report::{Faults, Row};
 use crate::scenario::presence::Circle;
 use crate::scenario::{archive, chat, churn, room};
-use crate::server::{Certificates, Kind, Site, description};
+use crate::server::{Kind, description};
 use crate::session::Blind;
+use crate::site::{Site, SiteArgs};
 use crate::target::{Security, Target, trust};
 pub(crate) use told::{Growth, GrowthOutput};
 
@@ -141,15 +141,8 @@ pub(crate) struct GrowthArgs {
     /// Seconds before memory is looked at
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) settle: u64,
-    /// The server's binary
-    #[arg(long, default_value = "target/release/muster")]
-    pub(crate) binary: PathBuf,
-    /// Where the pools' folders are made, on the disk that is to be measured [default: beside the binary]
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
-    /// Keep the pools' folders with their logs
-    #[arg(long)]
-    pub(crate) keep: bool,
+    #[command(flatten)]
+    pub(crate) site: SiteArgs,
     #[command(flatten)]
     pub(crate) output: GrowthOutput,
 }
@@ -178,14 +171,7 @@ pub(crate) async fn run(
     machine: Machine,
     command: String,
 ) -> anyhow::Result<Growth> {
-    let beside = || args.binary.parent().unwrap_or(Path::new(".")).to_owned();
-    let dir = args.dir.clone().unwrap_or_else(beside);
-    let site = Site {
-        binary: args.binary.clone(),
-        certificates: Arc::new(Certificates::make(&dir)?),
-        dir,
-        keep: args.keep,
-    };
+    let site = args.site.site()?;
     let growing = Growing { args, target, site };
     let version = description(Kind::Muster1, &growing.site)?;
     let (began, start) = (utc_now(), Instant::now());

@@ -13,7 +13,6 @@ mod logins;
 mod plan;
 mod usage;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +28,8 @@ use crate::pool::{Pool, PoolPlan};
 use crate::progress::Progress;
 use crate::report::{Faults, Row};
 use crate::scenario::{Meter, SECONDS_MAX, open_loop, wait_until};
-use crate::server::{Certificates, Kind, Site, description};
+use crate::server::{Kind, description};
+use crate::site::{Site, SiteArgs};
 use crate::target::{Security, Target, trust};
 use load::{Load, Stream};
 use logins::Logins;
@@ -67,15 +67,8 @@ pub(crate) struct LyncArgs {
     /// Seconds before memory is looked at, without and with the sessions
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=600))]
     pub(crate) settle: u64,
-    /// The server's binary
-    #[arg(long, default_value = "target/release/muster")]
-    pub(crate) binary: PathBuf,
-    /// Where the pool's folder is made, on the disk that is to be measured [default: beside the binary]
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
-    /// Keep the pool's folder with its logs
-    #[arg(long)]
-    pub(crate) keep: bool,
+    #[command(flatten)]
+    pub(crate) site: SiteArgs,
 }
 
 fn scale(text: &str) -> Result<f64, String> {
@@ -94,14 +87,7 @@ pub(crate) async fn run(
     let plan = Plan::new(args.scale, args.large_room_max);
     let kernel = Kernel::now();
     check(&kernel, &plan)?;
-    let beside = || args.binary.parent().unwrap_or(Path::new(".")).to_owned();
-    let dir = args.dir.clone().unwrap_or_else(beside);
-    let site = Site {
-        binary: args.binary.clone(),
-        certificates: Arc::new(Certificates::make(&dir)?),
-        dir,
-        keep: args.keep,
-    };
+    let site = args.site.site()?;
     let version = description(Kind::Muster3, &site)?;
     let pool = Pool::start(&PoolPlan {
         nodes: NODES,

@@ -23,6 +23,7 @@ mod crowd;
 mod login;
 mod sasl;
 mod session;
+mod site;
 mod wire;
 
 mod histogram;

@@ -3,7 +3,6 @@
 //! The same rooms, occupants and rate on both, as in the part `failover` of the suite. A row in which something was lost is void
 //! as any other; here that is what is to be seen, and its figures are printed all the same.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rand::RngExt;
@@ -12,7 +11,8 @@ use crate::cli::TargetArgs;
 use crate::pool::{Pool, PoolPlan};
 use crate::report::Row;
 use crate::scenario::failover::{self, FailoverArgs, Trouble};
-use crate::server::{Certificates, Cluster, Kind, Nodes, Site, description, until_it_serves};
+use crate::server::{Cluster, Kind, Nodes, description, until_it_serves};
+use crate::site::{Site, SiteArgs};
 use crate::target::{Security, Target, trust};
 
 /// Who can be measured: servers of several nodes.
@@ -47,15 +47,8 @@ pub(crate) struct OutageArgs {
     /// Seconds of load while a node stands still, 4 at least; 0: none does
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(..=600))]
     pub(crate) frozen_seconds: u64,
-    /// Muster's binary
-    #[arg(long, default_value = "target/release/muster")]
-    pub(crate) binary: PathBuf,
-    /// Where the servers' folders are made [default: beside the binary]
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
-    /// Keep the servers' folders with their logs
-    #[arg(long)]
-    pub(crate) keep: bool,
+    #[command(flatten)]
+    pub(crate) site: SiteArgs,
 }
 
 /// Occupants of a room, as many on each of the three nodes.
@@ -84,14 +77,7 @@ pub(crate) async fn run(
     args: &OutageArgs,
     target: &TargetArgs,
 ) -> anyhow::Result<(String, Vec<Row>)> {
-    let beside = || args.binary.parent().unwrap_or(Path::new(".")).to_owned();
-    let dir = args.dir.clone().unwrap_or_else(beside).canonicalize()?;
-    let site = Site {
-        binary: args.binary.clone(),
-        certificates: Arc::new(Certificates::make(&dir)?),
-        dir,
-        keep: args.keep,
-    };
+    let site = args.site.site()?;
     let (mut servers, mut rows) = (Vec::new(), Vec::new());
     for server in &args.servers {
         let kind = match server {

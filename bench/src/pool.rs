@@ -19,7 +19,8 @@ use toml::{Table, Value};
 use crate::cli::TargetArgs;
 use crate::processes::Processes;
 use crate::report::Row;
-use crate::server::{Certificates, DOMAIN, Kind, Nodes, SCRAM_ITERATIONS, Site, description};
+use crate::server::{Certificates, DOMAIN, Kind, Nodes, SCRAM_ITERATIONS, description};
+use crate::site::SiteArgs;
 use crate::suite::{self, Part, Scale};
 use crate::target::Security;
 use node::Node;
@@ -30,28 +31,13 @@ pub(crate) struct PoolArgs {
     /// Nodes of the pool: 1 or 3
     #[arg(long, default_value = "1", value_parser = ["1", "3"])]
     pub(crate) nodes: String,
-    /// The server's binary
-    #[arg(long, default_value = "target/release/muster")]
-    pub(crate) binary: PathBuf,
-    /// Where the pool's folder is made, on the disk that is to be measured [default: beside the binary]
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
-    /// Keep the pool's folder with its logs
-    #[arg(long)]
-    pub(crate) keep: bool,
+    #[command(flatten)]
+    pub(crate) site: SiteArgs,
     /// Only these parts of the suite, with commas
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) only: Vec<Part>,
     #[command(flatten)]
     pub(crate) scale: Scale,
-}
-
-impl PoolArgs {
-    /// Where the pool's folder is made.
-    fn dir(&self) -> PathBuf {
-        let beside = || self.binary.parent().unwrap_or(Path::new(".")).to_owned();
-        self.dir.clone().unwrap_or_else(beside)
-    }
 }
 
 /// Runs the suite. Gives what the server is, and the rows.
@@ -63,13 +49,7 @@ pub(crate) async fn run(
         "1" => Kind::Muster1,
         _ => Kind::Muster3,
     };
-    let dir = args.dir();
-    let site = Site {
-        binary: args.binary.clone(),
-        certificates: Arc::new(Certificates::make(&dir)?),
-        dir,
-        keep: args.keep,
-    };
+    let site = args.site.site()?;
     let version = description(kind, &site)?;
     let security = target.security.unwrap_or(Security::Plain);
     let plan = suite::Plan {

@@ -14,7 +14,6 @@ mod peer;
 mod prosody;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +23,7 @@ use rand::RngExt;
 use crate::cli::TargetArgs;
 use crate::pool::{Pool, PoolPlan};
 use crate::processes::Processes;
+use crate::site::Site;
 use crate::target::{Security, Target, trust};
 use crate::wire::Wire;
 
@@ -100,19 +100,6 @@ pub(crate) trait Nodes {
 
     /// Starts a node that was killed, from its folder, and waits until it serves.
     fn bring_back(&mut self, node: usize) -> impl Future<Output = anyhow::Result<()>>;
-}
-
-/// Where servers come from and where they live.
-#[derive(Clone, Debug)]
-pub(crate) struct Site {
-    /// Muster's binary.
-    pub(crate) binary: PathBuf,
-    /// Where each server's folder is made.
-    pub(crate) dir: PathBuf,
-    /// Whether folders are kept.
-    pub(crate) keep: bool,
-    /// What clients see.
-    pub(crate) certificates: Arc<Certificates>,
 }
 
 /// A server that runs; killed when it is dropped.

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::cli::TargetArgs;
 use crate::report::Row;
 use crate::scenario::{archive, chat, churn, durable, failover, idle, login, presence, room};
-use crate::server::{Kind, Server, Site};
+use crate::server::{Kind, Server};
+use crate::site::Site;
 use crate::target::{Security, Target};
 
 /// A part of the suite.

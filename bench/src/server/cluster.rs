@@ -10,7 +10,8 @@ use rustix::process::Signal;
 use crate::processes::Processes;
 use crate::server::ejabberd::{self, JOINED, Member};
 use crate::server::peer::Peer;
-use crate::server::{Kind, Nodes, Ports, Site, folder};
+use crate::server::{Kind, Nodes, Ports, folder};
+use crate::site::Site;
 use crate::target::Security;
 
 /// How many nodes.
